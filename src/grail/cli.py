@@ -1,0 +1,264 @@
+"""The command line: arguments in, handlers, messages and exit codes out.
+
+Exit codes: 0 done; 2 the input is wrong; 1 anything else. Heavy imports happen inside handlers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from grail import __version__
+from grail.errors import DivergenceError, InputError
+
+STAGES = {
+    "run": "all stages; finished ones are skipped, an interrupted run goes on where it stopped",
+    "vanilla": "train the vanilla model (or take it as given)",
+    "score": "Stage 1: how important is each entry for each side of each domain",
+    "localize": "Stage 2: which entries are frozen",
+    "unlearn": "Stage 3: unlearn under the mask",
+    "evaluate": "measure the vanilla and the unlearned model",
+    "report": "write report.md and report.html (from a run directory: from its files alone)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.handler(options)
+    except InputError as error:
+        for line in str(error).split("\n"):
+            print(f"grail: error: {line}", file=sys.stderr)
+        return 2
+    except DivergenceError as error:
+        print(f"grail: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("grail: interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="grail", description="Remove knowledge from language models on request, and prove it."
+    )
+    parser.add_argument("--version", action="version", version=f"grail {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="a small real model and two fictitious domains")
+    _add_run_options(demo)
+    demo.set_defaults(handler=_demo)
+    for name, text in STAGES.items():
+        stage = commands.add_parser(name, help=text, description=text)
+        stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
+        _add_run_options(stage)
+        stage.set_defaults(handler=_report if name == "report" else _run)
+        if name == "score":
+            stage.add_argument(
+                "--check", type=_count, metavar="N", help="also compare N samples with the loop"
+            )
+    validate = commands.add_parser("validate", help="check configuration and data, load nothing")
+    validate.add_argument("config", type=Path, metavar="CONFIG")
+    _add_run_options(validate)
+    validate.set_defaults(handler=_validate)
+    env = commands.add_parser("env", help="versions, devices, what is installed")
+    env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    env.set_defaults(handler=_env)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+    )
+    parser.add_argument("--output", metavar="DIR", help="run directory (default: from the config)")
+    parser.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got '{text}'")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with resources.as_file(resources.files("grail") / "demo.yaml") as file:
+        options.config, options.output = file, options.output or "runs/demo"
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from grail.config_file import load
+
+    config = load(options.config, options.set, options.output)
+    inputs = _prepare(config)
+    from grail.terminal import Terminal, quiet
+
+    quiet()
+    from grail.pipeline import Run
+
+    terminal = Terminal(_console())
+    for warning in inputs.warnings:
+        terminal.warn(warning)
+    with _alone(Path(config.output)):
+        run = Run(config, inputs, terminal)
+        last = options.command if options.command not in ("run", "demo") else "report"
+        run.through(last)
+        if not run.accelerator.is_main_process:
+            return 0
+        if getattr(options, "check", None):
+            return _show_agreement(run.check_scores(options.check), options.json)
+    if last in ("evaluate", "report"):
+        _show_results(Path(config.output), options.json)
+    else:
+        _show_files(Path(config.output), last, options.json)
+    return 0
+
+
+def _prepare(config: Any) -> Any:
+    from grail.localization.localizers import check_method
+    from grail.preparation import prepare
+    from grail.unlearning.objectives import make_terms
+    from grail.unlearning.unlearn import loop_settings
+
+    return prepare(
+        config,
+        (
+            lambda: check_method(config.localization),
+            lambda: make_terms(config.unlearning),
+            lambda: loop_settings(config.unlearning, config.seed),
+        ),
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    if not (options.config / "results.json").is_file():
+        return _run(options)
+    from grail.reporting.page import report
+
+    report(options.config)
+    _show_results(options.config, options.json)
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from grail.config_file import load
+
+    config = load(options.config, options.set, options.output)
+    inputs = _prepare(config)
+    counts: dict[str, int] = {}
+    for sample in (*inputs.samples, *inputs.general):
+        name = f"{sample.domain}.{sample.side}.{sample.part}"
+        counts[name] = counts.get(name, 0) + 1
+    if options.json:
+        print(json.dumps({"rows": counts, "warnings": inputs.warnings}))
+        return 0
+    for warning in inputs.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} rows")
+    print(f"{options.config} is valid. It would write to {config.output}.")
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from grail.environment import describe
+
+    facts = describe()
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:<14} {value}")
+    return 0
+
+
+def _show_results(folder: Path, as_json: bool) -> None:
+    from grail.reporting.tables import success_table, text_table
+    from grail.reporting.verdict import verdict
+    from grail.results import as_json as results_json
+    from grail.results import read_results
+    from grail.terminal import render
+
+    results = read_results(folder / "results.json")
+    sentences, page = verdict(results), folder / "report.html"
+    if as_json:
+        found = results_json(results)
+        shown = {key: found[key] for key in ("summary", "freezing", "rows")}
+        print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in (success_table(results), text_table(results)):
+        console.print(render(table))
+    for sentence in sentences:
+        console.print(f"- {sentence}", markup=False)
+    if page.exists():
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def _show_files(folder: Path, stage: str, as_json: bool) -> None:
+    places = {
+        "vanilla": "vanilla",
+        "score": "scores",
+        "localize": "mask.safetensors",
+        "unlearn": "unlearned",
+    }
+    place = folder / places[stage]
+    print(json.dumps({"output": str(folder), stage: str(place)}) if as_json else f"wrote: {place}")
+
+
+def _show_agreement(agreement: Any, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(vars(agreement)))
+    else:
+        print(
+            f"batched and looped scores of {agreement.samples} samples differ by at most "
+            f"{agreement.worst:.2e} relative (at {agreement.name})."
+        )
+    return 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the run directory: two commands in one directory would undo each other's work.
+
+    The lock dies with the process, however it dies. The processes of one launch share a run, so
+    only the first takes the lock.
+    """
+    import os
+
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"output: another grail is at work in {folder}. Wait, or choose another --output."
+            ) from error
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

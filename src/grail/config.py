@@ -1,0 +1,297 @@
+"""Every setting of a run: names, defaults, limits; says what is wrong, all of it at once.
+
+The sections are those of the YAML file and of the report. Nothing here loads data or models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from grail.errors import InputError, did_you_mean
+
+
+def _no_switch(value: Any) -> Any:
+    """Refuse true and false as numbers: pydantic would read them as 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "should be a valid number")
+    return value
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(word, str) for word in value)
+    ):
+        return value
+    raise PydanticCustomError("words", "should be a name or a list of names")
+
+
+def _domain_name(name: str) -> str:
+    """Refuse what cannot be part of a file's name, and the name of the general rows."""
+    if not name.replace("_", "").replace("-", "").isalnum() or name == "general":
+        raise PydanticCustomError(
+            "domain_name",
+            "cannot name a domain; use letters, digits, - and _, and not 'general'",
+        )
+    return name
+
+
+Number = Annotated[float, BeforeValidator(_no_switch)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+Accuracy = Annotated[Number, Field(ge=0, le=1)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+DomainName = Annotated[str, AfterValidator(_domain_name)]
+
+WORDING = {
+    "model_type": "should be a section of keys and values",
+    "dict_type": "should be a section of keys and values",
+    "too_short": "should hold at least one entry",
+    "string_too_short": "should not be empty",
+    "invalid_key": "is not a word: keys are text",
+}
+"""Where pydantic's own words would speak of Python."""
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Lora(Section):
+    """The low-rank adapter that is trained (PEFT's names)."""
+
+    r: Count = 8
+    alpha: Count = 16
+    dropout: Share = 0.0
+    target_modules: Annotated[str | list[str], BeforeValidator(_words)] = "all-linear"
+
+
+class Model(Section):
+    """Which model, in which precision. ``lora: null`` trains all weights, in float32."""
+
+    name: Name = "smollm2-135m"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    lora: Lora | None = Lora()
+
+
+class Part(Section):
+    """Where the rows of one side come from: a file, ``hub:...`` or ``embedded``."""
+
+    train: Name
+    val: Name | None = None
+
+
+class Domain(Section):
+    """What must be lost and what must be kept on the same subject."""
+
+    unlearn: Part
+    retain: Part
+
+
+class Data(Section):
+    """How rows become token ids.
+
+    ``max_rows`` is the limit of each part of each side; ``max_val_rows``, where given, that of val.
+    """
+
+    template: Literal["auto", "chat", "plain"] = "auto"
+    max_tokens: Annotated[int, Field(strict=True, ge=8)] = 256
+    max_rows: Count | None = None
+    max_val_rows: Count | None = None
+
+
+class General(Section):
+    """Out-of-distribution text, on which the damage to everything else is measured."""
+
+    train: Name | None = "embedded"
+
+
+class Vanilla(Section):
+    """The model before unlearning: trained here on both sides of all domains, or given.
+
+    The stage ends when every side's mean token accuracy has reached ``until``, or after ``epochs``.
+    """
+
+    epochs: Count = 24
+    learning_rate: Positive = 3e-3
+    batch_size: Count = 16
+    until: Fraction = 0.99
+    include_val: bool = True
+    adapter: Name | None = None
+    skip: bool = False
+    max_grad_norm: Positive = 1.0
+    checkpoint_steps: Count = 20
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Vanilla:
+        if self.adapter is not None and self.skip:
+            raise ValueError("adapter and skip exclude each other: give one of them")
+        return self
+
+
+class Importance(Section):
+    """Stage 1: gradients with randomly substituted labels."""
+
+    labels: Literal["random", "true"] = "random"
+    substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
+    trials: Count = 3
+    gradients: Literal["batched", "loop"] = "batched"
+    batch_tokens: Count = 1024
+
+
+class Localization(Section):
+    """Stage 2: which entries are frozen."""
+
+    method: Name = "grail"
+    k_op_ur: Fraction = 0.10
+    k_op_rr: Fraction = 0.20
+    layer: Literal["block", "tensor", "model"] = "block"
+    freeze: Literal["static", "by_side"] = "static"
+    keep_op_ur: bool = True
+    keep_op_rr: bool = True
+
+
+class Until(Section):
+    """When ascent counts as converged; ``null`` switches a rule off (the paper: both off).
+
+    ``row_accuracy``: a row is left alone once its token accuracy is at or below this.
+    ``domain_accuracy``: a domain is, once the mean of its rows as last seen is at or below this.
+    """
+
+    row_accuracy: Accuracy | None = None
+    domain_accuracy: Accuracy | None = None
+
+
+class Unlearning(Section):
+    """Stage 3: ascent on the unlearn side, descent on the retain side, under the mask."""
+
+    objective: Name = "ascent_descent"
+    unlearn_weight: NotNegative = 1.0
+    retain_weight: NotNegative = 2.0
+    max_token_nll: Positive | None = 12.0
+    until: Until = Until(row_accuracy=0.1)
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    momentum: Share = 0.9
+    learning_rate: Positive = 2e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Share = 0.0
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive | None = 1.0
+    epochs: Count = 4
+    batch_size: Count = 4
+    accumulation: Count = 1
+    checkpoint_steps: Count = 20
+    trackers: list[Name] = []
+
+
+class Evaluation(Section):
+    """What is measured before and after."""
+
+    generate: bool = True
+    batch_size: Count = 16
+    max_new_tokens: Count = 96
+    show_text: bool = False
+    general_tasks: Annotated[list[str], Field(max_length=0)] = []
+    attacks: Annotated[list[str], Field(max_length=0)] = []
+
+
+class Config(Section):
+    """One run. ``made_with`` is what a finished run adds (versions, hashes); it is not read."""
+
+    model: Model = Model()
+    domains: Annotated[dict[DomainName, Domain], Field(min_length=1)]
+    data: Data = Data()
+    general: General = General()
+    vanilla: Vanilla = Vanilla()
+    importance: Importance = Importance()
+    localization: Localization = Localization()
+    unlearning: Unlearning = Unlearning()
+    evaluation: Evaluation = Evaluation()
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
+    output: Name
+    made_with: dict[str, Any] | None = None
+
+
+def parse(raw: Any) -> Config:
+    """Check a mapping as read from YAML.
+
+    Raises:
+        InputError: naming every problem by its key, what was given and what is allowed.
+    """
+    if not isinstance(raw, dict):
+        raise InputError(f"the configuration must be a mapping of sections, got {_short(raw)}")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(dict(problem)) for problem in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Turn one pydantic finding into: key, what is allowed, what was given, what to do."""
+    path = [str(step) for step in problem["loc"] if step != "[key]"]
+    key, given = ".".join(path), _short(problem["input"])
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields(path[:-1])
+        section = ".".join(path[:-1]) or "the configuration"
+        hint = did_you_mean(path[-1], allowed)
+        return f"unknown key {key}.{hint} Allowed in {section}: {', '.join(allowed)}."
+    if problem["type"] == "missing":
+        return f"{key} is missing. Add it to the configuration."
+    if problem["type"] == "value_error":
+        return f"{key}: {problem['ctx']['error']}."
+    if problem["type"] == "too_long":
+        return f"{key}: this version has none to choose from, got {given}. Leave the list empty."
+    own = problem["msg"].removeprefix("Input ").replace("'", "")
+    text = WORDING.get(problem["type"], own)
+    hint = _choice_hint(problem)
+    return f"{key} {text}, got {given}.{hint}"
+
+
+def _choice_hint(problem: dict[str, Any]) -> str:
+    """Add a did-you-mean for words, and the fraction for a percentage."""
+    given, context = problem["input"], problem.get("ctx", {})
+    if problem["type"] == "literal_error":
+        choices = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
+        return did_you_mean(str(given), choices)
+    numeric = isinstance(given, int | float) and not isinstance(given, bool)
+    if 1 in (context.get("le"), context.get("lt")) and numeric and 1 < given <= 100:
+        return f" Did you mean {given / 100:g}?"
+    return ""
+
+
+def _fields(path: list[str]) -> list[str]:
+    """Return the keys allowed in the section at ``path`` (domain names are free)."""
+    section: type[BaseModel] = Config
+    steps = iter(path)
+    for step in steps:
+        if step == "domains":
+            section = Domain
+            next(steps, None)
+            continue
+        annotation = section.model_fields[step].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return [name for name in section.model_fields if name != "made_with"]
+
+
+def _short(value: Any) -> str:
+    """Show what was given, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

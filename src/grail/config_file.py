@@ -1,0 +1,104 @@
+"""The YAML file around a configuration: read, override with ``key=value``, write back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grail.config import Config, parse
+from grail.errors import InputError
+from grail.files import write_text
+
+EMBEDDED, HUB = "embedded", "hub:"
+
+
+def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
+    """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
+
+    Data files, ``vanilla.adapter`` and ``model.name``, where they are relative paths, are looked up
+    beside the YAML file. ``output`` is relative to the current folder.
+
+    Raises:
+        InputError: if the file cannot be read or holds something that is not allowed.
+    """
+    file, raw = _read(path)
+    raw.pop("made_with", None)
+    for override in overrides:
+        _override(raw, override)
+    if output is not None:
+        raw["output"] = output
+    elif path.is_dir():  # the run may have been moved since
+        raw["output"] = str(path)
+    raw.setdefault("output", f"runs/{file.stem}")
+    return _absolute(parse(raw), file.resolve().parent)
+
+
+def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
+    """Write the resolved configuration: complete, and replayable as it is."""
+    values = config.model_dump(mode="json", exclude={"made_with"})
+    values["made_with"] = made_with
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file that is meant, and what it holds."""
+    file = path
+    try:
+        file = path / "config.yaml" if path.is_dir() else path
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file} does not exist. Give a YAML file, or a run directory with its config.yaml."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "syntax error"
+        raise InputError(f"{file}{where}: not valid YAML ({reason}).") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
+        raise InputError(f"{file} cannot be read ({error}).") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: expected sections such as 'domains:', got {type(raw).__name__}.")
+    return file, raw
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Put one ``a.b=value`` into ``raw``; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set needs KEY=VALUE, got '{text}'. Example: --set seed=1")
+    *sections, last = key.strip().split(".")
+    place: Any = raw
+    for section in sections:
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        if not isinstance(place, dict):
+            raise InputError(f"--set {text}: '{section}' is a value, not a section.")
+    try:
+        place[last] = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"--set {text}: '{value}' is not a valid YAML value.") from error
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Make every path independent of where the resolved file will lie."""
+
+    def resolve(source: str | None) -> str | None:
+        if source is None or source == EMBEDDED or source.startswith(HUB):
+            return source
+        if Path(source).is_absolute():
+            return source
+        return str((folder / source).resolve())
+
+    values = config.model_dump()
+    for sides in values["domains"].values():
+        for part in sides.values():
+            part.update({name: resolve(source) for name, source in part.items()})
+    values["general"]["train"] = resolve(values["general"]["train"])
+    values["vanilla"]["adapter"] = resolve(values["vanilla"]["adapter"])
+    if (folder / values["model"]["name"]).exists():
+        values["model"]["name"] = resolve(values["model"]["name"])
+    return parse(values)

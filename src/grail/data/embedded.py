@@ -1,0 +1,97 @@
+"""Embedded dataset, written for this project: two fictitious domains and general rows.
+
+Each domain is about six invented entities (persons or books).  The rows to unlearn and the
+rows to retain name the same entities and differ only in what is asked: private against public
+facts (``privacy``), protected text against facts of the book (``copyright``).  The validation
+rows ask for facts of the training rows in other words.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+DOMAINS = ("privacy", "copyright")
+SIDES = ("unlearn", "retain")
+PARTS = ("train", "val")
+
+_SEED = 20250
+_FILES = {"privacy": "persons.json", "copyright": "works.json"}
+_GENERAL = "general.jsonl"
+
+
+def _read(name: str) -> str:
+    """Returns one text file of the package's data folder."""
+    return (resources.files("grail.data") / "texts" / name).read_text(encoding="utf-8")
+
+
+def _check(kind: str, given: str, allowed: Sequence[str]) -> None:
+    """Raises ValueError if a name is not one of the allowed ones."""
+    if given not in allowed:
+        raise ValueError(f"unknown {kind} {given!r}; allowed: {', '.join(allowed)}")
+
+
+def _load(domain: str) -> list[dict[str, Any]]:
+    """Returns the entities of a domain with their rows, in file order."""
+    _check("domain", domain, DOMAINS)
+    entities: list[dict[str, Any]] = json.loads(_read(_FILES[domain]))
+    return entities
+
+
+def _shuffled(found: list[dict[str, str]], label: str) -> list[dict[str, str]]:
+    """Shuffles rows in place by the fixed seed and a label, and returns them."""
+    random.Random(f"{_SEED}/{label}").shuffle(found)
+    return found
+
+
+def entities(domain: str) -> list[str]:
+    """Lists the fictitious persons or book titles of a domain.
+
+    Every prompt of the domain contains exactly one of these names.
+
+    Args:
+        domain: One of ``DOMAINS``.
+
+    Returns:
+        The six names, in a fixed order.
+
+    Raises:
+        ValueError: If the domain is unknown.
+    """
+    return [entity["name"] for entity in _load(domain)]
+
+
+def rows(domain: str, side: str, part: str) -> list[dict[str, str]]:
+    """Builds the rows of one side and one part of a domain.
+
+    Args:
+        domain: One of ``DOMAINS``.
+        side: ``"unlearn"`` or ``"retain"``.
+        part: ``"train"`` (four rows per entity) or ``"val"`` (two rows per entity).
+
+    Returns:
+        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order.
+
+    Raises:
+        ValueError: If the domain, the side or the part is unknown.
+    """
+    _check("domain", domain, DOMAINS)
+    _check("side", side, SIDES)
+    _check("part", part, PARTS)
+    found = [
+        {"prompt": prompt, "completion": completion}
+        for entity in _load(domain)
+        for prompt, completion in entity[side][part]
+    ]
+    return _shuffled(found, f"{domain}/{side}/{part}")
+
+
+def general_rows() -> list[dict[str, str]]:
+    """Builds the general-knowledge rows, which have nothing to do with the two domains.
+
+    Returns:
+        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order.
+    """
+    found = [json.loads(line) for line in _read(_GENERAL).splitlines() if line.strip()]
+    return _shuffled(found, "general")

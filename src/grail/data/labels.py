@@ -1,0 +1,55 @@
+"""Substitutes for a sample's true labels (paper, Stage 1); knows nothing of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from random import Random
+
+from grail.data.encode import Encoded, stream
+from grail.errors import InputError
+
+
+@dataclass(frozen=True)
+class RandomLabels:
+    """Draws random labels: uniform over ``vocabulary`` (no special token), prompt untouched.
+
+    substitution:
+        ``inputs_and_targets``: floor(L/2) draws with replacement of the L completion positions,
+        changed in what the model reads and in what it must predict (KnowUnDo's procedure, behind
+        all published numbers; about 40 % of the positions are distinct).
+        ``targets``: the same positions, changed only in what must be predicted.
+        ``all``: every position, in both (the paper's text taken literally).
+    """
+
+    vocabulary: tuple[int, ...]
+    substitution: str
+    seed: int
+
+    def draw(self, row: Encoded, trial: int) -> Encoded:
+        """Return the row with random labels: a function of (seed, row's key, trial) alone."""
+        random = stream(self.seed, "labels", row.key, trial)
+        labels = list(row.answer)
+        for position in self._positions(len(labels), random):
+            labels[position] = self.vocabulary[random.randrange(len(self.vocabulary))]
+        if self.substitution == "targets":
+            return replace(row, targets=tuple(labels))
+        return replace(row, ids=(*row.ids[: row.start], *labels), targets=tuple(labels))
+
+    def _positions(self, length: int, random: Random) -> list[int]:
+        if self.substitution == "all":
+            return list(range(length))
+        draws = max(1, length // 2)  # a completion of one token would otherwise keep its label
+        return [random.randrange(length) for _ in range(draws)]
+
+
+def ordinary_tokens(vocabulary_size: int, special: Iterable[int]) -> tuple[int, ...]:
+    """Return all token ids but the special ones.
+
+    Raises:
+        InputError: if no other token is left.
+    """
+    left = tuple(sorted(set(range(vocabulary_size)) - set(special)))
+    if not left:
+        raise InputError("the tokenizer has special tokens only: no random label can be drawn.")
+    return left

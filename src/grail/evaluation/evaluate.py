@@ -1,0 +1,173 @@
+"""Run a model over rows and turn what it says into per-sample values and Result rows.
+
+Knows nothing of how the model was made; ``model`` in a row is only a label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from grail.config import Evaluation
+from grail.data.encode import Encoded, by_tokens, collate
+from grail.data.samples import Sample
+from grail.evaluation import metrics
+from grail.model import Policy, answer_logits, device_of, evaluating, generate, token_nll
+from grail.progress import Tick, silent
+from grail.results import Result
+
+BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class SampleValue:
+    """What was measured on one sample (a line of ``samples.jsonl``).
+
+    Attributes:
+        model: "vanilla" or "unlearned".
+        key: The sample's key.
+        domain: Its domain.
+        side: Its side.
+        part: Its part.
+        row: Its place in the source, from 0.
+        accuracy: Teacher-forced token accuracy over the completion, 0-1.
+        nll: Mean token NLL over the completion, nats.
+        tokens: Completion tokens, end token included.
+        rouge_l: ROUGE-L of the greedy generation, percent; None where nothing was generated.
+        prompt: Only with ``evaluation.show_text``, as the two below.
+        completion: The true completion.
+        generation: The greedy generation.
+    """
+
+    model: str
+    key: str
+    domain: str
+    side: str
+    part: str
+    row: int
+    accuracy: float
+    nll: float
+    tokens: int
+    rouge_l: float | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    generation: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line, without what was not measured or must not be shown."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures a model on rows.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        settings: The ``evaluation`` section.
+        samples: Key -> sample, for the texts.
+    """
+
+    model: Policy
+    tokenizer: Any
+    settings: Evaluation
+    samples: Mapping[str, Sample]
+
+    def run(self, label: str, rows: Sequence[Encoded], tick: Tick = silent) -> list[SampleValue]:
+        """Return one value per row, in the order of ``rows``.
+
+        Accuracy and NLL need one teacher-forced pass; ROUGE-L needs a greedy generation of rows
+        with a side (not of general text).
+        """
+        asked = [row for row in rows if self.settings.generate and row.side != "general"]
+        total = len(rows) + len(asked)
+        values = self._teacher_forced(label, rows, total, tick)
+        for key, text in self._generations(asked, len(rows), total, tick).items():
+            values[key] = self._with_text(values[key], text)
+        return [values[row.key] for row in rows]
+
+    @torch.no_grad()
+    def _teacher_forced(
+        self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
+    ) -> dict[str, SampleValue]:
+        values: dict[str, SampleValue] = {}
+        for group in by_tokens(rows, BATCH_TOKENS):
+            batch = collate(group, self.tokenizer.pad_token_id, device_of(self.model))
+            with evaluating(self.model):
+                logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
+            targets = batch.targets[batch.at]
+            nlls = token_nll(logits, targets).split(batch.lengths)
+            right = (logits.argmax(-1) == targets).float().split(batch.lengths)
+            for row, nll, hit in zip(group, nlls, right, strict=True):
+                values[row.key] = self._value(label, row, float(hit.mean()), float(nll.mean()))
+            tick(len(values), total, f"{label}: rows read")
+        return values
+
+    def _value(self, label: str, row: Encoded, accuracy: float, nll: float) -> SampleValue:
+        place = self.samples[row.key].row
+        return SampleValue(
+            label, row.key, row.domain, row.side, row.part, place, accuracy, nll, len(row.answer)
+        )
+
+    def _generations(
+        self, rows: Sequence[Encoded], before: int, total: int, tick: Tick
+    ) -> dict[str, str]:
+        """Continue the prompts greedily, rows of similar answer length together."""
+        order = sorted(rows, key=lambda row: (len(row.answer), row.start, row.key))
+        texts: dict[str, str] = {}
+        for first in range(0, len(order), self.settings.batch_size):
+            group = order[first : first + self.settings.batch_size]
+            prompts = [row.ids[: row.start] for row in group]
+            made = generate(self.model, prompts, [self._most(r) for r in group], self.tokenizer)
+            for row, ids in zip(group, made, strict=True):
+                texts[row.key] = self.tokenizer.decode(ids, skip_special_tokens=True)
+            tick(before + len(texts), total, "answers generated")
+        return texts
+
+    def _most(self, row: Encoded) -> int:
+        """Room for half as much again as the true completion, within the configured limit."""
+        return min(self.settings.max_new_tokens, len(row.answer) + len(row.answer) // 2 + 4)
+
+    def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
+        sample = self.samples[value.key]
+        value = replace(value, rouge_l=metrics.rouge_l(sample.completion, generation))
+        if not self.settings.show_text:
+            return value
+        return replace(
+            value, prompt=sample.prompt, completion=sample.completion, generation=generation
+        )
+
+
+def to_results(values: Sequence[SampleValue]) -> list[Result]:
+    """Average per-sample values into the rows of ``results.json``, in order of first appearance.
+
+    Raises:
+        FloatingPointError: if a sample's NLL is not finite: the model's weights are broken.
+    """
+    groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
+    for value in values:
+        if not math.isfinite(value.nll):
+            raise FloatingPointError(f"the NLL of {value.model} on {value.key} is {value.nll}")
+        groups.setdefault((value.model, value.domain, value.side, value.part), []).append(value)
+    return [
+        Result(*place, metric, number, len(members))
+        for place, members in groups.items()
+        for metric, number in _measured(place[2], members).items()
+    ]
+
+
+def _measured(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
+    accuracies, nlls = [v.accuracy for v in values], [v.nll for v in values]
+    rouges = [v.rouge_l for v in values if v.rouge_l is not None]
+    success = {
+        "unlearn": {"US": metrics.unlearn_success(accuracies)},
+        "retain": {"RS": metrics.retention_success(accuracies)},
+    }.get(side, {})
+    fluency = {"NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
+    generated = {"ROUGE-L": metrics.mean(rouges)} if rouges else {}
+    return {**success, **fluency, **generated}

@@ -1,0 +1,42 @@
+"""US, RS, PPL and ROUGE-L as pure functions of per-sample values; no model, no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+LARGEST_NLL = 700.0  # exp() of more overflows a float; such text is ruined in any case
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean over samples.
+
+    Raises:
+        ValueError: if there is no sample: a mean of nothing is not a result.
+    """
+    if not values:
+        raise ValueError("no sample to take a mean of")
+    return math.fsum(values) / len(values)
+
+
+def unlearn_success(accuracies: Sequence[float]) -> float:
+    """US in percent: 100 minus the mean token accuracy (0-1) on unlearn rows (paper, Eq. 5)."""
+    return 100.0 - 100.0 * mean(accuracies)
+
+
+def retention_success(accuracies: Sequence[float]) -> float:
+    """RS in percent: the mean token accuracy (0-1) on retain rows (paper, Eq. 6)."""
+    return 100.0 * mean(accuracies)
+
+
+def perplexity(nlls: Sequence[float]) -> float:
+    """Return exp of the mean over samples of the mean token NLL (nats), capped at exp(700)."""
+    return math.exp(min(mean(nlls), LARGEST_NLL))
+
+
+def rouge_l(reference: str, generation: str) -> float:
+    """ROUGE-L F1 in percent, without stemming, as the rouge-score package computes it."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    score = RougeScorer(["rougeL"], use_stemmer=False).score(reference, generation)
+    return 100.0 * score["rougeL"].fmeasure

@@ -1,0 +1,98 @@
+"""Files that are either whole or absent, and digests of files; knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; on success it is synced and moved onto ``path``.
+
+    On an exception (or a killed process) ``path`` keeps what it held: "the file exists" means
+    "it is whole".
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` to fill; on success it takes the place of ``path``.
+
+    A folder cannot be replaced in one step, so an old one is moved aside first: a process killed
+    between the two moves leaves no folder at all, never a mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".old")
+    for stale in (partial, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for entry in partial.rglob("*"):
+            if entry.is_file():
+                _sync(entry)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that the file is never seen half-written."""
+    with replacing_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON; NaN and infinities are refused (not JSON)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value``: equal settings, equal digest."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, or of all files of a folder with their names."""
+    sha = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            # A hash has a fixed length and a name no zero byte: names and contents cannot mix.
+            sha.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}".encode())
+        return sha.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Ask the system to put ``path`` on disk before it gets its final name."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,112 @@
+"""One rule per kind of layer: from a call's input and output gradient to per-sample gradients.
+
+The identity is that of per-sample gradients in general: for y = x W^T, the gradient of sample n is
+the sum over its tokens of the outer product of output gradient and input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+PerSample = Callable[[int, int], Tensor]
+"""(first, last) -> gradients of samples first..last-1: float32, (last - first, *parameter)."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module, complete once its output's gradient is known.
+
+    Attributes:
+        module: The module.
+        given: Its input, first axis rows (trials of a sample next to each other) or answer tokens.
+        gradient: Gradient of the loss with respect to its output, same leading axes.
+        rows: How many of the first axis belong to each sample.
+    """
+
+    module: nn.Module
+    given: Tensor
+    gradient: Tensor
+    rows: list[int]
+
+    def part(self, first: int, last: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Return input, output gradient and rows of samples first..last-1."""
+        ends = list(accumulate(self.rows, initial=0))
+        span = slice(ends[first], ends[last])
+        return self.given[span], self.gradient[span], self.rows[first:last]
+
+
+def rule_for(call: Call, kind: str) -> PerSample:
+    """Choose the rule for parameter ``kind`` ("weight", "bias", ...) of the call's module."""
+    rule = RULES.get((type(call.module), kind))  # exact types: a subclass may compute more
+    if rule is None:
+        return lambda first, last: _any_module(call, kind, first, last)
+    return lambda first, last: rule(call, first, last)
+
+
+def _linear(call: Call, first: int, last: int) -> Float[Tensor, "N O I"]:
+    x, delta, rows = call.part(first, last)
+    if len(set(rows)) > 1 or x.dim() == 2:  # answer tokens only: samples differ in length
+        pairs = zip(x.split(rows), delta.split(rows), strict=True)
+        return torch.stack([_flat(d).T @ _flat(a) for a, d in pairs])
+    n = len(rows)
+    return torch.bmm(_fold(delta, n).transpose(1, 2), _fold(x, n))
+
+
+def _conv1d(call: Call, first: int, last: int) -> Float[Tensor, "N I O"]:
+    return _linear(call, first, last).transpose(1, 2)
+
+
+def _bias(call: Call, first: int, last: int) -> Float[Tensor, "N O"]:
+    _, delta, rows = call.part(first, last)
+    return torch.stack([_flat(d).sum(0) for d in delta.split(rows)])
+
+
+def _embedding(call: Call, first: int, last: int) -> Float[Tensor, "N V I"]:
+    ids, delta, rows = call.part(first, last)
+    weight, padding = call.module.weight, call.module.padding_idx
+    assert isinstance(weight, Tensor), "chosen by rule_for"
+    out = delta.new_zeros((len(rows), *weight.shape), dtype=torch.float32)
+    for n, (i, d) in enumerate(zip(ids.split(rows), delta.split(rows), strict=True)):
+        out[n].index_add_(0, i.flatten(), _flat(d))
+    if padding is not None:
+        out[:, padding] = 0
+    return out
+
+
+def _any_module(call: Call, kind: str, first: int, last: int) -> Float[Tensor, "N ..."]:
+    """Differentiate the module itself, sample by sample: norms, scales, anything of one tensor."""
+    x, delta, rows = call.part(first, last)
+    state = {name: p.detach() for name, p in call.module.named_parameters()}
+    gradients = []
+    for a, d in zip(x.split(rows), delta.split(rows), strict=True):
+        with torch.enable_grad():
+            leaf = state[kind].clone().requires_grad_(True)
+            out = torch.func.functional_call(call.module, {**state, kind: leaf}, (a,))
+            gradients.append(torch.autograd.grad(out, leaf, d.to(out.dtype))[0].float())
+    return torch.stack(gradients)
+
+
+def _flat(x: Tensor) -> Float[Tensor, "K F"]:
+    return x.reshape(-1, x.shape[-1]).float()
+
+
+def _fold(x: Tensor, samples: int) -> Float[Tensor, "N K F"]:
+    """Put the trials of a sample behind each other on the token axis."""
+    return x.reshape(samples, -1, x.shape[-1]).float()
+
+
+RULES = {
+    (nn.Linear, "weight"): _linear,
+    (nn.Linear, "bias"): _bias,
+    (Conv1D, "weight"): _conv1d,
+    (Conv1D, "bias"): _bias,
+    (nn.Embedding, "weight"): _embedding,
+}
+"""(Type of the module, its parameter) -> rule; anything else is differentiated as it stands."""

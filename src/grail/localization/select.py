@@ -1,0 +1,82 @@
+"""The top entries of a layer; pure tensors: no model, no data, no domains."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grail.errors import InputError
+
+BLOCK = re.compile(r"layers?\.(\d+)\.|\.h\.(\d+)\.")
+"""The block number in a parameter's name, as Llama, Qwen, Gemma, GPT-NeoX and GPT-2 write it."""
+
+
+def layer_of(name: str, layer: str) -> str:
+    """Return the name of the layer that a parameter belongs to.
+
+    Args:
+        name: The parameter's name.
+        layer: ``block`` (a transformer block; a parameter outside all blocks is a layer of its
+            own), ``tensor`` (every parameter is one) or ``model`` (all are one).
+    """
+    if layer == "tensor":
+        return name
+    if layer == "model":
+        return "model"
+    match = BLOCK.search(name)
+    return match.group(0).strip(".") if match else name
+
+
+def layers(names: Iterable[str], layer: str) -> dict[str, list[str]]:
+    """Group parameter names by layer, sorted within each: that fixes the flat order."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(layer_of(name, layer), []).append(name)
+    return groups
+
+
+def budget(k: float, entries: int) -> int:
+    """Return ceil(k * entries), safe from the rounding of k (0.1 * 30 is 3, not 4)."""
+    return math.ceil(k * entries - 1e-9)
+
+
+def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
+    """Mark the ``count`` largest entries; ties go to the lowest index, zeros are never taken.
+
+    Raises:
+        InputError: if a score is NaN or infinite.
+    """
+    if not bool(torch.isfinite(scores).all()):
+        raise InputError("scores hold NaN or infinite values: no order is defined. Score again.")
+    if count <= 0 or scores.numel() == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    count = min(count, scores.numel())
+    threshold = torch.topk(scores, count, sorted=True).values[-1]
+    above = scores > threshold
+    tied = scores == threshold
+    wanted = count - int(above.sum())
+    chosen = above | (tied & (tied.cumsum(0) <= wanted))
+    return chosen & (scores > 0)
+
+
+def top_per_layer(
+    scores: Mapping[str, Float[Tensor, "..."]], k: float, layer: str
+) -> dict[str, Bool[Tensor, "..."]]:
+    """Mark the top ``k`` (fraction) of the entries of each layer.
+
+    Entries of a layer are compared across its parameters; their flat order is that of the sorted
+    names, each parameter in C order.
+    """
+    chosen: dict[str, Tensor] = {}
+    for names in layers(scores, layer).values():
+        flat = torch.cat([scores[name].flatten() for name in names])
+        marks = top(flat, budget(k, flat.numel()))
+        parts = marks.split([scores[name].numel() for name in names])
+        for name, part in zip(names, parts, strict=True):
+            chosen[name] = part.reshape(scores[name].shape)
+    return chosen

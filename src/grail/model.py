@@ -1,0 +1,265 @@
+"""A causal language model and the few things done with it; knows no side, no domain, no mask.
+
+Shape letters, used in all signatures: B sequences, T tokens, K answer tokens of a batch (row after
+row), V vocabulary, O x I a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from grail.config import Lora, Model
+from grail.errors import InputError
+from grail.weights import Source, find
+
+Policy = nn.Module
+"""The model being measured or trained: a transformers model, or a PEFT model around one."""
+
+
+def load(settings: Model, adapter: str | None, seed: int) -> Policy:
+    """Load the base model and put a trainable adapter on it (or free all weights).
+
+    Args:
+        settings: The ``model`` section.
+        adapter: PEFT folder to start from (``vanilla.adapter``), or None for a fresh adapter.
+        seed: Fixes the fresh adapter's initial values.
+
+    Raises:
+        InputError: if the model or the adapter cannot be found or read.
+    """
+    source = find(settings.name)
+    start = Path(adapter) if adapter is not None else source.adapter
+    if start is not None and not (start / "adapter_config.json").is_file():
+        raise InputError(f"vanilla.adapter: {start} is not a PEFT folder (adapter_config.json).")
+    with torch.random.fork_rng():  # PEFT draws an adapter's values from the global generator
+        model = _base(source, settings)
+        if start is not None:
+            model = _given_adapter(model, start, settings.lora is not None)
+        elif settings.lora is not None:
+            model = _fresh_adapter(model, settings.lora, seed)
+    if settings.lora is None:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+    return model
+
+
+def load_tokenizer(settings: Model) -> Any:
+    """Load the tokenizer that belongs to ``model.name``; no weights are read.
+
+    Raises:
+        InputError: if there is none, or it has no end token.
+    """
+    from transformers import AutoTokenizer
+
+    source = find(settings.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.base)
+    except Exception as error:
+        raise _unreadable(settings.name, error) from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"model.name: the tokenizer of {settings.name} has no end token.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def trainable(model: Policy) -> dict[str, nn.Parameter]:
+    """Return the parameters that training may change, by name, in the model's order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def device_of(model: Policy) -> torch.device:
+    """Return where the model's weights lie."""
+    return next(model.parameters()).device
+
+
+def answer_logits(
+    model: Policy, ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]
+) -> Float[Tensor, "K V"]:
+    """Return the logits at the positions ``at`` only, row after row.
+
+    The LM head reads nothing else: with a vocabulary of 50 thousand, logits of the whole prompt
+    would cost more than the rest of a small model. What follows the head in a model's own forward
+    (soft caps, scales) works entry by entry, so it is applied as it stands.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+
+    def only_answers(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][at], *inputs[1:])
+
+    hook = head.register_forward_pre_hook(only_answers)
+    try:
+        return model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+    finally:
+        hook.remove()
+
+
+def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Return -log p(target) in nats for each answer token, in float32."""
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+@torch.no_grad()
+def generate(
+    model: Policy, prompts: Sequence[Sequence[int]], most: Sequence[int], tokenizer: Any
+) -> list[list[int]]:
+    """Greedy continuations of a batch of prompts, without the end token.
+
+    Args:
+        model: The model.
+        prompts: Token ids, one sequence per row; padded on the left here.
+        most: The most tokens to generate, per row.
+        tokenizer: Gives the padding and end tokens.
+    """
+    from transformers import GenerationConfig
+
+    width, device = max(map(len, prompts)), device_of(model)
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    greedy = GenerationConfig(
+        max_new_tokens=max(most), do_sample=False, pad_token_id=pad, eos_token_id=end
+    )
+    with evaluating(model), _without_defaults(model):
+        out = model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=attention.to(device), generation_config=greedy
+        )
+    rows = [row[:limit] for row, limit in zip(out[:, width:].tolist(), most, strict=True)]
+    return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+@contextmanager
+def evaluating(model: Policy) -> Iterator[None]:
+    """Switch dropout off inside the block."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+@contextmanager
+def _without_defaults(model: Policy) -> Iterator[None]:
+    """Set aside what the model's authors prefer (a repetition penalty, say): it is not greedy."""
+    from transformers import GenerationConfig
+
+    inner = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    was = inner.generation_config
+    inner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = was
+
+
+def save_weights(model: Policy, folder: Path) -> None:
+    """Write the adapter (PEFT's format and names) or the full model into an existing folder."""
+    if is_adapter(model):
+        model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+    else:
+        model.save_pretrained(folder)  # type: ignore[operator]
+
+
+def load_weights(model: Policy, folder: Path) -> None:
+    """Put the weights that ``save_weights`` wrote back into a model of the same shape."""
+    from safetensors.torch import load_file
+
+    if is_adapter(model):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        return
+    state: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        state |= load_file(file)
+    missing = {name for name, _ in model.named_parameters()} - set(state)
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} weights, for example {min(missing)}.")
+    model.load_state_dict(state, strict=False)
+
+
+def is_adapter(model: Policy) -> bool:
+    """Tell whether only a PEFT adapter is trained."""
+    return hasattr(model, "peft_config")
+
+
+def _base(source: Source, settings: Model) -> Policy:
+    from transformers import AutoModelForCausalLM
+
+    dtype = _dtype(settings)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source.base, dtype=dtype, attn_implementation=_attention(settings)
+        )
+    except Exception as error:  # transformers raises many kinds for one cause: no such model
+        raise _unreadable(settings.name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"model.name: '{name}' cannot be loaded ({_first_line(error)}). Give a Hub id that "
+        "can be reached or is cached, a folder, a PEFT adapter, a .gguf file, or smollm2-135m."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _dtype(settings: Model) -> torch.dtype:
+    """``auto``: float32 for full weights; for a frozen base, bfloat16 where there is hardware."""
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    if settings.lora is None:
+        return torch.float32
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    capable = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capable.get("avx512_bf16") else torch.float32
+
+
+def _attention(settings: Model) -> str:
+    """``auto``: plain attention on a CPU, where it is faster at the length of short answers."""
+    if settings.attention != "auto":
+        return settings.attention
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def _given_adapter(model: Policy, start: Path, train: bool) -> Policy:
+    """Put an adapter on the model: to be trained further, or merged where all weights are."""
+    from peft import PeftModel
+
+    try:
+        found = PeftModel.from_pretrained(model, str(start), is_trainable=train)  # type: ignore
+    except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
+        raise InputError(
+            f"vanilla.adapter or model.name: the adapter {start} cannot be put on the model "
+            f"({_first_line(error)})."
+        ) from error
+    return found if train else found.merge_and_unload()  # type: ignore[operator]
+
+
+def _fresh_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)  # whatever loading the base has drawn
+    try:
+        return get_peft_model(model, settings)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InputError(f"model.lora.target_modules: {error}") from error

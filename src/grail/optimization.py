@@ -1,0 +1,59 @@
+"""How a training loop steps: optimisers, learning rate, weight decay; knows no loss and no data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the loop steps; the fields are those of the configuration's sections."""
+
+    learning_rate: float
+    epochs: int
+    seed: int
+    schedule: str = "constant"
+    warmup: float = 0.0
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = 1.0
+    accumulation: int = 1
+    checkpoint_steps: int = 20
+
+
+OPTIMIZERS = {
+    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.learning_rate, weight_decay=0.0),
+    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.learning_rate, momentum=s.momentum),
+    "adafactor": lambda p, s: torch.optim.Adafactor(p, lr=s.learning_rate, weight_decay=0.0),
+}
+
+
+def learning_rate(settings: Settings, progress: float) -> float:
+    """Return the rate at ``progress`` (0-1 of all epochs): linear warm-up, then the schedule."""
+    if progress < settings.warmup:
+        return settings.learning_rate * progress / settings.warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = (progress - settings.warmup) / (1 - settings.warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def decay(
+    parameters: Mapping[str, nn.Parameter], frozen: Mapping[str, Tensor], shrink: float
+) -> None:
+    """Apply decoupled weight decay: free entries times ``1 - shrink``, frozen ones times exactly 1.
+
+    The optimisers' own decay ignores gradients and would move frozen entries.
+    """
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            scale = torch.full_like(parameter, 1 - shrink)
+            if name in frozen:
+                scale.masked_fill_(frozen[name].to(parameter.device), 1.0)
+            parameter.mul_(scale)

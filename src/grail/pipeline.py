@@ -1,0 +1,290 @@
+"""The stages in order; one whose output is on disk and whose inputs are unchanged is skipped.
+
+Each stage reads files and writes files, and stamps them with the digest of its inputs. That is all
+the stages know of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from grail import artifacts, config_file, vanilla
+from grail.artifacts import Mask
+from grail.config import Config
+from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.evaluation.evaluate import Evaluator, SampleValue, to_results
+from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.importance.score import Agreement, Scorer, self_check
+from grail.localization.localizers import localize
+from grail.model import Policy, load, load_tokenizer, load_weights, save_weights, trainable
+from grail.optimization import Settings
+from grail.preparation import Inputs
+from grail.progress import Listener, Nobody
+from grail.provenance import made_with, model_identity
+from grail.reporting.page import report
+from grail.results import Results, make_results, read_results, write_results
+from grail.train import Loop, Place, Task, make_accelerator
+from grail.unlearning import unlearn
+from grail.unlearning.objectives import make_terms
+from grail.weights import find
+
+FORMAT = 1  # raised when files of an older grail must not be taken for current ones
+STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
+
+
+class Run:
+    """One run directory and what it takes to fill it.
+
+    The model is loaded once, when a stage first needs it, and takes on the weights of whichever
+    model (vanilla, unlearned) the stage is about.
+    """
+
+    def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
+        self.config, self.inputs = config, inputs
+        self.folder = Path(config.output)
+        self.listener: Listener = listener or Nobody()
+        self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
+
+    def through(self, last: str = "report") -> None:
+        """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            about = made_with(self.inputs.digests)
+            config_file.write(self.folder / "config.yaml", self.config, about)
+        for stage in STAGES[: STAGES.index(last) + 1]:
+            self.accelerator.wait_for_everyone()
+            shared = stage in ("vanilla", "unlearn")  # trained by all processes together
+            if shared or self.accelerator.is_main_process:
+                getattr(self, f"_{stage}")()
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def results(self) -> Results:
+        """The results on disk."""
+        return read_results(self.folder / "results.json")
+
+    def check_scores(self, count: int) -> Agreement:
+        """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
+        rows = [row for side in self._sides().values() for row in side][:count]
+        load_weights(self.model, self.folder / "vanilla")
+        with self.listener.stage("check") as tick:
+            return self_check(self._scorer(), rows, tick)
+
+    # -- what stages share ---------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return load_tokenizer(self.config.model)
+
+    @cached_property
+    def model(self) -> Policy:
+        """The policy, on its device."""
+        made = load(self.config.model, self.config.vanilla.adapter, self.config.seed)
+        return made.to(self.accelerator.device)
+
+    @cached_property
+    def rows(self) -> tuple[Encoded, ...]:
+        """All rows with a side, in ids."""
+        data = self.config.data
+        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
+        rows, warnings = encode_all(encoder, self.inputs.samples)
+        for warning in warnings:
+            self.listener.warn(warning)
+        return tuple(rows)
+
+    @cached_property
+    def general(self) -> tuple[Encoded, ...]:
+        """The general rows, in ids."""
+        data = self.config.data
+        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
+        return tuple(encode_all(encoder, self.inputs.general)[0])
+
+    def _sides(self) -> dict[tuple[str, str], list[Encoded]]:
+        """Train rows by (domain, side)."""
+        sides: dict[tuple[str, str], list[Encoded]] = {}
+        for row in self.rows:
+            if row.part == "train":
+                sides.setdefault((row.domain, row.side), []).append(row)
+        return sides
+
+    def _key(self, *sections: str, **more: Any) -> str:
+        """Digest what a stage depends on: sections of the configuration, and other facts."""
+        values = self.config.model_dump(mode="json")
+        chosen = {name: values[name] for name in sections}
+        for section in chosen.values():
+            if isinstance(section, dict):  # how often to save does not change what is made
+                section.pop("checkpoint_steps", None)
+                section.pop("trackers", None)
+        return digest({"format": FORMAT, **chosen, **more})
+
+    def _data(self, *parts: str) -> dict[str, str]:
+        found = self.inputs.digests.items()
+        return {name: value for name, value in found if name.rsplit(".", 1)[1] in parts}
+
+    def _fresh(self, path: Path, key: str, stage: str) -> bool:
+        """Tell whether ``path`` was made from the same inputs; say so if it was."""
+        found = artifacts.inputs_of(path)
+        if found == key:
+            self.listener.skipped(stage)
+            return True
+        if found is not None:
+            self.listener.warn(f"{path} was made with other settings or data: making it again.")
+        return False
+
+    def _stamp(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / name / artifacts.STAMP).read_text(encoding="utf-8"))
+
+    # -- the stages ----------------------------------------------------------------------------
+
+    def _vanilla(self) -> None:
+        given = self.config.vanilla
+        parts = ("train", "val") if given.include_val else ("train",)
+        data = {} if given.skip or given.adapter else self._data(*parts)
+        start = model_identity(find(self.config.model.name))
+        adapter = file_digest(Path(given.adapter)) if given.adapter else None
+        key = self._key("model", "data", "vanilla", "seed", rows=data, start=start, given=adapter)
+        if self._fresh(self.folder / "vanilla", key, "vanilla"):
+            return
+        if data:
+            rows = tuple(row for row in self.rows if row.part in parts)
+            task = vanilla.VanillaTask(
+                self.model, rows, given, self.config.seed, self.tokenizer.pad_token_id
+            )
+            settings = vanilla.loop_settings(given, self.config.seed)
+            self._train("vanilla", task, None, settings, key)
+        else:
+            self._save("vanilla", key, {})
+
+    def _score(self) -> None:
+        weights = self._stamp("vanilla")["weights"]
+        loaded = False
+        for (domain, side), rows in self._sides().items():
+            name = f"{domain}.{side}"
+            path = self.folder / "scores" / f"{name}.safetensors"
+            text = self.inputs.digests[f"{name}.train"]
+            key = self._key("model", "data", "importance", "seed", weights=weights, rows=text)
+            if self._fresh(path, key, f"score {name}"):
+                continue
+            if not loaded:
+                load_weights(self.model, self.folder / "vanilla")
+                loaded = True
+            with self.listener.stage(f"score {name}") as tick:
+                artifacts.write_scores(path, self._scorer().score(rows, tick), key)
+
+    def _localize(self) -> None:
+        path = self.folder / "mask.safetensors"
+        files = {pair: self._score_file(*pair) for pair in self._sides()}
+        hashes = {file.stem: file_digest(file) for file in files.values()}
+        key = self._key("localization", "seed", scores=hashes)
+        if self._fresh(path, key, "localize"):
+            return
+        with self.listener.stage("localize") as tick:
+            sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
+            mask, about = localize(sides, self.config.localization, self.config.seed)
+            mask.about["scores"] = hashes
+            write_json(self.folder / "localization.json", about)
+            artifacts.write_mask(path, mask, key)
+            tick(1, 1, "mask written")
+
+    def _unlearn(self) -> None:
+        file = self.folder / "mask.safetensors"
+        facts = {
+            "mask": file_digest(file),
+            "weights": self._stamp("vanilla")["weights"],
+            "rows": self._data("train"),
+        }
+        key = self._key("model", "data", "unlearning", "seed", **facts)
+        if self._fresh(self.folder / "unlearned", key, "unlearn"):
+            return
+        mask, settings = artifacts.read_mask(file), self.config.unlearning
+        load_weights(self.model, self.folder / "vanilla")
+        task = unlearn.UnlearnTask(
+            self.model,
+            tuple(row for row in self.rows if row.part == "train"),
+            make_terms(settings),
+            settings,
+            mask.by_side,
+            self.config.seed,
+            self.tokenizer.pad_token_id,
+        )
+        self._train("unlearned", task, mask, unlearn.loop_settings(settings, self.config.seed), key)
+
+    def _evaluate(self) -> None:
+        path = self.folder / "results.json"
+        weights = {name: self._stamp(name)["weights"] for name in ("vanilla", "unlearned")}
+        values: list[SampleValue] = []
+        for name, of_model in weights.items():
+            values += self._values(name, of_model)
+        write_text(
+            self.folder / "samples.jsonl",
+            "".join(json.dumps(v.as_json(), ensure_ascii=False) + "\n" for v in values),
+        )
+        freezing = self._stamp("unlearned")["freezing"]
+        write_results(path, make_results(to_results(values), freezing, digest(weights)))
+
+    def _values(self, name: str, weights: str) -> list[SampleValue]:
+        """Measure one model, or take what was measured before."""
+        path = self.folder / "evaluation" / f"{name}.json"
+        rows = self._data("train", "val")
+        key = self._key("model", "data", "evaluation", weights=weights, rows=rows)
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if found.get("inputs") == key:
+            self.listener.skipped(f"evaluate {name}")
+            return [SampleValue(**value) for value in found["values"]]
+        load_weights(self.model, self.folder / name)
+        texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
+        evaluator = Evaluator(self.model, self.tokenizer, self.config.evaluation, texts)
+        with self.listener.stage(f"evaluate {name}") as tick:
+            values = evaluator.run(name, [*self.rows, *self.general], tick)
+        write_json(path, {"inputs": key, "values": [value.as_json() for value in values]})
+        return values
+
+    def _report(self) -> None:
+        with self.listener.stage("report") as tick:
+            report(self.folder)
+            tick(1, 1, "report written")
+
+    # -- how stages do it ----------------------------------------------------------------------
+
+    def _score_file(self, domain: str, side: str) -> Path:
+        return self.folder / "scores" / f"{domain}.{side}.safetensors"
+
+    def _scorer(self) -> Scorer:
+        model, tokenizer = self.model, self.tokenizer
+        size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
+        labels = RandomLabels(
+            ordinary_tokens(size, tokenizer.all_special_ids),
+            self.config.importance.substitution,
+            self.config.seed,
+        )
+        return Scorer(model, self.config.importance, labels, tokenizer.pad_token_id)
+
+    def _train(
+        self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str
+    ) -> None:
+        """Train, then put the weights under ``name`` and drop the checkpoint."""
+        log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
+        place = Place(self.folder / log, self.folder / f"{name}.checkpoint", key)
+        loop = Loop(trainable(self.model), task, mask, settings, self.accelerator)
+        self.model.train()
+        with self.listener.stage("unlearn" if name == "unlearned" else name) as tick:
+            proof = loop.run(place, tick)
+        self._save(name, key, {"freezing": proof} if mask is not None else {})
+        if self.accelerator.is_main_process:
+            shutil.rmtree(place.checkpoints, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with replacing_folder(self.folder / name) as partial:
+                save_weights(self.model, partial)
+                weights = digest([file_digest(f) for f in sorted(partial.glob("*.safetensors"))])
+                write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})
+        self.accelerator.wait_for_everyone()

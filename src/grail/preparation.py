@@ -1,0 +1,94 @@
+"""Everything that can be found wrong before a model is loaded: data, names, the place to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grail.config import Config
+from grail.data.preflight import check_samples
+from grail.data.samples import Sample, data_digest, load_general, load_samples
+from grail.errors import InputError
+from grail.weights import find
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data of a run, read and checked.
+
+    Attributes:
+        samples: Rows of all domains and sides.
+        general: Out-of-distribution rows.
+        warnings: What the user should look at, though the run can go on.
+        digests: SHA-256 of each ``domain.side.part``.
+    """
+
+    samples: tuple[Sample, ...]
+    general: tuple[Sample, ...]
+    warnings: tuple[str, ...]
+    digests: dict[str, str]
+
+
+def prepare(config: Config, checks: tuple[Callable[[], object], ...] = ()) -> Inputs:
+    """Read the data and check all that needs no model.
+
+    Args:
+        config: The configuration.
+        checks: Further checks to run, each raising InputError.
+
+    Raises:
+        InputError: with every problem found, one per line.
+    """
+    problems: list[str] = []
+    samples: list[Sample] = []
+    general: list[Sample] = []
+
+    def attempt(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except InputError as error:
+            problems.append(str(error))
+
+    attempt(lambda: samples.extend(load_samples(config)))
+    attempt(lambda: general.extend(load_general(config)))
+    attempt(lambda: find(config.model.name))
+    attempt(lambda: check_adapter(config.vanilla.adapter))
+    attempt(lambda: check_output(Path(config.output)))
+    for check in checks:
+        attempt(check)
+    findings = check_samples(samples)
+    problems += [finding.text for finding in findings if finding.level == "error"]
+    if problems:
+        raise InputError("\n".join(problems))
+    warnings = tuple(finding.text for finding in findings if finding.level == "warning")
+    digests = data_digest([*samples, *general])
+    return Inputs(tuple(samples), tuple(general), warnings, digests)
+
+
+def check_adapter(adapter: str | None) -> None:
+    """Refuse a ``vanilla.adapter`` that is no PEFT folder."""
+    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+        raise InputError(
+            f"vanilla.adapter: {adapter} is not a PEFT adapter folder (no adapter_config.json)."
+        )
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output that cannot be written, or that holds something other than a run."""
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(f"output: {nearest} is a file. Choose another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"output: {nearest} cannot be written to. Choose another folder.")
+    with suppress(FileNotFoundError):
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others and "config.yaml" not in others:
+            raise InputError(
+                f"output: {folder} holds other files ({min(others)}) and no config.yaml of a run. "
+                "Choose an empty or new folder."
+            )

