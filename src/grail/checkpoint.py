@@ -6,6 +6,7 @@ Knows weights and optimiser states; knows nothing of losses, masks and rows' mea
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from grail.files import PARTIAL, replacing_folder
+from grail.files import PARTIAL, replacing_folder, write_text
 
 
 @dataclass
@@ -84,6 +85,11 @@ def load(
     return _position(state["position"])
 
 
+def discard(folder: Path) -> None:
+    """Remove a checkpoint that was not used: once this run has begun its log, it fits no more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -111,10 +117,9 @@ def lines(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, An
         yield lambda _: None
         return
     partial = path.with_name(path.name + PARTIAL)
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = partial if partial.exists() else path  # killed after the loop: it has its name already
     old = found.read_text(encoding="utf-8").split("\n") if steps and found.exists() else []
-    partial.write_text("".join(line + "\n" for line in old[:steps]), encoding="utf-8")
+    write_text(partial, "".join(line + "\n" for line in old[:steps]))
     with partial.open("a", encoding="utf-8") as stream:
 
         def write(line: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,8 @@ def _prepare(config: Any) -> Any:
 
 
 def _report(options: argparse.Namespace) -> int:
-    if not (options.config / "results.json").is_file():
+    asked = options.set or options.output is not None
+    if asked or not (options.config / "results.json").is_file():
         return _run(options)
     from grail.reporting.page import report
 
@@ -237,7 +238,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the run directory: two commands in one directory would undo each other's work.
 
     The lock dies with the process, however it dies. The processes of one launch share a run, so
-    only the first takes the lock.
+    only the first takes the lock. Whoever leaves nothing but the lock leaves no folder either.
     """
     import os
 
@@ -249,15 +250,24 @@ def _alone(folder: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    lock = folder / ".lock"
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(
                 f"output: another grail is at work in {folder}. Wait, or choose another --output."
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if not (folder / "config.yaml").exists():
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else put something there
+                    for place in fresh:
+                        place.rmdir()
 
 
 if __name__ == "__main__":

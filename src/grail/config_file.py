@@ -18,19 +18,20 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
     """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
 
     Data files, ``vanilla.adapter`` and ``model.name``, where they are relative paths, are looked up
-    beside the YAML file. ``output`` is relative to the current folder.
+    beside the YAML file. ``output`` is relative to the current folder;
+    that of a run directory is the directory itself, wherever it lies now.
 
     Raises:
         InputError: if the file cannot be read or holds something that is not allowed.
     """
     file, raw = _read(path)
     raw.pop("made_with", None)
+    if path.is_dir():  # the run may have been moved since
+        raw["output"] = str(path)
     for override in overrides:
         _override(raw, override)
     if output is not None:
         raw["output"] = output
-    elif path.is_dir():  # the run may have been moved since
-        raw["output"] = str(path)
     raw.setdefault("output", f"runs/{file.stem}")
     return _absolute(parse(raw), file.resolve().parent)
 

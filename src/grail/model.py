@@ -6,7 +6,8 @@ row), V vocabulary, O x I a weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def _without_defaults(model: Policy) -> Iterator[None]:
     """Set aside what the model's authors prefer (a repetition penalty, say): it is not greedy."""
     from transformers import GenerationConfig
 
-    inner = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
     was = inner.generation_config
     inner.generation_config = GenerationConfig()
     try:
@@ -165,26 +166,47 @@ def save_weights(model: Policy, folder: Path) -> None:
     if is_adapter(model):
         model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
         (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+        _sort_lists(folder / "adapter_config.json")
     else:
         model.save_pretrained(folder)  # type: ignore[operator]
 
 
+def _sort_lists(file: Path) -> None:
+    """Put lists of names in order: PEFT writes sets, in another order in every process."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    for value in settings.values():
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            value.sort()
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
 def load_weights(model: Policy, folder: Path) -> None:
-    """Put the weights that ``save_weights`` wrote back into a model of the same shape."""
-    from safetensors.torch import load_file
+    """Put the weights that ``save_weights`` wrote back into a model of the same shape.
 
+    Full weights are read by transformers: on disk some models' weights have other names (GPT-NeoX).
+
+    Raises:
+        InputError: if some of the weights are not there.
+    """
     if is_adapter(model):
-        from peft import set_peft_model_state_dict
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
 
-        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        state = load_file(folder / "adapter_model.safetensors")
+        missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - set(state)
+        _refuse_missing(missing, folder)
+        set_peft_model_state_dict(model, state)
         return
-    state: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        state |= load_file(file)
-    missing = {name for name, _ in model.named_parameters()} - set(state)
+    saved, found = type(model).from_pretrained(  # type: ignore[attr-defined]
+        folder, dtype=next(model.parameters()).dtype, output_loading_info=True
+    )
+    _refuse_missing(found["missing_keys"], folder)
+    model.load_state_dict(saved.state_dict())
+
+
+def _refuse_missing(missing: Collection[str], folder: Path) -> None:
     if missing:
         raise InputError(f"{folder} lacks {len(missing)} weights, for example {min(missing)}.")
-    model.load_state_dict(state, strict=False)
 
 
 def is_adapter(model: Policy) -> bool:

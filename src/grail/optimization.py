@@ -49,7 +49,8 @@ def decay(
 ) -> None:
     """Apply decoupled weight decay: free entries times ``1 - shrink``, frozen ones times exactly 1.
 
-    The optimisers' own decay ignores gradients and would move frozen entries.
+    To be done before the step, as torch.optim.AdamW does. The optimisers' own decay ignores
+    gradients and would move frozen entries.
     """
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grail import artifacts, config_file, vanilla
+from grail import artifacts, config_file, directory, vanilla
 from grail.artifacts import Mask
 from grail.config import Config
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.labels import RandomLabels, ordinary_tokens
-from grail.evaluation.evaluate import Evaluator, SampleValue, to_results
+from grail.evaluation import evaluate
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
@@ -53,10 +53,7 @@ class Run:
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            about = made_with(self.inputs.digests)
-            config_file.write(self.folder / "config.yaml", self.config, about)
+        self._settle(made_with(self.inputs.digests))
         for stage in STAGES[: STAGES.index(last) + 1]:
             self.accelerator.wait_for_everyone()
             shared = stage in ("vanilla", "unlearn")  # trained by all processes together
@@ -75,6 +72,18 @@ class Run:
         load_weights(self.model, self.folder / "vanilla")
         with self.listener.stage("check") as tick:
             return self_check(self._scorer(), rows, tick)
+
+    def _settle(self, about: dict[str, Any]) -> None:
+        """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
+        known = directory.has_settings(self.folder, self.config, about)
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if known:
+            return
+        _ = self.rows, self.general, self.model
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            directory.outdate(self.folder)
+            config_file.write(self.folder / "config.yaml", self.config, about)
 
     # -- what stages share ---------------------------------------------------------------------
 
@@ -125,8 +134,10 @@ class Run:
         return digest({"format": FORMAT, **chosen, **more})
 
     def _data(self, *parts: str) -> dict[str, str]:
-        found = self.inputs.digests.items()
-        return {name: value for name, value in found if name.rsplit(".", 1)[1] in parts}
+        """Digests of the given parts; the general rows are a part of their own."""
+        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
+        names |= {n: "general" for n in names if n.startswith("general.")}
+        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
 
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
@@ -136,10 +147,8 @@ class Run:
             return True
         if found is not None:
             self.listener.warn(f"{path} was made with other settings or data: making it again.")
+        directory.outdate(self.folder)
         return False
-
-    def _stamp(self, name: str) -> dict[str, Any]:
-        return json.loads((self.folder / name / artifacts.STAMP).read_text(encoding="utf-8"))
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -163,8 +172,9 @@ class Run:
             self._save("vanilla", key, {})
 
     def _score(self) -> None:
-        weights = self._stamp("vanilla")["weights"]
+        weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded = False
+        directory.keep_scores(self.folder, [".".join(pair) for pair in self._sides()])
         for (domain, side), rows in self._sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
@@ -183,8 +193,10 @@ class Run:
         files = {pair: self._score_file(*pair) for pair in self._sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
         key = self._key("localization", "seed", scores=hashes)
-        if self._fresh(path, key, "localize"):
+        whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
+        if whole and self._fresh(path, key, "localize"):
             return
+        directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
             mask, about = localize(sides, self.config.localization, self.config.seed)
@@ -197,7 +209,7 @@ class Run:
         file = self.folder / "mask.safetensors"
         facts = {
             "mask": file_digest(file),
-            "weights": self._stamp("vanilla")["weights"],
+            "weights": directory.stamp(self.folder / "vanilla")["weights"],
             "rows": self._data("train"),
         }
         key = self._key("model", "data", "unlearning", "seed", **facts)
@@ -217,33 +229,31 @@ class Run:
         self._train("unlearned", task, mask, unlearn.loop_settings(settings, self.config.seed), key)
 
     def _evaluate(self) -> None:
-        path = self.folder / "results.json"
-        weights = {name: self._stamp(name)["weights"] for name in ("vanilla", "unlearned")}
-        values: list[SampleValue] = []
-        for name, of_model in weights.items():
-            values += self._values(name, of_model)
-        write_text(
-            self.folder / "samples.jsonl",
-            "".join(json.dumps(v.as_json(), ensure_ascii=False) + "\n" for v in values),
-        )
-        freezing = self._stamp("unlearned")["freezing"]
-        write_results(path, make_results(to_results(values), freezing, digest(weights)))
+        stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
+        weights = {name: stamp["weights"] for name, stamp in stamps.items()}
+        values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
+        lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
+        write_text(self.folder / "samples.jsonl", "".join(lines))
+        rows, freezing = evaluate.to_results(values), stamps["unlearned"]["freezing"]
+        results = make_results(rows, freezing, digest(weights))
+        write_results(self.folder / "results.json", results)
 
-    def _values(self, name: str, weights: str) -> list[SampleValue]:
+    def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
-        rows = self._data("train", "val")
+        rows = self._data("train", "val", "general")
         key = self._key("model", "data", "evaluation", weights=weights, rows=rows)
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if found.get("inputs") == key:
+        found = evaluate.read_values(path, key)
+        if found is not None:
             self.listener.skipped(f"evaluate {name}")
-            return [SampleValue(**value) for value in found["values"]]
+            return found
+        directory.outdate(self.folder)
         load_weights(self.model, self.folder / name)
         texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
-        evaluator = Evaluator(self.model, self.tokenizer, self.config.evaluation, texts)
+        evaluator = evaluate.Evaluator(self.model, self.tokenizer, self.config.evaluation, texts)
         with self.listener.stage(f"evaluate {name}") as tick:
             values = evaluator.run(name, [*self.rows, *self.general], tick)
-        write_json(path, {"inputs": key, "values": [value.as_json() for value in values]})
+        evaluate.write_values(path, values, key)
         return values
 
     def _report(self) -> None:
@@ -279,7 +289,6 @@ class Run:
         self._save(name, key, {"freezing": proof} if mask is not None else {})
         if self.accelerator.is_main_process:
             shutil.rmtree(place.checkpoints, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -287,4 +296,3 @@ class Run:
                 save_weights(self.model, partial)
                 weights = digest([file_digest(f) for f in sorted(partial.glob("*.safetensors"))])
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})
-        self.accelerator.wait_for_everyone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Tick = Callable[[int, int, str], None]
 """Called with (done, total, note): units finished, units in all, a few words on the current state."""
@@ -15,6 +15,7 @@ def silent(done: int, total: int, note: str) -> None:
     del done, total, note
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Who is told about stages; the command line draws bars, a library user may log."""
 

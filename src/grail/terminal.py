@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -38,18 +39,20 @@ class Terminal:
             with self._bar(name) as tick:
                 yield tick
         else:
-            self.console.print(f"{name}: started", highlight=False)
+            self.console.print(f"{name}: started", highlight=False, markup=False)
             yield self._plain(name)
         seconds = time.monotonic() - began
-        self.console.print(f"[green]done[/] {name} ({duration(seconds)})", highlight=False)
+        self.console.print(f"[green]done[/] {escape(name)} ({duration(seconds)})", highlight=False)
 
     def skipped(self, name: str) -> None:
         """Say that a stage is finished already."""
-        self.console.print(f"[dim]kept[/] {name} (finished before, same inputs)", highlight=False)
+        self.console.print(
+            f"[dim]kept[/] {escape(name)} (finished before, same inputs)", highlight=False
+        )
 
     def warn(self, text: str) -> None:
         """Say what the user should know."""
-        self.console.print(f"[yellow]warning:[/] {_plain_text(text)}", highlight=False)
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:
@@ -63,10 +66,10 @@ class Terminal:
             TextColumn("[dim]{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(name, total=None, note="")
+            task = progress.add_task(escape(name), total=None, note="")
 
             def tick(done: int, total: int, note: str) -> None:
-                progress.update(task, completed=done, total=total, note=note)
+                progress.update(task, completed=done, total=total, note=escape(note))
 
             yield tick
 
@@ -81,7 +84,8 @@ class Terminal:
                 return
             last = now
             left = duration((now - began) / done * (total - done))
-            self.console.print(f"{name}: {done}/{total}, {left} left, {note}", highlight=False)
+            line = f"{name}: {done}/{total}, {left} left, {note}"
+            self.console.print(line, highlight=False, markup=False)
 
         return tick
 
@@ -94,11 +98,11 @@ def duration(seconds: float) -> str:
 
 def render(table: Table) -> RichTable:
     """Return a table for the terminal; its texts are shown as they are, not as markup."""
-    shown = RichTable(title=_plain_text(table.title), title_justify="left")
+    shown = RichTable(title=escape(table.title), title_justify="left")
     for number, column in enumerate(table.columns):
-        shown.add_column(_plain_text(column), justify="left" if number < 2 else "right")
+        shown.add_column(escape(column), justify="left" if number < 2 else "right")
     for row in table.rows:
-        shown.add_row(*map(_plain_text, row))
+        shown.add_row(*map(escape, row))
     return shown
 
 
@@ -114,7 +118,3 @@ def quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def _plain_text(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -55,6 +55,7 @@ Shares = tuple[dict[str, float], dict[str, float], int]
 """Terms, accuracies by row and ascending rows of one step, of one process or of all."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is trained, as the loop sees it."""
 
@@ -129,6 +130,9 @@ class Loop:
             RuntimeError: if a frozen entry moved after all.
         """
         position = checkpoint.load(place.checkpoints, self.parameters, self.optimizer, place.inputs)
+        self.accelerator.wait_for_everyone()  # all have looked
+        if not position.step and self.accelerator.is_main_process:
+            checkpoint.discard(place.checkpoints)
         with checkpoint.lines(place.log, position.step, self.accelerator.is_main_process) as write:
             while position.epoch < self.settings.epochs:
                 plan = self.task.plan(position.epoch, position.planned)
@@ -168,10 +172,10 @@ class Loop:
         _finite({"gradient norm": norm}, number, position.step, place)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
         if self.settings.weight_decay:
             frozen = {} if self.mask is None else self.mask.frozen
             decay(self.parameters, frozen, rate * self.settings.weight_decay)
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         position.seen |= {key: (position.epoch, value) for key, value in accuracy.items()}
         line = {"step": number, "epoch": position.epoch, "lr": rate, "terms": terms}
@@ -204,7 +208,7 @@ class Loop:
 
     def _collect(self, side: str, sums: dict[str, Tensor]) -> None:
         """Mask this group's own contribution, then add it: nothing already added is touched."""
-        hidden = self.hidden.get(side, {})
+        hidden = self.hidden[side] if self.hidden else {}  # KeyError: task and mask disagree
         for name, parameter in self.parameters.items():
             gradient = parameter.grad
             if gradient is None:

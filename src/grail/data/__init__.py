@@ -1,0 +1,1 @@
+"""Rows of text, and what they become: samples, token ids, labels, batches."""

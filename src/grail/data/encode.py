@@ -26,7 +26,7 @@ IGNORED = -100
 class Encoded:
     """One sample in token ids; ``ids[start:]`` is the completion with its end token.
 
-    ``targets`` stands in for ``ids[start:]`` where labels are substituted; None means the true ones.
+    ``targets`` stands in for ``ids[start:]`` where labels are substituted; None: the true ones.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right. ``targets[b, t]`` is what position t must predict (already shifted).
+    """Rows padded on the right. ``targets[b, t]`` is what position t must predict (shifted).
 
     Attributes:
         ids: Token ids.
@@ -153,7 +153,7 @@ def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu
 
 
 def stream(*words: object) -> random.Random:
-    """Return a random stream of its own for the given words: (seed, epoch), (seed, row, trial)..."""
+    """Return a random stream of its own for the given words, such as (seed, epoch)."""
     text = "/".join(str(word) for word in words)
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 

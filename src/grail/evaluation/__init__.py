@@ -1,0 +1,1 @@
+"""Measures models on rows; nothing here knows how a model was made."""

@@ -5,9 +5,11 @@ Knows nothing of how the model was made; ``model`` in a row is only a label.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ import torch
 from grail.config import Evaluation
 from grail.data.encode import Encoded, by_tokens, collate
 from grail.data.samples import Sample
+from grail.errors import DivergenceError
 from grail.evaluation import metrics
+from grail.files import write_json
 from grail.model import Policy, answer_logits, device_of, evaluating, generate, token_nll
 from grail.progress import Tick, silent
 from grail.results import Result
@@ -83,6 +87,9 @@ class Evaluator:
 
         Accuracy and NLL need one teacher-forced pass; ROUGE-L needs a greedy generation of rows
         with a side (not of general text).
+
+        Raises:
+            DivergenceError: if a row's NLL is not finite: the model's weights are broken.
         """
         asked = [row for row in rows if self.settings.generate and row.side != "general"]
         total = len(rows) + len(asked)
@@ -104,6 +111,7 @@ class Evaluator:
             nlls = token_nll(logits, targets).split(batch.lengths)
             right = (logits.argmax(-1) == targets).float().split(batch.lengths)
             for row, nll, hit in zip(group, nlls, right, strict=True):
+                _check_finite(label, row.key, float(nll.mean()))
                 values[row.key] = self._value(label, row, float(hit.mean()), float(nll.mean()))
             tick(len(values), total, f"{label}: rows read")
         return values
@@ -143,22 +151,41 @@ class Evaluator:
         )
 
 
-def to_results(values: Sequence[SampleValue]) -> list[Result]:
-    """Average per-sample values into the rows of ``results.json``, in order of first appearance.
+def write_values(path: Path, values: Sequence[SampleValue], inputs: str) -> None:
+    """Keep what was measured on one model, with the digest of its inputs."""
+    write_json(path, {"inputs": inputs, "values": [value.as_json() for value in values]})
 
-    Raises:
-        FloatingPointError: if a sample's NLL is not finite: the model's weights are broken.
-    """
+
+def read_values(path: Path, inputs: str) -> list[SampleValue] | None:
+    """Return what ``write_values`` kept; None if it is absent, damaged or of other inputs."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["inputs"] != inputs:
+            return None
+        return [SampleValue(**value) for value in found["values"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def to_results(values: Sequence[SampleValue]) -> list[Result]:
+    """Average per-sample values into the rows of ``results.json``, in order of first appearance."""
     groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
     for value in values:
-        if not math.isfinite(value.nll):
-            raise FloatingPointError(f"the NLL of {value.model} on {value.key} is {value.nll}")
         groups.setdefault((value.model, value.domain, value.side, value.part), []).append(value)
     return [
         Result(*place, metric, number, len(members))
         for place, members in groups.items()
         for metric, number in _measured(place[2], members).items()
     ]
+
+
+def _check_finite(label: str, key: str, nll: float) -> None:
+    if not math.isfinite(nll):
+        raise DivergenceError(
+            f"the NLL of the {label} model on {key} is {nll}: its weights are broken. Delete its "
+            f"folder, lower the learning rate that made it (vanilla.learning_rate or "
+            "unlearning.learning_rate) and run again."
+        )
 
 
 def _measured(side: str, values: Sequence[SampleValue]) -> dict[str, float]:

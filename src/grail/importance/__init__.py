@@ -1,0 +1,1 @@
+"""Stage 1: from labelled samples to the importance of every trainable entry."""

@@ -70,9 +70,9 @@ def _bias(call: Call, first: int, last: int) -> Float[Tensor, "N O"]:
 
 def _embedding(call: Call, first: int, last: int) -> Float[Tensor, "N V I"]:
     ids, delta, rows = call.part(first, last)
-    weight, padding = call.module.weight, call.module.padding_idx
-    assert isinstance(weight, Tensor), "chosen by rule_for"
-    out = delta.new_zeros((len(rows), *weight.shape), dtype=torch.float32)
+    assert isinstance(call.module, nn.Embedding), "chosen by rule_for"
+    shape, padding = call.module.weight.shape, call.module.padding_idx
+    out = delta.new_zeros((len(rows), *shape), dtype=torch.float32)
     for n, (i, d) in enumerate(zip(ids.split(rows), delta.split(rows), strict=True)):
         out[n].index_add_(0, i.flatten(), _flat(d))
     if padding is not None:

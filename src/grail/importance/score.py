@@ -5,6 +5,7 @@ Knows labels and gradients; knows nothing of thresholds, masks or files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,8 +127,8 @@ def compare(scores: Scores, reference: Scores) -> Agreement:
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """Return max|a - b| / max|b| (0 where both are zero everywhere)."""
+    """Return max|a - b| / max|b|: 0 where both are zero everywhere, infinite at a NaN."""
     gap, scale = float((a - b).abs().max()), float(b.abs().max())
     if gap == 0:
         return 0.0
-    return gap / scale if scale > 0 else float("inf")
+    return gap / scale if scale > 0 and math.isfinite(gap) else float("inf")

@@ -1,0 +1,1 @@
+"""Turns results into tables and pages; nothing here needs torch."""

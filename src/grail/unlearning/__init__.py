@@ -1,0 +1,1 @@
+"""Stage 3: the objectives, and the training that follows them under a mask."""

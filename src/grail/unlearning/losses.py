@@ -42,10 +42,11 @@ def read_answers(
 
 
 def mean_per_row(values: Float[Tensor, " K"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return the mean over each row's answer tokens."""
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
-    sums = values.new_zeros(len(lengths)).index_add(0, rows, values)
-    return sums / lengths
+    """Return the mean over each row's answer tokens.
+
+    Not by index_add: on a GPU it adds in an order of its own, and equal runs would differ.
+    """
+    return torch.stack([row.mean() for row in values.split(lengths.tolist())])
 
 
 def nll(answers: Answers) -> Float[Tensor, " B"]:

@@ -5,14 +5,15 @@ Plans balanced steps over sides and domains, and decides which rows still ascend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import count
 
 import torch
 from torch import Tensor
 
-from grail.config import Unlearning, Until
+from grail.config import Unlearning
 from grail.data.encode import Encoded, collate, shuffled
 from grail.errors import InputError
 from grail.model import Policy, answer_logits, device_of
@@ -50,18 +51,20 @@ class UnlearnTask:
     def plan(self, epoch: int, seen: Seen) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once every unlearn row counts as forgotten.
 
-        Every step holds ``batch_size`` rows of each side the objective reads, taken from the
-        domains in turn; an epoch sees each unlearn row once, and as many retain rows.
+        An epoch sees each unlearn row once, the domains in turn; the step that holds it also holds
+        a retain row of the same domain, if the objective reads them.
         """
-        unlearn = self._of("unlearn")
-        if epoch and not any(_ascends(row, seen, self.settings.until, unlearn) for row in unlearn):
+        done = self._forgotten(seen)
+        known = {key: accuracy for key, (_, accuracy) in seen.items()}
+        unlearn = self._in_turn(epoch)
+        if epoch and not any(self._ascends(row, known, done) for row in unlearn):
             return []
-        count, size = len(unlearn), self.settings.batch_size
-        streams = {side: self._stream(side, epoch) for side in self.sides}
+        retain = {domain: self._cycle("retain", domain, epoch) for domain in self._domains()}
         steps = []
-        for first in range(0, count, size):
-            width = min(size, count - first)
-            steps.append([next(streams[side]) for side in self.sides for _ in range(width)])
+        for first in range(0, len(unlearn), self.settings.batch_size):
+            own = unlearn[first : first + self.settings.batch_size]
+            other = [next(retain[row.domain]) for row in own] if "retain" in self.sides else []
+            steps.append([*own, *other])
         return steps
 
     @property
@@ -82,10 +85,9 @@ class UnlearnTask:
         lengths = torch.tensor(batch.lengths, device=logits.device)
         answers = read_answers(logits, batch.targets[batch.at], lengths)
         accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
-        now = {**seen, **{key: (0, value) for key, value in accuracy.items()}}
-        unlearn = self._of("unlearn")
-        active = [_ascends(r, now, self.settings.until, unlearn) for r in rows]
-        loss = logits.sum() * 0.0  # a graph even where no term reads a row of this micro-batch
+        done = self._forgotten(seen)
+        active = [self._ascends(row, accuracy, done) for row in rows]
+        loss = torch.zeros((), device=logits.device)
         log: dict[str, Tensor] = {}
         plain = nll(answers)
         for term in self.terms:
@@ -101,34 +103,53 @@ class UnlearnTask:
         count = sum(row.side == side for row in step)
         return torch.tensor([(row.side == side) / max(1, count) for row in rows])
 
-    def _of(self, side: str) -> list[Encoded]:
-        return [row for row in self.rows if row.side == side]
+    def _domains(self) -> list[str]:
+        return list(dict.fromkeys(row.domain for row in self.rows))
 
-    def _stream(self, side: str, epoch: int) -> Iterator[Encoded]:
-        """Rows of a side without end, the domains in turn, each domain in a shuffled order."""
-        domains = list(dict.fromkeys(row.domain for row in self.rows))
-        cycles = [self._cycle(side, domain, epoch) for domain in domains]
-        return chain.from_iterable(zip(*cycles, strict=True))
+    def _of(self, side: str, domain: str) -> list[Encoded]:
+        return [row for row in self.rows if (row.side, row.domain) == (side, domain)]
+
+    def _in_turn(self, epoch: int) -> list[Encoded]:
+        """All unlearn rows once; domains of unequal size are spread evenly over the epoch.
+
+        Repeating the rows of a small domain until the largest is through would unlearn them more
+        often than the others, so a step holds the domains in the proportion of their rows.
+        """
+        places: list[tuple[float, Encoded]] = []
+        for domain in self._domains():
+            rows = len(self._of("unlearn", domain))
+            own = zip(range(rows), self._cycle("unlearn", domain, epoch), strict=False)
+            places += [((i + 0.5) / rows, row) for i, row in own]
+        return [row for _, row in sorted(places, key=lambda place: place[0])]
 
     def _cycle(self, side: str, domain: str, epoch: int) -> Iterator[Encoded]:
-        own = [row for row in self._of(side) if row.domain == domain]
-        lap = 0
-        while True:
+        """Rows of a side and domain without end, shuffled anew on every lap."""
+        own = self._of(side, domain)
+        for lap in count():
             yield from shuffled(own, self.seed, "unlearn", side, domain, epoch, lap)
-            lap += 1
 
+    def _forgotten(self, seen: Seen) -> set[str]:
+        """Domains whose rows, as last seen before this step, have a low enough mean accuracy.
 
-def _ascends(row: Encoded, seen: Seen, until: Until, unlearn: Sequence[Encoded]) -> bool:
-    """Tell whether a row's ascent goes on: neither the row nor its domain counts as forgotten."""
-    if row.side != "unlearn" or row.key not in seen:
-        return True
-    if until.row_accuracy is not None and seen[row.key][1] <= until.row_accuracy:
-        return False
-    if until.domain_accuracy is None:
-        return True
-    own = [seen[r.key][1] for r in unlearn if r.domain == row.domain and r.key in seen]
-    everything = sum(r.domain == row.domain for r in unlearn)
-    return len(own) < everything or sum(own) / len(own) > until.domain_accuracy
+        Not counting the rows of the step itself: what is known of them depends on the micro-batch
+        and the process.
+        """
+        limit = self.settings.until.domain_accuracy
+        if limit is None:
+            return set()
+        means = {}
+        for domain in self._domains():
+            own = [seen.get(row.key, (0, math.inf))[1] for row in self._of("unlearn", domain)]
+            means[domain] = sum(own) / max(1, len(own))
+        return {domain for domain, mean in means.items() if mean <= limit}
+
+    def _ascends(self, row: Encoded, known: Mapping[str, float], done: Collection[str]) -> bool:
+        """Tell whether a row's ascent goes on: neither the row nor its domain is forgotten."""
+        if row.side != "unlearn":
+            return True
+        limit = self.settings.until.row_accuracy
+        low = limit is not None and known.get(row.key, math.inf) <= limit
+        return not low and row.domain not in done
 
 
 def loop_settings(settings: Unlearning, seed: int) -> Settings:

@@ -1,0 +1,55 @@
+"""The demo for several seeds: time, memory and every figure.
+
+    python benchmark/demo.py [--seeds 0 1 2] [--work DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import rows_of, write
+
+
+def main() -> None:
+    """Run the demo once per seed in a fresh folder and write results/demo.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path("runs/demo-seeds"))
+    options = parser.parse_args()
+    measured = [_run(options.work, seed) for seed in options.seeds]
+    settings = {"command": "python benchmark/demo.py", "seeds": options.seeds}
+    print(f"wrote {write('demo', settings, measured, {})}")
+
+
+_Raw = argparse.RawDescriptionHelpFormatter
+
+
+def _run(work: Path, seed: int) -> dict[str, Any]:
+    folder = work / str(seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "grail", "demo", "--set", f"seed={seed}", "--json"]
+    began = time.monotonic()
+    subprocess.run([*command, "--output", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, largest child so far
+    return {
+        "seed": seed,
+        "minutes": (time.monotonic() - began) / 60,
+        "memory_gib_at_most": largest / 2**20,
+        "summary": found["summary"],
+        "freezing": found["freezing"],
+        "vanilla": rows_of(folder / "results.json", "vanilla"),
+        "unlearned": rows_of(folder / "results.json", "unlearned"),
+    }
+
+
+if __name__ == "__main__":
+    main()

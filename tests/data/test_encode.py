@@ -1,0 +1,227 @@
+"""Prompt, completion and end token as ids; batches; orders that depend on words alone."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from grail.data.encode import (
+    IGNORED,
+    Encoded,
+    Encoder,
+    by_tokens,
+    collate,
+    encode_all,
+    shuffled,
+    stream,
+)
+from grail.data.samples import Sample
+from grail.errors import InputError
+from grail.model import answer_logits, token_nll
+
+
+def sample(prompt="Who?", completion="Mara Venn", context=(), row=0):
+    return Sample("d", "unlearn", "train", row, prompt, completion, context)
+
+
+def encode(tokenizer, given, template="auto", max_tokens=256):
+    return Encoder(tokenizer, template, max_tokens).encode(given)
+
+
+def text(tokenizer, ids):
+    return tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+
+# -- templates -----------------------------------------------------------------------------------
+
+
+def test_plain_is_prompt_blank_line_completion_end(tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    row, lost = encode(tokenizer, sample())
+    assert text(tokenizer, row.ids) == "<bos>Who?\n\nMara Venn<eos>"
+    assert text(tokenizer, row.answer) == "Mara Venn<eos>"
+    assert (lost, row.key, row.start) == (0, "d.unlearn.train.0", len("Who?\n\n") + 1)
+    assert (row.domain, row.side, row.part, row.targets) == ("d", "unlearn", "train", None)
+
+
+def test_plain_puts_the_context_before_the_prompt(tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    row, _ = encode(tokenizer, sample(context=(("system", "Be brief."), ("user", "Hi"))))
+    assert text(tokenizer, row.ids) == "<bos>Be brief.\n\nHi\n\nWho?\n\nMara Venn<eos>"
+
+
+def test_chat_template(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    given = sample(context=(("system", "Be brief."),))
+    row, _ = encode(tokenizer, given, "chat")
+    assert text(tokenizer, row.ids) == (
+        "<bos><|system|>Be brief.\n<|user|>Who?\n<|assistant|>Mara Venn<eos>"
+    )
+    assert text(tokenizer, row.answer) == "Mara Venn<eos>"
+    assert encode(tokenizer, given, "auto")[0] == row
+
+
+def test_auto_is_plain_without_a_chat_template(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=False)
+    assert encode(tokenizer, sample(), "auto") == encode(tokenizer, sample(), "plain")
+    with_chat = tiny_tokenizer(chat=True)
+    assert encode(with_chat, sample(), "plain")[0] == encode(tokenizer, sample(), "plain")[0]
+    assert encode(with_chat, sample(), "auto")[0] != encode(with_chat, sample(), "plain")[0]
+
+
+def test_chat_without_a_template_is_an_input_error(tiny_tokenizer):
+    with pytest.raises(InputError, match=r"data\.template: chat"):
+        encode(tiny_tokenizer(), sample(), "chat")
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_bos_stands_once_and_end_once(template, bos, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(bos=bos, chat=True)
+    row, _ = encode(tokenizer, sample(), template)
+    expected = 1 if bos or template == "chat" else 0  # this chat template writes it itself
+    assert row.ids.count(tokenizer.bos_token_id) == expected
+    assert row.ids[:expected] == (tokenizer.bos_token_id,) * expected
+    assert row.ids.count(tokenizer.eos_token_id) == 1
+    assert row.ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("completion", [" leading", "trailing \n", "é ü 中", "a", "tab\t\n\nline"])
+def test_text_survives_unchanged(completion, tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    row, _ = encode(tokenizer, sample(completion=completion))
+    assert text(tokenizer, row.answer[:-1]) == completion
+
+
+# -- max_tokens ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [1, 5, 9, 10, 11])
+def test_max_tokens_cuts_the_completion_and_counts(room, tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    whole, _ = encode(tokenizer, sample())  # nine letters and the end token
+    row, lost = encode(tokenizer, sample(), max_tokens=whole.start + room)
+    assert row.ids == whole.ids[: whole.start + room]
+    assert lost == max(0, 10 - room)
+    assert len(row.ids) <= whole.start + room
+
+
+def test_cut_rows_are_counted_in_a_warning(tiny_tokenizer):
+    encoder = Encoder(tiny_tokenizer(), "auto", 12)
+    rows, warnings = encode_all(
+        encoder, [sample(completion="ab"), sample(row=1), sample(completion="abcdefgh", row=2)]
+    )
+    assert [len(row.ids) for row in rows] == [10, 12, 12]
+    (warning,) = warnings
+    assert "data.max_tokens: 12" in warning
+    assert "cuts 9 tokens" in warning  # 5 of row 1 and 4 of row 2
+    assert "2 of 3 rows" in warning
+    assert "d.unlearn.train.1" in warning
+    assert "17 would keep all" in warning
+    assert encode_all(Encoder(tiny_tokenizer(), "auto", 17), [sample(row=1)])[1] == []
+
+
+def test_a_prompt_that_fills_max_tokens_is_an_input_error(tiny_tokenizer):
+    secret = "the secret prompt"
+    encoder = Encoder(tiny_tokenizer(), "auto", 16)
+    given = [sample(), *(sample(prompt=secret, row=i) for i in range(1, 6))]
+    with pytest.raises(InputError, match=r"data\.max_tokens: 16 leaves no .* in 5 rows") as error:
+        encode_all(encoder, given)
+    assert "d.unlearn.train.1, d.unlearn.train.2, d.unlearn.train.3)" in str(error.value)
+    assert secret not in str(error.value)
+
+
+# -- batches -------------------------------------------------------------------------------------
+
+
+def test_collate_shifts_right_and_ignores_prompt_and_padding(tiny_rows):
+    rows = tiny_rows(6)
+    batch = collate(rows, pad=0)
+    width = max(len(row.ids) for row in rows)
+    assert batch.ids.shape == batch.attention.shape == batch.targets.shape == (6, width)
+    assert batch.rows == tuple(rows)
+    assert batch.lengths == [len(row.ids) - row.start for row in rows]
+    for b, row in enumerate(rows):
+        for t in range(width):
+            inside = t < len(row.ids)
+            assert batch.ids[b, t] == (row.ids[t] if inside else 0)
+            assert batch.attention[b, t] == int(inside)
+            predicts = row.start <= t + 1 < len(row.ids)
+            assert batch.targets[b, t] == (row.ids[t + 1] if predicts else IGNORED)
+            assert bool(batch.at[b, t]) == predicts
+
+
+def test_collate_takes_substituted_targets(tiny_rows):
+    (row,) = tiny_rows(1)
+    other = replace(row, targets=tuple(range(50, 50 + len(row.answer))))
+    batch = collate([other], pad=0)
+    assert batch.targets[batch.at].tolist() == list(other.targets)
+    assert torch.equal(batch.ids, collate([row], pad=0).ids)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_loss_does_not_depend_on_padding_or_company(family, tiny_model, tiny_rows):
+    model, rows = tiny_model(family).eval(), tiny_rows(5)
+
+    @torch.no_grad()
+    def losses(group, pad=0, wider=0):
+        batch = collate(group, pad)
+        ids = torch.nn.functional.pad(batch.ids, (0, wider), value=pad)
+        attention = torch.nn.functional.pad(batch.attention, (0, wider))
+        targets = torch.nn.functional.pad(batch.targets, (0, wider), value=IGNORED)
+        at = targets != IGNORED
+        nll = token_nll(answer_logits(model, ids, attention, at), targets[at])
+        return [part.mean() for part in nll.split(batch.lengths)]
+
+    alone = torch.stack([losses([row])[0] for row in rows])
+    assert alone.std() > 1e-3, "a vacuous comparison"
+    for together in (losses(rows), losses(rows, pad=7), losses(rows, wider=5)):
+        assert torch.allclose(torch.stack(together), alone, atol=1e-5)
+    assert torch.allclose(torch.stack(losses(rows[::-1])), alone.flip(0), atol=1e-5)
+
+
+# -- order ---------------------------------------------------------------------------------------
+
+
+def test_stream_depends_on_its_words_only():
+    def first(*words):
+        return [stream(*words).random() for _ in range(2)]
+
+    assert first(0, "a", 1)[0] == first(0, "a", 1)[1]
+    seen = {first(*words)[0] for words in ((0,), (1,), (0, 0), (0, "a"), ("a", 0), (0, "b"))}
+    assert len(seen) == 6
+
+
+def test_shuffled_is_a_permutation_by_words(tiny_rows):
+    rows = tiny_rows(12)
+    kept = list(rows)
+    one, again, other = (shuffled(rows, 0, epoch) for epoch in (1, 1, 2))
+    assert one == again != other
+    assert one != rows == kept
+    assert sorted(row.key for row in one) == sorted(row.key for row in rows)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("budget", [1, 20, 64, 10**6])
+def test_by_tokens_respects_the_budget_and_covers_each_row_once(budget, copies, tiny_rows):
+    rows = tiny_rows(20)
+    groups = by_tokens(rows, budget, copies)
+    assert sorted(row.key for group in groups for row in group) == sorted(r.key for r in rows)
+    for group in groups:
+        padded = max(len(row.ids) for row in group) * len(group) * copies
+        assert padded <= budget or len(group) == 1
+    for group, after in pairwise(groups):  # no group could have taken the next row too
+        grown = [*group, after[0]]
+        assert max(len(row.ids) for row in grown) * len(grown) * copies > budget
+
+
+def test_by_tokens_does_not_depend_on_the_order_given(tiny_rows):
+    rows = tiny_rows(20)
+    assert by_tokens(rows, 40) == by_tokens(rows[::-1], 40)
+    assert by_tokens([], 40) == []
+
+
+def test_answer_is_what_follows_the_prompt():
+    row = Encoded("k", "d", "unlearn", "train", (1, 5, 6, 7, 2), 2)
+    assert row.answer == (6, 7, 2)

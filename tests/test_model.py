@@ -1,0 +1,440 @@
+"""Loading, logits, generation, weights on disk: each against a slower or older way."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from grail import model as module
+from grail.config import Lora, Model
+from grail.data.encode import collate
+from grail.errors import InputError
+from grail.model import (
+    answer_logits,
+    evaluating,
+    generate,
+    is_adapter,
+    load,
+    load_tokenizer,
+    load_weights,
+    save_weights,
+    token_nll,
+    trainable,
+)
+
+FAMILIES = ["llama", "qwen2", "gemma", "gemma2", "gpt_neox", "gpt2"]
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def scramble(model):
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.normal_()
+
+
+def named(folder, **given):
+    return Model(name=str(folder), dtype=given.pop("dtype", "float32"), **given)
+
+
+# -- logits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answer_logits_are_those_of_the_full_forward(family, lora, tiny_model, tiny_rows):
+    model, batch = tiny_model(family, lora=lora).eval(), collate(tiny_rows(4), 0)
+    full = model(input_ids=batch.ids, attention_mask=batch.attention).logits
+    found = answer_logits(model, batch.ids, batch.attention, batch.at)
+    assert found.shape == (sum(batch.lengths), full.shape[-1])
+    assert torch.allclose(found, full[batch.at], atol=1e-5)
+    assert not torch.allclose(found, full[batch.at.roll(1, 1)][: len(found)], atol=1e-2)
+    if family == "gemma2":
+        assert full.abs().max() < 2.0, "the soft cap is in force"
+    after = model(input_ids=batch.ids, attention_mask=batch.attention).logits
+    assert torch.equal(after, full), "the hook is gone"
+
+
+def test_answer_logits_do_not_compute_the_others(tiny_model, tiny_rows):
+    model, batch, seen = tiny_model().eval(), collate(tiny_rows(4), 0), []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[:-1]))
+    answer_logits(model, batch.ids, batch.attention, batch.at)
+    handle.remove()
+    assert seen == [(sum(batch.lengths),)]
+
+
+def test_answer_logits_unhook_after_an_exception(tiny_model, tiny_rows):
+    model, batch = tiny_model().eval(), collate(tiny_rows(2), 0)
+    head = model.get_output_embeddings()
+    with pytest.raises(IndexError):
+        answer_logits(model, batch.ids + 10**6, batch.attention, batch.at)
+    assert not head._forward_pre_hooks
+
+
+def test_gradients_through_answer_logits(tiny_model, tiny_rows):
+    model, batch = tiny_model().eval(), collate(tiny_rows(3), 0)
+    weights = list(trainable(model).values())
+    full = model(input_ids=batch.ids, attention_mask=batch.attention).logits[batch.at]
+    few = answer_logits(model, batch.ids, batch.attention, batch.at)
+    targets = batch.targets[batch.at]
+    pair = [torch.autograd.grad(token_nll(x, targets).sum(), weights) for x in (full, few)]
+    for a, b in zip(*pair, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_token_nll_is_minus_the_log_of_the_softmax_in_float32():
+    torch.manual_seed(0)
+    logits, targets = 10 * torch.randn(7, 11), torch.randint(0, 11, (7,))
+    expected = -logits.double().softmax(-1)[range(7), targets].log()
+    assert torch.allclose(token_nll(logits, targets).double(), expected, atol=1e-5)
+    assert token_nll(logits.bfloat16(), targets).dtype == torch.float32
+
+
+# -- generation ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer):
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def talker(tiny_model, tokenizer):
+    return tiny_model("llama", lora=True, vocabulary=len(tokenizer), seed=4)
+
+
+def by_hand(model, prompt, most, end):
+    """Greedy decoding with the whole sequence read again for each token."""
+    ids, out = list(prompt), []
+    with torch.no_grad():
+        for _ in range(most):
+            best = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if best == end:
+                break
+            out.append(best)
+            ids.append(best)
+    return out
+
+
+PROMPTS = ["Hi", "Who wrote it?", "A rather long prompt, to be padded against", "x", "yes 1 2 3"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_batch_generates_what_each_prompt_does_alone(family, tiny_model, tokenizer):
+    model = tiny_model(family, vocabulary=len(tokenizer), seed=2).eval()
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    most = [12, 3, 8, 1, 12]
+    together = generate(model, prompts, most, tokenizer)
+    assert any(together)
+    for row, prompt, limit in zip(together, prompts, most, strict=True):
+        assert row == generate(model, [prompt], [limit], tokenizer)[0]
+        assert row == by_hand(model, prompt, limit, tokenizer.eos_token_id)
+
+
+def test_generation_stops_at_the_end_token(talker, tokenizer):
+    """Make a token that comes up in the free text the end token: rows must stop before it."""
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    free = generate(talker, prompts, [12] * 5, tokenizer)
+    end = free[0][4]
+
+    class Other:
+        pad_token_id, eos_token_id = tokenizer.pad_token_id, end
+
+    cut = generate(talker, prompts, [12] * 5, Other())
+    expected = [row[: row.index(end)] if end in row else row for row in free]
+    assert len(cut[0]) <= 4
+    assert cut == expected
+
+
+def test_padding_token_may_be_the_end_token(talker, tokenizer):
+    class Same:
+        pad_token_id = eos_token_id = tokenizer.eos_token_id
+
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    found = generate(talker, prompts, [6] * 5, Same())
+    assert found == generate(talker, prompts, [6] * 5, tokenizer)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_what_the_models_authors_prefer_is_not_greedy(lora, tiny_model, tokenizer):
+    model = tiny_model(lora=lora, vocabulary=len(tokenizer), seed=4)
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    plain = generate(model, prompts, [10] * 5, tokenizer)
+    inner = model.get_base_model() if lora else model
+    inner.generation_config.update(
+        repetition_penalty=50.0,
+        suppress_tokens=sorted({i for row in plain for i in row}),
+        do_sample=True,
+    )
+    kept = inner.generation_config
+    assert generate(model, prompts, [10] * 5, tokenizer) == plain
+    assert inner.generation_config is kept
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_generation_restores_the_mode_even_after_an_exception(training, talker, tokenizer):
+    talker.train(training)
+    generate(talker, [[3, 4]], [2], tokenizer)
+    assert talker.training is training
+    with pytest.raises(IndexError):
+        generate(talker, [[10**6]], [2], tokenizer)
+    assert talker.training is training
+    assert all(m.training is training for m in talker.modules())
+
+
+def test_evaluating_switches_dropout_off_and_on_again(tiny_model):
+    model, seen = tiny_model().train(), []
+
+    def fail():
+        with evaluating(model):
+            seen.extend(m.training for m in model.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen
+    assert not any(seen)
+    assert all(m.training for m in model.modules())
+
+
+# -- weights on disk -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "lora", "tied"),
+    [("llama", True, None), ("gpt2", True, None), ("gemma", True, None)]
+    + [(f, False, t) for f in ("llama", "gpt_neox", "gpt2") for t in (True, False)],
+)
+def test_weights_round_trip_bit_for_bit(family, lora, tied, tiny_model, tmp_path):
+    model = tiny_model(family, lora=lora, tied=tied)
+    kept = state(model)
+    save_weights(model, tmp_path)
+    assert not [p.name for p in tmp_path.iterdir() if p.suffix in (".bin", ".pt", ".md")]
+    scramble(model)
+    assert not same(state(model), kept)
+    load_weights(model, tmp_path)
+    assert same(state(model), kept)
+    other = tiny_model(family, lora=lora, tied=tied, seed=0)
+    scramble(other)
+    load_weights(other, tmp_path)
+    assert same(state(other), kept)
+    if tied:
+        head, words = other.get_output_embeddings(), other.get_input_embeddings()
+        assert head.weight is words.weight
+
+
+def test_a_saved_adapter_holds_the_adapter_only(tiny_model, tmp_path):
+    model = tiny_model()
+    save_weights(model, tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert len(saved) == len(trainable(model))
+    assert sum(v.numel() for v in saved.values()) == sum(
+        p.numel() for p in trainable(model).values()
+    )
+
+
+def test_full_weights_that_are_not_all_there(tiny_model, tmp_path):
+    model = tiny_model(lora=False)
+    save_weights(model, tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    saved.pop("model.norm.weight")
+    save_file(saved, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"lacks 1 weights, for example model\.norm\.weight"):
+        load_weights(model, tmp_path)
+
+
+def test_an_adapter_that_is_not_all_there(tiny_model, tmp_path):
+    model = tiny_model()
+    save_weights(model, tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    saved.pop(next(iter(saved)))
+    save_file(saved, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="lacks 1 weights"):
+        load_weights(model, tmp_path)
+
+
+# -- loading -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter_folder(tiny_model_folder, tmp_path):
+    """A trained adapter, as PEFT writes it, that names its base."""
+    model = load(named(tiny_model_folder, lora=Lora(r=2)), None, 0)
+    scramble(model)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_load_a_folder_with_a_fresh_adapter(tiny_model_folder):
+    model = load(named(tiny_model_folder, lora=Lora(r=3, alpha=6)), None, 0)
+    assert is_adapter(model)
+    assert all("lora_" in name for name in trainable(model))
+    assert len(trainable(model)) == 2 * 2 * 7
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder, attn_implementation="eager")
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(model.eval()(input_ids=ids).logits, base(input_ids=ids).logits)
+
+
+def test_load_all_weights(tiny_model_folder):
+    model = load(named(tiny_model_folder, lora=None), None, 0)
+    assert not is_adapter(model)
+    assert set(trainable(model)) == {name for name, _ in model.named_parameters()}
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    assert same(state(model), state(base))
+
+
+@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
+    saved = load_file(adapter_folder / "adapter_model.safetensors")
+    if way == "model.name":
+        model = load(named(adapter_folder), None, 0)
+    else:
+        model = load(named(tiny_model_folder), str(adapter_folder), 0)
+    assert len(trainable(model)) == len(saved)
+    for name, parameter in trainable(model).items():
+        assert torch.equal(parameter, saved[name.replace(".default", "")])
+
+
+@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+def test_an_adapter_is_merged_where_all_weights_are_trained(way, adapter_folder, tiny_model_folder):
+    if way == "model.name":
+        model = load(named(adapter_folder, lora=None), None, 0)
+    else:
+        model = load(named(tiny_model_folder, lora=None), str(adapter_folder), 0)
+    assert not is_adapter(model)
+    assert all(p.requires_grad for p in model.parameters())
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    both = PeftModel.from_pretrained(base, str(adapter_folder)).eval()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    expected = both(input_ids=ids).logits
+    assert torch.allclose(model.eval()(input_ids=ids).logits, expected, atol=1e-4)
+    with both.disable_adapter():
+        assert not torch.allclose(both(input_ids=ids).logits, expected, atol=1e-2)
+
+
+def test_same_seed_same_adapter(tiny_model_folder):
+    one, again, other = (load(named(tiny_model_folder), None, seed) for seed in (0, 0, 1))
+    assert same(state(one), state(again))
+    assert not same(state(one), state(other))
+
+
+@pytest.mark.parametrize("kind", ["fresh", "given", "full"])
+def test_loading_leaves_the_global_generator_alone(kind, tiny_model_folder, adapter_folder):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    settings = named(tiny_model_folder, lora=None if kind == "full" else Lora())
+    load(settings, str(adapter_folder) if kind == "given" else None, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lora", "capable", "expected"),
+    [
+        ("auto", None, True, torch.float32),
+        ("auto", Lora(), True, torch.bfloat16),
+        ("auto", Lora(), False, torch.float32),
+        ("bfloat16", None, False, torch.bfloat16),
+        ("float32", Lora(), True, torch.float32),
+    ],
+)
+def test_dtype(dtype, lora, capable, expected, tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    model = load(named(tiny_model_folder, dtype=dtype, lora=lora), None, 0)
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {expected}
+    if lora:
+        assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_dtype_on_an_accelerator(bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    assert module._dtype(Model()) == expected
+    assert module._dtype(Model(lora=None)) == torch.float32
+    assert module._attention(Model()) == "sdpa"
+
+
+@pytest.mark.parametrize(("given", "expected"), [("auto", "eager"), ("sdpa", "sdpa")])
+def test_attention(given, expected, tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = load(named(tiny_model_folder, attention=given, lora=None), None, 0)
+    assert model.config._attn_implementation == expected
+
+
+def test_an_unknown_hub_id_is_an_input_error():
+    settings = Model(name="nobody/no-such-model")
+    for call in (lambda: load(settings, None, 0), lambda: load_tokenizer(settings)):
+        with pytest.raises(InputError, match=r"model\.name: 'nobody/no-such-model'") as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
+    settings = named(tiny_model_folder, lora=Lora(target_modules=["no_such_layer"]))
+    with pytest.raises(InputError, match=r"model\.lora\.target_modules: .*no_such_layer"):
+        load(settings, None, 0)
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
+    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT folder"):
+        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_of_another_model(lora, tiny_model_folder, tiny_model, tmp_path):
+    tiny_model(hidden_size=36).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"vanilla\.adapter"):
+        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+
+
+def test_damaged_weights_are_an_input_error(tiny_model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(InputError, match=r"model\.name: .* cannot be loaded"):
+        load(named(folder), None, 0)
+
+
+# -- tokenizers ----------------------------------------------------------------------------------
+
+
+def test_load_tokenizer(tiny_model_folder, adapter_folder):
+    settings = named(tiny_model_folder)
+    found = load_tokenizer(settings)
+    assert (
+        found("a b")["input_ids"]
+        == AutoTokenizer.from_pretrained(tiny_model_folder)("a b").input_ids
+    )
+    assert found.decode(found("any ASCII ~ text!", add_special_tokens=False)["input_ids"]) == (
+        "any ASCII ~ text!"
+    )
+    assert load_tokenizer(named(adapter_folder)).get_vocab() == found.get_vocab()
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end_token(tiny_tokenizer, tmp_path):
+    tiny_tokenizer(pad=False).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    found = load_tokenizer(named(tmp_path))
+    assert found.pad_token_id == found.eos_token_id == 2
+
+
+def test_a_tokenizer_without_an_end_token_is_an_input_error(tiny_tokenizer, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(InputError, match="no end token"):
+        load_tokenizer(named(tmp_path))

@@ -1,0 +1,327 @@
+"""The whole pipeline on a tiny model, through the command line: what it writes and what it redoes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grail.cli import main
+
+ROOT = Path(__file__).parents[1]
+CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"
+MODEL = {"adapter_config.json", "adapter_model.safetensors", "stage.json"}
+STAMPED = re.compile(rb'"seconds": [0-9.]+')
+
+
+def files(folder):
+    """Name -> bytes of all files, but for the lock and the seconds of the training logs."""
+    return {
+        path.relative_to(folder).as_posix(): STAMPED.sub(b"", path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def differing(one, other):
+    names = one.keys() | other.keys()
+    return sorted(name for name in names if one.get(name) != other.get(name))
+
+
+@pytest.fixture(autouse=True)
+def _no_git(monkeypatch, tmp_path):
+    """The revision in config.yaml must not change while somebody edits the checkout."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
+
+
+@pytest.fixture
+def run(capsys):
+    """Run grail and return the stages that did work and those that were kept."""
+
+    def call(*arguments, code=0):
+        capsys.readouterr()
+        found = main([str(word) for word in arguments])
+        err = capsys.readouterr().err
+        assert found == code, err
+        done = re.findall(r"^(.+): started$", err, re.MULTILINE)
+        kept = re.findall(r"^kept (.+?) \(", err, re.MULTILINE)
+        return done, kept
+
+    return call
+
+
+def check_run(folder):
+    if not CHECK_RUN.is_file():
+        return
+    words = [sys.executable, str(CHECK_RUN), str(folder)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def contracted(domains=("privacy", "copyright")):
+    return (
+        {"config.yaml", "mask.safetensors", "localization.json", "train.jsonl", "results.json"}
+        | {"samples.jsonl", "report.html", "report.md", "vanilla.train.jsonl"}
+        | {f"{model}/{name}" for model in ("vanilla", "unlearned") for name in MODEL}
+        | {f"evaluation/{model}.json" for model in ("vanilla", "unlearned")}
+        | {f"scores/{d}.{side}.safetensors" for d in domains for side in ("unlearn", "retain")}
+    )
+
+
+def test_a_run_writes_what_the_contract_says_and_a_second_changes_nothing(
+    tiny_config, run, tmp_path
+):
+    config, folder = tiny_config(), tmp_path / "run"
+    done, kept = run("run", config)
+    assert not kept
+    assert [name.split()[0] for name in done] == [
+        *("vanilla", "score", "score", "score", "score", "localize", "unlearn"),
+        *("evaluate", "evaluate", "report"),
+    ]
+    first = files(folder)
+    assert first.keys() == contracted()
+    if not CHECK_RUN.is_file():
+        pytest.skip("check_run.py is not beside this checkout")
+    check_run(folder)
+    done, kept = run("run", config)
+    assert done == ["report"]
+    assert len(kept) == 9
+    assert not differing(first, files(folder))
+    # and from the run directory itself
+    assert run("run", folder)[0] == ["report"]
+    assert not differing(first, files(folder))
+
+
+def test_the_freezing_proof_and_the_summary_are_of_this_run(tiny_config, run, tmp_path):
+    run("run", tiny_config())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    freezing = results["freezing"]
+    assert freezing["changed"] == 0 < freezing["frozen"] < freezing["entries"]
+    assert freezing["sha256_before"] == freezing["sha256_after"]
+    assert 0 < freezing["moved"] <= freezing["entries"] - freezing["frozen"]
+    rows = {
+        (r["domain"], r["side"], r["part"], r["metric"]): r["value"]
+        for r in results["rows"]
+        if r["model"] == "unlearned"
+    }
+    pairs = [
+        (rows[d, "unlearn", "train", "US"], rows[d, "retain", "train", "RS"])
+        for d in ("privacy", "copyright")
+    ]
+    summary = results["summary"]["train"]
+    assert summary["Avg"] == pytest.approx(sum(map(sum, pairs)) / 4)
+    hs = [2 * us * rs / (us + rs) if us + rs else 0.0 for us, rs in pairs]
+    assert summary["HS"] == pytest.approx(sum(hs) / 2)
+
+
+CHANGES = [
+    ("unlearning.learning_rate=0.02", {"unlearn", "evaluate unlearned"}),
+    ("unlearning.checkpoint_steps=3", set()),
+    ("evaluation.show_text=true", {"evaluate vanilla", "evaluate unlearned"}),
+    ("localization.k_op_ur=0.3", {"localize", "unlearn", "evaluate unlearned"}),
+]
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tiny_config, run, tmp_path):
+    config, folder = tiny_config(), tmp_path / "run"
+    run("run", config)
+    for change, stages in CHANGES:
+        before = files(folder)
+        done, kept = run("run", config, "--set", change)
+        assert set(done) == stages | {"report"}, change
+        assert not set(done) & set(kept)
+        if change.startswith("unlearning.learning_rate"):
+            untouched = {n for n in before if n.startswith(("vanilla", "scores", "evaluation/van"))}
+            changed = differing(before, files(folder))
+            assert not untouched & set(changed)
+            assert {"unlearned/adapter_model.safetensors", "results.json"} <= set(changed)
+        run("run", config)  # back to where it began
+        assert not differing(before, files(folder)), change
+
+
+def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
+    config = tiny_config(vanilla={"skip": True})
+    run("run", config)
+    with (tmp_path / "data" / "privacy_retain_train.jsonl").open("a") as file:
+        file.write('{"prompt": "new?", "completion": "row"}\n')
+    done, kept = run("run", config)
+    assert "score privacy.retain" in done
+    assert {"vanilla", "score privacy.unlearn", "score copyright.retain"} <= set(kept)
+    with (tmp_path / "data" / "general.jsonl").open("a") as file:
+        file.write('{"prompt": "moon?", "completion": "rock"}\n')
+    done, _ = run("run", config)
+    assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
+
+
+def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, tmp_path):
+    config = tiny_config(domains=("a", "b", "c"), localization={"freeze": "by_side"})
+    run("run", config)
+    values = yaml.safe_load(config.read_text())
+    del values["domains"]["c"], values["localization"]
+    config.write_text(yaml.safe_dump(values))
+    run("run", config)
+    assert files(tmp_path / "run").keys() == contracted(("a", "b"))
+    check_run(tmp_path / "run")
+
+
+def test_results_do_not_outlive_the_settings_they_came_from(tiny_config, run, tmp_path):
+    config, folder = tiny_config(), tmp_path / "run"
+    run("run", config)
+    run("score", config, "--set", "unlearning.learning_rate=0.02")
+    assert not (folder / "results.json").exists()
+    assert not (folder / "report.md").exists()
+    done, kept = run("report", folder)
+    assert done == ["unlearn", "evaluate unlearned", "report"]
+    assert "evaluate vanilla" in kept
+
+
+VARIANTS = {
+    "one domain": {"domains": ("only",)},
+    "three domains": {"domains": ("a", "b", "c")},
+    "all weights": {"model": {"lora": None}},
+    "by side": {"localization": {"freeze": "by_side"}},
+    "nothing frozen": {"localization": {"method": "none"}},
+    "random": {"localization": {"method": "random"}},
+    "targets only": {"importance": {"substitution": "targets"}},
+    "all substituted": {"importance": {"substitution": "all"}},
+    "true labels": {"importance": {"labels": "true"}},
+    "plain loop": {"importance": {"gradients": "loop"}},
+    "no val": {"val": 0},
+    "no general": {"general": {"train": None}},
+    "no generation": {"evaluation": {"generate": False}},
+    "vanilla as it is": {"vanilla": {"skip": True}},
+    "ascent, accumulated": {"unlearning": {"objective": "ascent", "accumulation": 2}},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
+    config, folder = tiny_config(**VARIANTS[name]), tmp_path / "run"
+    run("run", config)
+    names = files(folder).keys()
+    results = json.loads((folder / "results.json").read_text())
+    freezing, rows = results["freezing"], results["rows"]
+    assert freezing["changed"] == 0
+    assert freezing["sha256_before"] == freezing["sha256_after"]
+    if name != "all weights":
+        domains = VARIANTS[name].get("domains", ("privacy", "copyright"))
+        extra = {"mask.unlearn.safetensors", "mask.retain.safetensors"} if name == "by side" else ()
+        missing = {"vanilla.train.jsonl"} if name == "vanilla as it is" else set()
+        assert names == contracted(domains) - missing | set(extra)
+    else:
+        assert {"vanilla/model.safetensors", "unlearned/model.safetensors"} <= names
+    assert (freezing["frozen"] == 0) == (name == "nothing frozen")
+    assert {r["part"] for r in rows} == ({"train"} if name == "no val" else {"train", "val"})
+    assert any(r["side"] == "general" for r in rows) == (name != "no general")
+    assert any(r["metric"] == "ROUGE-L" for r in rows) == (name != "no generation")
+    check_run(folder)
+    assert run("run", config)[0] == ["report"]
+
+
+def test_batched_and_looped_scores_lead_to_the_same_place(tiny_config, run, tmp_path, capsys):
+    config = tiny_config()
+    run("score", config)
+    capsys.readouterr()
+    assert main(["score", str(config), "--check", "5", "--json"]) == 0
+    agreement = json.loads(capsys.readouterr().out)
+    assert agreement["samples"] == 5
+    assert agreement["worst"] < 1e-5
+
+
+def test_a_replay_in_another_place_gives_the_same_bytes(tiny_config, run, tmp_path):
+    run("run", tiny_config())
+    run("run", tmp_path / "run" / "config.yaml", "--output", tmp_path / "other")
+    one, other = files(tmp_path / "run"), files(tmp_path / "other")
+    named = {"config.yaml", "report.md", "report.html"}  # they show the output's name
+    assert set(differing(one, other)) <= named
+    for name in named:
+        renamed = other[name].replace(bytes(tmp_path / "other"), bytes(tmp_path / "run"))
+        assert renamed == one[name]
+
+
+def test_two_processes_write_the_same_bytes(tiny_config, run, tmp_path):
+    """Python's hashes of text differ between processes, and with them the order of sets."""
+    config = tiny_config()
+    words = [sys.executable, "-m", "grail", "run", str(config), "--output", str(tmp_path / "other")]
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(words, env=environment, stdout=-3, stderr=subprocess.PIPE) as process:
+        run("run", config)
+        assert process.wait(120) == 0, process.stderr.read().decode()
+    found = set(differing(files(tmp_path / "run"), files(tmp_path / "other")))
+    assert found <= {"config.yaml", "report.md", "report.html"}
+
+
+def test_a_run_that_was_moved_can_be_reported_without_its_data(tiny_config, run, tmp_path):
+    run("run", tiny_config())
+    before = files(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "moved" / "report.md").unlink()
+    run("report", tmp_path / "moved")
+    assert not differing(before, files(tmp_path / "moved"))
+
+
+def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
+    run("score", tiny_config())
+    (tmp_path / "run").rename(tmp_path / "moved")
+    done, kept = run("run", tmp_path / "moved")
+    assert done[0] == "localize"
+    assert len(kept) == 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vanilla_adapter_is_taken_as_it_is(tiny_config, run, tmp_path):
+    run("vanilla", tiny_config())
+    adapter = tmp_path / "run" / "vanilla"
+    run("run", tiny_config(name="second", vanilla={"adapter": str(adapter)}))
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "second" / "vanilla" / name).read_bytes() == (adapter / name).read_bytes()
+
+
+def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path):
+    config, folder = tiny_config(), tmp_path / "run"
+    wanted = {
+        "vanilla": "vanilla/stage.json",
+        "score": "scores/privacy.unlearn.safetensors",
+        "localize": "mask.safetensors",
+        "unlearn": "unlearned/stage.json",
+        "evaluate": "results.json",
+        "report": "report.md",
+    }
+    for stage, name in wanted.items():
+        assert not (folder / name).exists()
+        done, _ = run(stage, config)
+        assert {word.split()[0] for word in done} == {stage}
+        assert (folder / name).exists()
+
+
+def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path):
+    lora = {"model": {"lora": {"r": 2, "dropout": 0.3}}}
+    run("run", tiny_config(**lora))
+    second = tiny_config(name="second", **lora)
+    for stage in ("vanilla", "score", "unlearn", "run"):  # a fresh model object for each
+        run(stage, second)
+    one, other = files(tmp_path / "run"), files(tmp_path / "second")
+    assert set(differing(one, other)) <= {"config.yaml", "report.md", "report.html"}
+
+
+def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tmp_path, capsys):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    config, folder = tiny_config(), tmp_path / "run"
+    assert main(["unlearn", str(config)]) == 0
+    file = folder / "unlearned" / "adapter_model.safetensors"
+    save_file({k: torch.full_like(v, float("nan")) for k, v in load_file(file).items()}, file)
+    capsys.readouterr()
+    assert main(["run", str(config)]) == 1
+    err = capsys.readouterr().err
+    assert "NLL of the unlearned model" in err
+    assert "Traceback" not in err
+    assert not (folder / "results.json").exists()
+    assert not (folder / "samples.jsonl").exists()
