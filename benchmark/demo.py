@@ -1,6 +1,6 @@
 """The demo for several seeds: time, memory and every figure.
 
-    python benchmark/demo.py [--seeds 0 1 2] [--work DIR]
+Usage: python benchmark/demo.py [--seeds 0 1 2] [--work DIR]
 """
 
 from __future__ import annotations

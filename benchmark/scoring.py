@@ -1,6 +1,6 @@
 """Scoring: the batched path against the plain loop, and against an ordinary batched pass.
 
-    python benchmark/scoring.py [--rows 24] [--repeat 3]
+Usage: python benchmark/scoring.py [--rows 24] [--repeat 3]
 
 Same rows, same model, same precision, same threads, one after the other in one process. The loop is
 what is done elsewhere: one sample and trial at a time, one backward pass each. The floor is one

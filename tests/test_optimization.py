@@ -1,5 +1,6 @@
 """Schedules by their identities; decay against torch's own; what it must leave alone."""
 
+import itertools
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def test_cosine_falls_from_the_rate_to_nothing_symmetrically(warmup):
     rates = [learning_rate(chosen, p) for p in POINTS if p >= warmup]
     assert rates[0] == 0.5
     assert rates[-1] == pytest.approx(0.0, abs=1e-12)
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates))
     assert all(a + b == pytest.approx(0.5) for a, b in zip(rates, rates[::-1], strict=True))
     middle = (1 + warmup) / 2
     slope = (learning_rate(chosen, middle + 1e-5) - learning_rate(chosen, middle - 1e-5)) / 2e-5

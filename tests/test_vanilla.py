@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
@@ -130,26 +131,68 @@ def accuracy(model, row):
     return float((logits.argmax(-1) == torch.tensor(row.answer)).float().mean())
 
 
-def test_it_trains_until_all_is_known_and_no_longer(tiny_model, tiny_rows, tmp_path):
+@pytest.fixture
+def start(tiny_model, tiny_rows, tmp_path):
+    """Begin, or go on with, a training of six rows: (model, watched task, place, run)."""
     sides = [("a", "unlearn"), ("a", "retain")]
     rows = [
         dataclasses.replace(row, domain=d, side=s, key=f"{d}.{s}.{i}")
         for i, (row, (d, s)) in enumerate(zip(tiny_rows(6), sides * 3, strict=True))
     ]
-    model = tiny_model(lora=False)
-    task = task_of(rows, model, epochs=200, batch_size=3, learning_rate=0.01, until=1.0)
-    settings = loop_settings(task.settings, 0)
-    task, ticks = Watched(task), []
-    place = Place(tmp_path / "log", tmp_path / "checkpoint", "x")
-    loop = Loop(trainable(model), task, None, settings, Accelerator())
-    assert loop.run(place, lambda *given: ticks.append(given)) == {}
-    assert 10 < len(task.plans) < 200
+
+    def make(name="run"):
+        model = tiny_model(lora=False)
+        given = {"epochs": 200, "batch_size": 3, "learning_rate": 0.01, "until": 1.0}
+        task = Watched(task_of(rows, model, checkpoint_steps=5, **given))
+        settings = loop_settings(task.task.settings, 0)
+        place = Place(tmp_path / name, tmp_path / f"{name}.checkpoint", "x")
+        loop = Loop(trainable(model), task, None, settings, Accelerator())
+        return model, task, place, lambda tick: loop.run(place, tick)
+
+    return make
+
+
+def test_it_trains_until_all_is_known_and_no_longer(start):
+    (model, task, _, run), ticks = start(), []
+    assert run(lambda *given: ticks.append(given)) == {}
+    assert 3 < len(task.plans) < 200
     assert task.plans[-1] == 0
     assert all(task.plans[:-1])
     assert len(ticks) == sum(task.plans)
-    assert task.last == {row.key: 1.0 for row in rows}
-    assert sum(accuracy(model, row) for row in rows) / 6 > 0.8  # later steps may cost a token
+    assert task.last == {row.key: 1.0 for row in task.task.rows}
+    assert sum(accuracy(model, row) for row in task.task.rows) / 6 > 0.8  # later steps may cost one
     assert "nll" in ticks[0][2]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_resumed_in_an_epoch_it_keeps_that_epochs_plan(start):
+    """A row that came right in this epoch rests from the next on, also after an interruption."""
+    whole, task, place, run = start("whole")
+    run(lambda *_: None)
+    steps = sum(task.plans)
+    assert 1 in task.plans  # rows do rest
+    for stop in range(2, steps + 1):
+
+        def tick(done, total, note, stop=stop):
+            if done == stop:
+                raise StoppedError
+
+        *_, run = start(f"stopped{stop}")
+        with pytest.raises(StoppedError):
+            run(tick)
+        model, _, again, run = start(f"stopped{stop}")
+        run(lambda *_: None)
+        for name, p in trainable(model).items():
+            assert torch.equal(p, dict(whole.named_parameters())[name])
+        assert _log(again.log) == _log(place.log)
+
+
+def _log(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
 def test_the_loop_gets_every_setting_that_it_shares_with_the_section():

@@ -1,3 +1,3 @@
-"""Remove knowledge from language models on request, and prove it (the GRAIL method and its evaluation)."""
+"""Remove knowledge from language models on request, and prove it: the GRAIL method."""
 
 __version__ = "0.1.0"

@@ -222,7 +222,7 @@ def _show_agreement(agreement: Any, as_json: bool) -> int:
     else:
         print(
             f"batched and looped scores of {agreement.samples} samples differ by at most "
-            f"{agreement.worst:.2e} relative (at {agreement.name})."
+            f"{agreement.worst:.2e} relative (at {agreement.name}, in {agreement.precision})."
         )
     return 0
 

@@ -184,7 +184,7 @@ class Unlearning(Section):
     objective: Name = "ascent_descent"
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
-    max_token_nll: Positive | None = 12.0
+    max_token_nll: Positive | None = 3.0
     until: Until = Until(row_accuracy=0.1)
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     momentum: Share = 0.9
@@ -193,7 +193,7 @@ class Unlearning(Section):
     warmup: Share = 0.0
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive | None = 1.0
-    epochs: Count = 4
+    epochs: Count = 8
     batch_size: Count = 4
     accumulation: Count = 1
     checkpoint_steps: Count = 20

@@ -6,14 +6,17 @@ Knows names of files; knows nothing of how their contents are made.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from grail.artifacts import STAMP
+from grail import artifacts
 from grail.config import Config
+from grail.errors import InputError
+from grail.files import digest, file_digest
 
 RESULTS = ("results.json", "samples.jsonl", "report.md", "report.html")
 SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
@@ -45,9 +48,13 @@ def keep_scores(folder: Path, names: Collection[str]) -> None:
 
 
 def has_mask(folder: Path, by_side: bool) -> bool:
-    """Tell whether all files that belong to a mask are there."""
-    names = ("localization.json", "mask.safetensors", *(SIDE_MASKS if by_side else ()))
-    return all((folder / name).is_file() for name in names)
+    """Tell whether all that belongs to ``mask.safetensors`` is there and can be read."""
+    try:
+        json.loads((folder / "localization.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    masks = ("mask.safetensors", *(SIDE_MASKS if by_side else ()))
+    return None not in {artifacts.inputs_of(folder / name) for name in masks}
 
 
 def drop_mask(folder: Path) -> None:
@@ -57,6 +64,34 @@ def drop_mask(folder: Path) -> None:
     outdate(folder)
 
 
+def checkpoint_of(model: Path) -> Path:
+    """Return where the training that makes ``model`` keeps its state."""
+    return model.with_name(f"{model.name}.checkpoint")
+
+
+def drop_checkpoint(model: Path) -> None:
+    """Drop the state of a training that is finished, perhaps by a process killed right after it."""
+    shutil.rmtree(checkpoint_of(model), ignore_errors=True)
+
+
 def stamp(folder: Path) -> dict[str, Any]:
     """Return what a model's folder says about how it was made."""
-    return json.loads((folder / STAMP).read_text(encoding="utf-8"))
+    return json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of the weights in a model's folder, as its stamp carries it."""
+    return digest([file_digest(file) for file in sorted(folder.glob("*.safetensors"))])
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse weights that are not those that were written.
+
+    Raises:
+        InputError: if they differ from the stamp.
+    """
+    if weights_digest(folder) != stamp(folder)["weights"]:
+        raise InputError(
+            f"{folder} is damaged: its weights are not those it was made with. Delete the folder "
+            "and run again."
+        )

@@ -7,7 +7,6 @@ the stages know of each other.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +68,7 @@ class Run:
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
         rows = [row for side in self._sides().values() for row in side][:count]
-        load_weights(self.model, self.folder / "vanilla")
+        self._take("vanilla")
         with self.listener.stage("check") as tick:
             return self_check(self._scorer(), rows, tick)
 
@@ -143,6 +142,7 @@ class Run:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
         found = artifacts.inputs_of(path)
         if found == key:
+            directory.drop_checkpoint(path)
             self.listener.skipped(stage)
             return True
         if found is not None:
@@ -183,14 +183,15 @@ class Run:
             if self._fresh(path, key, f"score {name}"):
                 continue
             if not loaded:
-                load_weights(self.model, self.folder / "vanilla")
+                self._take("vanilla")
                 loaded = True
             with self.listener.stage(f"score {name}") as tick:
                 artifacts.write_scores(path, self._scorer().score(rows, tick), key)
 
     def _localize(self) -> None:
         path = self.folder / "mask.safetensors"
-        files = {pair: self._score_file(*pair) for pair in self._sides()}
+        folder = self.folder / "scores"
+        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self._sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
         key = self._key("localization", "seed", scores=hashes)
         whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
@@ -216,7 +217,7 @@ class Run:
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask, settings = artifacts.read_mask(file), self.config.unlearning
-        load_weights(self.model, self.folder / "vanilla")
+        self._take("vanilla")
         task = unlearn.UnlearnTask(
             self.model,
             tuple(row for row in self.rows if row.part == "train"),
@@ -248,7 +249,7 @@ class Run:
             self.listener.skipped(f"evaluate {name}")
             return found
         directory.outdate(self.folder)
-        load_weights(self.model, self.folder / name)
+        self._take(name)
         texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
         evaluator = evaluate.Evaluator(self.model, self.tokenizer, self.config.evaluation, texts)
         with self.listener.stage(f"evaluate {name}") as tick:
@@ -263,8 +264,9 @@ class Run:
 
     # -- how stages do it ----------------------------------------------------------------------
 
-    def _score_file(self, domain: str, side: str) -> Path:
-        return self.folder / "scores" / f"{domain}.{side}.safetensors"
+    def _take(self, name: str) -> None:
+        directory.check_weights(self.folder / name)
+        load_weights(self.model, self.folder / name)
 
     def _scorer(self) -> Scorer:
         model, tokenizer = self.model, self.tokenizer
@@ -281,18 +283,18 @@ class Run:
     ) -> None:
         """Train, then put the weights under ``name`` and drop the checkpoint."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
-        place = Place(self.folder / log, self.folder / f"{name}.checkpoint", key)
+        place = Place(self.folder / log, directory.checkpoint_of(self.folder / name), key)
         loop = Loop(trainable(self.model), task, mask, settings, self.accelerator)
         self.model.train()
         with self.listener.stage("unlearn" if name == "unlearned" else name) as tick:
             proof = loop.run(place, tick)
         self._save(name, key, {"freezing": proof} if mask is not None else {})
         if self.accelerator.is_main_process:
-            shutil.rmtree(place.checkpoints, ignore_errors=True)
+            directory.drop_checkpoint(self.folder / name)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with replacing_folder(self.folder / name) as partial:
                 save_weights(self.model, partial)
-                weights = digest([file_digest(f) for f in sorted(partial.glob("*.safetensors"))])
+                weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

@@ -12,7 +12,10 @@ from grail.config import Config
 from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
+from grail.files import PARTIAL
 from grail.weights import find
+
+UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def check_output(folder: Path) -> None:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"output: {nearest} cannot be written to. Choose another folder.")
     with suppress(FileNotFoundError):
-        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        names = [entry.name for entry in folder.iterdir()]
+        others = [name for name in names if not name.startswith(".") and name != UNFINISHED]
         if others and "config.yaml" not in others:
             raise InputError(
                 f"output: {folder} holds other files ({min(others)}) and no config.yaml of a run. "

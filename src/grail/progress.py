@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 Tick = Callable[[int, int, str], None]
-"""Called with (done, total, note): units finished, units in all, a few words on the current state."""
+"""Called with (done, total, note): units finished, units in all, a few words on the state."""
 
 
 def silent(done: int, total: int, note: str) -> None:

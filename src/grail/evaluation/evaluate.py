@@ -93,13 +93,13 @@ class Evaluator:
         """
         asked = [row for row in rows if self.settings.generate and row.side != "general"]
         total = len(rows) + len(asked)
-        values = self._teacher_forced(label, rows, total, tick)
+        values = self._read(label, rows, total, tick)
         for key, text in self._generations(asked, len(rows), total, tick).items():
             values[key] = self._with_text(values[key], text)
         return [values[row.key] for row in rows]
 
     @torch.no_grad()
-    def _teacher_forced(
+    def _read(
         self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
     ) -> dict[str, SampleValue]:
         values: dict[str, SampleValue] = {}
@@ -193,7 +193,7 @@ def _measured(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     rouges = [v.rouge_l for v in values if v.rouge_l is not None]
     success = {
         "unlearn": {"US": metrics.unlearn_success(accuracies)},
-        "retain": {"RS": metrics.retention_success(accuracies)},
+        "retain": {"RS": metrics.retain_success(accuracies)},
     }.get(side, {})
     fluency = {"NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
     generated = {"ROUGE-L": metrics.mean(rouges)} if rouges else {}

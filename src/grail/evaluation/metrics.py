@@ -24,7 +24,7 @@ def unlearn_success(accuracies: Sequence[float]) -> float:
     return 100.0 - 100.0 * mean(accuracies)
 
 
-def retention_success(accuracies: Sequence[float]) -> float:
+def retain_success(accuracies: Sequence[float]) -> float:
     """RS in percent: the mean token accuracy (0-1) on retain rows (paper, Eq. 6)."""
     return 100.0 * mean(accuracies)
 

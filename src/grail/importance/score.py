@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from grail.data.labels import RandomLabels
 from grail.importance.gradients import Sums, add_by_batch, add_by_loop
 from grail.model import Policy, device_of, trainable
 from grail.progress import Tick, silent
+
+WIDENED = 2 * 10**9
+"""The self-check computes in float64 for models of up to so many weights (16 GB)."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,35 @@ class Agreement:
         worst: The largest relative difference over parameters and statistics.
         name: Where it is: ``NAME.statistic``.
         samples: How many samples were compared.
+        precision: In which precision the model computed.
     """
 
     worst: float
     name: str
     samples: int
+    precision: str = ""
 
 
 def self_check(scorer: Scorer, rows: Sequence[Encoded], tick: Tick = silent) -> Agreement:
     """Score ``rows`` batched and by the plain loop and compare (``grail score --check N``).
 
-    The model computes in float64 meanwhile (eight bytes a weight), so that what is measured is
+    A model of up to ``WIDENED`` weights computes in float64 meanwhile, so that what is measured is
     the method and not the processor: in float32 a matrix product over several rows sums in another
     order than over one, and gradients through 30 layers amplify it. SmolLM2-135M with an adapter
-    whose B is far from zero: 5e-6 to 1.4e-5 by this measure in float32 (the loop itself is 6e-5
-    from float64), 3e-7 with the hooks on batches of one row, under 1e-6 here.
+    whose B is far from zero: under 1e-6 in float64; in float32 up to 1e-5, where the loop itself is
+    6e-5 from float64. Larger models are compared in their own precision: float64 might not fit.
     """
 
     def run(gradients: str) -> Scores:
         settings = scorer.settings.model_copy(update={"gradients": gradients})
         return Scorer(scorer.model, settings, scorer.labels, scorer.pad).score(rows, tick)
 
+    weights = sum(p.numel() for p in scorer.model.parameters())
+    if weights > WIDENED:
+        own = next(scorer.model.parameters()).dtype
+        return replace(compare(run("batched"), run("loop")), precision=str(own))
     with _in_float64(scorer.model):
-        return compare(run("batched"), run("loop"))
+        return replace(compare(run("batched"), run("loop")), precision="torch.float64")
 
 
 @contextmanager
@@ -116,11 +125,16 @@ def _in_float64(model: Policy) -> Iterator[None]:
 
 
 def compare(scores: Scores, reference: Scores) -> Agreement:
-    """Return the largest of max|a - b| / max|b| over parameters and statistics."""
+    """Return the largest of max|a - b| / max|b| over parameters and statistics.
+
+    mean_sq is compared by its root: all three are then in the unit of a gradient.
+    """
     worst, where = 0.0, ""
     for statistic in STATISTICS:
         for name, b in getattr(reference, statistic).items():
-            difference = relative_difference(getattr(scores, statistic)[name], b)
+            a = getattr(scores, statistic)[name]
+            roots = (a.sqrt(), b.sqrt()) if statistic == "mean_sq" else (a, b)
+            difference = relative_difference(*roots)
             if difference >= worst:
                 worst, where = difference, f"{name}.{statistic}"
     return Agreement(worst, where, reference.samples)

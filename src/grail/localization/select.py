@@ -33,11 +33,19 @@ def layer_of(name: str, layer: str) -> str:
 
 
 def layers(names: Iterable[str], layer: str) -> dict[str, list[str]]:
-    """Group parameter names by layer, sorted within each: that fixes the flat order."""
+    """Group parameter names by layer, sorted within each: that fixes the flat order.
+
+    The layers come in the model's order (9 before 10).
+    """
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(layer_of(name, layer), []).append(name)
-    return groups
+    return dict(sorted(groups.items(), key=lambda group: _by_number(group[0])))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Return a sorting key that reads digits as numbers."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def budget(k: float, entries: int) -> int:

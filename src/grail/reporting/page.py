@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from grail.errors import InputError
 from grail.files import write_text
 from grail.reporting.tables import (
     MISSING,
@@ -52,15 +53,20 @@ def report(folder: Path) -> tuple[Path, Path]:
     """Write the report of a run directory from the files in it alone; return both paths.
 
     Raises:
-        InputError: if the run has no results yet.
+        InputError: if the run has no results yet, or lacks a file.
     """
     results = read_results(folder / "results.json")
-    run = {
-        "config": yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
-        "training": _lines(folder / "train.jsonl"),
-        "samples": _lines(folder / "samples.jsonl"),
-    }
+    try:
+        run = {
+            "config": yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
+            "training": _lines(folder / "train.jsonl"),
+            "samples": _lines(folder / "samples.jsonl"),
+        }
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{folder}: a file of this run is missing or damaged ({error})."
+        ) from error
     return write_report(folder, results, run)
 
 

@@ -1,0 +1,125 @@
+"""The same small trainings in one process or several; writes what each process ends with.
+
+Run as ``torchrun --nproc_per_node 2 two_processes.py FOLDER``, or imported (one process).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from grail.artifacts import Mask
+from grail.config import Unlearning, Until
+from grail.model import trainable
+from grail.train import Loop, Place, make_accelerator
+from grail.unlearning.objectives import make_terms
+from grail.unlearning.unlearn import UnlearnTask, loop_settings
+
+SHARED = {
+    "learning_rate": 0.02,
+    "epochs": 2,
+    "max_token_nll": 12.0,
+    "until": Until(domain_accuracy=0.0),
+}
+RUNS = {
+    "static": {"optimizer": "sgd", "batch_size": 3, "weight_decay": 0.1, "max_grad_norm": 0.5},
+    "by_side": {"optimizer": "sgd", "batch_size": 4, "accumulation": 2, "checkpoint_steps": 2},
+    "adamw": {"optimizer": "adamw", "batch_size": 4, "weight_decay": 0.1},
+    "single": {"optimizer": "sgd", "objective": "ascent", "batch_size": 1, "accumulation": 2},
+}
+"""In ``single`` a step has one row, so that the second process has none."""
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _conftest():
+    path = Path(__file__).parents[1] / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_for_processes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_mask(parameters, by_side):
+    """Random halves; with sides, what is frozen is frozen for both."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw():
+        return {n: torch.rand(p.shape, generator=generator) < 0.5 for n, p in parameters.items()}
+
+    if not by_side:
+        return Mask(draw())
+    unlearn, retain = draw(), draw()
+    return Mask({n: unlearn[n] & retain[n] for n in unlearn}, unlearn, retain)
+
+
+def make_rows(tiny):
+    return tuple(
+        dataclasses.replace(row, key=f"{d}.{s}.{i}", domain=d, side=s)
+        for i, (row, (d, s)) in enumerate(
+            zip(
+                tiny._tiny_rows(16),
+                [(d, s) for s in ("unlearn", "retain") for d in "ab"] * 4,
+                strict=True,
+            )
+        )
+    )
+
+
+def train(name, folder, accelerator, stop=0):
+    """Do one of RUNS, interrupted at step ``stop`` and gone on with; return weights and mask."""
+    tiny = _conftest()
+    settings = Unlearning(**SHARED, **RUNS[name])
+
+    def go(tick):
+        model = tiny._tiny_model()
+        parameters = trainable(model)
+        mask = make_mask(parameters, name == "by_side")
+        before = {n: p.detach().clone() for n, p in parameters.items()}
+        terms = make_terms(settings)
+        task = UnlearnTask(model, make_rows(tiny), terms, settings, mask.by_side, 0, 0)
+        loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
+        place = Place(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
+        proof = loop.run(place, tick)
+        return {n: p.detach().clone() for n, p in parameters.items()}, before, mask, proof
+
+    def interrupt(done, total, note):
+        if done == stop:
+            raise StoppedError
+
+    if stop:
+        try:
+            go(interrupt)
+        except StoppedError:
+            accelerator.wait_for_everyone()
+        else:
+            raise RuntimeError("the run was not interrupted")
+    return go(lambda *_: None)
+
+
+def main(folder):
+    accelerator = make_accelerator()
+    for name in RUNS:
+        stop = 3 if name == "by_side" else 0
+        after, before, mask, proof = train(name, folder, accelerator, stop)
+        rank = accelerator.process_index
+        save_file(after, folder / f"{name}.{rank}.safetensors")
+        same = all(
+            torch.equal(after[n].view(torch.int32)[bits], before[n].view(torch.int32)[bits])
+            for n, bits in mask.frozen.items()
+        )
+        facts = {"frozen": same, "processes": accelerator.num_processes, "proof": proof}
+        (folder / f"{name}.{rank}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

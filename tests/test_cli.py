@@ -1,0 +1,239 @@
+"""The command line: exit codes, what goes to which stream, and who may work where."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grail import __version__, cli
+from grail.cli import main
+
+SOURCE = str(Path(__file__).parents[1] / "src")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "rich", "pydantic", "yaml")
+
+
+def python(text, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_needs_no_heavy_import_and_little_time():
+    text = (
+        "import sys, time; began = time.perf_counter()\n"
+        "from grail.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"loaded = [name for name in {HEAVY} if name in sys.modules]\n"
+        "print(time.perf_counter() - began, loaded, file=sys.stderr)"
+    )
+    found = python(text)
+    seconds, loaded = found.stderr.split(" ", 1)
+    assert loaded.strip() == "[]"
+    assert float(seconds) < 1
+    for command in ("demo", "run", "score", "report", "validate", "env"):
+        assert re.search(rf"^    {command} ", found.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), ([], 2), (["fly"], 2), (["run"], 2), (["score", "x", "--check", "0"], 2)],
+)
+def test_arguments_alone_decide_some_codes(arguments, code, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == code
+    shown = capsys.readouterr()
+    assert (shown.out == f"grail {__version__}\n") == (code == 0)
+    assert bool(shown.err) == (code == 2)
+
+
+def test_progress_goes_to_stderr_and_the_answer_to_stdout(tiny_config, tmp_path, capsys):
+    assert main(["run", str(tiny_config())]) == 0
+    shown = capsys.readouterr()
+    assert "vanilla: started" in shown.err
+    assert "started" not in shown.out
+    assert "done" not in shown.out
+    assert "Freezing held" in shown.out
+    page = str(tmp_path / "run" / "report.html")
+    assert shown.out.endswith(f"report: {page}\n")
+
+
+def test_json_is_one_document_and_nothing_else(tiny_config, tmp_path, capsys):
+    config, folder = str(tiny_config()), str(tmp_path / "run")
+    expected = {
+        ("validate",): {"rows", "warnings"},
+        ("vanilla",): {"output", "vanilla"},
+        ("score",): {"output", "score"},
+        ("score", "--check", "2"): {"worst", "name", "samples"},
+        ("localize",): {"output", "localize"},
+        ("unlearn",): {"output", "unlearn"},
+        ("evaluate",): {"output", "verdict", "summary", "freezing", "rows"},
+        ("run",): {"output", "verdict", "summary", "freezing", "rows"},
+        ("report",): {"output", "verdict", "summary", "freezing", "rows"},
+    }
+    for (command, *more), keys in expected.items():
+        assert main([command, config, "--json", *more]) == 0
+        document = json.loads(capsys.readouterr().out)  # fails on anything before or after it
+        assert document.keys() >= keys
+        assert document.get("output", folder) == folder
+    assert main(["report", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == keys
+    assert main(["run", folder + "x", "--json"]) == 2
+    assert not capsys.readouterr().out
+
+
+def test_single_stages_say_what_they_wrote(tiny_config, tmp_path, capsys):
+    config = str(tiny_config())
+    for stage, name in {"vanilla": "vanilla", "score": "scores", "unlearn": "unlearned"}.items():
+        assert main([stage, config]) == 0
+        assert capsys.readouterr().out == f"wrote: {tmp_path / 'run' / name}\n"
+
+
+def test_check_says_how_far_the_two_ways_are_apart(tiny_config, capsys):
+    assert main(["score", str(tiny_config()), "--check", "3"]) == 0
+    assert "scores of 3 samples differ by at most" in capsys.readouterr().out
+
+
+def test_validate_counts_rows_and_writes_nothing(tiny_config, tmp_path, capsys):
+    assert main(["validate", str(tiny_config())]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "privacy.unlearn.train: 4 rows" in out
+    assert "copyright.retain.val: 2 rows" in out
+    assert out[-1].endswith(f"is valid. It would write to {tmp_path / 'run'}.")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validate_lists_every_problem_at_once(tiny_config, tmp_path, capsys):
+    config = tiny_config(localization={"method": "graill"}, unlearning={"objective": "ascend"})
+    (tmp_path / "data" / "privacy_unlearn_val.jsonl").write_text('{"prompt": 1}\n[]\n')
+    (tmp_path / "data" / "copyright_retain_train.jsonl").unlink()
+    assert main(["validate", str(config)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("grail: error: ") for line in lines)
+    text = "\n".join(lines)
+    for piece in ("val.jsonl line 1", "val.jsonl line 2", "copyright_retain_train.jsonl does not"):
+        assert piece in text
+    assert "Did you mean 'grail'" in text
+    assert "unlearning.objective: 'ascend'" in text
+
+
+def test_validate_warns_on_stderr(tiny_config, tmp_path, capsys):
+    config = tiny_config()
+    file = tmp_path / "data" / "privacy_unlearn_train.jsonl"
+    file.write_text(file.read_text() * 2)
+    assert main(["validate", str(config)]) == 0
+    assert "warning: 4 rows of privacy.unlearn.train repeat" in capsys.readouterr().err
+    assert main(["validate", str(config), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
+
+
+def test_env(capsys):
+    assert main(["env", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(facts)
+    assert f"grail          {__version__}" in lines
+
+
+def test_report_with_other_settings_is_no_report_of_the_old_files(tiny_config, tmp_path, capsys):
+    config, folder = str(tiny_config()), str(tmp_path / "run")
+    assert main(["run", config]) == 0
+    capsys.readouterr()
+    assert main(["report", folder]) == 0
+    assert "started" not in capsys.readouterr().err
+    assert main(["report", folder, "--output", str(tmp_path / "other")]) == 0
+    assert "vanilla: started" in capsys.readouterr().err
+    assert (tmp_path / "other" / "report.md").exists()
+
+
+def test_demo_is_the_packaged_configuration(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda options: seen.append(options) or 0)
+    assert main(["demo", "--set", "seed=1"]) == 0
+    (options,) = seen
+    assert (options.config.name, options.output, options.set) == (
+        "demo.yaml",
+        "runs/demo",
+        ["seed=1"],
+    )
+
+
+def test_an_interruption_is_a_message_and_the_next_call_goes_on(
+    tiny_config, tmp_path, capsys, monkeypatch
+):
+    from grail.train import Loop
+
+    config, inner = str(tiny_config()), Loop._step
+
+    def interrupted(self, rows, position, rate, place):
+        if position.step == 5:
+            raise KeyboardInterrupt
+        return inner(self, rows, position, rate, place)
+
+    monkeypatch.setattr(Loop, "_step", interrupted)
+    assert main(["run", config]) == 1
+    err = capsys.readouterr().err
+    assert err.endswith("grail: interrupted. The same command goes on where it stopped.\n")
+    steps = []
+    monkeypatch.setattr(Loop, "_step", lambda *a: steps.append(a[2].step) or inner(*a))
+    assert main(["run", config]) == 0
+    assert steps[0] == 4  # the last checkpoint
+    assert (tmp_path / "run" / "report.md").exists()
+
+
+def test_divergence_is_a_message_and_exit_code_1(tiny_config, capsys):
+    config = str(tiny_config(unlearning={"optimizer": "sgd", "max_grad_norm": None}))
+    steep = ["--set", "unlearning.learning_rate=1.0e+30", "--set", "unlearning.retain_weight=1.0e9"]
+    assert main(["run", config, *steep]) == 1
+    err = capsys.readouterr().err
+    assert "grail: stopped: " in err
+    assert "Traceback" not in err
+
+
+def test_two_at_work_in_one_directory(tiny_config, tmp_path, capsys):
+    config, folder = str(tiny_config()), tmp_path / "run"
+    text = (
+        "import sys, pathlib; from grail.cli import _alone\n"
+        "with _alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", text, str(folder)],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert main(["run", config]) == 2
+        assert f"another grail is at work in {folder}" in capsys.readouterr().err
+        assert not (folder / "config.yaml").exists()
+        other.kill()
+    assert main(["vanilla", config]) == 0  # a lock dies with its process
+
+
+def test_the_lock_is_let_go_and_leaves_no_folder_behind(tmp_path):
+    folder = tmp_path / "runs" / "deep"
+    with cli._alone(folder):
+        assert (folder / ".lock").exists()
+    assert not (tmp_path / "runs").exists()
+    folder.mkdir(parents=True)
+    with cli._alone(folder):
+        (folder / "config.yaml").touch()
+    with cli._alone(folder):
+        pass
+    assert (folder / "config.yaml").exists()
+
+
+def test_only_the_first_process_of_a_launch_takes_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with cli._alone(tmp_path / "run"):
+        assert not (tmp_path / "run").exists()
