@@ -2,10 +2,10 @@
 
 Usage: python benchmark/localizers.py --data DIR [--work DIR] [--seeds 0 1 2] [--set KEY=VALUE ...]
 
-DIR holds knowundo_privacy/ and copyright_fairytale/, each with unlearn_train.jsonl, unlearn_val.jsonl,
-retention_train.jsonl and retention_val.jsonl. The vanilla model is trained once, scores once per seed;
-a cell that is finished is not run again, so an interrupted benchmark goes on. Two cells run side by
-side, one thread each.
+DIR holds knowundo_privacy/ and copyright_fairytale/, each with unlearn_train.jsonl,
+unlearn_val.jsonl, retention_train.jsonl and retention_val.jsonl. The vanilla model is trained once,
+scores once per seed; a cell that is finished is not run again, so an interrupted benchmark goes
+on. Two cells run side by side, one thread each.
 """
 
 from __future__ import annotations

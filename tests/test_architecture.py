@@ -21,7 +21,8 @@ STAGES = {"importance", "localization", "unlearning", "evaluation"}
 
 # unit (a folder or a top-level module) -> the units it may import, besides itself and the leaves
 ARROWS: dict[str, set[str]] = {
-    "config": set(),
+    "explain": set(),
+    "config": {"explain"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -30,30 +31,41 @@ ARROWS: dict[str, set[str]] = {
     "data": {"config"},
     "weights": set(),  # where the weights of a model come from
     "model": {"config", "weights"},
-    "train": {"config", "artifacts", "checkpoint", "optimization"},
-    "vanilla": {"config", "data", "model", "optimization", "train"},
+    "task": set(),
+    "train": {"artifacts", "checkpoint", "optimization", "task"},
+    "vanilla": {"config", "data", "model", "optimization", "task"},
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"config", "artifacts"},
-    "unlearning": {"config", "artifacts", "data", "model", "optimization", "train"},
+    "unlearning": {"config", "artifacts", "data", "model", "optimization", "task", "train"},
     "evaluation": {"config", "results", "data", "model", "train"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
-    "preparation": {"config", "data", "weights"},
+    "preparation": {"config", "data", "weights", "localization", "unlearning"},
     "provenance": {"weights"},
     "environment": {"provenance", "weights"},
+    "materials": {"config", "data", "model", "preparation", "provenance", "weights"},
     "terminal": {"reporting"},
     "pipeline": {"config", "config_file", "results", "artifacts", "data", "model", "train"}
-    | {"directory", "optimization", "preparation", "provenance", "vanilla", "weights"}
+    | {
+        "directory",
+        "materials",
+        "optimization",
+        "preparation",
+        "provenance",
+        "task",
+        "vanilla",
+        "weights",
+    }
     | STAGES
     | {"reporting"},
     "cli": {"config", "config_file", "environment", "preparation", "pipeline", "reporting"}
-    | {"results", "terminal"}
-    | {"localization", "unlearning"},  # their tables of names, to check a configuration
+    | {"results", "terminal"},
+    "api": {"config", "config_file", "pipeline", "preparation", "results"},
     "__main__": {"cli"},
 }
 
 # work that must also go on a machine without torch: `grail --help`, `validate`, `report`
-LIGHT = {"config", "config_file", "results", "reporting"} | LEAVES
+LIGHT = {"explain", "config", "config_file", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

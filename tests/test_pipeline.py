@@ -55,13 +55,16 @@ def run(capsys):
     return call
 
 
-def check_run(folder):
-    """Have an independent script recompute mask and freezing, where it lies beside the checkout."""
-    if not CHECK_RUN.is_file():
-        return
+def verdict_on(folder):
+    """Have an independent script recompute mask and freezing."""
     words = [sys.executable, str(CHECK_RUN), str(folder)]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def check_run(folder):
+    if CHECK_RUN.is_file():  # it lies beside the checkout, or not
+        found = verdict_on(folder)
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 def contracted(domains=("privacy", "copyright")):
@@ -116,6 +119,22 @@ def test_the_freezing_proof_and_the_summary_are_of_this_run(tiny_config, run, tm
     assert summary["Avg"] == pytest.approx(sum(map(sum, pairs)) / 4)
     hs = [2 * us * rs / (us + rs) if us + rs else 0.0 for us, rs in pairs]
     assert summary["HS"] == pytest.approx(sum(hs) / 2)
+
+
+@pytest.mark.skipif(not CHECK_RUN.is_file(), reason="check_run.py is not beside this checkout")
+def test_the_independent_script_can_say_no(tiny_config, run, tmp_path):
+    run("run", tiny_config())
+    folder = tmp_path / "run"
+    check_run(folder)
+    unlearned, vanilla = (
+        folder / name / "adapter_model.safetensors" for name in ("unlearned", "vanilla")
+    )
+    content = bytearray(unlearned.read_bytes())
+    content[-4 * 200 :] = b"\1" * 4 * 200  # entries of the last tensors, frozen ones among them
+    unlearned.write_bytes(content)
+    assert "frozen entries changed" in verdict_on(folder).stdout
+    shutil.copy(vanilla, unlearned)
+    assert "no free entry moved" in verdict_on(folder).stdout
 
 
 CHANGES = [
@@ -315,10 +334,14 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tm
     import torch
     from safetensors.torch import load_file, save_file
 
+    from grail.directory import stamp, weights_digest
+
     config, folder = tiny_config(), tmp_path / "run"
     assert main(["unlearn", str(config)]) == 0
     file = folder / "unlearned" / "adapter_model.safetensors"
     save_file({k: torch.full_like(v, float("nan")) for k, v in load_file(file).items()}, file)
+    values = stamp(file.parent) | {"weights": weights_digest(file.parent)}
+    (file.parent / "stage.json").write_text(json.dumps(values))  # as if training had made them
     capsys.readouterr()
     assert main(["run", str(config)]) == 1
     err = capsys.readouterr().err

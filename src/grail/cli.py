@@ -97,10 +97,11 @@ def _run(options: argparse.Namespace) -> int:
     from grail.config_file import load
 
     config = load(options.config, options.set, options.output)
-    inputs = _prepare(config)
+    from grail.preparation import prepare
     from grail.terminal import Terminal, quiet
 
     quiet()
+    inputs = prepare(config)
     from grail.pipeline import Run
 
     terminal = Terminal(_console())
@@ -121,22 +122,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(config: Any) -> Any:
-    from grail.localization.localizers import check_method
-    from grail.preparation import prepare
-    from grail.unlearning.objectives import make_terms
-    from grail.unlearning.unlearn import loop_settings
-
-    return prepare(
-        config,
-        (
-            lambda: check_method(config.localization),
-            lambda: make_terms(config.unlearning),
-            lambda: loop_settings(config.unlearning, config.seed),
-        ),
-    )
-
-
 def _report(options: argparse.Namespace) -> int:
     asked = options.set or options.output is not None
     if asked or not (options.config / "results.json").is_file():
@@ -150,9 +135,13 @@ def _report(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from grail.config_file import load
+    from grail.preparation import prepare
+    from grail.terminal import quiet
+
+    quiet()
 
     config = load(options.config, options.set, options.output)
-    inputs = _prepare(config)
+    inputs = prepare(config)
     counts: dict[str, int] = {}
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"

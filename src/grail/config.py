@@ -18,7 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from grail.errors import InputError, did_you_mean
+from grail.errors import InputError
+from grail.explain import explain, short
 
 
 def _no_switch(value: Any) -> Any:
@@ -56,15 +57,6 @@ NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 
-WORDING = {
-    "model_type": "should be a section of keys and values",
-    "dict_type": "should be a section of keys and values",
-    "too_short": "should hold at least one entry",
-    "string_too_short": "should not be empty",
-    "invalid_key": "is not a word: keys are text",
-}
-"""Where pydantic's own words would speak of Python."""
-
 
 class Section(BaseModel):
     """A group of settings: immutable, unknown keys are errors."""
@@ -88,6 +80,15 @@ class Model(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     lora: Lora | None = Lora()
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Model:
+        if self.lora is None and self.dtype == "float16":
+            raise ValueError(
+                "dtype: float16 cannot train all weights (AdamW divides by zero in it); "
+                "use auto, float32 or bfloat16, or an adapter (lora)"
+            )
+        return self
 
 
 class Part(Section):
@@ -235,63 +236,9 @@ def parse(raw: Any) -> Config:
         InputError: naming every problem by its key, what was given and what is allowed.
     """
     if not isinstance(raw, dict):
-        raise InputError(f"the configuration must be a mapping of sections, got {_short(raw)}")
+        raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
+        problems = [explain(dict(problem), Config) for problem in error.errors()]
         raise InputError("\n".join(problems)) from error
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    """Turn one pydantic finding into: key, what is allowed, what was given, what to do."""
-    path = [str(step) for step in problem["loc"] if step != "[key]"]
-    key, given = ".".join(path), _short(problem["input"])
-    if problem["type"] == "extra_forbidden":
-        allowed = _fields(path[:-1])
-        section = ".".join(path[:-1]) or "the configuration"
-        hint = did_you_mean(path[-1], allowed)
-        return f"unknown key {key}.{hint} Allowed in {section}: {', '.join(allowed)}."
-    if problem["type"] == "missing":
-        return f"{key} is missing. Add it to the configuration."
-    if problem["type"] == "value_error":
-        return f"{key}: {problem['ctx']['error']}."
-    if problem["type"] == "too_long":
-        return f"{key}: this version has none to choose from, got {given}. Leave the list empty."
-    own = problem["msg"].removeprefix("Input ").replace("'", "")
-    text = WORDING.get(problem["type"], own)
-    hint = _choice_hint(problem)
-    return f"{key} {text}, got {given}.{hint}"
-
-
-def _choice_hint(problem: dict[str, Any]) -> str:
-    """Add a did-you-mean for words, and the fraction for a percentage."""
-    given, context = problem["input"], problem.get("ctx", {})
-    if problem["type"] == "literal_error":
-        choices = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
-        return did_you_mean(str(given), choices)
-    numeric = isinstance(given, int | float) and not isinstance(given, bool)
-    if 1 in (context.get("le"), context.get("lt")) and numeric and 1 < given <= 100:
-        return f" Did you mean {given / 100:g}?"
-    return ""
-
-
-def _fields(path: list[str]) -> list[str]:
-    """Return the keys allowed in the section at ``path`` (domain names are free)."""
-    section: type[BaseModel] = Config
-    steps = iter(path)
-    for step in steps:
-        if step == "domains":
-            section = Domain
-            next(steps, None)
-            continue
-        annotation = section.model_fields[step].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return [name for name in section.model_fields if name != "made_with"]
-
-
-def _short(value: Any) -> str:
-    """Show what was given, cut to a readable length."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

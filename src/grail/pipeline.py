@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from grail import artifacts, config_file, directory, vanilla
 from grail.artifacts import Mask
 from grail.config import Config
-from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.evaluation import evaluate
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
-from grail.model import Policy, load, load_tokenizer, load_weights, save_weights, trainable
+from grail.materials import Materials
+from grail.model import load_weights, save_weights, trainable
 from grail.optimization import Settings
 from grail.preparation import Inputs
 from grail.progress import Listener, Nobody
-from grail.provenance import made_with, model_identity
+from grail.provenance import made_with
 from grail.reporting.page import report
 from grail.results import Results, make_results, read_results, write_results
-from grail.train import Loop, Place, Task, make_accelerator
+from grail.task import Task
+from grail.train import Loop, Place, make_accelerator
 from grail.unlearning import unlearn
 from grail.unlearning.objectives import make_terms
-from grail.weights import find
 
-FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
@@ -49,16 +47,20 @@ class Run:
         self.folder = Path(config.output)
         self.listener: Listener = listener or Nobody()
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
+        self.materials = Materials(config, inputs, self.listener, self.accelerator.device)
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
         self._settle(made_with(self.inputs.digests))
+        if self.config.unlearning.trackers:
+            self.accelerator.init_trackers("grail")
         for stage in STAGES[: STAGES.index(last) + 1]:
             self.accelerator.wait_for_everyone()
             shared = stage in ("vanilla", "unlearn")  # trained by all processes together
             if shared or self.accelerator.is_main_process:
                 getattr(self, f"_{stage}")()
         self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
     @property
     def results(self) -> Results:
@@ -67,7 +69,7 @@ class Run:
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        rows = [row for side in self._sides().values() for row in side][:count]
+        rows = [row for side in self.materials.sides().values() for row in side][:count]
         self._take("vanilla")
         with self.listener.stage("check") as tick:
             return self_check(self._scorer(), rows, tick)
@@ -78,93 +80,30 @@ class Run:
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if known:
             return
-        _ = self.rows, self.general, self.model
+        _ = self.materials.rows, self.materials.general, self.materials.model
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
             config_file.write(self.folder / "config.yaml", self.config, about)
-
-    # -- what stages share ---------------------------------------------------------------------
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return load_tokenizer(self.config.model)
-
-    @cached_property
-    def model(self) -> Policy:
-        """The policy, on its device."""
-        made = load(self.config.model, self.config.vanilla.adapter, self.config.seed)
-        return made.to(self.accelerator.device)
-
-    @cached_property
-    def rows(self) -> tuple[Encoded, ...]:
-        """All rows with a side, in ids."""
-        data = self.config.data
-        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
-        rows, warnings = encode_all(encoder, self.inputs.samples)
-        for warning in warnings:
-            self.listener.warn(warning)
-        return tuple(rows)
-
-    @cached_property
-    def general(self) -> tuple[Encoded, ...]:
-        """The general rows, in ids."""
-        data = self.config.data
-        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
-        return tuple(encode_all(encoder, self.inputs.general)[0])
-
-    def _sides(self) -> dict[tuple[str, str], list[Encoded]]:
-        """Train rows by (domain, side)."""
-        sides: dict[tuple[str, str], list[Encoded]] = {}
-        for row in self.rows:
-            if row.part == "train":
-                sides.setdefault((row.domain, row.side), []).append(row)
-        return sides
-
-    def _key(self, *sections: str, **more: Any) -> str:
-        """Digest what a stage depends on: sections of the configuration, and other facts."""
-        values = self.config.model_dump(mode="json")
-        chosen = {name: values[name] for name in sections}
-        for section in chosen.values():
-            if isinstance(section, dict):  # how often to save does not change what is made
-                section.pop("checkpoint_steps", None)
-                section.pop("trackers", None)
-        return digest({"format": FORMAT, **chosen, **more})
-
-    def _data(self, *parts: str) -> dict[str, str]:
-        """Digests of the given parts; the general rows are a part of their own."""
-        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
-        names |= {n: "general" for n in names if n.startswith("general.")}
-        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
-
-    def _fresh(self, path: Path, key: str, stage: str) -> bool:
-        """Tell whether ``path`` was made from the same inputs; say so if it was."""
-        found = artifacts.inputs_of(path)
-        if found == key:
-            directory.drop_checkpoint(path)
-            self.listener.skipped(stage)
-            return True
-        if found is not None:
-            self.listener.warn(f"{path} was made with other settings or data: making it again.")
-        directory.outdate(self.folder)
-        return False
 
     # -- the stages ----------------------------------------------------------------------------
 
     def _vanilla(self) -> None:
         given = self.config.vanilla
         parts = ("train", "val") if given.include_val else ("train",)
-        data = {} if given.skip or given.adapter else self._data(*parts)
-        start = model_identity(find(self.config.model.name))
+        data = {} if given.skip or given.adapter else self.materials.data(*parts)
         adapter = file_digest(Path(given.adapter)) if given.adapter else None
-        key = self._key("model", "data", "vanilla", "seed", rows=data, start=start, given=adapter)
+        key = self.materials.key("model", "data", "vanilla", "seed", rows=data, given=adapter)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
-            rows = tuple(row for row in self.rows if row.part in parts)
+            rows = tuple(row for row in self.materials.rows if row.part in parts)
             task = vanilla.VanillaTask(
-                self.model, rows, given, self.config.seed, self.tokenizer.pad_token_id
+                self.materials.model,
+                rows,
+                given,
+                self.config.seed,
+                self.materials.tokenizer.pad_token_id,
             )
             settings = vanilla.loop_settings(given, self.config.seed)
             self._train("vanilla", task, None, settings, key)
@@ -174,12 +113,14 @@ class Run:
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded = False
-        directory.keep_scores(self.folder, [".".join(pair) for pair in self._sides()])
-        for (domain, side), rows in self._sides().items():
+        directory.keep_scores(self.folder, [".".join(pair) for pair in self.materials.sides()])
+        for (domain, side), rows in self.materials.sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
             text = self.inputs.digests[f"{name}.train"]
-            key = self._key("model", "data", "importance", "seed", weights=weights, rows=text)
+            key = self.materials.key(
+                "model", "data", "importance", "seed", weights=weights, rows=text
+            )
             if self._fresh(path, key, f"score {name}"):
                 continue
             if not loaded:
@@ -191,9 +132,9 @@ class Run:
     def _localize(self) -> None:
         path = self.folder / "mask.safetensors"
         folder = self.folder / "scores"
-        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self._sides()}
+        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.materials.sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
-        key = self._key("localization", "seed", scores=hashes)
+        key = self.materials.key("localization", "seed", scores=hashes)
         whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
         if whole and self._fresh(path, key, "localize"):
             return
@@ -211,21 +152,21 @@ class Run:
         facts = {
             "mask": file_digest(file),
             "weights": directory.stamp(self.folder / "vanilla")["weights"],
-            "rows": self._data("train"),
+            "rows": self.materials.data("train"),
         }
-        key = self._key("model", "data", "unlearning", "seed", **facts)
+        key = self.materials.key("model", "data", "unlearning", "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask, settings = artifacts.read_mask(file), self.config.unlearning
         self._take("vanilla")
         task = unlearn.UnlearnTask(
-            self.model,
-            tuple(row for row in self.rows if row.part == "train"),
+            self.materials.model,
+            tuple(row for row in self.materials.rows if row.part == "train"),
             make_terms(settings),
             settings,
             mask.by_side,
             self.config.seed,
-            self.tokenizer.pad_token_id,
+            self.materials.tokenizer.pad_token_id,
         )
         self._train("unlearned", task, mask, unlearn.loop_settings(settings, self.config.seed), key)
 
@@ -242,8 +183,8 @@ class Run:
     def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
-        rows = self._data("train", "val", "general")
-        key = self._key("model", "data", "evaluation", weights=weights, rows=rows)
+        rows = self.materials.data("train", "val", "general")
+        key = self.materials.key("model", "data", "evaluation", weights=weights, rows=rows)
         found = evaluate.read_values(path, key)
         if found is not None:
             self.listener.skipped(f"evaluate {name}")
@@ -251,9 +192,11 @@ class Run:
         directory.outdate(self.folder)
         self._take(name)
         texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
-        evaluator = evaluate.Evaluator(self.model, self.tokenizer, self.config.evaluation, texts)
+        evaluator = evaluate.Evaluator(
+            self.materials.model, self.materials.tokenizer, self.config.evaluation, texts
+        )
         with self.listener.stage(f"evaluate {name}") as tick:
-            values = evaluator.run(name, [*self.rows, *self.general], tick)
+            values = evaluator.run(name, [*self.materials.rows, *self.materials.general], tick)
         evaluate.write_values(path, values, key)
         return values
 
@@ -264,12 +207,24 @@ class Run:
 
     # -- how stages do it ----------------------------------------------------------------------
 
+    def _fresh(self, path: Path, key: str, stage: str) -> bool:
+        """Tell whether ``path`` was made from the same inputs; say so if it was."""
+        found = artifacts.inputs_of(path)
+        if found == key:
+            directory.drop_checkpoint(path)
+            self.listener.skipped(stage)
+            return True
+        if found is not None:
+            self.listener.warn(f"{path} was made with other settings or data: making it again.")
+        directory.outdate(self.folder)
+        return False
+
     def _take(self, name: str) -> None:
         directory.check_weights(self.folder / name)
-        load_weights(self.model, self.folder / name)
+        load_weights(self.materials.model, self.folder / name)
 
     def _scorer(self) -> Scorer:
-        model, tokenizer = self.model, self.tokenizer
+        model, tokenizer = self.materials.model, self.materials.tokenizer
         size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
         labels = RandomLabels(
             ordinary_tokens(size, tokenizer.all_special_ids),
@@ -284,8 +239,8 @@ class Run:
         """Train, then put the weights under ``name`` and drop the checkpoint."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
         place = Place(self.folder / log, directory.checkpoint_of(self.folder / name), key)
-        loop = Loop(trainable(self.model), task, mask, settings, self.accelerator)
-        self.model.train()
+        loop = Loop(trainable(self.materials.model), task, mask, settings, self.accelerator)
+        self.materials.model.train()
         with self.listener.stage("unlearn" if name == "unlearned" else name) as tick:
             proof = loop.run(place, tick)
         self._save(name, key, {"freezing": proof} if mask is not None else {})
@@ -295,6 +250,6 @@ class Run:
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with replacing_folder(self.folder / name) as partial:
-                save_weights(self.model, partial)
+                save_weights(self.materials.model, partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

@@ -13,6 +13,9 @@ from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
 from grail.files import PARTIAL
+from grail.localization.localizers import check_method
+from grail.unlearning.objectives import make_terms
+from grail.unlearning.unlearn import loop_settings
 from grail.weights import find
 
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
@@ -35,12 +38,8 @@ class Inputs:
     digests: dict[str, str]
 
 
-def prepare(config: Config, checks: tuple[Callable[[], object], ...] = ()) -> Inputs:
+def prepare(config: Config) -> Inputs:
     """Read the data and check all that needs no model.
-
-    Args:
-        config: The configuration.
-        checks: Further checks to run, each raising InputError.
 
     Raises:
         InputError: with every problem found, one per line.
@@ -60,8 +59,9 @@ def prepare(config: Config, checks: tuple[Callable[[], object], ...] = ()) -> In
     attempt(lambda: find(config.model.name))
     attempt(lambda: check_adapter(config.vanilla.adapter))
     attempt(lambda: check_output(Path(config.output)))
-    for check in checks:
-        attempt(check)
+    attempt(lambda: check_method(config.localization))
+    attempt(lambda: make_terms(config.unlearning))
+    attempt(lambda: loop_settings(config.unlearning, config.seed))
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:

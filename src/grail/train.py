@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -28,48 +28,12 @@ from grail.checkpoint import Position
 from grail.errors import DivergenceError, InputError
 from grail.optimization import OPTIMIZERS, Settings, decay, learning_rate
 from grail.progress import Tick, silent
+from grail.task import Row, Task
 
 Write = Callable[[dict[str, Any]], None]
-Row = Any
-"""A row as the task understands it; the loop only splits and passes it on."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task says about one micro-batch.
-
-    Attributes:
-        loss: What is minimised; the micro-batches of a step (over all processes) add up.
-        terms: Name -> value of each term's share, unweighted, for the log; shares add up too.
-        accuracy: Row key -> token accuracy (0-1) before this step.
-        ascending: Rows whose ascent goes on.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-    accuracy: dict[str, float]
-    ascending: int = 0
-
 
 Shares = tuple[dict[str, float], dict[str, float], int]
 """Terms, accuracies by row and ascending rows of one step, of one process or of all."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What is trained, as the loop sees it."""
-
-    def plan(self, epoch: int, seen: Mapping[str, tuple[int, float]]) -> list[list[Row]]:
-        """Return the rows of each step of an epoch; no steps: converged."""
-        ...
-
-    def groups(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-        """Split a step's rows by the mask that applies: [(side, rows)] or [("", all rows)]."""
-        ...
-
-    def run(self, rows: Sequence[Row], step: Sequence[Row], seen: Mapping[str, Any]) -> Outcome:
-        """Compute the share of ``rows`` (a micro-batch) in the loss of ``step`` (all its rows)."""
-        ...
 
 
 @dataclass(frozen=True)

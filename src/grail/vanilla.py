@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from grail.config import Vanilla
-from grail.data.encode import Encoded, collate, shuffled
+from grail.data.encode import Encoded, by_length, collate, shuffled
 from grail.model import Policy, answer_logits, device_of, token_nll
 from grail.optimization import Settings
-from grail.train import Outcome
+from grail.task import Outcome, merged
 
 REST = 2
 """Epochs that a row rests after all its tokens were right."""
@@ -67,11 +67,14 @@ class VanillaTask:
     ) -> Outcome:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
         del seen
+        return merged([self._share(part, len(step)) for part in by_length(rows)])
+
+    def _share(self, rows: Sequence[Encoded], count: int) -> Outcome:
         batch = collate(rows, self.pad, device_of(self.model))
         logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
         targets, lengths = batch.targets[batch.at], batch.lengths
         parts = token_nll(logits, targets).split(lengths)
-        loss = torch.stack([part.mean() for part in parts]).sum() / len(step)
+        loss = torch.stack([part.mean() for part in parts]).sum() / count
         right = (logits.detach().argmax(-1) == targets).float().split(lengths)
         accuracy = {row.key: float(r.mean()) for row, r in zip(rows, right, strict=True)}
         return Outcome(loss, {"nll": loss.detach()}, accuracy)

@@ -165,6 +165,21 @@ def shuffled(rows: Sequence[Encoded], *words: object) -> list[Encoded]:
     return order
 
 
+def by_length(rows: Sequence[Encoded], shortest: float = 0.7) -> list[list[Encoded]]:
+    """Group the rows of a step so that no row is padded to more than 1 / ``shortest`` its length.
+
+    Short and long rows together would compute mostly on padding; a loss that adds up over rows
+    does not mind the split.
+    """
+    groups: list[list[Encoded]] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if groups and len(row.ids) >= shortest * len(groups[-1][0].ids):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
 def by_tokens(rows: Sequence[Encoded], batch_tokens: int, copies: int = 1) -> list[list[Encoded]]:
     """Group rows of similar length so that a padded batch has at most ``batch_tokens`` tokens.
 

@@ -17,7 +17,7 @@ from grail.errors import InputError, did_you_mean
 from grail.files import digest
 
 Place = tuple[str, str, str]  # domain, side, part
-Source = tuple[str, str | None, Place]  # configuration key, where the rows are if given, place
+Source = tuple[str, str | None, Place]  # configuration key, where the rows are, place
 Turns = tuple[tuple[str, str], ...]  # (role, text), oldest first
 Raw = tuple[str, Any]  # "line 7", and what was read there: a row, or the InputError instead of it
 
@@ -30,7 +30,7 @@ LAYOUTS = (
     '{"prompt", "completion"}, {"question", "answer"}, {"text", "labels"}, or '
     '{"messages": [{"role", "content"}, ...]} ending in a user and an assistant turn'
 )
-SHOWN = 5  # malformed rows spelled out per source
+SHOWN = 5  # malformed rows spelled out
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,11 @@ def read_rows(source: str, place: Place = GENERAL) -> list[Raw]:
 
 
 def _load_all(sources: list[Source], limits: Data) -> list[Sample]:
-    samples: list[Sample] = []
-    problems: list[str] = []
+    samples, problems = list[Sample](), list[str]()
     for key, source, place in sources:
         try:
-            val = limits.max_val_rows if place[2] == "val" else None
-            samples += _load(source, place)[: val or limits.max_rows] if source else []
+            limit = (place[2] == "val" and limits.max_val_rows) or limits.max_rows
+            samples += _load(source, place)[:limit] if source else []
         except InputError as error:
             problems += [f"{key}: {line}" for line in str(error).split("\n")]
     if problems:

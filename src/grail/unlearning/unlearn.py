@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from grail.config import Unlearning
-from grail.data.encode import Encoded, collate, shuffled
+from grail.data.encode import Encoded, by_length, collate, shuffled
 from grail.errors import InputError
 from grail.model import Policy, answer_logits, device_of
 from grail.optimization import Settings
-from grail.train import Outcome
+from grail.task import Outcome, merged
 from grail.unlearning.losses import nll, read_answers
 from grail.unlearning.objectives import Term
 
@@ -80,6 +80,9 @@ class UnlearnTask:
 
     def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
         """Return the share of ``rows`` in the loss of ``step``; see Outcome."""
+        return merged([self._share(part, step, seen) for part in by_length(rows)])
+
+    def _share(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
         batch = collate(rows, self.pad, device_of(self.model))
         logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
         lengths = torch.tensor(batch.lengths, device=logits.device)

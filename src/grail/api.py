@@ -1,0 +1,45 @@
+"""The main job as one function, for programs; the command line is the same with words around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grail import config_file
+from grail.config import Config, parse
+from grail.pipeline import Run
+from grail.preparation import prepare
+from grail.progress import Listener
+from grail.results import Results
+
+Given = Config | Mapping[str, Any] | Path | str
+
+
+def run(settings: Given, listener: Listener | None = None) -> Results:
+    """Do all stages and return the results; what is finished on disk is not done again.
+
+    Args:
+        settings: A checked configuration, its sections as a mapping (with ``output``), or the path
+            of a YAML file or run directory.
+        listener: Who hears of stages, their progress and warnings.
+
+    Raises:
+        InputError: naming every problem of the configuration and the data.
+        DivergenceError: if training stopped being finite; the last checkpoint stays.
+    """
+    config = _config(settings)
+    inputs = prepare(config)
+    made = Run(config, inputs, listener)
+    for warning in inputs.warnings:
+        made.listener.warn(warning)
+    made.through()
+    return made.results
+
+
+def _config(settings: Given) -> Config:
+    if isinstance(settings, Config):
+        return settings
+    if isinstance(settings, Mapping):
+        return parse(dict(settings))
+    return config_file.load(Path(settings), [])

@@ -1,0 +1,102 @@
+"""What the stages of a run work with, loaded when first needed: tokenizer, model, rows, digests.
+
+Knows no stage and no file of the run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from grail.config import Config
+from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.samples import Sample
+from grail.files import digest
+from grail.model import Policy, load, load_tokenizer
+from grail.preparation import Inputs
+from grail.progress import Listener
+from grail.provenance import model_identity
+from grail.weights import find
+
+FORMAT = 1  # raised when files of an older grail must not be taken for current ones
+UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
+
+
+@dataclass
+class Materials:
+    """Tokenizer, model and rows of one run.
+
+    The model is one object; stages put the weights of whichever model they are about into it.
+    """
+
+    config: Config
+    inputs: Inputs
+    listener: Listener
+    device: torch.device
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return load_tokenizer(self.config.model)
+
+    @cached_property
+    def model(self) -> Policy:
+        """The policy, on its device."""
+        made = load(self.config.model, self.config.vanilla.adapter, self.config.seed)
+        return made.to(self.device)
+
+    @cached_property
+    def rows(self) -> tuple[Encoded, ...]:
+        """All rows with a side, in ids."""
+        return self._encoded(self.inputs.samples)
+
+    @cached_property
+    def general(self) -> tuple[Encoded, ...]:
+        """The general rows, in ids."""
+        return self._encoded(self.inputs.general)
+
+    @cached_property
+    def start(self) -> str:
+        """Digest of the base model's identity."""
+        return model_identity(find(self.config.model.name))
+
+    def sides(self) -> dict[tuple[str, str], list[Encoded]]:
+        """Train rows by (domain, side)."""
+        sides: dict[tuple[str, str], list[Encoded]] = {}
+        for row in self.rows:
+            if row.part == "train":
+                sides.setdefault((row.domain, row.side), []).append(row)
+        return sides
+
+    def key(self, *sections: str, **more: Any) -> str:
+        """Digest what a stage depends on: sections of the configuration, and other facts.
+
+        The section ``model`` stands for the base model's files too.
+        """
+        values = self.config.model_dump(mode="json")
+        chosen = {name: values[name] for name in sections}
+        for section in chosen.values():
+            if isinstance(section, dict):
+                for name in UNRELATED:
+                    section.pop(name, None)
+        if "model" in sections:
+            more["start"] = self.start
+        return digest({"format": FORMAT, **chosen, **more})
+
+    def data(self, *parts: str) -> dict[str, str]:
+        """Digests of the given parts; the general rows are a part of their own."""
+        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
+        names |= {n: "general" for n in names if n.startswith("general.")}
+        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
+
+    def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
+        data = self.config.data
+        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
+        rows, warnings = encode_all(encoder, samples)
+        for warning in warnings:
+            self.listener.warn(warning)
+        return tuple(rows)
