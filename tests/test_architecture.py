@@ -32,12 +32,13 @@ ARROWS: dict[str, set[str]] = {
     "weights": set(),  # where the weights of a model come from
     "model": {"config", "weights"},
     "task": set(),
+    "answers": {"data", "model"},
     "train": {"artifacts", "checkpoint", "optimization", "task"},
-    "vanilla": {"config", "data", "model", "optimization", "task"},
+    "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"config", "artifacts"},
-    "unlearning": {"config", "artifacts", "data", "model", "optimization", "task", "train"},
-    "evaluation": {"config", "results", "data", "model", "train"},
+    "unlearning": {"answers", "config", "data", "model", "optimization", "task", "train"},
+    "evaluation": {"answers", "config", "results", "data", "model", "train"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
     "preparation": {"config", "data", "weights", "localization", "unlearning"},
@@ -64,7 +65,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-# work that must also go on a machine without torch: `grail --help`, `validate`, `report`
+# work that must also go on a machine without torch: `grail --help`, `grail report`
 LIGHT = {"explain", "config", "config_file", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 

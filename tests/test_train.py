@@ -121,7 +121,12 @@ def world(tiny_model, rows, tmp_path):
                 for p in model.parameters():
                     p.view(-1)[::3] = -0.0
         model.train()
-        defaults = {"learning_rate": 0.01, "epochs": 2, "batch_size": 2, "until": Until()}
+        defaults = {
+            "learning_rate": 0.01,
+            "epochs": 2,
+            "batch_size": 2,
+            "until": Until(row_accuracy=None),
+        }
         defaults |= {"unlearn_weight": 1.0, "retain_weight": 2.0, "max_token_nll": None}
         settings = Unlearning(**(defaults | given))
         parameters = trainable(model)

@@ -20,9 +20,9 @@ def run(settings: Given, listener: Listener | None = None) -> Results:
     """Do all stages and return the results; what is finished on disk is not done again.
 
     Args:
-        settings: A checked configuration, its sections as a mapping (with ``output``), or the path
-            of a YAML file or run directory.
-        listener: Who hears of stages, their progress and warnings.
+        settings: A checked configuration or its sections as a mapping (with ``output``; relative
+            paths are looked up in the current folder), or the path of a YAML file or run directory.
+        listener: Who hears of stages, their progress and warnings (default: Python's warnings).
 
     Raises:
         InputError: naming every problem of the configuration and the data.
@@ -39,7 +39,7 @@ def run(settings: Given, listener: Listener | None = None) -> Results:
 
 def _config(settings: Given) -> Config:
     if isinstance(settings, Config):
-        return settings
+        return config_file.absolute(settings, Path.cwd())
     if isinstance(settings, Mapping):
-        return parse(dict(settings))
+        return config_file.absolute(parse(dict(settings)), Path.cwd())
     return config_file.load(Path(settings), [])

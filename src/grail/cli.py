@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -107,14 +106,13 @@ def _run(options: argparse.Namespace) -> int:
     terminal = Terminal(_console())
     for warning in inputs.warnings:
         terminal.warn(warning)
-    with _alone(Path(config.output)):
-        run = Run(config, inputs, terminal)
-        last = options.command if options.command not in ("run", "demo") else "report"
-        run.through(last)
-        if not run.accelerator.is_main_process:
-            return 0
-        if getattr(options, "check", None):
-            return _show_agreement(run.check_scores(options.check), options.json)
+    run = Run(config, inputs, terminal)
+    last = options.command if options.command not in ("run", "demo") else "report"
+    run.through(last)
+    if not run.accelerator.is_main_process:
+        return 0
+    if getattr(options, "check", None):
+        return _show_agreement(run.check_scores(options.check), options.json)
     if last in ("evaluate", "report"):
         _show_results(Path(config.output), options.json)
     else:
@@ -207,56 +205,20 @@ def _show_files(folder: Path, stage: str, as_json: bool) -> None:
 
 def _show_agreement(agreement: Any, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(vars(agreement)))
+        print(json.dumps(vars(agreement) | {"allowed": agreement.allowed}))
     else:
         print(
             f"batched and looped scores of {agreement.samples} samples differ by at most "
-            f"{agreement.worst:.2e} relative (at {agreement.name}, in {agreement.precision})."
+            f"{agreement.worst:.2e} relative (allowed: {agreement.allowed:.0e}; at "
+            f"{agreement.name}, in {agreement.precision})."
         )
-    return 0
+    return 0 if agreement.worst <= agreement.allowed else 1
 
 
 def _console() -> Any:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the run directory: two commands in one directory would undo each other's work.
-
-    The lock dies with the process, however it dies. The processes of one launch share a run, so
-    only the first takes the lock. Whoever leaves nothing but the lock leaves no folder either.
-    """
-    import os
-
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"output: another grail is at work in {folder}. Wait, or choose another --output."
-            ) from error
-        try:
-            yield
-        finally:
-            if not (folder / "config.yaml").exists():
-                lock.unlink(missing_ok=True)
-                with suppress(OSError):  # somebody else put something there
-                    for place in fresh:
-                        place.rmdir()
 
 
 if __name__ == "__main__":

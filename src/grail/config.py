@@ -65,7 +65,7 @@ class Section(BaseModel):
 
 
 class Lora(Section):
-    """The low-rank adapter that is trained (PEFT's names)."""
+    """The low-rank adapter that is trained (PEFT's names); a given adapter brings its own."""
 
     r: Count = 8
     alpha: Count = 16
@@ -175,8 +175,13 @@ class Until(Section):
     ``domain_accuracy``: a domain is, once the mean of its rows as last seen is at or below this.
     """
 
-    row_accuracy: Accuracy | None = None
+    row_accuracy: Accuracy | None = 0.1
     domain_accuracy: Accuracy | None = None
+
+
+def _both_off(given: Any) -> Any:
+    """``until: null`` switches both rules off."""
+    return {"row_accuracy": None, "domain_accuracy": None} if given is None else given
 
 
 class Unlearning(Section):
@@ -186,7 +191,7 @@ class Unlearning(Section):
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
     max_token_nll: Positive | None = 3.0
-    until: Until = Until(row_accuracy=0.1)
+    until: Annotated[Until, BeforeValidator(_both_off)] = Until()
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     momentum: Share = 0.9
     learning_rate: Positive = 2e-3

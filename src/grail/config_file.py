@@ -33,7 +33,7 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
     if output is not None:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
-    return _absolute(parse(raw), file.resolve().parent)
+    return absolute(parse(raw), file.resolve().parent)
 
 
 def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
@@ -84,8 +84,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise InputError(f"--set {text}: '{value}' is not a valid YAML value.") from error
 
 
-def _absolute(config: Config, folder: Path) -> Config:
-    """Make every path independent of where the resolved file will lie."""
+def absolute(config: Config, folder: Path) -> Config:
+    """Resolve relative paths beside ``folder``, so that they hold wherever the file will lie."""
 
     def resolve(source: str | None) -> str | None:
         if source is None or source == EMBEDDED or source.startswith(HUB):

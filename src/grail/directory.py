@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,35 @@ def check_weights(folder: Path) -> None:
             f"{folder} is damaged: its weights are not those it was made with. Delete the folder "
             "and run again."
         )
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run directory: two commands in one directory would undo each other's work.
+
+    The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
+    folder either.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"output: another grail is at work in {folder}. Wait, or choose another --output."
+            ) from error
+        try:
+            yield
+        finally:
+            if not (folder / "config.yaml").exists():
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else put something there
+                    for place in fresh:
+                        place.rmdir()

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from grail import __version__
 from grail.config import Config
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Sample
+from grail.errors import InputError
 from grail.files import digest
 from grail.model import Policy, load, load_tokenizer
 from grail.preparation import Inputs
@@ -24,6 +26,7 @@ from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
+COVERED = ("max_rows", "max_val_rows")  # the rows' own digests tell
 
 
 @dataclass
@@ -64,6 +67,21 @@ class Materials:
         """Digest of the base model's identity."""
         return model_identity(find(self.config.model.name))
 
+    def check(self) -> None:
+        """Load tokenizer, rows and model, and refuse rows that the model has no positions for.
+
+        Raises:
+            InputError: naming the setting to change.
+        """
+        longest = max(len(row.ids) for row in (*self.rows, *self.general))
+        config: Any = self.model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and longest > positions:
+            raise InputError(
+                f"data.max_tokens: the longest row has {longest} tokens, and {config.model_type} "
+                f"has positions for {positions}. Set data.max_tokens to {positions} or less."
+            )
+
     def sides(self) -> dict[tuple[str, str], list[Encoded]]:
         """Train rows by (domain, side)."""
         sides: dict[tuple[str, str], list[Encoded]] = {}
@@ -81,11 +99,11 @@ class Materials:
         chosen = {name: values[name] for name in sections}
         for section in chosen.values():
             if isinstance(section, dict):
-                for name in UNRELATED:
+                for name in UNRELATED + COVERED:
                     section.pop(name, None)
         if "model" in sections:
             more["start"] = self.start
-        return digest({"format": FORMAT, **chosen, **more})
+        return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
 
     def data(self, *parts: str) -> dict[str, str]:
         """Digests of the given parts; the general rows are a part of their own."""

@@ -61,7 +61,7 @@ def load_tokenizer(settings: Model) -> Any:
 
     source = find(settings.name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.base)
+        tokenizer = AutoTokenizer.from_pretrained(source.unpacked())
     except Exception as error:
         raise _unreadable(settings.name, error) from error
     if tokenizer.eos_token_id is None:
@@ -220,7 +220,7 @@ def _base(source: Source, settings: Model) -> Policy:
     dtype = _dtype(settings)
     try:
         return AutoModelForCausalLM.from_pretrained(
-            source.base, dtype=dtype, attn_implementation=_attention(settings)
+            source.unpacked(), dtype=dtype, attn_implementation=_attention(settings)
         )
     except Exception as error:  # transformers raises many kinds for one cause: no such model
         raise _unreadable(settings.name, error) from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from grail.evaluation import evaluate
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
+from grail.localization.select import has_blocks
 from grail.materials import Materials
-from grail.model import load_weights, save_weights, trainable
+from grail.model import is_adapter, load_weights, save_weights, trainable
 from grail.optimization import Settings
 from grail.preparation import Inputs
 from grail.progress import Listener, Nobody
@@ -31,7 +34,17 @@ from grail.task import Task
 from grail.train import Loop, Place, make_accelerator
 from grail.unlearning import unlearn
 from grail.unlearning.objectives import make_terms
+from grail.weights import find
 
+FRESH_ADAPTER = (
+    "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
+    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
+    "own weights."
+)
+NO_BLOCKS = (
+    "localization.layer: block, but no parameter of this model is named after a block "
+    "(layers.N. or h.N.): every tensor was taken as a layer of its own."
+)
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
@@ -45,22 +58,24 @@ class Run:
     def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
         self.config, self.inputs = config, inputs
         self.folder = Path(config.output)
-        self.listener: Listener = listener or Nobody()
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
+        heard = self.accelerator.is_main_process
+        self.listener: Listener = (listener or Nobody()) if heard else Nobody(silent=True)
         self.materials = Materials(config, inputs, self.listener, self.accelerator.device)
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        self._settle(made_with(self.inputs.digests))
-        if self.config.unlearning.trackers:
-            self.accelerator.init_trackers("grail")
-        for stage in STAGES[: STAGES.index(last) + 1]:
+        with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
+            self._settle(made_with(self.inputs.digests))
+            if self.config.unlearning.trackers:
+                self.accelerator.init_trackers("grail")
+            for stage in STAGES[: STAGES.index(last) + 1]:
+                self.accelerator.wait_for_everyone()
+                shared = stage in ("vanilla", "unlearn")  # trained by all processes together
+                if shared or self.accelerator.is_main_process:
+                    getattr(self, f"_{stage}")()
             self.accelerator.wait_for_everyone()
-            shared = stage in ("vanilla", "unlearn")  # trained by all processes together
-            if shared or self.accelerator.is_main_process:
-                getattr(self, f"_{stage}")()
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+            self.accelerator.end_training()
 
     @property
     def results(self) -> Results:
@@ -69,7 +84,8 @@ class Run:
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        rows = [row for side in self.materials.sides().values() for row in side][:count]
+        in_turn = zip_longest(*self.materials.sides().values())
+        rows = [row for group in in_turn for row in group if row is not None][:count]
         self._take("vanilla")
         with self.listener.stage("check") as tick:
             return self_check(self._scorer(), rows, tick)
@@ -80,7 +96,7 @@ class Run:
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if known:
             return
-        _ = self.materials.rows, self.materials.general, self.materials.model
+        self.materials.check()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
@@ -107,8 +123,10 @@ class Run:
             )
             settings = vanilla.loop_settings(given, self.config.seed)
             self._train("vanilla", task, None, settings, key)
-        else:
-            self._save("vanilla", key, {})
+            return
+        if given.skip and self.config.model.lora and not find(self.config.model.name).adapter:
+            self.listener.warn(FRESH_ADAPTER)
+        self._save("vanilla", key, {})
 
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
@@ -143,6 +161,8 @@ class Run:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
             mask, about = localize(sides, self.config.localization, self.config.seed)
             mask.about["scores"] = hashes
+            if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
+                self.listener.warn(NO_BLOCKS)
             write_json(self.folder / "localization.json", about)
             artifacts.write_mask(path, mask, key)
             tick(1, 1, "mask written")
@@ -251,5 +271,7 @@ class Run:
         if self.accelerator.is_main_process:
             with replacing_folder(self.folder / name) as partial:
                 save_weights(self.materials.model, partial)
+                if not is_adapter(self.materials.model):  # the folder is a model of its own
+                    self.materials.tokenizer.save_pretrained(partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

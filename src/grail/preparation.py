@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from grail.config import Config
 from grail.data.preflight import check_samples
@@ -57,7 +58,7 @@ def prepare(config: Config) -> Inputs:
     attempt(lambda: samples.extend(load_samples(config)))
     attempt(lambda: general.extend(load_general(config)))
     attempt(lambda: find(config.model.name))
-    attempt(lambda: check_adapter(config.vanilla.adapter))
+    attempt(lambda: check_adapter(config))
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: make_terms(config.unlearning))
@@ -71,11 +72,19 @@ def prepare(config: Config) -> Inputs:
     return Inputs(tuple(samples), tuple(general), warnings, digests)
 
 
-def check_adapter(adapter: str | None) -> None:
-    """Refuse a ``vanilla.adapter`` that is no PEFT folder."""
-    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+def check_adapter(config: Config) -> None:
+    """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that comes on top of another."""
+    adapter = config.vanilla.adapter
+    if adapter is None:
+        return
+    if not (Path(adapter) / "adapter_config.json").is_file():
         raise InputError(
             f"vanilla.adapter: {adapter} is not a PEFT adapter folder (no adapter_config.json)."
+        )
+    if find(config.model.name).adapter is not None:
+        raise InputError(
+            f"vanilla.adapter: model.name ({config.model.name}) is an adapter too. Give the base "
+            "model as model.name."
         )
 
 
@@ -88,11 +97,22 @@ def check_output(folder: Path) -> None:
         raise InputError(f"output: {nearest} is a file. Choose another folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"output: {nearest} cannot be written to. Choose another folder.")
-    with suppress(FileNotFoundError):
+    if folder.is_dir():
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError(f"output: {folder} cannot be used. Choose another folder.")
         names = [entry.name for entry in folder.iterdir()]
         others = [name for name in names if not name.startswith(".") and name != UNFINISHED]
-        if others and "config.yaml" not in others:
+        if others and not _is_run(folder):
             raise InputError(
-                f"output: {folder} holds other files ({min(others)}) and no config.yaml of a run. "
-                "Choose an empty or new folder."
+                f"output: {folder} holds other files ({min(others)}) and no config.yaml that a "
+                "run has written. Choose an empty or new folder."
             )
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether ``config.yaml`` is a run's own: it says what it was made with."""
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(found, dict) and "made_with" in found

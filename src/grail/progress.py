@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
@@ -33,7 +34,10 @@ class Listener(Protocol):
 
 
 class Nobody:
-    """The listener that listens to nothing."""
+    """The listener that listens to nothing; warnings go to Python's own, unless ``silent``."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.silent = silent
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
@@ -45,4 +49,6 @@ class Nobody:
         """Ignore it."""
 
     def warn(self, text: str) -> None:
-        """Ignore it."""
+        """Raise a Python warning."""
+        if not self.silent:
+            warnings.warn(text, stacklevel=2)

@@ -62,18 +62,13 @@ def harmonic_success(us: float, rs: float) -> float:
 def summarise(rows: Sequence[Result], model: str, part: str) -> dict[str, float]:
     """Return {"Avg", "HS"} in percent for one model and part.
 
-    Avg is the mean of the 2N successes; HS is the harmonic success per domain, then averaged.
-
-    Raises:
-        ValueError: if a domain has only one of its two sides among the rows.
+    Avg is the mean of the successes of all domains; HS is the harmonic success per domain, then
+    averaged. A domain with rows on one side only (val is optional) does not count; without any
+    complete domain the summary is empty.
     """
     found = {(r.domain, r.metric): r.value for r in rows if (r.model, r.part) == (model, part)}
-    domains = sorted({d for d, metric in found if metric in ("US", "RS")})
-    pairs = []
-    for domain in domains:
-        if (domain, "US") not in found or (domain, "RS") not in found:
-            raise ValueError(f"domain {domain!r} has no US or no RS row for {model}/{part}")
-        pairs.append((found[domain, "US"], found[domain, "RS"]))
+    domains = sorted({d for d, metric in found if metric == "US" and (d, "RS") in found})
+    pairs = [(found[domain, "US"], found[domain, "RS"]) for domain in domains]
     if not pairs:
         return {}
     return {

@@ -19,7 +19,7 @@ class Outcome:
 
     Attributes:
         loss: What is minimised; the micro-batches of a step (over all processes) add up.
-        terms: Name -> value of each term's share, unweighted, for the log; shares add up too.
+        terms: Name -> the share of a logged value (each term, unweighted; the NLL of each side).
         accuracy: Row key -> token accuracy (0-1) before this step.
         ascending: Rows whose ascent goes on.
     """

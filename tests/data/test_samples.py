@@ -145,8 +145,9 @@ def chat(*turns):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"prompt": "p", "answer": "SECRET"}, "no known layout; keys found: prompt, answer."),
-        ({}, "no known layout; keys found: none."),
+        ({"prompt": "p", "answer": "s"}, "no known layout; keys found: answer, prompt, 0 others."),
+        ({"SECRET": "p", "labels": "SECRET"}, "no known layout; keys found: labels, 1 others."),
+        ({}, "no known layout; keys found: 0 others."),
         (["SECRET"], "a row must be an object with named values, got list."),
         ({"question": "q", "answer": 3}, "answer must be text, got int."),
         ({"prompt": None, "completion": "c"}, "prompt must be text, got NoneType."),
@@ -314,7 +315,7 @@ def test_json_nested_list_by_dotted_key(put):
 def test_json_errors_name_file_and_line_or_row(put):
     assert "a.json line 2: not valid JSON (Expecting value)." in failure(put("a.json", "[\n}"))
     assert "a.json must be a list of rows, got int." in failure(put("a.json", "3"))
-    assert "b.json row 1 (from 0): no known layout; keys found: x." in (
+    assert "b.json row 1 (from 0): no known layout; keys found: 1 others." in (
         failure(put("b.json", json.dumps([ROWS[0], {"x": 1}])))
     )
     assert "name it *.jsonl" in failure(put("a.json", as_jsonl(ROWS)))
@@ -351,7 +352,13 @@ def test_csv_with_an_open_quote_or_other_columns(put):
     open_quote = put("a.csv", 'prompt,completion\na,b\n"c,d\ne,f\n')
     assert "a.csv line 3: not valid CSV (unexpected end of data)." in failure(open_quote)
     semicolons = failure(put("a.csv", "prompt;completion\na;b\n"))
-    assert "a.csv line 2: no known layout; keys found: prompt;completion." in semicolons
+    assert "a.csv line 2: no known layout; keys found: 1 others." in semicolons
+
+
+def test_a_csv_without_a_header_keeps_its_first_row_to_itself(put):
+    message = failure(put("a.csv", "Who is SECRET?,SECRET lives there\nq,a\n"))
+    assert "a.csv line 2: no known layout; keys found: 2 others." in message
+    assert "SECRET" not in message
 
 
 # --- Parquet

@@ -1,4 +1,4 @@
-"""From scores to a mask, against an independent recomputation in NumPy of DESIGN section 6."""
+"""From scores to a mask, against an independent recomputation in NumPy."""
 
 import math
 from fractions import Fraction
@@ -211,7 +211,7 @@ def test_none_freezes_nothing():
 
 
 def test_null_band_of_two_domains():
-    """METHODS 3.1 gives about 7.5 %; exactly 7.04 %, as the top tenth is inside the top fifth.
+    """Of independent scores 7.04 % are frozen, as the top tenth is inside the top fifth.
 
     OP-RR: .2 * .2. OP-UR outside OP-RR: in some unlearn set (.19), in the top tenth of one retain
     side and outside the top fifth of the other (2 * .1 * .8).

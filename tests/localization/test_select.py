@@ -44,7 +44,7 @@ def numpy_top(values, count):
 
 
 def numpy_top_per_layer(scores, k, group):
-    """The contract of DESIGN section 6, written once more; ``group``: parameter -> its layer."""
+    """Top ceil(k m) of a layer, ties by flat index, no zeros; ``group``: parameter -> layer."""
     groups = {}
     for name in sorted(scores):
         groups.setdefault(group[name], []).append(name)

@@ -8,7 +8,8 @@ from torch import nn
 
 from grail.data.encode import collate
 from grail.model import answer_logits
-from grail.unlearning.losses import Answers, bounded_nll, mean_per_row, nll, read_answers
+from grail.answers import Answers, mean_per_row, read_answers
+from grail.unlearning.losses import bounded_nll, nll
 
 LENGTHS = [1, 5, 2, 9]
 

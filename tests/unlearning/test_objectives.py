@@ -5,7 +5,8 @@ import torch
 
 from grail.config import Unlearning
 from grail.errors import InputError
-from grail.unlearning.losses import nll, read_answers
+from grail.answers import read_answers
+from grail.unlearning.losses import nll
 from grail.unlearning.objectives import OBJECTIVES, make_terms
 
 

@@ -26,7 +26,7 @@ def blank(domains):
 
 
 def task_of(rows, model=None, seed=0, by_side=False, **given):
-    settings = Unlearning(**({"until": Until(), "max_token_nll": 12.0} | given))
+    settings = Unlearning(**({"until": Until(row_accuracy=None), "max_token_nll": 12.0} | given))
     terms = make_terms(settings)
     return UnlearnTask(model or nn.Identity(), tuple(rows), terms, settings, by_side, seed, 0)
 
@@ -122,7 +122,7 @@ ROWS = blank({"a": (4, 4), "b": (4, 4)})
 
 @pytest.mark.parametrize("rule", ["row_accuracy", "domain_accuracy"])
 def test_no_steps_once_all_is_forgotten(rule):
-    task = task_of(ROWS, until=Until(**{rule: 0.25}))
+    task = task_of(ROWS, until=Until(**({"row_accuracy": None} | {rule: 0.25})))
     known = {"a.unlearn.train.1"}
     assert task.plan(1, seen_at(ROWS, lambda r: 0.25 if r.side == "unlearn" else 1.0)) == []
     assert task.plan(1, seen_at(ROWS, lambda r: 0.26))
@@ -259,7 +259,7 @@ def test_forgotten_rows_alone_give_a_gradient_of_zero(model, step):
 
 
 def test_a_domain_stops_while_another_goes_on(model, step):
-    task = task_of(step, model, until=Until(domain_accuracy=0.5))
+    task = task_of(step, model, until=Until(row_accuracy=None, domain_accuracy=0.5))
     seen = seen_at(step, lambda r: 0.5 if r.domain == "a" else 0.6)
     found = task.run(step, step, seen)
     expected = by_hand(model, step, task.settings, lambda row: row.domain == "b")
@@ -268,7 +268,7 @@ def test_a_domain_stops_while_another_goes_on(model, step):
 
 
 def test_a_domain_goes_on_while_one_of_its_rows_is_unseen(model, step):
-    task = task_of(step, model, until=Until(domain_accuracy=0.5))
+    task = task_of(step, model, until=Until(row_accuracy=None, domain_accuracy=0.5))
     seen = seen_at(step, lambda r: 0.0)
     del seen[next(r.key for r in step if r.side == "unlearn" and r.domain == "b")]
     assert task.run(step, step, seen).ascending == 2

@@ -94,9 +94,15 @@ class Encoder:
         turns = [*sample.context, ("user", sample.prompt)]
         if self._chat():
             messages = [{"role": role, "content": text} for role, text in turns]
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
+            try:
+                text = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+            except Exception as error:  # templates raise what their authors chose
+                raise InputError(
+                    f"{sample.key}: the tokenizer's chat template refuses this row ({error}). "
+                    "Use data.template: plain, or change the row's turns."
+                ) from error
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
         text = "\n\n".join(text for _, text in turns) + "\n\n"
         return self.tokenizer(text)["input_ids"]

@@ -16,8 +16,9 @@ class RandomLabels:
 
     substitution:
         ``inputs_and_targets``: floor(L/2) draws with replacement of the L completion positions,
-        changed in what the model reads and in what it must predict (KnowUnDo's procedure, behind
-        all published numbers; about 40 % of the positions are distinct).
+        changed in what the model reads and in what it must predict (KnowUnDo's procedure; about
+        40 % of the positions are distinct). Here the end token is one of the L positions, special
+        tokens are never drawn, and a completion of one token still has its label replaced.
         ``targets``: the same positions, changed only in what must be predicted.
         ``all``: every position, in both (the paper's text taken literally).
     """

@@ -23,6 +23,7 @@ Raw = tuple[str, Any]  # "line 7", and what was read there: a row, or the InputE
 
 GENERAL: Place = ("general", "general", "train")
 PAIRS = (("prompt", "completion"), ("question", "answer"), ("text", "labels"))
+KNOWN = {key for pair in PAIRS for key in pair} | {"messages"}
 ROLES = ("system", "user", "assistant")
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SOURCES = "*.jsonl, *.json, *.csv, *.parquet, hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
@@ -127,8 +128,7 @@ def _load(source: str, place: Place) -> list[Sample]:
     rows = read_rows(source, place)
     if not rows:
         raise InputError(f"{source} is empty. A side needs at least one row of {LAYOUTS}.")
-    samples: list[Sample] = []
-    problems: list[str] = []
+    samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):
         try:
             *context, (_, prompt), (_, completion) = _turns(row)
@@ -154,8 +154,9 @@ def _turns(row: Any) -> Turns:
             return ("user", _text(row[prompt], prompt)), ("assistant", answer)
     if "messages" in row:
         return _chat(row["messages"])
-    found = ", ".join(str(key)[:40] for key in row) or "none"
-    raise InputError(f"no known layout; keys found: {found}.")
+    found = sorted(KNOWN & set(row))  # another key may be private text: a CSV without a header
+    others = f"{len(row) - len(found)} others"
+    raise InputError(f"no known layout; keys found: {', '.join([*found, others])}.")
 
 
 def _chat(messages: Any) -> Turns:
@@ -248,8 +249,7 @@ def _json(path: Path, inner: str) -> list[Any]:
 
 def _csv(path: Path) -> list[Raw]:
     """Read rows under a header; a row is named by the line on which it starts."""
-    rows: list[Raw] = []
-    header: list[str] = []
+    rows, header = list[Raw](), list[str]()
     reader, line = csv.reader(io.StringIO(_decoded(path), newline=""), strict=True), 1
     try:
         for cells in reader:

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from grail.answers import answers_of, mean_per_row
 from grail.config import Evaluation
 from grail.data.encode import Encoded, by_tokens, collate
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import metrics
 from grail.files import write_json
-from grail.model import Policy, answer_logits, device_of, evaluating, generate, token_nll
+from grail.model import Policy, device_of, evaluating, generate
 from grail.progress import Tick, silent
 from grail.results import Result
 
@@ -106,13 +107,11 @@ class Evaluator:
         for group in by_tokens(rows, BATCH_TOKENS):
             batch = collate(group, self.tokenizer.pad_token_id, device_of(self.model))
             with evaluating(self.model):
-                logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
-            targets = batch.targets[batch.at]
-            nlls = token_nll(logits, targets).split(batch.lengths)
-            right = (logits.argmax(-1) == targets).float().split(batch.lengths)
-            for row, nll, hit in zip(group, nlls, right, strict=True):
-                _check_finite(label, row.key, float(nll.mean()))
-                values[row.key] = self._value(label, row, float(hit.mean()), float(nll.mean()))
+                answers = answers_of(self.model, batch)
+            nlls = mean_per_row(answers.nll, answers.lengths).tolist()
+            for row, nll, accuracy in zip(group, nlls, answers.accuracy.tolist(), strict=True):
+                _check_finite(label, row.key, nll)
+                values[row.key] = self._value(label, row, accuracy, nll)
             tick(len(values), total, f"{label}: rows read")
         return values
 

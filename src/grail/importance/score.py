@@ -20,6 +20,9 @@ from grail.importance.gradients import Sums, add_by_batch, add_by_loop
 from grail.model import Policy, device_of, trainable
 from grail.progress import Tick, silent
 
+ALLOWED = {"torch.float64": 1e-5, "torch.float32": 1e-4}
+"""Precision of the model -> relative difference that the self-check lets pass."""
+
 WIDENED = 2 * 10**9
 """The self-check computes in float64 for models of up to so many weights (16 GB)."""
 
@@ -86,6 +89,11 @@ class Agreement:
     name: str
     samples: int
     precision: str = ""
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference that rounding explains, in the precision of the comparison."""
+        return ALLOWED.get(self.precision, 0.1)
 
 
 def self_check(scorer: Scorer, rows: Sequence[Encoded], tick: Tick = silent) -> Agreement:

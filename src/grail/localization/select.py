@@ -32,6 +32,11 @@ def layer_of(name: str, layer: str) -> str:
     return match.group(0).strip(".") if match else name
 
 
+def has_blocks(names: Iterable[str]) -> bool:
+    """Tell whether any parameter's name carries a block number."""
+    return any(BLOCK.search(name) for name in names)
+
+
 def layers(names: Iterable[str], layer: str) -> dict[str, list[str]]:
     """Group parameter names by layer, sorted within each: that fixes the flat order.
 

@@ -111,7 +111,8 @@ def _general(before: float, after: float) -> str:
     if rise < 0:
         return f"General text is unharmed: its NLL fell by {nats(-rise)} {numbers}."
     harm = "badly harmed" if rise > LARGE_NLL_RISE else "harmed a little"
-    return f"General text is {harm}: its NLL rose by {nats(rise)} {numbers}."
+    alarm = WARNING if rise > LARGE_NLL_RISE else ""
+    return f"{alarm}General text is {harm}: its NLL rose by {nats(rise)} {numbers}."
 
 
 def _freezing(freezing: Mapping[str, Any]) -> str:

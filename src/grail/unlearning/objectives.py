@@ -12,9 +12,10 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from grail.answers import Answers
 from grail.config import Unlearning
 from grail.errors import InputError, did_you_mean
-from grail.unlearning.losses import Answers, bounded_nll, nll
+from grail.unlearning.losses import bounded_nll, nll
 
 Loss = Callable[[Answers], Float[Tensor, " B"]]
 
@@ -24,11 +25,13 @@ class Term:
     """One summand of an objective.
 
     Attributes:
+        name: What its value is called in the log: SIDE/LOSS.
         side: The rows it reads.
         loss: One number per row.
         weight: What it is multiplied with; negative is ascent.
     """
 
+    name: str
     side: str
     loss: Loss
     weight: float
@@ -36,13 +39,14 @@ class Term:
 
 def _ascent(settings: Unlearning) -> tuple[Term, ...]:
     """Gradient ascent on the unlearn side alone."""
-    loss = partial(bounded_nll, most=settings.max_token_nll)
-    return (Term("unlearn", loss, -settings.unlearn_weight),)
+    most = settings.max_token_nll
+    name, loss = ("nll", nll) if most is None else ("bounded_nll", partial(bounded_nll, most=most))
+    return (Term(f"unlearn/{name}", "unlearn", loss, -settings.unlearn_weight),)
 
 
 def _ascent_descent(settings: Unlearning) -> tuple[Term, ...]:
     """Ascent on the unlearn side plus descent on the retain side (paper, Stage 3)."""
-    return (*_ascent(settings), Term("retain", nll, settings.retain_weight))
+    return (*_ascent(settings), Term("retain/nll", "retain", nll, settings.retain_weight))
 
 
 OBJECTIVES: dict[str, Callable[[Unlearning], tuple[Term, ...]]] = {

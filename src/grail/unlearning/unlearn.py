@@ -13,13 +13,14 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from grail.answers import answers_of
 from grail.config import Unlearning
 from grail.data.encode import Encoded, by_length, collate, shuffled
 from grail.errors import InputError
-from grail.model import Policy, answer_logits, device_of
+from grail.model import Policy, device_of
 from grail.optimization import Settings
 from grail.task import Outcome, merged
-from grail.unlearning.losses import nll, read_answers
+from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Term
 
 Seen = Mapping[str, tuple[int, float]]
@@ -83,21 +84,19 @@ class UnlearnTask:
         return merged([self._share(part, step, seen) for part in by_length(rows)])
 
     def _share(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
-        batch = collate(rows, self.pad, device_of(self.model))
-        logits = answer_logits(self.model, batch.ids, batch.attention, batch.at)
-        lengths = torch.tensor(batch.lengths, device=logits.device)
-        answers = read_answers(logits, batch.targets[batch.at], lengths)
+        answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))
         accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
         done = self._forgotten(seen)
         active = [self._ascends(row, accuracy, done) for row in rows]
-        loss = torch.zeros((), device=logits.device)
+        loss, plain = answers.nll.new_zeros(()), nll(answers)
         log: dict[str, Tensor] = {}
-        plain = nll(answers)
         for term in self.terms:
-            share = self._shares(rows, step, term.side).to(logits.device)
+            share = self._shares(rows, step, term.side).to(loss.device)
             on = share * torch.tensor(active, device=share.device) if term.weight < 0 else share
-            loss = loss + term.weight * (on * term.loss(answers)).sum()
+            value = term.loss(answers)
+            loss = loss + term.weight * (on * value).sum()
             log[f"{term.side}/nll"] = (share * plain.detach()).sum()
+            log[term.name] = (share * value.detach()).sum()
         ascending = sum(a for a, r in zip(active, rows, strict=True) if r.side == "unlearn")
         return Outcome(loss, log, accuracy, ascending)
 
@@ -157,6 +156,8 @@ class UnlearnTask:
 
 def loop_settings(settings: Unlearning, seed: int) -> Settings:
     """Return what the loop needs to know of the ``unlearning`` section."""
+    if not settings.unlearn_weight:
+        raise InputError("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
     if settings.objective == "ascent_descent" and not settings.retain_weight:
         raise InputError("unlearning.retain_weight: 0 turns ascent_descent into ascent: say so.")
     return Settings(
