@@ -4,7 +4,8 @@ Usage: python benchmark/localizers.py --data DIR [--work DIR] [--seeds 0 1 2] [-
 
 DIR holds knowundo_privacy/ and copyright_fairytale/, each with unlearn_train.jsonl,
 unlearn_val.jsonl, retention_train.jsonl and retention_val.jsonl. The vanilla model is trained once,
-scores once per seed; a cell that is finished is not run again, so an interrupted benchmark goes
+and its scores are made once (importance.seed); seeds differ in the order of rows and in the random
+masks. A cell that is finished is not run again, so an interrupted benchmark goes
 on. Two cells run side by side, one thread each.
 """
 
@@ -40,8 +41,10 @@ def main() -> None:
     config.write_text(yaml.safe_dump(_config(options.data.resolve())), encoding="utf-8")
     vanilla = options.work / "vanilla"
     _grail(["vanilla", config, "--output", vanilla], threads=os.cpu_count() or 1)
+    shared = options.work / "scored"
+    words = _common(options, options.seeds[0])
+    _grail(["score", config, *words, "--output", shared], threads=os.cpu_count() or 1)
     with ThreadPoolExecutor(options.parallel) as pool:
-        list(pool.map(lambda seed: _score(options, config, seed), options.seeds))
         cells = [(seed, method) for seed in options.seeds for method in LOCALIZERS]
         list(pool.map(lambda cell: _cell(options, config, *cell), cells))
     path = write("localizers", _settings(options, config), *_collect(options, cells))
@@ -85,14 +88,10 @@ def _common(options: argparse.Namespace, seed: int) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
-def _score(options: argparse.Namespace, config: Path, seed: int) -> None:
-    _grail(["score", config, *_common(options, seed), "--output", options.work / f"{seed}.grail"])
-
-
 def _cell(options: argparse.Namespace, config: Path, seed: int, method: str) -> None:
-    """Run one cell on the scores of its seed."""
-    folder, scored = options.work / f"{seed}.{method}", options.work / f"{seed}.grail"
-    if folder != scored and not (folder / "scores").exists():
+    """Run one cell on the shared scores."""
+    folder, scored = options.work / f"{seed}.{method}", options.work / "scored"
+    if not (folder / "scores").exists():
         for name in ("vanilla", "scores"):
             shutil.copytree(scored / name, folder / name)
         shutil.copy(scored / "config.yaml", folder)
@@ -102,7 +101,15 @@ def _cell(options: argparse.Namespace, config: Path, seed: int, method: str) -> 
     seconds = folder / "seconds.json"
     if not seconds.exists():
         seconds.write_text(json.dumps(time.monotonic() - began), encoding="utf-8")
+    known = scored / "evaluation" / "vanilla.json"  # one vanilla model: measured once
+    own = folder / "evaluation" / "vanilla.json"
+    own.parent.mkdir(exist_ok=True)
+    if known.exists() and not own.exists():
+        shutil.copy(known, own)
     _grail(["evaluate", config, *common, "--output", folder])
+    if not known.exists():
+        known.parent.mkdir(exist_ok=True)
+        shutil.copy(own, known)
 
 
 def _settings(options: argparse.Namespace, config: Path) -> dict[str, Any]:

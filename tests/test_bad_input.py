@@ -94,6 +94,43 @@ def model_of_half_a_file(make, folder):
     return ["run", str(make(model={"name": str(folder / "model")}))]
 
 
+def model_of_few_positions(make, folder):
+    config = make()
+    name = yaml.safe_load(config.read_text())["model"]["name"]
+    shutil.copytree(name, folder / "model")
+    file = folder / "model" / "config.json"
+    few = json.loads(file.read_text()) | {"max_position_embeddings": 12}
+    file.write_text(json.dumps(few))
+    return ["run", str(make(model={"name": str(folder / "model")}))]
+
+
+def chat_template_that_refuses(make, folder):
+    config = make()
+    name = yaml.safe_load(config.read_text())["model"]["name"]
+    shutil.copytree(name, folder / "model")
+    template = (
+        "{% if messages[0].content.startswith('odd') %}{{ raise_exception('no') }}{% endif %}"
+    )
+    (folder / "model" / "chat_template.jinja").write_text(template + "a")
+    rows = [{"prompt": p, "completion": f"SECRET {p}"} for p in ("even?", "odd?")]
+    file = folder / "data" / "privacy_retain_val.jsonl"
+    values = {"model": {"name": str(folder / "model")}, "data": {"template": "auto"}}
+    config = make(**values)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["run", str(config)]
+
+
+def adapter_on_an_adapter(make, folder):
+    config = make()
+    base = yaml.safe_load(config.read_text())["model"]["name"]
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        settings = {"peft_type": "LORA", "base_model_name_or_path": base}
+        (folder / name / "adapter_config.json").write_text(json.dumps(settings))
+    sections = {"model": {"name": str(folder / "a")}, "vanilla": {"adapter": str(folder / "b")}}
+    return ["run", str(make(**sections))]
+
+
 def adapter_of_another_model(make, folder):
     (folder / "adapter").mkdir()
     settings = {"peft_type": "LORA", "target_modules": ["nothing_here"], "task_type": "CAUSAL_LM"}
@@ -115,6 +152,12 @@ def output_of_somebody_else(make, folder):
     (folder / "thesis").mkdir()
     (folder / "thesis" / "thesis.tex").write_text("mine")
     return ["run", str(make()), "--output", str(folder / "thesis")]
+
+
+def output_of_another_tool(make, folder):
+    (folder / "site").mkdir()
+    (folder / "site" / "config.yaml").write_text("title: my page\n")
+    return ["run", str(make()), "--output", str(folder / "site")]
 
 
 def results_that_are_none(make, folder):
@@ -154,6 +197,11 @@ CASES = {
         setting("localization.method=random", "localization.freeze=by_side"),
         ["localization.freeze"],
     ),
+    "no unlearn weight": (setting("unlearning.unlearn_weight=0"), ["unlearning.unlearn_weight"]),
+    "all weights in float16": (
+        setting("model.lora=null", "model.dtype=float16"),
+        ["model", "float16 cannot train all weights"],
+    ),
     "no retain weight": (setting("unlearning.retain_weight=0"), ["unlearning.retain_weight"]),
     "two sources": (setting("vanilla.skip=true", "vanilla.adapter=x"), ["vanilla"]),
     "set without a value": (setting("seed"), ["--set needs KEY=VALUE"]),
@@ -169,7 +217,7 @@ CASES = {
     ),
     "wrong keys": (
         data("privacy_unlearn_train", '{"input": "a", "output": "b"}\n'),
-        ["domains.privacy.unlearn.train", "line 1", "input, output"],
+        ["domains.privacy.unlearn.train", "line 1", "keys found: 2 others"],
     ),
     "a number as text": (
         data("copyright_retain_val", '{"prompt": "a", "completion": 7}\n'),
@@ -189,10 +237,16 @@ CASES = {
     "half a model": (model_of_half_a_file, ["model.name"]),
     "no such GGUF": (setting("model.name=/no/such.gguf"), ["model.name", "/no/such.gguf"]),
     "no such adapter": (setting("vanilla.adapter=/no/such"), ["vanilla.adapter", "/no/such"]),
+    "an adapter on an adapter": (adapter_on_an_adapter, ["vanilla.adapter", "an adapter too"]),
     "another model's adapter": (adapter_of_another_model, ["vanilla.adapter", "adapter"]),
     "modules that are not there": (
         setting("model.lora.target_modules=[nothing]"),
         ["model.lora.target_modules", "nothing"],
+    ),
+    "too few positions": (model_of_few_positions, ["data.max_tokens", "has positions for 12"]),
+    "a row the chat template refuses": (
+        chat_template_that_refuses,
+        ["privacy.retain.val.1: ", "(no)", "data.template"],
     ),
     "no chat template": (setting("data.template=chat"), ["data.template"]),
     "prompts too long": (
@@ -207,6 +261,7 @@ CASES = {
     "output is a file": (output_is_a_file, ["output", "taken is a file"]),
     "output below a file": (output_below_a_file, ["output", "taken is a file"]),
     "output of somebody else": (output_of_somebody_else, ["output", "thesis.tex"]),
+    "output of another tool": (output_of_another_tool, ["output", "(config.yaml)"]),
     "results that are none": (results_that_are_none, ["results.json is not a results file"]),
     "results without the rest": (results_without_the_rest, ["missing or damaged", "config.yaml"]),
 }

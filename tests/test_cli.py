@@ -11,6 +11,8 @@ import pytest
 
 from grail import __version__, cli
 from grail.cli import main
+from grail.directory import alone
+from grail.importance.score import Agreement
 
 SOURCE = str(Path(__file__).parents[1] / "src")
 HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "rich", "pydantic", "yaml")
@@ -73,7 +75,7 @@ def test_json_is_one_document_and_nothing_else(tiny_config, tmp_path, capsys):
         ("validate",): {"rows", "warnings"},
         ("vanilla",): {"output", "vanilla"},
         ("score",): {"output", "score"},
-        ("score", "--check", "2"): {"worst", "name", "samples"},
+        ("score", "--check", "2"): {"worst", "name", "samples", "precision", "allowed"},
         ("localize",): {"output", "localize"},
         ("unlearn",): {"output", "unlearn"},
         ("evaluate",): {"output", "verdict", "summary", "freezing", "rows"},
@@ -101,6 +103,19 @@ def test_single_stages_say_what_they_wrote(tiny_config, tmp_path, capsys):
 def test_check_says_how_far_the_two_ways_are_apart(tiny_config, capsys):
     assert main(["score", str(tiny_config()), "--check", "3"]) == 0
     assert "scores of 3 samples differ by at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("worst", "code"), [(9e-6, 0), (2e-5, 1), (float("inf"), 1)])
+def test_check_fails_where_the_two_ways_disagree(worst, code, tiny_config, capsys, monkeypatch):
+    config, found = str(tiny_config()), Agreement(worst, "w.mean_sq", 3, "torch.float64")
+    monkeypatch.setattr("grail.pipeline.self_check", lambda *_: found)
+    assert main(["score", config, "--check", "3"]) == code
+    out = capsys.readouterr().out
+    assert f"at most {worst:.2e} relative (allowed: 1e-05; at w.mean_sq, in torch.float64)" in out
+    assert main(["score", config, "--check", "3", "--json"]) == code
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["worst"] == worst
+    assert (facts["allowed"], facts["precision"]) == (1e-5, "torch.float64")
 
 
 def test_validate_counts_rows_and_writes_nothing(tiny_config, tmp_path, capsys):
@@ -202,38 +217,8 @@ def test_divergence_is_a_message_and_exit_code_1(tiny_config, capsys):
 
 def test_two_at_work_in_one_directory(tiny_config, tmp_path, capsys):
     config, folder = str(tiny_config()), tmp_path / "run"
-    text = (
-        "import sys, pathlib; from grail.cli import _alone\n"
-        "with _alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", text, str(folder)],
-        env={**os.environ, "PYTHONPATH": SOURCE},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
+    with alone(folder):
         assert main(["run", config]) == 2
         assert f"another grail is at work in {folder}" in capsys.readouterr().err
         assert not (folder / "config.yaml").exists()
-        other.kill()
-    assert main(["vanilla", config]) == 0  # a lock dies with its process
-
-
-def test_the_lock_is_let_go_and_leaves_no_folder_behind(tmp_path):
-    folder = tmp_path / "runs" / "deep"
-    with cli._alone(folder):
-        assert (folder / ".lock").exists()
-    assert not (tmp_path / "runs").exists()
-    folder.mkdir(parents=True)
-    with cli._alone(folder):
-        (folder / "config.yaml").touch()
-    with cli._alone(folder):
-        pass
-    assert (folder / "config.yaml").exists()
-
-
-def test_only_the_first_process_of_a_launch_takes_the_lock(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    with cli._alone(tmp_path / "run"):
-        assert not (tmp_path / "run").exists()
+    assert main(["vanilla", config]) == 0

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grail.config import Config, parse
+from grail.config import Config, Until, parse
 from grail.errors import InputError
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
@@ -103,6 +103,8 @@ BAD = [
     ("unlearning.epochs", True, "integer"),
     ("unlearning.optimizer", "adam", "adamw, sgd or adafactor"),
     ("unlearning.unlearn_weight", -0.1, "greater than or equal to 0"),
+    ("unlearning.retain_weight", -0.1, "greater than or equal to 0"),
+    ("unlearning.until", 0.1, "section"),
     ("unlearning.until.row_accuracy", -1, "greater than or equal to 0"),
     ("unlearning.trackers", "tensorboard", "list"),
     ("evaluation.general_tasks", ["mmlu"], "Leave the list empty"),
@@ -297,3 +299,22 @@ def test_numbers_may_be_written_as_yaml_reads_them():
 )
 def test_null_switches_off(key, attribute):
     assert getattr(getattr(parse(with_value(key, None)), key.split(".")[0]), attribute) is None
+
+
+def test_when_a_row_is_forgotten():
+    assert parse(SMALLEST).unlearning.until == Until(row_accuracy=0.1, domain_accuracy=None)
+    given = parse(with_value("unlearning.until.domain_accuracy", 0.2)).unlearning.until
+    assert (given.row_accuracy, given.domain_accuracy) == (0.1, 0.2)
+    off = parse(with_value("unlearning.until.row_accuracy", None)).unlearning.until
+    assert (off.row_accuracy, off.domain_accuracy) == (None, None)
+    assert parse(with_value("unlearning.until", None)).unlearning.until == off
+
+
+def test_float16_is_for_a_frozen_base_only():
+    raw = with_value("model.dtype", "float16")
+    parse(raw)
+    text = error_of(with_value("model.lora", None, raw))
+    assert text.startswith("model")
+    assert "float16 cannot train all weights" in text
+    for dtype in ("auto", "float32", "bfloat16"):
+        parse(with_value("model", {"lora": None, "dtype": dtype}))

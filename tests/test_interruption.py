@@ -282,11 +282,24 @@ def test_half_files_are_made_again(whole, grail, said, tmp_path):
     command = ("run", config, "--output", folder)
     names = [n for n in expected if "model" not in n and "adapter_config" not in n]
     logs = {"train.jsonl", "vanilla.train.jsonl"}
-    for name in sorted(set(names) - logs):
+    for name in sorted(set(names) - logs - {"config.yaml"}):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
         assert grail(*command) == 0, (name, said()[0])
         assert not differing(expected, files(folder)), name
+
+
+def test_without_a_whole_config_the_folder_is_not_taken_for_a_run(whole, grail, said, tmp_path):
+    """Half of it says nothing of grail, and the files may be anybody's: nothing is touched."""
+    _, config = whole
+    folder = tmp_path / "whole"
+    file = folder / "config.yaml"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    before = files(folder)
+    assert grail("run", config, "--output", folder) == 2
+    assert "no config.yaml that a run has written" in said()[0]
+    assert not differing(before, files(folder))
 
 
 def test_half_files_beside_the_whole_ones_are_ignored(whole, grail, said, tmp_path):
@@ -301,7 +314,7 @@ def test_half_files_beside_the_whole_ones_are_ignored(whole, grail, said, tmp_pa
     (folder / "vanilla.checkpoint").mkdir()
     for name in ("vanilla", "unlearned"):  # a folder that was filled without its stamp
         (folder / name / "adapter_model.safetensors").write_bytes(b"half")
-    (folder / "config.yaml").write_text("mod")
+    (folder / "config.yaml").write_text("made_with: {grail: older}\n")  # all else is lost
     assert grail("run", config, "--output", folder) == 0, said()[0]
     found = {n: content for n, content in files(folder).items() if ".partial" not in n}
     assert not differing(expected, found)

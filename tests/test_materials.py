@@ -1,10 +1,16 @@
+"""What stages work with, and what the digests of their inputs depend on."""
+
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from grail import materials
 from grail.config import parse
+from grail.errors import InputError
 from grail.materials import Materials
 from grail.preparation import prepare
 
@@ -61,34 +67,91 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
     assert base.key("seed") != base.key("seed", rows="x")
 
 
-def test_key_ignores_how_often_is_saved(make):
-    assert make().key("unlearning") == make(unlearning={"checkpoint_steps": 1}).key("unlearning")
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("unlearning", "checkpoint_steps", 1),
+        ("unlearning", "trackers", ["tensorboard"]),
+        ("vanilla", "checkpoint_steps", 1),
+        ("data", "max_rows", 2),
+        ("data", "max_val_rows", 2),
+    ],
+)
+def test_key_ignores_what_changes_nothing_that_is_made(make, section, name, value):
+    assert make().key(section) == make(**{section: {name: value}}).key(section)
 
 
-def test_key_changes_with_the_files_of_the_model(make, tiny_model_folder):
-    before = make().key("model")
-    file = Path(tiny_model_folder) / "config.json"
-    stat = file.stat()
-    try:
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
-        assert make().key("model") != before
-    finally:
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert make().key("model") == before
+def test_key_of_rows_that_are_cut_short_differs(make):
+    """Their number is not in the section's part of the key: the digests of the rows tell."""
+    whole, cut = make(), make(data={"max_rows": 2})
+    keys = [m.key("data", rows=m.data("train")) for m in (whole, cut)]
+    assert keys[0] != keys[1]
+    assert whole.key("data") != make(data={"max_tokens": 99}).key("data")
+
+
+def test_key_changes_with_the_version_of_grail(make, monkeypatch):
+    made = make()
+    before = made.key("seed")
+    monkeypatch.setattr(materials, "__version__", "0.0.0")
+    assert made.key("seed") != before
+
+
+@pytest.fixture
+def model_copy(tiny_model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    return folder
+
+
+def test_key_changes_with_the_contents_of_the_model(make, model_copy):
+    def keys():
+        made = make(model={"name": str(model_copy)})
+        return made.key("model", "seed"), made.key("seed")
+
+    before = keys()
+    file = model_copy / "generation_config.json"
+    content, stat = file.read_bytes(), file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert keys() == before, "touched"
+    changed = content.replace(b"\n}", b" }")
+    assert len(changed) == len(content)
+    file.write_bytes(changed)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with_model, without = keys()
+    assert with_model != before[0]
+    assert without == before[1], "the model counts where its section is named"
+    file.write_bytes(content)
+    assert keys() == before
+
+
+def test_rows_longer_than_the_models_positions_are_refused(make, model_copy):
+    file = model_copy / "config.json"
+
+    def check(positions, **data):
+        values = json.loads(file.read_text()) | {"max_position_embeddings": positions}
+        file.write_text(json.dumps(values))
+        make(model={"name": str(model_copy)}, data=data).check()
+
+    check(18)  # <bos>, 3 + 2 of the prompt, 9 + 2 of the completion, <eos>
+    with pytest.raises(InputError, match=r"^data\.max_tokens: the longest row has 18 tokens") as e:
+        check(17)
+    assert "llama has positions for 17" in str(e.value)
+    assert "data.max_tokens to 17 or less" in str(e.value)
+    check(17, max_tokens=17)
 
 
 def test_sides_hold_the_train_rows_and_data_their_digests(make):
-    materials = make()
-    assert {side: len(rows) for side, rows in materials.sides().items()} == {
+    made = make()
+    assert {side: len(rows) for side, rows in made.sides().items()} == {
         ("d", "unlearn"): 3,
         ("d", "retain"): 3,
     }
-    assert set(materials.data("train")) == {"d.unlearn.train", "d.retain.train"}
-    assert materials.data("val", "general") == {}
+    assert set(made.data("train")) == {"d.unlearn.train", "d.retain.train"}
+    assert made.data("val", "general") == {}
 
 
 def test_cut_completions_are_told_once(make):
-    materials = make(data={"max_tokens": 10})
-    assert materials.rows == materials.rows
-    assert len(materials.listener.warnings) == 1
-    assert "data.max_tokens" in materials.listener.warnings[0]
+    made = make(data={"max_tokens": 10})
+    assert made.rows == made.rows
+    assert len(made.listener.warnings) == 1
+    assert "data.max_tokens" in made.listener.warnings[0]

@@ -9,9 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 
+from grail import api
 from grail.cli import main
+from grail.config_file import load
+from grail.directory import alone, stamp, weights_digest
+from grail.errors import InputError
+from grail.localization import select
+from grail.pipeline import FRESH_ADAPTER, NO_BLOCKS, Run
+from grail.preparation import prepare
+from grail.progress import Nobody
+from grail.reporting.verdict import verdict
+from grail.results import read_results
+from grail.train import make_accelerator
 
 ROOT = Path(__file__).parents[1]
 CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"
@@ -176,6 +191,36 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
 
 
+def copied_model(folder, name):
+    shutil.copytree(folder, name)
+    return name
+
+
+def test_another_base_model_in_the_same_place_redoes_everything(
+    tiny_config, tiny_model_folder, run, tmp_path
+):
+    """The adapter of vanilla.skip is the same bytes on any base: its digest would not tell."""
+    base = copied_model(tiny_model_folder, tmp_path / "model")
+    config = tiny_config(vanilla={"skip": True}, model={"name": str(base)})
+    done, _ = run("run", config)
+    before = files(tmp_path / "run")
+    (base / "model.safetensors").touch()
+    assert run("run", config)[0] == ["report"]
+    weights = load_file(base / "model.safetensors")
+    save_file(
+        {k: v * 1.5 for k, v in weights.items()}, base / "model.safetensors", {"format": "pt"}
+    )
+    again, kept = run("run", config)
+    assert again == done
+    assert not kept
+    changed = differing(before, files(tmp_path / "run"))
+    assert "vanilla/adapter_model.safetensors" not in changed
+    made = {"mask.safetensors", "unlearned/adapter_model.safetensors", "results.json"}
+    scores = {n for n in before if n.startswith(("scores/", "evaluation/"))}
+    assert made | scores <= set(changed)
+    check_run(tmp_path / "run")
+
+
 def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, tmp_path):
     config = tiny_config(domains=("a", "b", "c"), localization={"freeze": "by_side"})
     run("run", config)
@@ -232,7 +277,9 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
         missing = {"vanilla.train.jsonl"} if name == "vanilla as it is" else set()
         assert names == contracted(domains) - missing | set(extra)
     else:
-        assert {"vanilla/model.safetensors", "unlearned/model.safetensors"} <= names
+        for model in ("vanilla", "unlearned"):  # folders that stand for themselves
+            whole = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
+            assert {f"{model}/{file}" for file in whole} <= names
     assert (freezing["frozen"] == 0) == (name == "nothing frozen")
     assert {r["part"] for r in rows} == ({"train"} if name == "no val" else {"train", "val"})
     assert any(r["side"] == "general" for r in rows) == (name != "no general")
@@ -303,6 +350,144 @@ def test_a_vanilla_adapter_is_taken_as_it_is(tiny_config, run, tmp_path):
     assert (tmp_path / "second" / "vanilla" / name).read_bytes() == (adapter / name).read_bytes()
 
 
+def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run, tmp_path):
+    run("run", tiny_config(model={"lora": None}))
+    given = {"name": str(tmp_path / "run" / "unlearned"), "lora": None}
+    run("vanilla", tiny_config(name="second", model=given, vanilla={"skip": True}))
+    name = "model.safetensors"
+    one, other = (tmp_path / run / name for run in ("run/unlearned", "second/vanilla"))
+    assert one.read_bytes() == other.read_bytes()
+    for tokenizer in ("tokenizer.json", "tokenizer_config.json"):
+        assert (one.parent / tokenizer).read_text() == (other.parent / tokenizer).read_text()
+
+
+@pytest.mark.parametrize("side", ["unlearn", "retain"])
+def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_path, capsys):
+    """US.val without RS.val has no summary; where another domain has both, that one counts."""
+    config, folder = tiny_config(), tmp_path / "run"
+    other = {"unlearn": "retain", "retain": "unlearn"}[side]
+    metric = {"unlearn": "US", "retain": "RS"}[side]
+    run("run", config, "--set", f"domains.privacy.{other}.val=null")
+    results = read_results(folder / "results.json")
+    assert {row.part for row in results.rows} == {"train", "val"}
+    us, rs = (
+        results.value("unlearned", "copyright", s, "val", m)
+        for s, m in (("unlearn", "US"), ("retain", "RS"))
+    )
+    assert results.summary["val"]["unlearned"]["Avg"] == pytest.approx((us + rs) / 2)
+    value = results.value("unlearned", "privacy", side, "val", metric)
+    assert f"{value:.1f} val" in next(s for s in verdict(results) if f"({metric} " in s)
+
+    both = [f"domains.{d}.{other}.val=null" for d in ("privacy", "copyright")]
+    run("run", config, *(word for text in both for word in ("--set", text)))
+    results = read_results(folder / "results.json")
+    assert results.summary["val"] == {"vanilla": {}, "unlearned": {}}
+    assert set(results.summary["train"]["unlearned"]) == {"Avg", "HS"}
+    for text in ((folder / name).read_text() for name in ("report.md", "report.html")):
+        assert metric in text
+        assert "nan" not in text.lower().split()
+    assert any(row.part == "val" and row.metric == metric for row in results.rows)
+    assert not any(row.part == "val" and row.side == other for row in results.rows)
+    check_run(folder)
+
+
+class Heard(Nobody):
+    """A listener that keeps what it is warned of."""
+
+    def __init__(self):
+        super().__init__()
+        self.warnings = []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def warned(config, last, *overrides):
+    settings, heard = load(config, list(overrides)), Heard()
+    Run(settings, prepare(settings), heard).through(last)
+    return heard.warnings
+
+
+def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp_path):
+    config = tiny_config(vanilla={"skip": True})
+    assert warned(config, "vanilla") == [FRESH_ADAPTER]
+    assert warned(config, "vanilla") == []  # kept
+    with pytest.warns(UserWarning, match=r"vanilla\.skip with a fresh adapter"):
+        api.run(load(config, [f"output={tmp_path / 'api'}"]))
+    assert warned(tiny_config(name="trained"), "vanilla") == []
+    adapter = tmp_path / "trained" / "vanilla"
+    given = {"vanilla": {"skip": True}, "model": {"name": str(adapter)}}
+    assert warned(tiny_config(name="given", **given), "vanilla") == []
+    assert (
+        warned(tiny_config(name="full", vanilla={"skip": True}, model={"lora": None}), "vanilla")
+        == []
+    )
+
+
+def test_blocks_that_no_name_tells_of_are_warned_of(tiny_config, monkeypatch):
+    config = tiny_config()
+    assert warned(config, "localize") == []
+    monkeypatch.setattr(select, "BLOCK", re.compile("nowhere"))
+    changes = ["localization.k_op_ur=0.3"]
+    assert warned(config, "localize", *changes, "localization.layer=tensor")[1:] == []
+    assert warned(config, "localize", *changes)[1:] == [
+        NO_BLOCKS
+    ]  # after "made with other settings"
+    assert warned(config, "localize", *changes) == []  # kept
+
+
+# -- processes, trackers -------------------------------------------------------------------------
+
+
+def test_two_runs_in_one_directory(tiny_config, tmp_path):
+    settings = load(tiny_config(), [])
+    given = Run(settings, prepare(settings))
+    with alone(tmp_path / "run"):
+        with pytest.raises(InputError, match="another grail is at work"):
+            given.through("vanilla")
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+    given.through("vanilla")
+    with alone(tmp_path / "run"):  # it was let go
+        pass
+
+
+def test_only_the_main_process_takes_the_lock_and_writes(tiny_config, tmp_path, monkeypatch):
+    settings = load(tiny_config(), [])
+    monkeypatch.setattr(Accelerator, "is_main_process", property(lambda _: False))
+    other = Run(settings, prepare(settings))
+    assert other.listener.silent
+    other.through("vanilla")
+    assert not (tmp_path / "run").exists()
+    with alone(tmp_path / "run"):  # the main process
+        other.through("vanilla")
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps one state for a process; a test that changes it gives it back."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_precision_is_grails_own(fresh_accelerate, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert Accelerator().mixed_precision == "bf16", "what `accelerate config` may have left behind"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert make_accelerator().mixed_precision == "no"
+
+
+def test_a_tracker_writes_into_the_run_directory(tiny_config, run, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(unlearning={"trackers": ["tensorboard"]})
+    run("run", config)
+    events = [path for path in tmp_path.rglob("events.out.tfevents*") if path.stat().st_size]
+    assert events
+    assert all(tmp_path / "run" in path.parents for path in events)
+
+
 def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path):
     config, folder = tiny_config(), tmp_path / "run"
     wanted = {
@@ -331,11 +516,6 @@ def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path
 
 
 def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tmp_path, capsys):
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from grail.directory import stamp, weights_digest
-
     config, folder = tiny_config(), tmp_path / "run"
     assert main(["unlearn", str(config)]) == 0
     file = folder / "unlearned" / "adapter_model.safetensors"

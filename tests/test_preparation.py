@@ -1,5 +1,6 @@
 """Everything that is wrong before a model is loaded, found at once."""
 
+import json
 import os
 
 import pytest
@@ -25,16 +26,41 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
     (tmp_path / "data" / "general.jsonl").unlink()
     (tmp_path / "run").touch()
 
-    def more():
-        raise InputError("one more")
-
-    values = load(config, ["model.name=/no/such/model"])
+    wrong = (
+        "model.name=/no/such/model",
+        "localization.method=gral",
+        "unlearning.objective=npo",
+    )
     with pytest.raises(InputError) as caught:
-        prepare(values, (more,))
+        prepare(load(config, list(wrong)))
     text = str(caught.value)
     wanted = ("privacy_unlearn_train.jsonl line 1", "general.train: ", "model.name: /no/such/model")
-    for piece in (*wanted, "vanilla.adapter: ", "output: ", "one more"):
+    settings = ("localization.method: 'gral'", "unlearning.objective: 'npo'")
+    for piece in (*wanted, *settings, "vanilla.adapter: ", "output: "):
         assert piece in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("localization.method=gral", "localization.method"),
+        ("unlearning.objective=npo", "unlearning.objective"),
+        ("unlearning.unlearn_weight=0", "unlearning.unlearn_weight"),
+        ("unlearning.retain_weight=0", "unlearning.retain_weight"),
+    ],
+)
+def test_each_setting_is_checked_by_itself(change, named, tiny_config):
+    with pytest.raises(InputError, match=named) as caught:
+        prepare(load(tiny_config(), [change]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_problem_that_two_checks_find_is_named_once(tiny_config, tmp_path):
+    (tmp_path / "adapter_config.json").touch()
+    config = tiny_config(vanilla={"adapter": str(tmp_path)}, model={"name": "/no/such/model"})
+    with pytest.raises(InputError) as caught:
+        prepare(load(config, []))
+    assert str(caught.value).count("/no/such/model") == 1
 
 
 def test_the_same_rows_on_both_sides_are_refused_and_similar_ones_reported(tiny_config, tmp_path):
@@ -48,12 +74,25 @@ def test_the_same_rows_on_both_sides_are_refused_and_similar_ones_reported(tiny_
         prepare(load(config, []))
 
 
-def test_an_adapter_is_a_peft_folder(tmp_path):
-    check_adapter(None)
-    with pytest.raises(InputError, match="is not a PEFT adapter folder"):
-        check_adapter(str(tmp_path))
+def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
+    check_adapter(load(tiny_config(), []))
+    given = load(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
+    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* is not a PEFT adapter folder"):
+        check_adapter(given)
     (tmp_path / "adapter_config.json").touch()
-    check_adapter(str(tmp_path))
+    check_adapter(given)
+
+
+def test_an_adapter_on_an_adapter_is_refused(tiny_config, tiny_model_folder, tmp_path):
+    model, on_top = tmp_path / "a", tmp_path / "b"
+    for folder in (model, on_top):
+        folder.mkdir()
+        base = {"base_model_name_or_path": str(tiny_model_folder)}
+        (folder / "adapter_config.json").write_text(json.dumps(base))
+    check_adapter(load(tiny_config(model={"name": str(model)}), []))
+    both = tiny_config(model={"name": str(model)}, vanilla={"adapter": str(on_top)})
+    with pytest.raises(InputError, match=r"^vanilla\.adapter: model\.name .* is an adapter too"):
+        check_adapter(load(both, []))
 
 
 def test_an_output_is_new_or_empty_or_a_run(tmp_path):
@@ -69,7 +108,11 @@ def test_an_output_is_new_or_empty_or_a_run(tmp_path):
     (folder / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"holds other files \(thesis.tex\)"):
         check_output(folder)
-    (folder / "config.yaml").touch()
+    for foreign in ("", "a: b", "- made_with", "made_with", "[", "\x00"):
+        (folder / "config.yaml").write_text(foreign)  # thousands of tools have a config.yaml
+        with pytest.raises(InputError, match="no config\\.yaml that a run"):
+            check_output(folder)
+    (folder / "config.yaml").write_text("seed: 0\nmade_with:\n  grail: '0'\n")
     check_output(folder)
     for below in (folder / "thesis.tex", folder / "thesis.tex" / "run"):
         with pytest.raises(InputError, match=r"thesis.tex is a file"):

@@ -76,10 +76,13 @@ def test_summary_properties(pairs, random):
 
 
 @pytest.mark.parametrize("missing", ["US", "RS"])
-def test_a_domain_with_one_side_is_refused(missing):
+def test_a_domain_with_one_side_does_not_count(missing):
     rows = [row for row in all_rows() if not (row.domain == "a" and row.metric == missing)]
-    with pytest.raises(ValueError, match=r"'a'.*unlearned/train"):
-        summarise(rows, "unlearned", "train")
+    # b alone, by hand: (75 + 25) / 2 and 2 * 75 * 25 / 100
+    assert summarise(rows, "unlearned", "train") == {"Avg": 50.0, "HS": 37.5}
+    rows = [row for row in all_rows() if row.metric != missing]
+    assert summarise(rows, "unlearned", "train") == {}
+    assert make_results(rows, {}, "").summary["train"] == {"unlearned": {}, "vanilla": {}}
 
 
 def test_summary_of_nothing_is_empty():

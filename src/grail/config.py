@@ -54,6 +54,7 @@ Accuracy = Annotated[Number, Field(ge=0, le=1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 
@@ -147,13 +148,17 @@ class Vanilla(Section):
 
 
 class Importance(Section):
-    """Stage 1: gradients with randomly substituted labels."""
+    """Stage 1: gradients with randomly substituted labels.
+
+    ``seed`` is that of the labels; null takes the run's, a number lets runs share their scores.
+    """
 
     labels: Literal["random", "true"] = "random"
     substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
     trials: Count = 3
     gradients: Literal["batched", "loop"] = "batched"
     batch_tokens: Count = 1024
+    seed: Seed | None = None
 
 
 class Localization(Section):
@@ -229,7 +234,7 @@ class Config(Section):
     localization: Localization = Localization()
     unlearning: Unlearning = Unlearning()
     evaluation: Evaluation = Evaluation()
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     output: Name
     made_with: dict[str, Any] | None = None
 

@@ -136,8 +136,9 @@ class Run:
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
             text = self.inputs.digests[f"{name}.train"]
+            seed = self._label_seed()
             key = self.materials.key(
-                "model", "data", "importance", "seed", weights=weights, rows=text
+                "model", "data", "importance", seed=seed, weights=weights, rows=text
             )
             if self._fresh(path, key, f"score {name}"):
                 continue
@@ -243,13 +244,17 @@ class Run:
         directory.check_weights(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
 
+    def _label_seed(self) -> int:
+        own = self.config.importance.seed
+        return self.config.seed if own is None else own
+
     def _scorer(self) -> Scorer:
         model, tokenizer = self.materials.model, self.materials.tokenizer
         size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
         labels = RandomLabels(
             ordinary_tokens(size, tokenizer.all_special_ids),
             self.config.importance.substitution,
-            self.config.seed,
+            self._label_seed(),
         )
         return Scorer(model, self.config.importance, labels, tokenizer.pad_token_id)
 

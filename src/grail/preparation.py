@@ -66,7 +66,7 @@ def prepare(config: Config) -> Inputs:
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))  # two checks may find the same
     warnings = tuple(finding.text for finding in findings if finding.level == "warning")
     digests = data_digest([*samples, *general])
     return Inputs(tuple(samples), tuple(general), warnings, digests)

@@ -75,6 +75,25 @@ def test_chat_without_a_template_is_an_input_error(tiny_tokenizer):
         encode(tiny_tokenizer(), sample(), "chat")
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[9].content }}", "no element 9"),
+        ("{% if %}", ""),
+    ],
+)
+def test_a_row_that_the_chat_template_refuses_is_named(template, reason, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = template
+    for kind in ("auto", "chat"):
+        with pytest.raises(InputError, match=r"^d\.unlearn\.train\.3: .*data\.template") as error:
+            encode(tokenizer, sample(row=3), kind)
+        assert reason in str(error.value)
+        assert "Mara" not in str(error.value)
+    assert encode(tokenizer, sample(), "plain") == encode(tiny_tokenizer(), sample(), "plain")
+
+
 @pytest.mark.parametrize("template", ["plain", "chat"])
 @pytest.mark.parametrize("bos", [True, False])
 def test_bos_stands_once_and_end_once(template, bos, tiny_tokenizer):

@@ -446,7 +446,7 @@ def test_a_malformed_hub_row_is_named(monkeypatch):
 
     table = datasets.Dataset.from_list([{"a": "x"}])
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
-    assert "hub:o/n row 0 (from 0): no known layout; keys found: a." in failure("hub:o/n")
+    assert "hub:o/n row 0 (from 0): no known layout; keys found: 1 others." in failure("hub:o/n")
 
 
 # --- embedded

@@ -11,7 +11,7 @@ from grail.data.encode import Encoder
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.samples import Sample
 from grail.importance import score
-from grail.importance.score import Scorer, compare, relative_difference, self_check
+from grail.importance.score import Agreement, Scorer, compare, relative_difference, self_check
 from grail.model import load, load_tokenizer, trainable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
@@ -108,9 +108,18 @@ def test_relative_difference():
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_compare_finds_the_worst_of_any_statistic(statistic):
-    value = torch.tensor([1.0, 2.0])
-    found = compare(of(value, **{statistic: value * 1.5}), of(value))
+    value = torch.tensor([1.0, 4.0])
+    factor = 2.25 if statistic == "mean_sq" else 1.5  # its root is in the unit of a gradient
+    found = compare(of(value, **{statistic: value * factor}), of(value))
     assert (found.worst, found.name, found.samples) == (0.5, f"w.{statistic}", 2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"),
+    [("float64", 1e-5), ("float32", 1e-4), ("bfloat16", 0.1), ("float16", 0.1)],
+)
+def test_what_rounding_explains_depends_on_the_precision(precision, allowed):
+    assert Agreement(0.0, "w.mean", 1, f"torch.{precision}").allowed == allowed
 
 
 def test_a_nan_is_no_agreement():
@@ -124,8 +133,8 @@ def test_self_check_measures_the_method_not_rounding(lora, tiny_model, tiny_rows
     model = tiny_model("qwen2", lora=lora).bfloat16()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     found = self_check(scorer(model), tiny_rows(4))
-    assert found.samples == 4
-    assert found.worst < 2e-6
+    assert (found.samples, found.precision) == (4, "torch.float64")
+    assert found.worst < 2e-6 < found.allowed
     for name, value in model.state_dict().items():
         assert value.dtype == torch.bfloat16
         assert torch.equal(value, weights[name]), name
@@ -142,6 +151,13 @@ def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
     assert len(set(before.values())) == 2
 
 
+def test_self_check_leaves_a_large_model_in_its_own_precision(tiny_model, tiny_rows, monkeypatch):
+    monkeypatch.setattr(score, "WIDENED", 0)
+    found = self_check(scorer(tiny_model()), tiny_rows(3))
+    assert found.precision == "torch.float32"
+    assert 0 < found.worst < found.allowed
+
+
 def test_self_check_notices_a_wrong_rule(tiny_model, tiny_rows, monkeypatch):
     from grail.importance import rules
 
@@ -149,7 +165,8 @@ def test_self_check_notices_a_wrong_rule(tiny_model, tiny_rows, monkeypatch):
     wrong = {**rules.RULES, (torch.nn.Linear, "weight"): lambda *a: real(*a) * 1.0001}
     monkeypatch.setattr(rules, "RULES", wrong)
     model = tiny_model()
-    assert self_check(scorer(model), tiny_rows(3)).worst > 5e-5
+    found = self_check(scorer(model), tiny_rows(3))
+    assert found.worst > 5e-5 > found.allowed
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 

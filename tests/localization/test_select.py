@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grail.errors import InputError
-from grail.localization.select import budget, layer_of, layers, top, top_per_layer
+from grail.localization.select import budget, has_blocks, layer_of, layers, top, top_per_layer
 
 # parameter name -> the block it belongs to, or None outside all blocks; written down by hand
 BLOCKS = {
@@ -172,3 +172,10 @@ def test_top_does_not_change_its_input():
     scores = {"a": torch.tensor([3.0, 1, 2])}
     top_per_layer(scores, 0.5, "tensor")
     assert scores["a"].tolist() == [3, 1, 2]
+
+
+def test_whether_there_are_blocks():
+    assert has_blocks(BLOCKS)
+    assert not has_blocks([])
+    for name, block in BLOCKS.items():
+        assert has_blocks([name]) == (block is not None), name

@@ -99,7 +99,10 @@ def test_three_domains_are_graded_each_in_one_sentence():
     ],
 )
 def test_general_text(after, words):
-    assert words in said(rows_of() + general(3.0, after))[2]
+    sentence = said(rows_of() + general(3.0, after))[2]
+    assert words in sentence
+    assert sentence.startswith(WARNING) == ("badly" in words)
+    assert sentence.removeprefix(WARNING).startswith("General text is ")
 
 
 def test_general_text_not_measured_is_said():
