@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from grail.answers import Answers, mean_per_row, read_answers
 from grail.data.encode import collate
 from grail.model import answer_logits
-from grail.answers import Answers, mean_per_row, read_answers
 from grail.unlearning.losses import bounded_nll, nll
 
 LENGTHS = [1, 5, 2, 9]

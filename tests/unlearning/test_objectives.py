@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from grail.answers import read_answers
 from grail.config import Unlearning
 from grail.errors import InputError
-from grail.answers import read_answers
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import OBJECTIVES, make_terms
 
