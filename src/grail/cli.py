@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -205,7 +206,8 @@ def _show_files(folder: Path, stage: str, as_json: bool) -> None:
 
 def _show_agreement(agreement: Any, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(vars(agreement) | {"allowed": agreement.allowed}))
+        worst = agreement.worst if math.isfinite(agreement.worst) else None
+        print(json.dumps(vars(agreement) | {"worst": worst, "allowed": agreement.allowed}))
     else:
         print(
             f"batched and looped scores of {agreement.samples} samples differ by at most "

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +70,11 @@ def converted(gguf: Path) -> Path:
         own = Path(place) / "model"
         own.mkdir()
         _convert(gguf, own)
-        with suppress(OSError):  # another process was first: its folder is as good
+        try:
             own.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first: its folder is as good
+                raise
     return folder
 
 
