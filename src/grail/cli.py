@@ -152,7 +152,9 @@ def _validate(options: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for name, count in counts.items():
         print(f"{name}: {count} rows")
-    print(f"{options.config} is valid. It would write to {config.output}.")
+    kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
+    print(f"model: {config.model.name} ({kind})")
+    print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
     return 0
 
 
@@ -189,8 +191,8 @@ def _show_results(folder: Path, as_json: bool) -> None:
         console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)
-    if page.exists():
-        console.print(f"report: {page}", markup=False, soft_wrap=True)
+    last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"
+    console.print(last, markup=False, soft_wrap=True)
 
 
 def _show_files(folder: Path, stage: str, as_json: bool) -> None:

@@ -23,7 +23,7 @@ from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
 from grail.localization.select import has_blocks
 from grail.materials import Materials
-from grail.model import is_adapter, load_weights, save_weights, trainable
+from grail.model import load_weights, save_weights, trainable
 from grail.optimization import Settings
 from grail.preparation import Inputs
 from grail.progress import Listener, Nobody
@@ -34,13 +34,7 @@ from grail.task import Task
 from grail.train import Loop, Place, make_accelerator
 from grail.unlearning import unlearn
 from grail.unlearning.objectives import make_terms
-from grail.weights import find
 
-FRESH_ADAPTER = (
-    "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
-    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
-    "own weights."
-)
 NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
     "(layers.N. or h.N.): every tensor was taken as a layer of its own."
@@ -124,8 +118,6 @@ class Run:
             settings = vanilla.loop_settings(given, self.config.seed)
             self._train("vanilla", task, None, settings, key)
             return
-        if given.skip and self.config.model.lora and not find(self.config.model.name).adapter:
-            self.listener.warn(FRESH_ADAPTER)
         self._save("vanilla", key, {})
 
     def _score(self) -> None:
@@ -276,7 +268,6 @@ class Run:
         if self.accelerator.is_main_process:
             with replacing_folder(self.folder / name) as partial:
                 save_weights(self.materials.model, partial)
-                if not is_adapter(self.materials.model):  # the folder is a model of its own
-                    self.materials.tokenizer.save_pretrained(partial)
+                self.materials.tokenizer.save_pretrained(partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

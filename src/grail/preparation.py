@@ -19,6 +19,11 @@ from grail.unlearning.objectives import make_terms
 from grail.unlearning.unlearn import loop_settings
 from grail.weights import find
 
+FRESH_ADAPTER = (
+    "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
+    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
+    "own weights."
+)
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
 
 
@@ -68,6 +73,8 @@ def prepare(config: Config) -> Inputs:
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))  # two checks may find the same
     warnings = tuple(finding.text for finding in findings if finding.level == "warning")
+    if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
+        warnings = (*warnings, FRESH_ADAPTER)
     digests = data_digest([*samples, *general])
     return Inputs(tuple(samples), tuple(general), warnings, digests)
 

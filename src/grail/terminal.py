@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -98,7 +99,13 @@ def duration(seconds: float) -> str:
 
 def render(table: Table) -> RichTable:
     """Return a table for the terminal; its texts are shown as they are, not as markup."""
-    shown = RichTable(title=escape(table.title), title_justify="left")
+    shown = RichTable(
+        title=escape(table.title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )  # narrow enough for 80 columns
     for number, column in enumerate(table.columns):
         shown.add_column(escape(column), justify="left" if number < 2 else "right")
     for row in table.rows:

@@ -125,8 +125,7 @@ def _load_all(sources: list[Source], limits: Data) -> list[Sample]:
 
 def _load(source: str, place: Place) -> list[Sample]:
     """Read and check one source; the first malformed rows are named together."""
-    rows = read_rows(source, place)
-    if not rows:
+    if not (rows := read_rows(source, place)):
         raise InputError(f"{source} is empty. A side needs at least one row of {LAYOUTS}.")
     samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):
@@ -155,8 +154,9 @@ def _turns(row: Any) -> Turns:
     if "messages" in row:
         return _chat(row["messages"])
     found = sorted(KNOWN & set(row))  # another key may be private text: a CSV without a header
-    others = f"{len(row) - len(found)} others"
-    raise InputError(f"no known layout; keys found: {', '.join([*found, others])}.")
+    near = "".join(sorted({did_you_mean(str(key), KNOWN) for key in set(row) - KNOWN}))
+    found.append(f"{len(row) - len(found)} others")
+    raise InputError(f"no known layout; keys found: {', '.join(found)}.{near}")
 
 
 def _chat(messages: Any) -> Turns:

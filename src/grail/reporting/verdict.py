@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.tables import HUGE, domains, nats, pair, parts, percent
+from grail.reporting.tables import HUGE, arrow, domains, nats, pair, parts, percent
 from grail.results import Results
 
 FORGOTTEN_US = 85.0
@@ -19,6 +19,8 @@ UNCHANGED_NLL_RISE = 0.1
 LARGE_NLL_RISE = 0.5
 DESTROYED_PPL = HUGE
 FEW_ROWS = 10
+TOLD_ROUGE = 50.0
+LOST_ROUGE = 30.0
 WARNING = "Warning: "
 
 GRADES = {
@@ -30,9 +32,10 @@ SIDES = {"US": "unlearn", "RS": "retain"}
 
 
 def verdict(results: Results) -> list[str]:
-    """Return 4 to 6 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
+    """Return 4 to 8 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
 
-    Every success is graded on each part by the thresholds above; what was not measured is said.
+    Every success is graded on each part by the thresholds above, and against what the vanilla
+    model knew; what was not measured is said.
     Sentences that need attention start with "Warning: ".
     """
     sentences = [
@@ -41,7 +44,8 @@ def verdict(results: Results) -> list[str]:
         _harm(results),
         _freezing(results.freezing),
     ]
-    return [s for s in (*sentences, _val_gap(results), _weak(results)) if s]
+    doubts = (_val_gap(results), *_answers(results), _weak(results))
+    return [s for s in (*sentences, *doubts) if s]
 
 
 def _graded(results: Results, metric: str) -> str:
@@ -52,7 +56,8 @@ def _graded(results: Results, metric: str) -> str:
         if not values:
             found.append(f"{domain}: not measured")
             continue
-        words = {part: _grade(metric, value) for part, value in values.items()}
+        before = _values(results, domain, metric, "vanilla")
+        words = {part: _grade(metric, v, before.get(part)) for part, v in values.items()}
         same = len(set(words.values())) == 1
         text = ", ".join(
             [*words.values()][:1] if same else [f"{w} on {p}" for p, w in words.items()]
@@ -69,8 +74,16 @@ def _values(
     return {part: value for part, value in found.items() if value is not None}
 
 
-def _grade(metric: str, value: float) -> str:
-    return next((word for limit, word in GRADES[metric] if value >= limit), LOWEST[metric])
+def _grade(metric: str, value: float, before: float | None) -> str:
+    """Grade a success; what the vanilla model did not know is neither forgotten nor lost."""
+    word = next((word for limit, word in GRADES[metric] if value >= limit), LOWEST[metric])
+    if before is None:
+        return word
+    if metric == "US" and before >= PARTLY_FORGOTTEN_US:
+        return "hardly known before" if value >= before else "better known than before"
+    if metric == "RS" and value < KEPT_RS and value >= before:
+        return "kept as far as it was known"
+    return word
 
 
 def _shown(metric: str, values: Mapping[str, float]) -> str:
@@ -143,6 +156,24 @@ def _val_gap(results: Results) -> str:
     if not found:
         return ""
     return f"{WARNING}val questions still retrieve more than the train rows: {'; '.join(found)}."
+
+
+def _answers(results: Results) -> list[str]:
+    """Say what greedy answers give away or no longer give, where they were generated."""
+    told, gone = [], []
+    for domain in domains(results):
+        for part in parts(results):
+            before, after = pair(results, domain, "unlearn", part, "ROUGE-L")
+            if after is not None and after >= TOLD_ROUGE:
+                told.append(f"{domain} {part} (ROUGE-L {arrow(before, after, percent)})")
+            before, after = pair(results, domain, "retain", part, "ROUGE-L")
+            if before is not None and after is not None and before - after >= LOST_ROUGE:
+                gone.append(f"{domain} {part} (ROUGE-L {arrow(before, after, percent)})")
+    sentences = {
+        "greedy answers still tell much of what must be lost": told,
+        "greedy answers no longer give much of what must be kept": gone,
+    }
+    return [f"{WARNING}{text}: {'; '.join(found)}." for text, found in sentences.items() if found]
 
 
 def _weak(results: Results) -> str:
