@@ -318,3 +318,15 @@ def test_float16_is_for_a_frozen_base_only():
     assert "float16 cannot train all weights" in text
     for dtype in ("auto", "float32", "bfloat16"):
         parse(with_value("model", {"lora": None, "dtype": dtype}))
+
+
+@pytest.mark.parametrize("section", ["vanilla", "unlearning"])
+def test_full_weights_have_a_learning_rate_of_their_own(section):
+    def rate(**raw):
+        return getattr(parse(SMALLEST | raw), section).learning_rate
+
+    adapter = rate()
+    full = rate(model={"lora": None})
+    assert full < adapter / 10
+    assert rate(model={"lora": None}, **{section: {"learning_rate": 0.5}}) == 0.5
+    assert rate(model={"lora": {"r": 2}}) == adapter

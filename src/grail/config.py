@@ -59,6 +59,10 @@ Name = Annotated[str, Field(min_length=1)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 
 
+FULL_WEIGHTS_RATE = 2e-5
+"""Default ``learning_rate`` of vanilla and unlearning with ``model.lora: null``."""
+
+
 class Section(BaseModel):
     """A group of settings: immutable, unknown keys are errors."""
 
@@ -248,7 +252,21 @@ def parse(raw: Any) -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(_with_rates(raw))
     except ValidationError as error:
         problems = [explain(dict(problem), Config) for problem in error.errors()]
         raise InputError("\n".join(problems)) from error
+
+
+def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
+    """Fill in learning rates for full weights, where those of an adapter would destroy the model."""
+    model = raw.get("model")
+    if not isinstance(model, dict) or model.get("lora", "adapter") is not None:
+        return raw
+    sections = {name: raw.get(name, {}) for name in ("vanilla", "unlearning")}
+    filled = {
+        name: {"learning_rate": FULL_WEIGHTS_RATE} | section
+        for name, section in sections.items()
+        if isinstance(section, dict)
+    }
+    return raw | filled
