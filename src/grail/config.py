@@ -259,7 +259,7 @@ def parse(raw: Any) -> Config:
 
 
 def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
-    """Fill in learning rates for full weights, where those of an adapter would destroy the model."""
+    """Fill in learning rates for full weights: those of an adapter would destroy the model."""
     model = raw.get("model")
     if not isinstance(model, dict) or model.get("lora", "adapter") is not None:
         return raw
