@@ -38,12 +38,15 @@ def _run(work: Path, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "grail", "demo", "--set", f"seed={seed}", "--json"]
     began = time.monotonic()
     subprocess.run([*command, "--output", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, largest child so far
+    minutes = (time.monotonic() - began) / 60
+    return {"seed": seed, "minutes": minutes, "memory_gib_at_most": largest / 2**20} | read(folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return every figure of a finished demo."""
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return {
-        "seed": seed,
-        "minutes": (time.monotonic() - began) / 60,
-        "memory_gib_at_most": largest / 2**20,
         "summary": found["summary"],
         "freezing": found["freezing"],
         "vanilla": rows_of(folder / "results.json", "vanilla"),
