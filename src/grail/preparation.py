@@ -67,6 +67,8 @@ def prepare(config: Config) -> Inputs:
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: make_terms(config.unlearning))
+    if not config.unlearning.unlearn_weight:
+        problems.append("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
     attempt(lambda: loop_settings(config.unlearning, config.seed))
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]

@@ -217,5 +217,7 @@ def test_embedded_model_with_all_weights():
     a, b = given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
     assert "model.embed_tokens.weight" in a.mean_abs
     assert "lm_head.weight" not in a.mean_abs
-    found = compare(a, b)
-    assert found.worst < 1e-5, found
+    for name, loop_score in b.mean_abs.items():
+        assert relative_difference(a.mean_abs[name], loop_score) < 1e-5, name
+    found = compare(a, b)  # signed means of two samples cancel: their rounding weighs more
+    assert found.worst < 2e-5, found

@@ -156,8 +156,6 @@ class UnlearnTask:
 
 def loop_settings(settings: Unlearning, seed: int) -> Settings:
     """Return what the loop needs to know of the ``unlearning`` section."""
-    if not settings.unlearn_weight:
-        raise InputError("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
     if settings.objective == "ascent_descent" and not settings.retain_weight:
         raise InputError("unlearning.retain_weight: 0 turns ascent_descent into ascent: say so.")
     return Settings(
