@@ -18,7 +18,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,11 +95,7 @@ def _cell(options: argparse.Namespace, config: Path, seed: int, method: str) -> 
             shutil.copytree(scored / name, folder / name)
         shutil.copy(scored / "config.yaml", folder)
     common = [*_common(options, seed), "--set", f"localization.method={method}"]
-    began = time.monotonic()
     _grail(["unlearn", config, *common, "--output", folder])
-    seconds = folder / "seconds.json"
-    if not seconds.exists():
-        seconds.write_text(json.dumps(time.monotonic() - began), encoding="utf-8")
     known = scored / "evaluation" / "vanilla.json"  # one vanilla model: measured once
     own = folder / "evaluation" / "vanilla.json"
     own.parent.mkdir(exist_ok=True)
@@ -138,7 +133,8 @@ def _collect(
     for seed, method in cells:
         folder = options.work / f"{seed}.{method}"
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        steps = _lines(folder / "train.jsonl")
+        steps = [json.loads(line) for line in _lines(folder / "train.jsonl")]
+        pace = statistics.median(step["seconds"] for step in steps)  # a pause does not count
         summary = {
             f"{part}.{name}": value
             for part, values in found["summary"].items()
@@ -147,7 +143,7 @@ def _collect(
         }
         measured.append(
             {"localizer": method, "seed": seed}
-            | {"unlearn_minutes": json.loads((folder / "seconds.json").read_text()) / 60}
+            | {"unlearn_minutes": pace * len(steps) / 60}
             | {"steps": len(steps), "frozen": found["freezing"]["frozen"]}
             | {"changed": found["freezing"]["changed"], "summary": summary}
             | {"rows": rows_of(folder / "results.json", "unlearned")}
