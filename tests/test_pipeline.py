@@ -30,7 +30,8 @@ from grail.train import make_accelerator
 
 ROOT = Path(__file__).parents[1]
 CHECK_RUN = ROOT.parent / "shared" / "tools" / "check_run.py"
-MODEL = {"adapter_config.json", "adapter_model.safetensors", "stage.json"}
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
+MODEL = {"adapter_config.json", "adapter_model.safetensors", "stage.json"} | TOKENIZER
 STAMPED = re.compile(rb'"seconds": [0-9.]+')
 
 
