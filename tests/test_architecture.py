@@ -22,7 +22,9 @@ STAGES = {"importance", "localization", "unlearning", "evaluation"}
 # unit (a folder or a top-level module) -> the units it may import, besides itself and the leaves
 ARROWS: dict[str, set[str]] = {
     "explain": set(),
-    "config": {"explain"},
+    "kinds": set(),
+    "presets": set(),
+    "config": {"explain", "kinds", "presets"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -66,7 +68,7 @@ ARROWS: dict[str, set[str]] = {
 }
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
-LIGHT = {"explain", "config", "config_file", "results", "reporting"} | LEAVES
+LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

@@ -7,66 +7,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from grail.errors import InputError
 from grail.explain import explain, short
-
-
-def _no_switch(value: Any) -> Any:
-    """Refuse true and false as numbers: pydantic would read them as 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "should be a valid number")
-    return value
-
-
-def _words(value: Any) -> Any:
-    if isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(word, str) for word in value)
-    ):
-        return value
-    raise PydanticCustomError("words", "should be a name or a list of names")
-
-
-def _domain_name(name: str) -> str:
-    """Refuse what cannot be part of a file's name, and the name of the general rows."""
-    if not name.replace("_", "").replace("-", "").isalnum() or name == "general":
-        raise PydanticCustomError(
-            "domain_name",
-            "cannot name a domain; use letters, digits, - and _, and not 'general'",
-        )
-    return name
-
-
-Number = Annotated[float, BeforeValidator(_no_switch)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Fraction = Annotated[Number, Field(gt=0, le=1)]
-Accuracy = Annotated[Number, Field(ge=0, le=1)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Name = Annotated[str, Field(min_length=1)]
-DomainName = Annotated[str, AfterValidator(_domain_name)]
-
+from grail.kinds import (
+    Accuracy,
+    Count,
+    DomainName,
+    Fraction,
+    Name,
+    NotNegative,
+    Percent,
+    Phase,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    words,
+)
+from grail.presets import with_preset
 
 FULL_WEIGHTS_RATE = 2e-5
 """Default ``learning_rate`` of vanilla and unlearning with ``model.lora: null``."""
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Lora(Section):
@@ -75,7 +38,7 @@ class Lora(Section):
     r: Count = 8
     alpha: Count = 16
     dropout: Share = 0.0
-    target_modules: Annotated[str | list[str], BeforeValidator(_words)] = "all-linear"
+    target_modules: Annotated[str | list[str], BeforeValidator(words)] = "all-linear"
 
 
 class Model(Section):
@@ -132,6 +95,7 @@ class Vanilla(Section):
     """The model before unlearning: trained here on both sides of all domains, or given.
 
     The stage ends when every side's mean token accuracy has reached ``until``, or after ``epochs``.
+    ``seed`` is that of the order of rows; null takes the run's, a number lets runs share the model.
     """
 
     epochs: Count = 24
@@ -143,6 +107,7 @@ class Vanilla(Section):
     skip: bool = False
     max_grad_norm: Positive = 1.0
     checkpoint_steps: Count = 20
+    seed: Seed | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Vanilla:
@@ -165,16 +130,36 @@ class Importance(Section):
     seed: Seed | None = None
 
 
+class Memflex(Section):
+    """Which tensors ``memflex`` trains: low cosine to the retain side, high magnitude.
+
+    ``quantile``: ``cosine`` and ``magnitude`` are quantiles over the tensors of each domain.
+    ``absolute``: they are the values themselves (published for Llama-2-7B: 0.94 and 5e-4).
+    """
+
+    thresholds: Literal["quantile", "absolute"] = "quantile"
+    cosine: Fraction = 0.8
+    magnitude: NotNegative = 0.2
+
+
 class Localization(Section):
-    """Stage 2: which entries are frozen."""
+    """Stage 2: which entries are frozen.
+
+    ``statistic`` is what GRAIL's sets are the top of: the mean of |g| (paper), the mean of g^2, or
+    |z|, the standardised signed mean of each tensor (the authors' release). ``budget`` is the share
+    of the retain damage that ``damage_budget`` leaves free.
+    """
 
     method: Name = "grail"
+    statistic: Literal["mean_abs", "mean_sq", "z_mean"] = "mean_abs"
     k_op_ur: Fraction = 0.10
     k_op_rr: Fraction = 0.20
     layer: Literal["block", "tensor", "model"] = "block"
     freeze: Literal["static", "by_side"] = "static"
     keep_op_ur: bool = True
     keep_op_rr: bool = True
+    budget: Fraction = 0.5
+    memflex: Memflex = Memflex()
 
 
 class Until(Section):
@@ -194,9 +179,21 @@ def _both_off(given: Any) -> Any:
 
 
 class Unlearning(Section):
-    """Stage 3: ascent on the unlearn side, descent on the retain side, under the mask."""
+    """Stage 3: an objective on the unlearn and the retain side, under the mask.
+
+    ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
+    (out-of-distribution). ``beta`` and ``delta`` belong to the objective; null takes the value that
+    its paper gives. ``rectify`` takes out of the unlearn gradient what opposes the retain gradient
+    (GRU). ``phases`` unlearns lists of domains one after another, each for all ``epochs``; null
+    unlearns all at once.
+    """
 
     objective: Name = "ascent_descent"
+    retain_rows: Literal["domain", "general"] = "domain"
+    beta: Positive | None = None
+    delta: NotNegative | None = None
+    rectify: bool = False
+    phases: list[Phase] | None = None
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
     max_token_nll: Positive | None = 3.0
@@ -212,23 +209,32 @@ class Unlearning(Section):
     batch_size: Count = 4
     accumulation: Count = 1
     checkpoint_steps: Count = 20
-    trackers: list[Name] = []
+    trackers: list[Name] = Field(default_factory=list)
 
 
 class Evaluation(Section):
-    """What is measured before and after."""
+    """What is measured before and after.
+
+    ``equal_retention``: also measure the unlearned model moved back towards the vanilla one until
+    the mean RS of its train rows reaches this many percent.
+    """
 
     generate: bool = True
     batch_size: Count = 16
     max_new_tokens: Count = 96
     show_text: bool = False
-    general_tasks: Annotated[list[str], Field(max_length=0)] = []
-    attacks: Annotated[list[str], Field(max_length=0)] = []
+    equal_retention: Percent | None = None
+    general_tasks: list[str] = Field(default_factory=list, max_length=0)
+    attacks: list[str] = Field(default_factory=list, max_length=0)
 
 
 class Config(Section):
-    """One run. ``made_with`` is what a finished run adds (versions, hashes); it is not read."""
+    """One run. ``made_with`` is what a finished run adds (versions, hashes); it is not read.
 
+    ``preset`` names a method of grail.presets; its values stand where the file gives none.
+    """
+
+    preset: Name | None = None
     model: Model = Model()
     domains: Annotated[dict[DomainName, Domain], Field(min_length=1)]
     data: Data = Data()
@@ -252,7 +258,7 @@ def parse(raw: Any) -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
-        return Config.model_validate(_with_rates(raw))
+        return Config.model_validate(_with_rates(with_preset(raw)))
     except ValidationError as error:
         problems = [explain(dict(problem), Config) for problem in error.errors()]
         raise InputError("\n".join(problems)) from error
