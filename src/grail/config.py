@@ -248,6 +248,16 @@ class Config(Section):
     output: Name
     made_with: dict[str, Any] | None = None
 
+    @property
+    def vanilla_seed(self) -> int:
+        """The seed of the vanilla model: its own, or the run's."""
+        return self.seed if self.vanilla.seed is None else self.vanilla.seed
+
+    @property
+    def label_seed(self) -> int:
+        """The seed of the random labels: their own, or the run's."""
+        return self.seed if self.importance.seed is None else self.importance.seed
+
 
 def parse(raw: Any) -> Config:
     """Check a mapping as read from YAML.

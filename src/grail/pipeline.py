@@ -13,10 +13,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from grail import artifacts, config_file, directory, vanilla
+from grail import artifacts, config_file, directory
 from grail.artifacts import Mask
+from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
-from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
@@ -32,8 +33,7 @@ from grail.reporting.page import report
 from grail.results import Results, make_results, read_results, write_results
 from grail.task import Task
 from grail.train import Loop, Place, make_accelerator
-from grail.unlearning import unlearn
-from grail.unlearning.objectives import make_terms
+from grail.unlearning.objectives import EXACT, make_objective
 
 NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
@@ -103,19 +103,12 @@ class Run:
         parts = ("train", "val") if given.include_val else ("train",)
         data = {} if given.skip or given.adapter else self.materials.data(*parts)
         adapter = file_digest(Path(given.adapter)) if given.adapter else None
-        key = self.materials.key("model", "data", "vanilla", "seed", rows=data, given=adapter)
+        seed = self.config.vanilla_seed
+        key = self.materials.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
-            rows = tuple(row for row in self.materials.rows if row.part in parts)
-            task = vanilla.VanillaTask(
-                self.materials.model,
-                rows,
-                given,
-                self.config.seed,
-                self.materials.tokenizer.pad_token_id,
-            )
-            settings = vanilla.loop_settings(given, self.config.seed)
+            task, settings = vanilla_training(self.materials)
             self._train("vanilla", task, None, settings, key)
             return
         self._save("vanilla", key, {})
@@ -128,7 +121,7 @@ class Run:
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
             text = self.inputs.digests[f"{name}.train"]
-            seed = self._label_seed()
+            seed = self.config.label_seed
             key = self.materials.key(
                 "model", "data", "importance", seed=seed, weights=weights, rows=text
             )
@@ -167,21 +160,17 @@ class Run:
             "weights": directory.stamp(self.folder / "vanilla")["weights"],
             "rows": self.materials.data("train"),
         }
+        if "general" in make_objective(self.config.unlearning).sides:
+            facts["general"] = self.materials.data("general")
+        if self.config.unlearning.objective == EXACT:
+            facts["vanilla"] = self.config.vanilla.model_dump(mode="json")
         key = self.materials.key("model", "data", "unlearning", "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
-        mask, settings = artifacts.read_mask(file), self.config.unlearning
+        mask = artifacts.read_mask(file)
         self._take("vanilla")
-        task = unlearn.UnlearnTask(
-            self.materials.model,
-            tuple(row for row in self.materials.rows if row.part == "train"),
-            make_terms(settings),
-            settings,
-            mask.by_side,
-            self.config.seed,
-            self.materials.tokenizer.pad_token_id,
-        )
-        self._train("unlearned", task, mask, unlearn.loop_settings(settings, self.config.seed), key)
+        task, settings = unlearn_training(self.materials, mask.by_side)
+        self._train("unlearned", task, mask, settings, key)
 
     def _evaluate(self) -> None:
         stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
@@ -236,19 +225,10 @@ class Run:
         directory.check_weights(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
 
-    def _label_seed(self) -> int:
-        own = self.config.importance.seed
-        return self.config.seed if own is None else own
-
     def _scorer(self) -> Scorer:
-        model, tokenizer = self.materials.model, self.materials.tokenizer
-        size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
-        labels = RandomLabels(
-            ordinary_tokens(size, tokenizer.all_special_ids),
-            self.config.importance.substitution,
-            self._label_seed(),
-        )
-        return Scorer(model, self.config.importance, labels, tokenizer.pad_token_id)
+        how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
+        labels = RandomLabels(vocabulary(self.materials), how.substitution, self.config.label_seed)
+        return Scorer(self.materials.model, how, labels, pad)
 
     def _train(
         self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str
