@@ -215,7 +215,7 @@ class Unlearning(Section):
 class Evaluation(Section):
     """What is measured before and after.
 
-    ``equal_retention``: also measure the unlearned model moved back towards the vanilla one until
+    ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
     the mean RS of its train rows reaches this many percent.
     """
 
@@ -223,7 +223,7 @@ class Evaluation(Section):
     batch_size: Count = 16
     max_new_tokens: Count = 96
     show_text: bool = False
-    equal_retention: Percent | None = None
+    retain_target: Percent | None = None
     general_tasks: list[str] = Field(default_factory=list, max_length=0)
     attacks: list[str] = Field(default_factory=list, max_length=0)
 

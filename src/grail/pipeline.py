@@ -13,12 +13,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from grail import artifacts, config_file, directory
 from grail.artifacts import Mask
 from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
 from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate
+from grail.evaluation.calibration import Way, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
@@ -27,7 +30,7 @@ from grail.materials import Materials
 from grail.model import load_weights, save_weights, trainable
 from grail.optimization import Settings
 from grail.preparation import Inputs
-from grail.progress import Listener, Nobody
+from grail.progress import Listener, Nobody, Tick
 from grail.provenance import made_with
 from grail.reporting.page import report
 from grail.results import Results, make_results, read_results, write_results
@@ -39,6 +42,9 @@ NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
     "(layers.N. or h.N.): every tensor was taken as a layer of its own."
 )
+CALIBRATED = "calibrated"
+"""What results call the model of ``evaluation.retain_target``."""
+
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
@@ -198,9 +204,24 @@ class Run:
             self.materials.model, self.materials.tokenizer, self.config.evaluation, texts
         )
         with self.listener.stage(f"evaluate {name}") as tick:
+            about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
             values = evaluator.run(name, [*self.materials.rows, *self.materials.general], tick)
-        evaluate.write_values(path, values, key)
+        evaluate.write_values(path, values, key, about)
         return values
+
+    def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
+        """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
+        wished = self.config.evaluation.retain_target or 0.0
+        way = Way(trainable(self.materials.model), *map(self._weights, ("vanilla", "unlearned")))
+        retained = [r for r in self.materials.rows if (r.side, r.part) == ("retain", "train")]
+
+        def kept(weight: float) -> float:
+            way.put(weight)
+            return evaluator.retain_success(retained, tick)
+
+        weight = weight_at(wished, kept)
+        way.put(weight)
+        return {"weight": weight, "retain_target": wished}
 
     def _report(self) -> None:
         with self.listener.stage("report") as tick:
@@ -224,6 +245,11 @@ class Run:
     def _take(self, name: str) -> None:
         directory.check_weights(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        """Return a model's trainable weights; the model then has them."""
+        self._take(name)
+        return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
 
     def _scorer(self) -> Scorer:
         how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
