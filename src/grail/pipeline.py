@@ -13,6 +13,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from grail import artifacts, config_file, directory, vanilla
 from grail.artifacts import Mask
 from grail.config import Config
@@ -152,7 +154,9 @@ class Run:
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = localize(sides, self.config.localization, self.config.seed)
+            mask, about = localize(
+                sides, self.config.localization, self.config.seed, self._vanilla_weights
+            )
             mask.about["scores"] = hashes
             if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
                 self.listener.warn(NO_BLOCKS)
@@ -235,6 +239,12 @@ class Run:
     def _take(self, name: str) -> None:
         directory.check_weights(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
+
+    def _vanilla_weights(self) -> dict[str, Tensor]:
+        """Return copies of what training may change, as it is in the vanilla model."""
+        self._take("vanilla")
+        found = trainable(self.materials.model)
+        return {name: p.detach().cpu().clone() for name, p in found.items()}
 
     def _label_seed(self) -> int:
         own = self.config.importance.seed
