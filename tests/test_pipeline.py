@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from grail import api
+from grail.artifacts import read_mask
 from grail.cli import main
 from grail.config_file import load
 from grail.directory import alone, stamp, weights_digest
@@ -251,6 +252,9 @@ VARIANTS = {
     "by side": {"localization": {"freeze": "by_side"}},
     "nothing frozen": {"localization": {"method": "none"}},
     "random": {"localization": {"method": "random"}},
+    "largest weights": {"localization": {"method": "magnitude"}},
+    "tensors": {"localization": {"method": "memflex"}},
+    "damage budget": {"localization": {"method": "damage_budget", "statistic": "z_mean"}},
     "targets only": {"importance": {"substitution": "targets"}},
     "all substituted": {"importance": {"substitution": "all"}},
     "true labels": {"importance": {"labels": "true"}},
@@ -287,6 +291,24 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
     assert any(r["metric"] == "ROUGE-L" for r in rows) == (name != "no generation")
     check_run(folder)
     assert run("run", config)[0] == ["report"]
+
+
+def test_magnitude_is_that_of_the_vanilla_model(tiny_config, run, tmp_path):
+    config, folder = tiny_config(localization={"method": "magnitude"}), tmp_path / "run"
+    run("score", config)
+    assert run("localize", config)[0] == ["localize"]  # with a model that nothing was done to yet
+    frozen = read_mask(folder / "mask.safetensors").frozen
+    weights = load_file(folder / "vanilla" / "adapter_model.safetensors")
+    for name, bits in frozen.items():
+        sizes = weights[name.replace(".default", "")].abs()
+        if 0 < bits.sum() < bits.numel():
+            assert sizes[bits].min() >= sizes[~bits].max(), name
+    assert any(bits.any() for bits in frozen.values())
+    run("localize", config, "--set", "localization.method=grail")
+    other = read_mask(folder / "mask.safetensors").frozen
+    assert {n: int(b.sum()) for n, b in frozen.items()} == {
+        n: int(b.sum()) for n, b in other.items()
+    }
 
 
 def test_batched_and_looped_scores_lead_to_the_same_place(tiny_config, run, tmp_path, capsys):

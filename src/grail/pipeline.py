@@ -151,7 +151,9 @@ class Run:
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = localize(sides, self.config.localization, self.config.seed)
+            mask, about = localize(
+                sides, self.config.localization, self.config.seed, self._vanilla_on_cpu
+            )
             mask.about["scores"] = hashes
             if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
                 self.listener.warn(NO_BLOCKS)
@@ -247,9 +249,13 @@ class Run:
         load_weights(self.materials.model, self.folder / name)
 
     def _weights(self, name: str) -> dict[str, Tensor]:
-        """Return a model's trainable weights; the model then has them."""
+        """Return copies of what training may change in a model; the run's model then has them."""
         self._take(name)
         return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+
+    def _vanilla_on_cpu(self) -> dict[str, Tensor]:
+        """Return the vanilla weights where the scores are."""
+        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
 
     def _scorer(self) -> Scorer:
         how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
