@@ -5,7 +5,6 @@ Knows settings, rows and objectives; knows no file of the run directory.
 
 from __future__ import annotations
 
-from grail.data.encode import Encoded
 from grail.data.labels import ordinary_tokens
 from grail.materials import Materials
 from grail.model import trainable
@@ -46,13 +45,12 @@ def unlearn_training(materials: Materials, by_side: bool) -> Training:
     if settings.objective == EXACT:
         materials.start_over(config.seed)
         return _descent(materials, ("retain",), config.seed)
-    rows: list[Encoded] = [row for row in materials.rows if row.part == "train"]
-    if "general" in objective.sides:
-        rows += materials.general
+    known = [*materials.rows, *materials.general]
+    rows = tuple(row for row in known if row.part == "train" and row.side in objective.sides)
     compared = any(objective.compares(side) for side in objective.sides)
     task = unlearn.UnlearnTask(
         materials.model,
-        tuple(rows),
+        rows,
         objective,
         settings,
         by_side or settings.rectify,

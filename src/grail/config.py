@@ -182,7 +182,8 @@ class Unlearning(Section):
     """Stage 3: an objective on the unlearn and the retain side, under the mask.
 
     ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
-    (out-of-distribution). ``beta`` and ``delta`` belong to the objective; null takes the value that
+    (out-of-distribution). ``general_weight``: above 0, the KL to the vanilla model on general text
+    is held down too. ``beta`` and ``delta`` belong to the objective; null takes the value that
     its paper gives. ``rectify`` takes out of the unlearn gradient what opposes the retain gradient
     (GRU). ``phases`` unlearns lists of domains one after another, each for all ``epochs``; null
     unlearns all at once.
@@ -196,6 +197,7 @@ class Unlearning(Section):
     phases: list[Phase] | None = None
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
+    general_weight: NotNegative = 0.0
     max_token_nll: Positive | None = 3.0
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"

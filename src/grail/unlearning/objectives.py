@@ -157,13 +157,19 @@ def make_objective(settings: Unlearning) -> Objective:
         unlearn.sign * settings.unlearn_weight,
         unlearn.reference,
     )
-    if retain is None:
-        return Objective((first,), unlearn.labels)
-    side = "retain" if settings.retain_rows == "domain" else "general"
-    term = Term(
-        f"{side}/{_name(retain)}", side, retain, settings.retain_weight, retain in COMPARING
-    )
-    return Objective((first, term), unlearn.labels)
+    if settings.general_weight and settings.retain_rows == "general":
+        raise InputError(
+            "unlearning.general_weight: the retain term reads the general text already. Set "
+            "general_weight: 0, or retain_rows: domain."
+        )
+    terms = [first]
+    if retain is not None:
+        side = "retain" if settings.retain_rows == "domain" else "general"
+        weight, compares = settings.retain_weight, retain in COMPARING
+        terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
+    if settings.general_weight:
+        terms.append(Term("general/kl", "general", losses.kl, settings.general_weight, True))
+    return Objective(tuple(terms), unlearn.labels)
 
 
 def _name(loss: Loss) -> str:

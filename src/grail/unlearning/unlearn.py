@@ -58,8 +58,8 @@ class UnlearnTask:
         """Return the steps of an epoch; none once every unlearn row counts as unlearned.
 
         An epoch sees each unlearn row of the phase's domains once, the domains in turn; the step
-        that holds it also holds a retain row of the same domain (or a general row), if the
-        objective reads them.
+        that holds it also holds a retain row of the same domain, and general rows, if the objective
+        reads them.
         """
         domains, first = self._phase(epoch)
         done = self._forgotten(seen)
@@ -67,12 +67,15 @@ class UnlearnTask:
         unlearn = self._in_turn(domains, epoch)
         if epoch != first and not any(self._goes_on(row, known, done) for row in unlearn):
             return []
-        partners = self._partners(domains, epoch)
+        retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
+        general, sides = self._cycle("general", "general", epoch), self.objective.sides
         steps = []
         for start in range(0, len(unlearn), self.settings.batch_size):
             own = unlearn[start : start + self.settings.batch_size]
-            other = [next(partners[row.domain]) for row in own if partners]
-            steps.append([*own, *other])
+            kept = [next(retain[row.domain]) for row in own if "retain" in sides]
+            every = 2 if kept else 1  # beside the domains' rows, half as many will do
+            apart = [next(general) for _ in own[::every] if "general" in sides]
+            steps.append([*own, *kept, *apart])
         return steps
 
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
@@ -147,15 +150,6 @@ class UnlearnTask:
             own = zip(range(rows), self._cycle("unlearn", domain, epoch), strict=False)
             places += [((i + 0.5) / rows, row) for i, row in own]
         return [row for _, row in sorted(places, key=lambda place: place[0])]
-
-    def _partners(self, domains: Sequence[str], epoch: int) -> dict[str, Iterator[Encoded]]:
-        """Return where the row beside each domain's unlearn row comes from; empty for none."""
-        if "general" in self.objective.sides:
-            shared = self._cycle("general", "general", epoch)
-            return dict.fromkeys(domains, shared)
-        if "retain" in self.objective.sides:
-            return {domain: self._cycle("retain", domain, epoch) for domain in domains}
-        return {}
 
     def _cycle(self, side: str, domain: str, epoch: int) -> Iterator[Encoded]:
         """Rows of a side and domain without end, shuffled anew on every lap."""
