@@ -193,7 +193,7 @@ class Unlearning(Section):
     beta: Positive | None = None
     delta: NotNegative | None = None
     rectify: bool = False
-    phases: list[Phase] | None = None
+    phases: Annotated[list[Phase], Field(min_length=1)] | None = None
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
     max_token_nll: Positive | None = 3.0
@@ -215,7 +215,7 @@ class Unlearning(Section):
 class Evaluation(Section):
     """What is measured before and after.
 
-    ``equal_retention``: also measure the unlearned model moved back towards the vanilla one until
+    ``equal_retain``: also measure the unlearned model moved back towards the vanilla one until
     the mean RS of its train rows reaches this many percent.
     """
 
@@ -223,7 +223,7 @@ class Evaluation(Section):
     batch_size: Count = 16
     max_new_tokens: Count = 96
     show_text: bool = False
-    equal_retention: Percent | None = None
+    equal_retain: Percent | None = None
     general_tasks: list[str] = Field(default_factory=list, max_length=0)
     attacks: list[str] = Field(default_factory=list, max_length=0)
 

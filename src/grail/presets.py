@@ -49,7 +49,7 @@ def with_preset(raw: dict[str, Any]) -> dict[str, Any]:
     name = raw.get("preset")
     if name is None:
         return raw
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise InputError(
             f"preset: {name!r} is unknown.{did_you_mean(str(name), PRESETS)} "
             f"Allowed: {', '.join(PRESETS)}."
