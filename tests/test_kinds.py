@@ -46,7 +46,7 @@ def test_a_section_knows_its_keys_and_does_not_change():
     class Small(kinds.Section):
         size: kinds.Count = 1
 
-    with pytest.raises(ValidationError, match="[Ee]xtra"):
+    with pytest.raises(ValidationError, match="Extra"):
         Small(length=3)
     with pytest.raises(ValidationError, match="frozen"):
         Small().size = 2

@@ -57,7 +57,7 @@ def cycle_progress(settings: Settings, epochs: float) -> float:
 
 def restarts(settings: Settings, epoch: int) -> bool:
     """Tell whether a cycle begins with this epoch."""
-    return cycle_progress(settings, epoch) == 0
+    return epoch % (settings.epochs // settings.cycles) == 0
 
 
 def decay(
