@@ -193,6 +193,30 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
 
 
+def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config, run, tmp_path):
+    own = {"vanilla": {"seed": 5}, "importance": {"seed": 6}}
+    config, folder = tiny_config(**own), tmp_path / "run"
+    run("run", config)
+    shared = {f"score {d}.{s}" for d in ("privacy", "copyright") for s in ("unlearn", "retain")}
+    shared |= {"vanilla", "evaluate vanilla"}
+    before = files(folder)
+    done, kept = run("run", config, "--set", "seed=1")
+    assert set(kept) == shared
+    assert done == ["localize", "unlearn", "evaluate unlearned", "report"]
+    changed = differing(before, files(folder))
+    assert not [name for name in changed if name.startswith(("vanilla", "scores"))]
+    assert "unlearned/adapter_model.safetensors" in changed
+    # a seed of its own that is the run's is no other seed; one that is not, is
+    scores = shared - {"vanilla", "evaluate vanilla"}
+    same = ("--set", "seed=5", "--set", "vanilla.seed=null")
+    done, kept = run("score", config, *same)
+    assert (done, set(kept)) == ([], scores | {"vanilla"})
+    done, kept = run("score", config, "--set", "importance.seed=7")
+    assert (set(done), kept) == (scores, ["vanilla"])
+    done, _ = run("score", config, "--set", "vanilla.seed=7")
+    assert done[0] == "vanilla"
+
+
 def copied_model(folder, name):
     shutil.copytree(folder, name)
     return name
@@ -264,6 +288,14 @@ VARIANTS = {
     "no generation": {"evaluation": {"generate": False}},
     "vanilla as it is": {"vanilla": {"skip": True}},
     "ascent, accumulated": {"unlearning": {"objective": "ascent", "accumulation": 2}},
+    "rectified phases": {"unlearning": {"rectify": True, "phases": [["copyright"], ["privacy"]]}},
+    "exact": {"unlearning": {"objective": "exact"}, "localization": {"method": "none"}},
+    "all weights, a reference": {"model": {"lora": None}, "unlearning": {"objective": "npo"}},
+    "all weights, exact": {
+        "model": {"lora": None},
+        "unlearning": {"objective": "exact"},
+        "localization": {"method": "none"},
+    },
 }
 
 
@@ -276,7 +308,7 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
     freezing, rows = results["freezing"], results["rows"]
     assert freezing["changed"] == 0
     assert freezing["sha256_before"] == freezing["sha256_after"]
-    if name != "all weights":
+    if not name.startswith("all weights"):
         domains = VARIANTS[name].get("domains", ("privacy", "copyright"))
         extra = {"mask.unlearn.safetensors", "mask.retain.safetensors"} if name == "by side" else ()
         missing = {"vanilla.train.jsonl"} if name == "vanilla as it is" else set()
@@ -285,7 +317,8 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
         for model in ("vanilla", "unlearned"):  # folders that stand for themselves
             whole = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
             assert {f"{model}/{file}" for file in whole} <= names
-    assert (freezing["frozen"] == 0) == (name == "nothing frozen")
+    unfrozen = VARIANTS[name].get("localization") == {"method": "none"}
+    assert (freezing["frozen"] == 0) == unfrozen
     assert {r["part"] for r in rows} == ({"train"} if name == "no val" else {"train", "val"})
     assert any(r["side"] == "general" for r in rows) == (name != "no general")
     assert any(r["metric"] == "ROUGE-L" for r in rows) == (name != "no generation")

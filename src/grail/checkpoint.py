@@ -92,7 +92,9 @@ def load(
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     _restore(optimizer, load_file(folder / "optimizer"))
-    return _position(state["position"]), load_file(folder / "direction")
+    direction = load_file(folder / "direction")
+    placed = {name: value.to(parameters[name].device) for name, value in direction.items()}
+    return _position(state["position"]), placed
 
 
 def discard(folder: Path) -> None:

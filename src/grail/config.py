@@ -19,7 +19,7 @@ from grail.kinds import (
     Name,
     NotNegative,
     Percent,
-    Phase,
+    Phases,
     Positive,
     Section,
     Seed,
@@ -194,7 +194,7 @@ class Unlearning(Section):
     beta: Positive | None = None
     delta: NotNegative | None = None
     rectify: bool = False
-    phases: list[Phase] | None = None
+    phases: Phases | None = None
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
     general_weight: NotNegative = 0.0

@@ -40,8 +40,7 @@ OPTIMIZERS = {
 
 
 def learning_rate(settings: Settings, progress: float) -> float:
-    """Return the rate at ``progress`` (0-1 of all epochs): linear warm-up, then the schedule."""
-    progress = progress * settings.cycles % 1.0
+    """Return the rate at ``progress`` (0-1 of a cycle): linear warm-up, then the schedule."""
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
     if settings.schedule == "constant":
@@ -50,9 +49,15 @@ def learning_rate(settings: Settings, progress: float) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def cycle_progress(settings: Settings, epochs: float) -> float:
+    """Return how much of its cycle is done (0-1) after that many epochs."""
+    length = settings.epochs // settings.cycles
+    return epochs % length / length
+
+
 def restarts(settings: Settings, epoch: int) -> bool:
     """Tell whether a cycle begins with this epoch."""
-    return settings.cycles > 1 and epoch % (settings.epochs // settings.cycles) == 0
+    return epoch % (settings.epochs // settings.cycles) == 0
 
 
 def decay(

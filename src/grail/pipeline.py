@@ -170,9 +170,9 @@ class Run:
         }
         if "general" in make_objective(self.config.unlearning).sides:
             facts["general"] = self.materials.data("general")
-        if self.config.unlearning.objective == EXACT:
-            facts["vanilla"] = self.config.vanilla.model_dump(mode="json")
-        key = self.materials.key("model", "data", "unlearning", "seed", **facts)
+        exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
+        how = ("unlearning", "vanilla") if exact else ("unlearning",)
+        key = self.materials.key("model", "data", *how, "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)

@@ -110,6 +110,8 @@ def check_unlearning(config: Config) -> None:
             f"unlearning.phases: {', '.join(sorted(unknown))} is not among the domains. Allowed: "
             f"{', '.join(config.domains)}."
         )
+    if any(len(set(phase)) < len(phase) for phase in settings.phases or []):
+        raise InputError("unlearning.phases: a domain stands twice in one phase. Name it once.")
     if settings.objective == EXACT:
         _check_exact(config)
 

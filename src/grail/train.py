@@ -26,7 +26,7 @@ from grail import checkpoint
 from grail.artifacts import Mask, changed_entries, frozen_digest
 from grail.checkpoint import Position
 from grail.errors import DivergenceError, InputError
-from grail.optimization import OPTIMIZERS, Settings, decay, learning_rate, restarts
+from grail.optimization import OPTIMIZERS, Settings, cycle_progress, decay, learning_rate, restarts
 from grail.progress import Tick, silent
 from grail.rectification import averaged, rectified
 from grail.task import Row, Task
@@ -117,8 +117,8 @@ class Loop:
             self.direction.clear()
         while position.index < len(plan):
             began = time.perf_counter()
-            share = (position.epoch + position.index / len(plan)) / self.settings.epochs
-            rate = learning_rate(self.settings, share)
+            done = cycle_progress(self.settings, position.epoch + position.index / len(plan))
+            rate = learning_rate(self.settings, done)
             line = self._step(plan[position.index], position, rate, place)
             position.step, position.index = position.step + 1, position.index + 1
             write(line | {"seconds": round(time.perf_counter() - began, 4)})
@@ -172,7 +172,8 @@ class Loop:
         if self.settings.rectify:
             unlearn, retain = self._summed(sides["unlearn"]), self._summed(sides["retain"])
             self.direction = averaged(self.direction, retain)
-            sides = {"unlearn": rectified(unlearn, self.direction), "retain": retain}
+            direction = self._masked(self.direction, "unlearn")  # the correction is a move too
+            sides = {"unlearn": rectified(unlearn, direction), "retain": retain}
         total, *others = sides.values()
         for other in others:
             total = {name: total[name] + other[name] for name in total}
@@ -189,17 +190,23 @@ class Loop:
 
     def _collect(self, side: str) -> Sums:
         """Take a group's own contribution and mask it: nothing of other groups is touched."""
-        hidden = self.hidden[side] if self.hidden else {}  # KeyError: task and mask disagree
         own: Sums = {}
         for name, parameter in self.parameters.items():
             gradient = parameter.grad
-            if gradient is None:
-                gradient = torch.zeros_like(parameter)
-            if name in hidden:  # filled, not multiplied: 0 * -x is -0.0, and 0 * inf is NaN
-                gradient = gradient.masked_fill(hidden[name], 0.0)
-            own[name] = gradient
+            own[name] = torch.zeros_like(parameter) if gradient is None else gradient
             parameter.grad = None
-        return own
+        return self._masked(own, side)
+
+    def _masked(self, gradients: Sums, side: str) -> Sums:
+        """Return gradients without what a group must leave alone.
+
+        Filled, not multiplied: 0 * -x is -0.0, and 0 * inf is NaN.
+        """
+        hidden = self.hidden[side] if self.hidden else {}  # KeyError: task and mask disagree
+        return {
+            name: value.masked_fill(hidden[name], 0.0) if name in hidden else value
+            for name, value in gradients.items()
+        }
 
     def _summed(self, gradients: Sums) -> Sums:
         """Add gradients over processes: every row's share is already scaled."""

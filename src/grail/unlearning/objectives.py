@@ -67,12 +67,16 @@ class Objective:
 
 @dataclass(frozen=True)
 class _Unlearn:
-    """The unlearn term of an objective, before weights; ``sign`` -1 is ascent."""
+    """The unlearn term of an objective, before weights.
+
+    ``sign`` -1 is ascent; ``reads`` are the settings of the section that belong to it.
+    """
 
     loss: Callable[[Unlearning], Loss]
     sign: float = 1.0
     reference: bool = False
     labels: str = "true"
+    reads: tuple[str, ...] = ()
 
 
 def _with_beta(loss: Callable[..., Tensor], published: float) -> Callable[[Unlearning], Loss]:
@@ -106,12 +110,15 @@ OBJECTIVES: dict[str, tuple[_Unlearn, Loss | None]] = {
     "ascent_kl": (_ASCENT, losses.kl),
     "random_labels": (_Unlearn(_plain(losses.nll), labels="random"), None),
     "adversarial_labels": (_Unlearn(_plain(losses.adversarial_nll), reference=True), None),
-    "npo": (_Unlearn(_with_beta(losses.npo, 0.1), reference=True), losses.nll),
-    "simnpo": (_Unlearn(_simnpo), losses.nll),
-    "wga": (_Unlearn(_weighted(1.0, 0.0), sign=-1.0), losses.nll),
-    "satimp": (_Unlearn(_weighted(5.0, 1.0), sign=-1.0), losses.nll),
+    "npo": (_Unlearn(_with_beta(losses.npo, 0.1), reference=True, reads=("beta",)), losses.nll),
+    "simnpo": (_Unlearn(_simnpo, reads=("beta", "delta")), losses.nll),
+    "wga": (_Unlearn(_weighted(1.0, 0.0), sign=-1.0, reads=("beta",)), losses.nll),
+    "satimp": (_Unlearn(_weighted(5.0, 1.0), sign=-1.0, reads=("beta",)), losses.nll),
     "inverted_hinge": (_Unlearn(_plain(losses.inverted_hinge)), losses.nll),
-    "undial": (_Unlearn(_with_beta(losses.undial, 10.0), reference=True), losses.nll),
+    "undial": (
+        _Unlearn(_with_beta(losses.undial, 10.0), reference=True, reads=("beta",)),
+        losses.nll,
+    ),
     "jensun": (_Unlearn(_plain(losses.target_divergence), labels="refusal"), losses.divergence),
     "refusal": (_Unlearn(_plain(losses.nll), labels="refusal"), losses.nll),
     "unlikelihood": (_Unlearn(_plain(losses.unlikelihood)), losses.nll),
@@ -149,6 +156,13 @@ def make_objective(settings: Unlearning) -> Objective:
             f"unlearning.retain_weight: 0 leaves {name} without its retain term. Give a weight "
             f"above 0, or use objective: {WITHOUT_RETAIN}."
         )
+    for key in ("beta", "delta"):
+        if getattr(settings, key) is not None and key not in unlearn.reads:
+            users = [name for name, (term, _) in OBJECTIVES.items() if key in term.reads]
+            raise InputError(
+                f"unlearning.{key}: {name} has no {key}; {', '.join(users)} have. Leave it out, or "
+                "choose another objective."
+            )
     loss = unlearn.loss(settings)
     first = Term(
         f"unlearn/{_name(loss)}",
