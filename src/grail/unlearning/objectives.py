@@ -146,6 +146,28 @@ def make_objective(settings: Unlearning) -> Objective:
             f"{did_you_mean(name, OBJECTIVES)} Allowed: {', '.join(OBJECTIVES)}."
         )
     unlearn, retain = OBJECTIVES[name]
+    _check(settings, unlearn, retain)
+    loss = unlearn.loss(settings)
+    first = Term(
+        f"unlearn/{_name(loss)}",
+        "unlearn",
+        loss,
+        unlearn.sign * settings.unlearn_weight,
+        unlearn.reference,
+    )
+    terms = [first]
+    if retain is not None:
+        side = "retain" if settings.retain_rows == "domain" else "general"
+        weight, compares = settings.retain_weight, retain in COMPARING
+        terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
+    if settings.general_weight:
+        terms.append(Term("general/kl", "general", losses.kl, settings.general_weight, True))
+    return Objective(tuple(terms), unlearn.labels)
+
+
+def _check(settings: Unlearning, unlearn: _Unlearn, retain: Loss | None) -> None:
+    """Refuse settings that an objective does not read, or that contradict it."""
+    name = settings.objective
     if settings.rectify and retain is None:
         raise InputError(
             f"unlearning.rectify: {name} has no retain term whose gradient could be spared. "
@@ -158,32 +180,16 @@ def make_objective(settings: Unlearning) -> Objective:
         )
     for key in ("beta", "delta"):
         if getattr(settings, key) is not None and key not in unlearn.reads:
-            users = [name for name, (term, _) in OBJECTIVES.items() if key in term.reads]
+            users = [other for other, (term, _) in OBJECTIVES.items() if key in term.reads]
             raise InputError(
                 f"unlearning.{key}: {name} has no {key}; {', '.join(users)} have. Leave it out, or "
                 "choose another objective."
             )
-    loss = unlearn.loss(settings)
-    first = Term(
-        f"unlearn/{_name(loss)}",
-        "unlearn",
-        loss,
-        unlearn.sign * settings.unlearn_weight,
-        unlearn.reference,
-    )
     if settings.general_weight and settings.retain_rows == "general":
         raise InputError(
             "unlearning.general_weight: the retain term reads the general text already. Set "
             "general_weight: 0, or retain_rows: domain."
         )
-    terms = [first]
-    if retain is not None:
-        side = "retain" if settings.retain_rows == "domain" else "general"
-        weight, compares = settings.retain_weight, retain in COMPARING
-        terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
-    if settings.general_weight:
-        terms.append(Term("general/kl", "general", losses.kl, settings.general_weight, True))
-    return Objective(tuple(terms), unlearn.labels)
 
 
 def _name(loss: Loss) -> str:
