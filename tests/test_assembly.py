@@ -61,8 +61,10 @@ def test_stage_three_has_the_rows_and_the_reference_of_its_objective(materials, 
         made = materials(f"unlearning.objective={name}", f"unlearning.retain_rows={rows}", "seed=3")
         task, settings = unlearn_training(made, by_side=False)
         assert isinstance(task, UnlearnTask)
-        general = made.general if "general" in task.objective.sides else ()
-        assert keys(task.rows) == keys([*(r for r in made.rows if r.part == "train"), *general])
+        known = [*made.rows, *made.general]
+        wanted = [r for r in known if r.part == "train" and r.side in task.objective.sides]
+        assert keys(task.rows) == keys(wanted)
+        assert {row.side for row in task.rows} == set(task.objective.sides)
         compared = any(task.objective.compares(side) for side in task.objective.sides)
         assert (task.reference is not None) == compared
         assert task.seed == settings.seed == 3

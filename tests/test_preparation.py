@@ -66,11 +66,25 @@ UNLEARNING = [
     ),
     (
         ["unlearning.retain_rows=general", "general.train=null"],
-        "unlearning.retain_rows: general, but general.train is null.",
+        "read the general text, but general.train is null.",
     ),
     (
         ["unlearning.objective=ascent_kl", "unlearning.retain_rows=general", "general.train=null"],
-        "use retain_rows: domain.",
+        "use retain_rows: domain and general_weight: 0.",
+    ),
+    (["unlearning.general_weight=0.5", "general.train=null"], "but general.train is null."),
+    (
+        ["unlearning.general_weight=0.5", "unlearning.retain_rows=general"],
+        "the retain term reads the general text already.",
+    ),
+    (["unlearning.phases=[[privacy, privacy]]"], "a domain stands twice in one phase."),
+    (
+        ["unlearning.objective=ascent_descent", "unlearning.beta=0.1"],
+        "unlearning.beta: ascent_descent has no beta.",
+    ),
+    (
+        ["unlearning.objective=npo", "unlearning.delta=0.1"],
+        "unlearning.delta: npo has no delta.",
     ),
     (["unlearning.objective=ascent", "unlearning.rectify=true"], "unlearning.rectify: ascent"),
     (["unlearning.objective=npo", "unlearning.retain_weight=0"], "unlearning.retain_weight: 0"),

@@ -101,8 +101,8 @@ def check_unlearning(config: Config) -> None:
         raise InputError("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
     if "general" in objective.sides and config.general.train is None:
         raise InputError(
-            "unlearning: retain_rows: general and general_weight read the general text, but "
-            "general.train is null. Give it, or use retain_rows: domain and general_weight: 0."
+            "unlearning.retain_rows: general and unlearning.general_weight read the general text, "
+            "but general.train is null. Give it, or use retain_rows: domain and general_weight: 0."
         )
     unknown = {name for phase in settings.phases or [] for name in phase} - set(config.domains)
     if unknown:

@@ -82,9 +82,8 @@ def test_max_rows_counts_for_each_part_and_for_general(good):
     assert [sample.key for sample in load_samples(made)] == [
         f"d.{side}.train.{row}" for side in ("unlearn", "retain") for row in range(3)
     ]
-    assert [sample.key for sample in load_general(made)] == [
-        f"general.general.train.{row}" for row in range(3)
-    ]
+    general = [sample.key for sample in load_general(made)]
+    assert general == [f"general.general.{('train', 'val')[row % 2]}.{row}" for row in range(3)]
 
 
 def test_rows_beyond_max_rows_are_still_checked(put):

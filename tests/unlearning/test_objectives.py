@@ -187,3 +187,14 @@ def test_an_unknown_objective_is_an_input_error():
     with pytest.raises(InputError, match="Allowed: ascent, ascent_descent") as error:
         make_objective(settings(objective="xyzzy"))
     assert all(name in str(error.value) for name in OBJECTIVES)
+
+
+def test_the_general_term_is_a_kl_beside_the_others():
+    plain = make_objective(settings())
+    spared = make_objective(settings(general_weight=0.7))
+    assert spared.sides == (*plain.sides, "general")
+    *others, last = spared.terms
+    assert [(t.name, t.weight) for t in others] == [(t.name, t.weight) for t in plain.terms]
+    assert (last.side, last.loss, last.weight, last.reference) == ("general", losses.kl, 0.7, True)
+    assert spared.compares("general")
+    assert not spared.compares("unlearn")

@@ -467,3 +467,21 @@ def test_retain_rows_go_on_when_all_is_unlearned(model, step):
     expected = by_hand(model, step, task.settings, lambda row: False)
     assert found.ascending == 0
     assert_close(gradient(model, found.loss), gradient(model, expected))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_general_rows_stand_beside_the_domains_rows_or_in_their_place(batch_size):
+    general = tuple(
+        Encoded(f"general.general.train.{i}", "general", "general", "train", (3, 4), 1)
+        for i in range(3)
+    )
+    rows = (*blank({"a": (6, 6), "b": (6, 6)}), *general)
+    beside = task_of(rows, batch_size=batch_size, general_weight=1.0).plan(0, {})
+    instead = task_of(rows, batch_size=batch_size, retain_rows="general").plan(0, {})
+    for steps, share in ((beside, 2), (instead, 1)):
+        for step in steps:
+            counts = Counter(row.side for row in step)
+            assert counts["general"] == -(-counts["unlearn"] // share)
+            assert counts["retain"] == (counts["unlearn"] if share == 2 else 0)
+        seen = Counter(flat(keys(steps, "general")))
+        assert max(seen.values()) - min(seen.values()) <= 1  # no row twice before all were once

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 TOLERANCE = 0.25
 """Percent of RS that the found model may keep more than was wished for."""
 
-MOST = 6
+MOST = 8
 """Measurements at most: with each the bracket shrinks to half or less."""
 
 

@@ -182,8 +182,8 @@ def _check(settings: Unlearning, unlearn: _Unlearn, retain: Loss | None) -> None
         if getattr(settings, key) is not None and key not in unlearn.reads:
             users = [other for other, (term, _) in OBJECTIVES.items() if key in term.reads]
             raise InputError(
-                f"unlearning.{key}: {name} has no {key}; {', '.join(users)} have. Leave it out, or "
-                "choose another objective."
+                f"unlearning.{key}: {name} has no {key}. Leave it out, or choose an objective that "
+                f"has one: {', '.join(users)}."
             )
     if settings.general_weight and settings.retain_rows == "general":
         raise InputError(
