@@ -49,7 +49,7 @@ class Materials:
     @cached_property
     def model(self) -> Policy:
         """The policy, on its device."""
-        made = load(self.config.model, self.config.vanilla.adapter, self.config.seed)
+        made = load(self.config.model, self.config.vanilla.adapter, self.vanilla_seed())
         return made.to(self.device)
 
     @cached_property
@@ -66,6 +66,11 @@ class Materials:
     def start(self) -> str:
         """Digest of the base model's identity."""
         return model_identity(find(self.config.model.name))
+
+    def vanilla_seed(self) -> int:
+        """Seed of the vanilla model: its fresh adapter and the order of its rows."""
+        own = self.config.vanilla.seed
+        return self.config.seed if own is None else own
 
     def check(self) -> None:
         """Load tokenizer, rows and model, and refuse rows that the model has no positions for.

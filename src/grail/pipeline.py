@@ -76,6 +76,15 @@ class Run:
         """The results on disk."""
         return read_results(self.folder / "results.json")
 
+    def measure_vanilla(self) -> Path:
+        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file.
+
+        Runs that share the model can share what was measured on it.
+        """
+        with directory.alone(self.folder):
+            self._values("vanilla", directory.stamp(self.folder / "vanilla")["weights"])
+        return self.folder / "evaluation" / "vanilla.json"
+
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
         in_turn = zip_longest(*self.materials.sides().values())
@@ -103,7 +112,8 @@ class Run:
         parts = ("train", "val") if given.include_val else ("train",)
         data = {} if given.skip or given.adapter else self.materials.data(*parts)
         adapter = file_digest(Path(given.adapter)) if given.adapter else None
-        key = self.materials.key("model", "data", "vanilla", "seed", rows=data, given=adapter)
+        seed = self.materials.vanilla_seed()
+        key = self.materials.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
@@ -112,10 +122,10 @@ class Run:
                 self.materials.model,
                 rows,
                 given,
-                self.config.seed,
+                seed,
                 self.materials.tokenizer.pad_token_id,
             )
-            settings = vanilla.loop_settings(given, self.config.seed)
+            settings = vanilla.loop_settings(given, seed)
             self._train("vanilla", task, None, settings, key)
             return
         self._save("vanilla", key, {})
