@@ -95,7 +95,7 @@ def tradeoff(comparison: Found, part: str) -> Any:
     axes[0].set_ylabel(f"RS on {part} rows (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     axes[-1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    figure.suptitle(f"{comparison['title']}: unlearning against retaining", y=1.0)
+    figure.suptitle(f"{comparison['title']}: unlearning against retaining")
     return figure
 
 
@@ -179,7 +179,7 @@ def sweep(method: str, rows: Sequence[Found]) -> Any:
         axis.set(title=f"{part} rows", xlabel=key, ylim=(0, 102))
     axes[0].set_ylabel("success (%)")
     axes[-1].legend(loc="best")
-    figure.suptitle(f"{method}: success against {key}", y=1.03)
+    figure.suptitle(f"{method}: success against {key}")
     return figure
 
 
@@ -203,7 +203,9 @@ def _cloud(axis: Any, points: Sequence[tuple[float, float]], number: int, label:
 def _vanilla_point(axis: Any, vanilla: Found, domain: str) -> None:
     us, rs = vanilla.get(f"{domain}.US"), vanilla.get(f"{domain}.RS")
     if us and rs:
-        axis.scatter(us["mean"], rs["mean"], s=50, color="#333333", marker="+", label="vanilla")
+        axis.scatter(
+            us["mean"], rs["mean"], s=50, color="#333333", marker="+", zorder=4, label="vanilla"
+        )
 
 
 def _points(comparison: Found, method: str, domain: str, part: str) -> list[tuple[float, float]]:
