@@ -25,9 +25,8 @@ from typing import Any
 import yaml
 from machine import rows_of, write
 
-from grail.localization.localizers import LOCALIZERS
-
 HERE = Path(__file__).parent
+METHODS = ("none", "random", "grail")
 DOMAINS = {"privacy": "knowundo_privacy", "copyright": "copyright_fairytale"}
 SIDES = {"unlearn": "unlearn", "retain": "retention"}
 
@@ -44,7 +43,7 @@ def main() -> None:
     words = _common(options, options.seeds[0])
     _grail(["score", config, *words, "--output", shared], threads=os.cpu_count() or 1)
     with ThreadPoolExecutor(options.parallel) as pool:
-        cells = [(seed, method) for seed in options.seeds for method in LOCALIZERS]
+        cells = [(seed, method) for seed in options.seeds for method in METHODS]
         list(pool.map(lambda cell: _cell(options, config, *cell), cells))
     path = write("localizers", _settings(options, config), *_collect(options, cells))
     print(f"wrote {path}")
@@ -149,7 +148,7 @@ def _collect(
             | {"rows": rows_of(folder / "results.json", "unlearned")}
         )
     vanilla = rows_of(options.work / f"{options.seeds[0]}.grail" / "results.json", "vanilla")
-    means = [_mean(method, measured) for method in LOCALIZERS]
+    means = [_mean(method, measured) for method in METHODS]
     return [*measured, *means, {"localizer": "vanilla", "rows": vanilla}], {}
 
 

@@ -34,12 +34,14 @@ ARROWS: dict[str, set[str]] = {
     "weights": set(),  # where the weights of a model come from
     "model": {"config", "weights"},
     "task": set(),
-    "answers": {"data", "model"},
-    "train": {"artifacts", "checkpoint", "optimization", "task"},
+    "reference": set(),
+    "rectification": set(),
+    "answers": {"data", "model", "reference"},
+    "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
     "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"config", "artifacts"},
-    "unlearning": {"answers", "config", "data", "model", "optimization", "task", "train"},
+    "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
     "evaluation": {"answers", "config", "results", "data", "model", "train"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
@@ -47,16 +49,18 @@ ARROWS: dict[str, set[str]] = {
     "provenance": {"weights"},
     "environment": {"provenance", "weights"},
     "materials": {"config", "data", "model", "preparation", "provenance", "weights"},
+    "assembly": {"config", "data", "materials", "model", "optimization", "reference", "task"}
+    | {"unlearning", "vanilla"},
     "terminal": {"reporting"},
     "pipeline": {"config", "config_file", "results", "artifacts", "data", "model", "train"}
     | {
+        "assembly",
         "directory",
         "materials",
         "optimization",
         "preparation",
         "provenance",
         "task",
-        "vanilla",
         "weights",
     }
     | STAGES

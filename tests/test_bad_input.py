@@ -191,7 +191,34 @@ CASES = {
     "k in percent": (setting("localization.k_op_ur=10"), ["k_op_ur", "Did you mean 0.1?"]),
     "k of zero": (setting("localization.k_op_rr=0"), ["localization.k_op_rr"]),
     "unknown localizer": (setting("localization.method=gral"), ["Did you mean 'grail'"]),
-    "unknown objective": (setting("unlearning.objective=npo"), ["ascent_descent"]),
+    "unknown objective": (
+        setting("unlearning.objective=nppo"),
+        ["unlearning.objective", "Did you mean 'npo'", "ascent_descent"],
+    ),
+    "unknown preset": (setting("preset=grial"), ["preset: 'grial'", "Did you mean 'grail'"]),
+    "a preset that is no name": (setting("preset={grail: 1}"), ["preset: {'grail': 1}"]),
+    "a phase of no domain": (
+        setting("unlearning.phases=[[privacy],[copyrite]]"),
+        ["unlearning.phases", "copyrite"],
+    ),
+    "no phases": (setting("unlearning.phases=[]"), ["unlearning.phases", "at least one"]),
+    "an empty phase": (setting("unlearning.phases=[[]]"), ["unlearning.phases.0", "at least one"]),
+    "no general rows to retain": (
+        setting("unlearning.retain_rows=general", "general.train=null"),
+        ["unlearning.retain_rows: general", "general.train is null"],
+    ),
+    "nothing to rectify for": (
+        setting("unlearning.objective=ascent", "unlearning.rectify=true"),
+        ["unlearning.rectify"],
+    ),
+    "exact under a mask": (
+        setting("unlearning.objective=exact"),
+        ["unlearning.objective: exact", "localization.method: none"],
+    ),
+    "exact without a vanilla stage": (
+        setting("unlearning.objective=exact", "localization.method=none", "vanilla.skip=true"),
+        ["unlearning.objective: exact", "vanilla.skip"],
+    ),
     "unknown optimizer": (setting("unlearning.optimizer=adam"), ["unlearning.optimizer", "adamw"]),
     "random by side": (
         setting("localization.method=random", "localization.freeze=by_side"),

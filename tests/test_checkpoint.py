@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from grail import checkpoint
-from grail.checkpoint import Position
+from grail.checkpoint import Position, State
 from grail.optimization import OPTIMIZERS, Settings
 
 
@@ -46,19 +46,26 @@ def raw(tensor):
 POSITION = Position(7, 2, 1, {"x": (2, 0.1), "y": (1, 1 / 3)}, {"x": (1, 0.7)})
 
 
+def direction_of(parameters, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(p.shape, generator=generator).to(p.dtype) for n, p in parameters.items()}
+
+
 def save(folder, seed=0, inputs="x", position=POSITION, optimizer="adamw"):
     parameters = parameters_of(seed=seed)
     made = optimizer_of(optimizer, parameters)
     step(parameters, made, seed)
-    checkpoint.save(folder, parameters, made, position, inputs)
+    checkpoint.save(folder, parameters, State(made, position, {}), inputs)
     return parameters
 
 
 def load(folder, inputs="x"):
     parameters = parameters_of(seed=99)
-    return checkpoint.load(
+    position, direction = checkpoint.load(
         folder, parameters, optimizer_of("adamw", parameters), inputs
-    ), parameters
+    )
+    assert direction == {}
+    return position, parameters
 
 
 def same(a, b):
@@ -72,10 +79,14 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path, name, momentum, dtype
     optimizer = optimizer_of(name, going, momentum)
     for seed in range(3):
         step(going, optimizer, seed)
-    checkpoint.save(tmp_path / "c", going, optimizer, POSITION, "x")
+    direction = direction_of(going)
+    checkpoint.save(tmp_path / "c", going, State(optimizer, POSITION, direction), "x")
     loaded = parameters_of(dtype, seed=99)
     restored = optimizer_of(name, loaded, momentum)
-    assert checkpoint.load(tmp_path / "c", loaded, restored, "x") == POSITION
+    position, found = checkpoint.load(tmp_path / "c", loaded, restored, "x")
+    assert position == POSITION
+    assert found.keys() == direction.keys()
+    assert same(direction, found)
     assert same(going, loaded)
     for seed in range(3, 6):
         step(going, optimizer, seed)
@@ -90,6 +101,17 @@ def test_the_position_comes_back_exactly(tmp_path):
     assert isinstance(found.seen["x"], tuple)
 
 
+def test_the_direction_comes_back_where_the_parameters_are(tmp_path):
+    parameters = parameters_of()
+    made = optimizer_of("sgd", parameters)
+    checkpoint.save(
+        tmp_path / "c", parameters, State(made, POSITION, direction_of(parameters)), "x"
+    )
+    elsewhere = {n: nn.Parameter(p.detach().to("meta")) for n, p in parameters.items()}
+    _, found = checkpoint.load(tmp_path / "c", elsewhere, optimizer_of("sgd", elsewhere), "x")
+    assert {value.device.type for value in found.values()} == {"meta"}
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_nothing_and_another_runs_checkpoint_leave_all_as_it_is(tmp_path, made):
     if made:
@@ -99,7 +121,7 @@ def test_nothing_and_another_runs_checkpoint_leave_all_as_it_is(tmp_path, made):
     assert same(parameters, parameters_of(seed=99))
 
 
-@pytest.mark.parametrize("broken_at", ["weights", "optimizer", "position.json"])
+@pytest.mark.parametrize("broken_at", ["weights", "direction", "optimizer", "position.json"])
 @pytest.mark.parametrize("old", [False, True])
 def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, broken_at, old):
     folder = tmp_path / "c"

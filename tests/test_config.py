@@ -107,6 +107,14 @@ BAD = [
     ("unlearning.until", 0.1, "section"),
     ("unlearning.until.row_accuracy", -1, "greater than or equal to 0"),
     ("unlearning.trackers", "tensorboard", "list"),
+    ("unlearning.phases", [], "at least one"),
+    ("unlearning.beta", 0, "greater than 0"),
+    ("unlearning.delta", -1, "greater than or equal to 0"),
+    ("unlearning.retain_rows", "ood", "domain or general"),
+    ("unlearning.rectify", "perhaps", "boolean"),
+    ("vanilla.seed", -1, "greater than or equal to 0"),
+    ("importance.seed", 1.5, "integer"),
+    ("evaluation.retain_target", 101, "less than or equal to 100"),
     ("evaluation.general_tasks", ["mmlu"], "Leave the list empty"),
     ("evaluation.attacks", ["quantize"], "Leave the list empty"),
     ("domains", {}, "at least one"),
@@ -330,3 +338,16 @@ def test_full_weights_have_a_learning_rate_of_their_own(section):
     assert full < adapter / 10
     assert rate(model={"lora": None}, **{section: {"learning_rate": 0.5}}) == 0.5
     assert rate(model={"lora": {"r": 2}}) == adapter
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("vanilla", "vanilla_seed"), ("importance", "label_seed")]
+)
+def test_a_stages_seed_is_its_own_or_the_runs(section, name):
+    assert getattr(parse(SMALLEST | {"seed": 7}), name) == 7
+    for seed in (0, 3):
+        config = parse(SMALLEST | {"seed": 7, section: {"seed": seed}})
+        assert getattr(config, name) == seed
+        others = {"vanilla_seed", "label_seed"} - {name}
+        assert [getattr(config, other) for other in others] == [7]
+        assert config.seed == 7

@@ -12,6 +12,7 @@ from grail import materials
 from grail.config import parse
 from grail.errors import InputError
 from grail.materials import Materials
+from grail.model import trainable
 from grail.preparation import prepare
 
 
@@ -94,6 +95,30 @@ def test_key_changes_with_the_version_of_grail(make, monkeypatch):
     before = made.key("seed")
     monkeypatch.setattr(materials, "__version__", "0.0.0")
     assert made.key("seed") != before
+
+
+@pytest.mark.parametrize("lora", [{"r": 2}, None])
+def test_starting_over_is_a_model_that_was_just_loaded(make, tiny_model_folder, lora):
+    made = make(model={"name": str(tiny_model_folder), "lora": lora}, seed=3)
+    start = {n: p.detach().clone() for n, p in trainable(made.model).items()}
+    model, places = made.model, [p.data_ptr() for p in made.model.parameters()]
+    with torch.no_grad():
+        for p in trainable(model).values():
+            p.add_(1.0)
+    made.start_over(3)
+    assert made.model is model
+    assert [p.data_ptr() for p in model.parameters()] == places
+    assert all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+    made.start_over(4)
+    same = all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+    assert same == (lora is None)  # only a fresh adapter is drawn
+
+
+def test_the_seeds_of_stages_are_not_their_sections(make):
+    """They stand in the keys by their value: a section that names the run's seed is no other."""
+    assert make().key("vanilla", "importance") == make(
+        vanilla={"seed": 0}, importance={"seed": 9}
+    ).key("vanilla", "importance")
 
 
 @pytest.fixture

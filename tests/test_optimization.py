@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from grail.config import Unlearning
-from grail.optimization import OPTIMIZERS, Settings, decay, learning_rate
+from grail.optimization import (
+    OPTIMIZERS,
+    Settings,
+    cycle_progress,
+    decay,
+    learning_rate,
+    restarts,
+)
 
 POINTS = [i / 64 for i in range(65)]
 
@@ -42,6 +49,32 @@ def test_cosine_falls_from_the_rate_to_nothing_symmetrically(warmup):
     middle = (1 + warmup) / 2
     slope = (learning_rate(chosen, middle + 1e-5) - learning_rate(chosen, middle - 1e-5)) / 2e-5
     assert slope == pytest.approx(-0.5 * math.pi / 2 / (1 - warmup), rel=1e-4)
+
+
+def test_one_cycle_is_the_whole_training():
+    chosen = settings(epochs=7)
+    assert [cycle_progress(chosen, i / 4) for i in range(28)] == [i / 4 / 7 for i in range(28)]
+    assert [restarts(chosen, epoch) for epoch in range(7)] == [True] + [False] * 6
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3, 7, 49, 98])
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_every_cycle_is_a_training_of_its_own(cycles, length):
+    """Same rates and one restart in each, whatever the numbers round to."""
+    given = {"schedule": "cosine", "warmup": 0.25, "seed": 0, "learning_rate": 0.5}
+    alone = Settings(epochs=length, **given)
+    chosen = Settings(epochs=length * cycles, cycles=cycles, **given)
+
+    def rates(which, epochs):
+        return [learning_rate(which, cycle_progress(which, e + i / 8))
+                for e in epochs for i in range(8)]  # fmt: skip
+
+    expected = rates(alone, range(length))
+    assert expected[0] == 0.0  # the warm-up
+    for cycle in range(cycles):
+        assert rates(chosen, range(cycle * length, (cycle + 1) * length)) == expected
+    begins = [epoch for epoch in range(length * cycles) if restarts(chosen, epoch)]
+    assert begins == list(range(0, length * cycles, length))
 
 
 def special(dtype):

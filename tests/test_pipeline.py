@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from grail import api
+from grail.artifacts import read_mask
 from grail.cli import main
 from grail.config_file import load
 from grail.directory import alone, stamp, weights_digest
@@ -192,6 +193,30 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
 
 
+def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config, run, tmp_path):
+    own = {"vanilla": {"seed": 5}, "importance": {"seed": 6}}
+    config, folder = tiny_config(**own), tmp_path / "run"
+    run("run", config)
+    shared = {f"score {d}.{s}" for d in ("privacy", "copyright") for s in ("unlearn", "retain")}
+    shared |= {"vanilla", "evaluate vanilla"}
+    before = files(folder)
+    done, kept = run("run", config, "--set", "seed=1")
+    assert set(kept) == shared
+    assert done == ["localize", "unlearn", "evaluate unlearned", "report"]
+    changed = differing(before, files(folder))
+    assert not [name for name in changed if name.startswith(("vanilla", "scores"))]
+    assert "unlearned/adapter_model.safetensors" in changed
+    # a seed of its own that is the run's is no other seed; one that is not, is
+    scores = shared - {"vanilla", "evaluate vanilla"}
+    same = ("--set", "seed=5", "--set", "vanilla.seed=null")
+    done, kept = run("score", config, *same)
+    assert (done, set(kept)) == ([], scores | {"vanilla"})
+    done, kept = run("score", config, "--set", "importance.seed=7")
+    assert (set(done), kept) == (scores, ["vanilla"])
+    done, _ = run("score", config, "--set", "vanilla.seed=7")
+    assert done[0] == "vanilla"
+
+
 def copied_model(folder, name):
     shutil.copytree(folder, name)
     return name
@@ -251,6 +276,9 @@ VARIANTS = {
     "by side": {"localization": {"freeze": "by_side"}},
     "nothing frozen": {"localization": {"method": "none"}},
     "random": {"localization": {"method": "random"}},
+    "largest weights": {"localization": {"method": "magnitude"}},
+    "tensors": {"localization": {"method": "memflex"}},
+    "damage budget": {"localization": {"method": "damage_budget", "statistic": "z_mean"}},
     "targets only": {"importance": {"substitution": "targets"}},
     "all substituted": {"importance": {"substitution": "all"}},
     "true labels": {"importance": {"labels": "true"}},
@@ -260,6 +288,14 @@ VARIANTS = {
     "no generation": {"evaluation": {"generate": False}},
     "vanilla as it is": {"vanilla": {"skip": True}},
     "ascent, accumulated": {"unlearning": {"objective": "ascent", "accumulation": 2}},
+    "rectified phases": {"unlearning": {"rectify": True, "phases": [["copyright"], ["privacy"]]}},
+    "exact": {"unlearning": {"objective": "exact"}, "localization": {"method": "none"}},
+    "all weights, a reference": {"model": {"lora": None}, "unlearning": {"objective": "npo"}},
+    "all weights, exact": {
+        "model": {"lora": None},
+        "unlearning": {"objective": "exact"},
+        "localization": {"method": "none"},
+    },
 }
 
 
@@ -272,7 +308,7 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
     freezing, rows = results["freezing"], results["rows"]
     assert freezing["changed"] == 0
     assert freezing["sha256_before"] == freezing["sha256_after"]
-    if name != "all weights":
+    if not name.startswith("all weights"):
         domains = VARIANTS[name].get("domains", ("privacy", "copyright"))
         extra = {"mask.unlearn.safetensors", "mask.retain.safetensors"} if name == "by side" else ()
         missing = {"vanilla.train.jsonl"} if name == "vanilla as it is" else set()
@@ -281,12 +317,31 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
         for model in ("vanilla", "unlearned"):  # folders that stand for themselves
             whole = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
             assert {f"{model}/{file}" for file in whole} <= names
-    assert (freezing["frozen"] == 0) == (name == "nothing frozen")
+    unfrozen = VARIANTS[name].get("localization") == {"method": "none"}
+    assert (freezing["frozen"] == 0) == unfrozen
     assert {r["part"] for r in rows} == ({"train"} if name == "no val" else {"train", "val"})
     assert any(r["side"] == "general" for r in rows) == (name != "no general")
     assert any(r["metric"] == "ROUGE-L" for r in rows) == (name != "no generation")
     check_run(folder)
     assert run("run", config)[0] == ["report"]
+
+
+def test_magnitude_is_that_of_the_vanilla_model(tiny_config, run, tmp_path):
+    config, folder = tiny_config(localization={"method": "magnitude"}), tmp_path / "run"
+    run("score", config)
+    assert run("localize", config)[0] == ["localize"]  # with a model that nothing was done to yet
+    frozen = read_mask(folder / "mask.safetensors").frozen
+    weights = load_file(folder / "vanilla" / "adapter_model.safetensors")
+    for name, bits in frozen.items():
+        sizes = weights[name.replace(".default", "")].abs()
+        if 0 < bits.sum() < bits.numel():
+            assert sizes[bits].min() >= sizes[~bits].max(), name
+    assert any(bits.any() for bits in frozen.values())
+    run("localize", config, "--set", "localization.method=grail")
+    other = read_mask(folder / "mask.safetensors").frozen
+    assert {n: int(b.sum()) for n, b in frozen.items()} == {
+        n: int(b.sum()) for n, b in other.items()
+    }
 
 
 def test_batched_and_looped_scores_lead_to_the_same_place(tiny_config, run, tmp_path, capsys):

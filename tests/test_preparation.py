@@ -7,7 +7,8 @@ import pytest
 
 from grail.config_file import load
 from grail.errors import InputError
-from grail.preparation import check_adapter, check_output, prepare
+from grail.preparation import check_adapter, check_output, check_unlearning, prepare
+from grail.unlearning.objectives import OBJECTIVES
 
 
 def test_good_inputs_are_read_and_digested(tiny_config):
@@ -29,13 +30,13 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
     wrong = (
         "model.name=/no/such/model",
         "localization.method=gral",
-        "unlearning.objective=npo",
+        "unlearning.objective=nppo",
     )
     with pytest.raises(InputError) as caught:
         prepare(load(config, list(wrong)))
     text = str(caught.value)
     wanted = ("privacy_unlearn_train.jsonl line 1", "general.train: ", "model.name: /no/such/model")
-    settings = ("localization.method: 'gral'", "unlearning.objective: 'npo'")
+    settings = ("localization.method: 'gral'", "unlearning.objective: 'nppo'")
     for piece in (*wanted, *settings, "vanilla.adapter: ", "output: "):
         assert piece in text
 
@@ -44,15 +45,79 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
     ("change", "named"),
     [
         ("localization.method=gral", "localization.method"),
-        ("unlearning.objective=npo", "unlearning.objective"),
+        ("unlearning.objective=nppo", "unlearning.objective"),
         ("unlearning.unlearn_weight=0", "unlearning.unlearn_weight"),
         ("unlearning.retain_weight=0", "unlearning.retain_weight"),
+        ("unlearning.phases=[[privacy],[copyrite]]", "unlearning.phases"),
     ],
 )
 def test_each_setting_is_checked_by_itself(change, named, tiny_config):
     with pytest.raises(InputError, match=named) as caught:
         prepare(load(tiny_config(), [change]))
     assert "\n" not in str(caught.value)
+
+
+# what is set -> what the message says
+UNLEARNING = [
+    (
+        ["unlearning.phases=[[privacy],[copyrite,privcy]]"],
+        "unlearning.phases: copyrite, privcy is not among the domains. "
+        "Allowed: privacy, copyright.",
+    ),
+    (
+        ["unlearning.retain_rows=general", "general.train=null"],
+        "unlearning.retain_rows: general, but general.train is null.",
+    ),
+    (
+        ["unlearning.objective=ascent_kl", "unlearning.retain_rows=general", "general.train=null"],
+        "use retain_rows: domain.",
+    ),
+    (["unlearning.objective=ascent", "unlearning.rectify=true"], "unlearning.rectify: ascent"),
+    (["unlearning.objective=npo", "unlearning.retain_weight=0"], "unlearning.retain_weight: 0"),
+    (
+        ["unlearning.objective=exact", "localization.method=none", "vanilla.skip=true"],
+        "Leave out vanilla.adapter and vanilla.skip.",
+    ),
+    (
+        ["unlearning.objective=exact", "localization.method=none", "vanilla.adapter=x"],
+        "unlearning.objective: exact trains the vanilla model again without the unlearn rows",
+    ),
+    (["unlearning.objective=exact"], "Set localization.method: none."),
+    (
+        ["unlearning.objective=exact", "localization.method=random"],
+        "there is nothing to freeze",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), UNLEARNING)
+def test_unlearning_that_makes_no_sense_is_refused(changes, text, tiny_config):
+    with pytest.raises(InputError) as caught:
+        check_unlearning(load(tiny_config(), changes))
+    assert str(caught.value).startswith("unlearning.")
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["unlearning.phases=[[copyright],[privacy]]"],
+        ["unlearning.phases=[[copyright]]"],
+        ["unlearning.retain_rows=general"],
+        ["general.train=null"],
+        ["unlearning.retain_rows=general", "general.train=null", "unlearning.objective=ascent"],
+        ["unlearning.objective=exact", "localization.method=none"],
+        ["unlearning.rectify=true", "localization.freeze=by_side"],
+    ],
+)
+def test_unlearning_that_makes_sense_passes(changes, tiny_config):
+    check_unlearning(load(tiny_config(), changes))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_passes(name, tiny_config):
+    changes = [f"unlearning.objective={name}", "localization.method=none"]
+    check_unlearning(load(tiny_config(), changes))
 
 
 def test_a_problem_that_two_checks_find_is_named_once(tiny_config, tmp_path):

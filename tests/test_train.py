@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import grail
-from grail import checkpoint
+from grail import checkpoint, train
 from grail.artifacts import Mask
 from grail.config import Unlearning, Until
 from grail.errors import DivergenceError, InputError
 from grail.model import trainable
 from grail.optimization import learning_rate
+from grail.rectification import NEWEST
+from grail.reference import Reference
 from grail.train import Loop, Place, _seeded, make_accelerator
-from grail.unlearning.objectives import make_terms
+from grail.unlearning.objectives import make_objective
 from grail.unlearning.unlearn import UnlearnTask, loop_settings
 
 STEPS = 8
@@ -132,8 +134,17 @@ def world(tiny_model, rows, tmp_path):
         parameters = trainable(model)
         masks = {"static": lambda p: Mask(half(p)), "by_side": sided, "none": lambda _: None}
         made = masks[mask](parameters)
+        objective = make_objective(settings)
+        compared = any(objective.compares(side) for side in objective.sides)
         task = UnlearnTask(
-            model, rows, make_terms(settings), settings, mask == "by_side", seed=0, pad=0
+            model,
+            rows,
+            objective,
+            settings,
+            split=mask == "by_side" or settings.rectify,
+            seed=0,
+            pad=0,
+            reference=Reference(parameters) if compared else None,
         )
         place = Place(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.checkpoint", inputs)
         return World(parameters, task, loop_settings(settings, 0), place, made)
@@ -160,6 +171,9 @@ VARIANTS = {
     "decay": {"weight_decay": 0.5},
     "resumed": {"weight_decay": 0.5, "checkpoint_steps": 3},
     "by_side": {"mask": "by_side", "weight_decay": 0.5, "accumulation": 2},
+    "rectified": {"rectify": True, "weight_decay": 0.5, "accumulation": 2},
+    "rectified by_side": {"rectify": True, "mask": "by_side", "weight_decay": 0.5},
+    "phases": {"phases": [["a"], ["b"]], "weight_decay": 0.5},
 }
 
 
@@ -191,9 +205,9 @@ def test_no_frozen_entry_moves_and_free_ones_do(world, optimizer, variant, kind)
 class Unmasked(Loop):
     """Negative control: leaves the mask out, and does not look afterwards."""
 
-    def _collect(self, side, sums):
+    def _collect(self, side):
         self.hidden = {}
-        super()._collect(side, sums)
+        return super()._collect(side)
 
     def _proof(self):
         return {}
@@ -204,11 +218,12 @@ class Late(Loop):
 
     done = 0
 
-    def _collect(self, side, sums):
+    def _collect(self, side):
         self.done += 1
         masks, self.hidden = self.hidden, ({} if self.done < 5 else self.hidden)
-        super()._collect(side, sums)
+        collected = super()._collect(side)
         self.hidden = masks
+        return collected
 
 
 class OwnDecay(Loop):
@@ -274,10 +289,16 @@ def test_an_entry_moved_behind_the_loops_back_is_found(world):
 
 def test_a_task_and_a_mask_that_disagree_on_sides_do_not_train_unmasked(world):
     made, other = world(mask="by_side"), world()
-    for task, mask in ((made.task, other.mask), (other.task, made.mask)):
-        mixed = dataclasses.replace(made, task=task, mask=mask)
-        with pytest.raises(KeyError):
-            mixed.run()
+    with pytest.raises(KeyError):
+        dataclasses.replace(made, task=other.task, mask=made.mask).run()
+
+
+def test_one_mask_holds_for_every_group_of_a_task_that_splits(world):
+    made = world(rectify=True)
+    before = snapshot(made.parameters)
+    made.run()
+    assert changed(before, made.parameters, made.mask.frozen) == 0
+    assert changed(before, made.parameters, inverted(made.mask.frozen)) > 500
 
 
 # -- one step by hand -----------------------------------------------------------------------------
@@ -371,7 +392,7 @@ def test_equal_masks_by_side_are_one_static_mask(world):
     both = world(name="both", optimizer="sgd")
     frozen = both.mask.frozen
     both.mask = Mask(frozen, unlearn=frozen, retain=frozen)
-    both.task = dataclasses.replace(both.task, by_side=True)
+    both.task = dataclasses.replace(both.task, split=True)
     both.run()
     assert close(both.parameters, static.parameters, 1e-6)
     assert changed(snapshot(both.parameters), static.parameters, frozen) == 0
@@ -424,6 +445,125 @@ def test_the_rate_of_a_step_is_the_one_that_is_logged(world):
     assert changed(before, made.parameters) == 0  # the first rate of a warm-up is 0
 
 
+# -- rectification --------------------------------------------------------------------------------
+
+
+def flat(gradients):
+    return torch.cat([value.detach().double().flatten() for value in gradients.values()])
+
+
+def hidden_from(made, side):
+    """What a side must leave alone, as zeros in a flat vector of ones."""
+    if made.mask is None:
+        return torch.ones(sum(p.numel() for p in made.parameters.values()), dtype=torch.float64)
+    own = {"unlearn": made.mask.unlearn, "retain": made.mask.retain}[side] or made.mask.frozen
+    return 1 - torch.cat([own[name].flatten() for name in made.parameters]).double()
+
+
+def at_odds(made):
+    """Let the retain rows say what the unlearn rows say: what one side wants, the other fights."""
+    texts = [row for row in made.rows if row.side == "unlearn"]
+    retain = [row for row in made.rows if row.side == "retain"]
+    said = [
+        dataclasses.replace(row, ids=text.ids, start=text.start) if i % 2 else row
+        for i, (row, text) in enumerate(zip(retain, texts, strict=True))
+    ]
+    return dataclasses.replace(made, task=dataclasses.replace(made.task, rows=(*texts, *said)))
+
+
+@pytest.mark.parametrize("mask", ["none", "static", "by_side"])
+def test_rectified_steps_are_those_computed_by_hand(world, mask):
+    """Three steps of plain SGD over all rows; the direction is an average over the steps."""
+    given = ONE_STEP | {"epochs": 3, "max_grad_norm": None, "schedule": "constant"}
+    given |= {"learning_rate": 0.05, "rectify": True, "mask": mask}
+    made, by_hand = (at_odds(world(name=name, **given)) for name in ("made", "hand"))
+    free = {side: hidden_from(by_hand, side) for side in ("unlearn", "retain")}
+    direction, opposed, expected = None, [], []
+
+    for _ in range(3):
+        sides = side_gradients(by_hand, by_hand.rows)
+        u, r = (flat(sides[side]) * free[side] for side in ("unlearn", "retain"))
+        direction = r if direction is None else (1 - NEWEST) * direction + NEWEST * r
+        d = direction * free["unlearn"]  # what unlearn rows may not move, they may not use
+        opposed.append(float(u @ d) < 0)
+        if opposed[-1]:
+            u = u - (u @ d) / (d @ d) * d
+        assert float(u @ direction) >= -1e-9 * float(u.norm() * direction.norm())
+        expected.append(float((u + r).norm()))
+        step, start = 0.05 * (u + r), 0
+        with torch.no_grad():
+            for p in by_hand.parameters.values():
+                p -= step[start : start + p.numel()].view_as(p).float()
+                start += p.numel()
+    assert any(opposed)
+    made.run()
+    norms = [line["gradient_norm"] for line in made.log()]
+    assert norms == pytest.approx(expected, rel=1e-3)
+    assert close(made.parameters, by_hand.parameters, 1e-5)
+    plain = at_odds(world(name="plain", **(given | {"rectify": False})))
+    plain.run()
+    assert not close(made.parameters, plain.parameters, 1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3])
+def test_rectification_knows_no_micro_batches(world, accumulation):
+    runs = []
+    for pieces in (1, accumulation):
+        given = {"optimizer": "sgd", "rectify": True, "accumulation": pieces, "batch_size": 4}
+        runs.append(world(name=str(pieces), **given))
+        runs[-1].run()
+    assert close(runs[0].parameters, runs[1].parameters, 1e-6)
+
+
+# -- phases ---------------------------------------------------------------------------------------
+
+PHASES = {"phases": [["b"], ["a"]], "epochs": 2}  # 2 steps an epoch: the second begins at step 5
+
+
+def test_a_phase_trains_its_domains_only_and_has_the_rates_of_a_training(world):
+    made = world(**PHASES, schedule="cosine", warmup=0.25)
+    trained = []
+
+    class Watched:
+        plan, groups = made.task.plan, made.task.groups
+
+        def run(self, rows, step, seen):
+            trained.append({row.domain for row in step})
+            return made.task.run(rows, step, seen)
+
+    dataclasses.replace(made, task=Watched()).run()
+    assert trained == [{"b"}] * 4 + [{"a"}] * 4
+    lines = made.log()
+    assert [line["epoch"] for line in lines] == [0, 0, 1, 1, 2, 2, 3, 3]
+    rates = [line["lr"] for line in lines]
+    assert rates[:4] == rates[4:] == [learning_rate(made.settings, i / 4) for i in range(4)]
+
+
+def test_a_phase_begins_with_a_new_optimiser_and_a_new_direction(world, monkeypatch):
+    made = world(**PHASES, rectify=True)
+    loop, counts, begun = made.loop(), [], []
+    real = train.averaged
+
+    def averaged(direction, retain):
+        begun.append(not direction)
+        return real(direction, retain)
+
+    monkeypatch.setattr(train, "averaged", averaged)
+
+    def tick(done, total, note):
+        counts.append({int(state["step"]) for state in loop.optimizer.state.values()})
+
+    loop.run(made.place, tick)
+    assert counts == [{1}, {2}, {3}, {4}] * 2
+    assert begun == [True, False, False, False] * 2
+
+
+def test_a_phase_that_is_over_leaves_its_epochs_empty_and_the_next_one_begins(world):
+    made = world(**(PHASES | {"epochs": 3}), until=Until(row_accuracy=1.0))  # all at once
+    made.run()
+    assert [line["epoch"] for line in made.log()] == [0, 0, 3, 3]
+
+
 # -- interruptions --------------------------------------------------------------------------------
 
 
@@ -455,6 +595,47 @@ def test_resumed_equals_uninterrupted(world, optimizer, mask):
         assert proof["changed"] == 0
 
 
+RESUMED = {
+    "rectified": {"rectify": True, "mask": "by_side", "optimizer": "sgd"},
+    "phases": PHASES,
+    "phases, rectified": PHASES | {"rectify": True, "optimizer": "adafactor"},
+    "a reference": {"objective": "npo"},
+    "two references": {"objective": "ascent_kl", **PHASES},
+}
+
+
+@pytest.mark.parametrize(  # 4: exactly at the border of a phase
+    ("name", "every"), [*((name, 4) for name in RESUMED), ("phases, rectified", 1)]
+)
+def test_what_a_loop_carries_is_resumed(world, name, every):
+    given = {"dropout": 0.3, "checkpoint_steps": every, **RESUMED[name]}
+    whole = world(name="whole", **given)
+    whole.run()
+    assert len(whole.log()) == STEPS
+    for stop in (4, 5, STEPS):
+        run = f"stopped{stop}"
+        with pytest.raises(StoppedError):
+            world(name=run, **given).run(stop_at(stop))
+        again, done = world(name=run, **given), []
+        again.run(lambda step, *_: done.append(step))  # noqa: B023
+        assert done[0] == every * ((stop - 1) // every) + 1
+        assert_same_end(again, whole)
+
+
+def test_the_direction_is_part_of_what_is_resumed(world):
+    """Otherwise the test above would not see it missing."""
+    given = {"rectify": True, "checkpoint_steps": 4, "name": "run"}
+    whole = world(**(given | {"name": "whole"}))
+    whole.run()
+    with pytest.raises(StoppedError):
+        world(**given).run(stop_at(5))
+    file = world(**given).place.checkpoints / "direction"
+    save_file({n: 100 * v for n, v in load_file(file).items()}, file)
+    again = world(**given)
+    again.run()
+    assert changed(snapshot(again.parameters), whole.parameters) > 0
+
+
 def test_dropout_is_drawn_anew_at_every_step(world):
     """Otherwise the test above would not see a wrong seed."""
     with_dropout, without = world(dropout=0.3, name="a"), world(name="b")
@@ -479,13 +660,11 @@ def test_interrupted_twice_and_in_the_middle_of_a_save(world, monkeypatch):
     whole.run()
     with pytest.raises(StoppedError):
         world(**given).run(stop_at(3))
-    written = []
     real = checkpoint.save_file
 
     def broken(tensors, path, *more):
         real(tensors, path, *more)
-        written.append(path)
-        if len(written) == 2:  # the optimiser's file of the next checkpoint
+        if path.name == "optimizer":  # of the next checkpoint
             raise StoppedError
 
     with monkeypatch.context() as patch:

@@ -39,26 +39,36 @@ class Position:
     planned: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
-def save(
-    folder: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    inputs: str,
-) -> None:
-    """Write weights, optimiser state and position; replaces the former checkpoint in one move."""
+@dataclass(frozen=True)
+class State:
+    """What a loop carries from step to step besides the weights.
+
+    Attributes:
+        optimizer: The optimiser with its moments.
+        position: Where the loop stands.
+        direction: The moving average of retain gradients, where the loop keeps one.
+    """
+
+    optimizer: torch.optim.Optimizer
+    position: Position
+    direction: Mapping[str, Tensor]
+
+
+def save(folder: Path, parameters: Mapping[str, nn.Parameter], state: State, inputs: str) -> None:
+    """Write weights and state; replaces the former checkpoint in one move."""
     with replacing_folder(folder) as partial:
         save_file({n: p.detach().contiguous() for n, p in parameters.items()}, partial / "weights")
-        states = optimizer.state_dict()["state"]
+        save_file({n: v.contiguous() for n, v in state.direction.items()}, partial / "direction")
+        states = state.optimizer.state_dict()["state"]
         tensors = {
             f"{index}.{key}": value.detach().contiguous()
-            for index, state in states.items()
-            for key, value in state.items()
+            for index, moments in states.items()
+            for key, value in moments.items()
             if isinstance(value, Tensor)
         }
         save_file(tensors, partial / "optimizer")
-        state = {"inputs": inputs, "position": asdict(position)}
-        (partial / "position.json").write_text(json.dumps(state), encoding="utf-8")
+        about = {"inputs": inputs, "position": asdict(state.position)}
+        (partial / "position.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def load(
@@ -66,23 +76,25 @@ def load(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     inputs: str,
-) -> Position:
-    """Restore what ``save`` wrote and return the position; start anew where nothing fits.
+) -> tuple[Position, dict[str, Tensor]]:
+    """Restore what ``save`` wrote; return position and direction, anew where nothing fits.
 
     A checkpoint made from other inputs is another run's: it is not used.
     """
     file = folder / "position.json"
     if not file.is_file():
-        return Position()
+        return Position(), {}
     state = json.loads(file.read_text(encoding="utf-8"))
     if state["inputs"] != inputs:
-        return Position()
+        return Position(), {}
     weights = load_file(folder / "weights")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     _restore(optimizer, load_file(folder / "optimizer"))
-    return _position(state["position"])
+    direction = load_file(folder / "direction")
+    placed = {name: value.to(parameters[name].device) for name, value in direction.items()}
+    return _position(state["position"]), placed
 
 
 def discard(folder: Path) -> None:

@@ -19,7 +19,7 @@ from grail.kinds import (
     Name,
     NotNegative,
     Percent,
-    Phase,
+    Phases,
     Positive,
     Section,
     Seed,
@@ -182,7 +182,8 @@ class Unlearning(Section):
     """Stage 3: an objective on the unlearn and the retain side, under the mask.
 
     ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
-    (out-of-distribution). ``beta`` and ``delta`` belong to the objective; null takes the value that
+    (out-of-distribution). ``general_weight``: above 0, the KL to the vanilla model on general text
+    is held down too. ``beta`` and ``delta`` belong to the objective; null takes the value that
     its paper gives. ``rectify`` takes out of the unlearn gradient what opposes the retain gradient
     (GRU). ``phases`` unlearns lists of domains one after another, each for all ``epochs``; null
     unlearns all at once.
@@ -193,9 +194,10 @@ class Unlearning(Section):
     beta: Positive | None = None
     delta: NotNegative | None = None
     rectify: bool = False
-    phases: list[Phase] | None = None
+    phases: Phases | None = None
     unlearn_weight: NotNegative = 1.0
     retain_weight: NotNegative = 2.0
+    general_weight: NotNegative = 0.0
     max_token_nll: Positive | None = 3.0
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
@@ -215,7 +217,7 @@ class Unlearning(Section):
 class Evaluation(Section):
     """What is measured before and after.
 
-    ``equal_retention``: also measure the unlearned model moved back towards the vanilla one until
+    ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
     the mean RS of its train rows reaches this many percent.
     """
 
@@ -223,7 +225,7 @@ class Evaluation(Section):
     batch_size: Count = 16
     max_new_tokens: Count = 96
     show_text: bool = False
-    equal_retention: Percent | None = None
+    retain_target: Percent | None = None
     general_tasks: list[str] = Field(default_factory=list, max_length=0)
     attacks: list[str] = Field(default_factory=list, max_length=0)
 
@@ -247,6 +249,16 @@ class Config(Section):
     seed: Seed = 0
     output: Name
     made_with: dict[str, Any] | None = None
+
+    @property
+    def vanilla_seed(self) -> int:
+        """The seed of the vanilla model: its own, or the run's."""
+        return self.seed if self.vanilla.seed is None else self.vanilla.seed
+
+    @property
+    def label_seed(self) -> int:
+        """The seed of the random labels: their own, or the run's."""
+        return self.seed if self.importance.seed is None else self.importance.seed
 
 
 def parse(raw: Any) -> Config:

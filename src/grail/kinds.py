@@ -49,6 +49,7 @@ Name = Annotated[str, Field(min_length=1)]
 Percent = Annotated[Number, Field(gt=0, le=100)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 Phase = Annotated[list[DomainName], Field(min_length=1)]
+Phases = Annotated[list[Phase], Field(min_length=1)]
 
 
 class Section(BaseModel):

@@ -18,7 +18,7 @@ from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.files import digest
-from grail.model import Policy, load, load_tokenizer
+from grail.model import Policy, load, load_tokenizer, trainable
 from grail.preparation import Inputs
 from grail.progress import Listener
 from grail.provenance import model_identity
@@ -26,7 +26,7 @@ from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
-COVERED = ("max_rows", "max_val_rows")  # the rows' own digests tell
+COVERED = ("max_rows", "max_val_rows", "seed")  # the rows' own digests tell; so does the stage
 
 
 @dataclass
@@ -49,8 +49,16 @@ class Materials:
     @cached_property
     def model(self) -> Policy:
         """The policy, on its device."""
-        made = load(self.config.model, self.config.vanilla.adapter, self.vanilla_seed())
+        made = load(self.config.model, self.config.vanilla.adapter, self.config.vanilla_seed)
         return made.to(self.device)
+
+    def start_over(self, seed: int) -> None:
+        """Put weights into the model as they are before the vanilla stage."""
+        fresh = load(self.config.model, self.config.vanilla.adapter, seed)
+        begun = dict(fresh.named_parameters())
+        with torch.no_grad():
+            for name, parameter in trainable(self.model).items():
+                parameter.copy_(begun[name])
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -66,11 +74,6 @@ class Materials:
     def start(self) -> str:
         """Digest of the base model's identity."""
         return model_identity(find(self.config.model.name))
-
-    def vanilla_seed(self) -> int:
-        """Seed of the vanilla model: its fresh adapter and the order of its rows."""
-        own = self.config.vanilla.seed
-        return self.config.seed if own is None else own
 
     def check(self) -> None:
         """Load tokenizer, rows and model, and refuse rows that the model has no positions for.

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Settings:
-    """How the loop steps; the fields are those of the configuration's sections."""
+    """How the loop steps; the fields are those of the configuration's sections.
+
+    ``epochs`` are those of all cycles; each cycle has a schedule and an optimiser state of its own.
+    """
 
     learning_rate: float
     epochs: int
@@ -25,6 +28,8 @@ class Settings:
     max_grad_norm: float | None = 1.0
     accumulation: int = 1
     checkpoint_steps: int = 20
+    cycles: int = 1
+    rectify: bool = False
 
 
 OPTIMIZERS = {
@@ -35,13 +40,24 @@ OPTIMIZERS = {
 
 
 def learning_rate(settings: Settings, progress: float) -> float:
-    """Return the rate at ``progress`` (0-1 of all epochs): linear warm-up, then the schedule."""
+    """Return the rate at ``progress`` (0-1 of a cycle): linear warm-up, then the schedule."""
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
     if settings.schedule == "constant":
         return settings.learning_rate
     done = (progress - settings.warmup) / (1 - settings.warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def cycle_progress(settings: Settings, epochs: float) -> float:
+    """Return how much of its cycle is done (0-1) after that many epochs."""
+    length = settings.epochs // settings.cycles
+    return epochs % length / length
+
+
+def restarts(settings: Settings, epoch: int) -> bool:
+    """Tell whether a cycle begins with this epoch."""
+    return epoch % (settings.epochs // settings.cycles) == 0
 
 
 def decay(

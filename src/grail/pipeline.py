@@ -13,11 +13,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from grail import artifacts, config_file, directory, vanilla
+from torch import Tensor
+
+from grail import artifacts, config_file, directory
 from grail.artifacts import Mask
+from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
-from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate
+from grail.evaluation.calibration import Way, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
@@ -26,19 +30,21 @@ from grail.materials import Materials
 from grail.model import load_weights, save_weights, trainable
 from grail.optimization import Settings
 from grail.preparation import Inputs
-from grail.progress import Listener, Nobody
+from grail.progress import Listener, Nobody, Tick
 from grail.provenance import made_with
 from grail.reporting.page import report
 from grail.results import Results, make_results, read_results, write_results
 from grail.task import Task
 from grail.train import Loop, Place, make_accelerator
-from grail.unlearning import unlearn
-from grail.unlearning.objectives import make_terms
+from grail.unlearning.objectives import EXACT, make_objective
 
 NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
     "(layers.N. or h.N.): every tensor was taken as a layer of its own."
 )
+CALIBRATED = "calibrated"
+"""What results call the model of ``evaluation.retain_target``."""
+
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
@@ -112,20 +118,12 @@ class Run:
         parts = ("train", "val") if given.include_val else ("train",)
         data = {} if given.skip or given.adapter else self.materials.data(*parts)
         adapter = file_digest(Path(given.adapter)) if given.adapter else None
-        seed = self.materials.vanilla_seed()
+        seed = self.config.vanilla_seed
         key = self.materials.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
-            rows = tuple(row for row in self.materials.rows if row.part in parts)
-            task = vanilla.VanillaTask(
-                self.materials.model,
-                rows,
-                given,
-                seed,
-                self.materials.tokenizer.pad_token_id,
-            )
-            settings = vanilla.loop_settings(given, seed)
+            task, settings = vanilla_training(self.materials)
             self._train("vanilla", task, None, settings, key)
             return
         self._save("vanilla", key, {})
@@ -138,7 +136,7 @@ class Run:
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
             text = self.inputs.digests[f"{name}.train"]
-            seed = self._label_seed()
+            seed = self.config.label_seed
             key = self.materials.key(
                 "model", "data", "importance", seed=seed, weights=weights, rows=text
             )
@@ -162,7 +160,9 @@ class Run:
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = localize(sides, self.config.localization, self.config.seed)
+            mask, about = localize(
+                sides, self.config.localization, self.config.seed, self._vanilla_on_cpu
+            )
             mask.about["scores"] = hashes
             if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
                 self.listener.warn(NO_BLOCKS)
@@ -177,21 +177,17 @@ class Run:
             "weights": directory.stamp(self.folder / "vanilla")["weights"],
             "rows": self.materials.data("train"),
         }
-        key = self.materials.key("model", "data", "unlearning", "seed", **facts)
+        if "general" in make_objective(self.config.unlearning).sides:
+            facts["general"] = self.materials.data("general")
+        exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
+        how = ("unlearning", "vanilla") if exact else ("unlearning",)
+        key = self.materials.key("model", "data", *how, "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
-        mask, settings = artifacts.read_mask(file), self.config.unlearning
+        mask = artifacts.read_mask(file)
         self._take("vanilla")
-        task = unlearn.UnlearnTask(
-            self.materials.model,
-            tuple(row for row in self.materials.rows if row.part == "train"),
-            make_terms(settings),
-            settings,
-            mask.by_side,
-            self.config.seed,
-            self.materials.tokenizer.pad_token_id,
-        )
-        self._train("unlearned", task, mask, unlearn.loop_settings(settings, self.config.seed), key)
+        task, settings = unlearn_training(self.materials, mask.by_side)
+        self._train("unlearned", task, mask, settings, key)
 
     def _evaluate(self) -> None:
         stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
@@ -219,9 +215,24 @@ class Run:
             self.materials.model, self.materials.tokenizer, self.config.evaluation, texts
         )
         with self.listener.stage(f"evaluate {name}") as tick:
+            about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
             values = evaluator.run(name, [*self.materials.rows, *self.materials.general], tick)
-        evaluate.write_values(path, values, key)
+        evaluate.write_values(path, values, key, about)
         return values
+
+    def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
+        """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
+        wished = self.config.evaluation.retain_target or 0.0
+        way = Way(trainable(self.materials.model), *map(self._weights, ("vanilla", "unlearned")))
+        retained = [r for r in self.materials.rows if (r.side, r.part) == ("retain", "train")]
+
+        def kept(weight: float) -> float:
+            way.put(weight)
+            return evaluator.retain_success(retained, tick)
+
+        weight = weight_at(wished, kept)
+        way.put(weight)
+        return {"weight": weight, "retain_target": wished}
 
     def _report(self) -> None:
         with self.listener.stage("report") as tick:
@@ -246,19 +257,19 @@ class Run:
         directory.check_weights(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
 
-    def _label_seed(self) -> int:
-        own = self.config.importance.seed
-        return self.config.seed if own is None else own
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        """Return copies of what training may change in a model; the run's model then has them."""
+        self._take(name)
+        return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+
+    def _vanilla_on_cpu(self) -> dict[str, Tensor]:
+        """Return the vanilla weights where the scores are."""
+        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
 
     def _scorer(self) -> Scorer:
-        model, tokenizer = self.materials.model, self.materials.tokenizer
-        size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
-        labels = RandomLabels(
-            ordinary_tokens(size, tokenizer.all_special_ids),
-            self.config.importance.substitution,
-            self._label_seed(),
-        )
-        return Scorer(model, self.config.importance, labels, tokenizer.pad_token_id)
+        how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
+        labels = RandomLabels(vocabulary(self.materials), how.substitution, self.config.label_seed)
+        return Scorer(self.materials.model, how, labels, pad)
 
     def _train(
         self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str

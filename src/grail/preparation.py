@@ -15,8 +15,7 @@ from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
 from grail.files import PARTIAL
 from grail.localization.localizers import check_method
-from grail.unlearning.objectives import make_terms
-from grail.unlearning.unlearn import loop_settings
+from grail.unlearning.objectives import EXACT, make_objective
 from grail.weights import find
 
 FRESH_ADAPTER = (
@@ -66,10 +65,7 @@ def prepare(config: Config) -> Inputs:
     attempt(lambda: check_adapter(config))
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
-    attempt(lambda: make_terms(config.unlearning))
-    if not config.unlearning.unlearn_weight:
-        problems.append("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
-    attempt(lambda: loop_settings(config.unlearning, config.seed))
+    attempt(lambda: check_unlearning(config))
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
@@ -94,6 +90,42 @@ def check_adapter(config: Config) -> None:
         raise InputError(
             f"vanilla.adapter: model.name ({config.model.name}) is an adapter too. Give the base "
             "model as model.name."
+        )
+
+
+def check_unlearning(config: Config) -> None:
+    """Refuse an objective that is unknown, that lacks its rows, or that does nothing."""
+    settings = config.unlearning
+    objective = make_objective(settings)
+    if not settings.unlearn_weight:
+        raise InputError("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
+    if "general" in objective.sides and config.general.train is None:
+        raise InputError(
+            "unlearning: retain_rows: general and general_weight read the general text, but "
+            "general.train is null. Give it, or use retain_rows: domain and general_weight: 0."
+        )
+    unknown = {name for phase in settings.phases or [] for name in phase} - set(config.domains)
+    if unknown:
+        raise InputError(
+            f"unlearning.phases: {', '.join(sorted(unknown))} is not among the domains. Allowed: "
+            f"{', '.join(config.domains)}."
+        )
+    if any(len(set(phase)) < len(phase) for phase in settings.phases or []):
+        raise InputError("unlearning.phases: a domain stands twice in one phase. Name it once.")
+    if settings.objective == EXACT:
+        _check_exact(config)
+
+
+def _check_exact(config: Config) -> None:
+    if config.vanilla.skip or config.vanilla.adapter is not None:
+        raise InputError(
+            "unlearning.objective: exact trains the vanilla model again without the unlearn rows; "
+            "that needs a vanilla model trained here. Leave out vanilla.adapter and vanilla.skip."
+        )
+    if config.localization.method != "none":
+        raise InputError(
+            "unlearning.objective: exact starts a new model, in which there is nothing to freeze. "
+            "Set localization.method: none."
         )
 
 

@@ -18,7 +18,7 @@ class Result:
     """One measured number. ``value``: percent (0-100) for US, RS and ROUGE-L; nats for NLL.
 
     Attributes:
-        model: "vanilla" or "unlearned".
+        model: "vanilla", "unlearned", or "calibrated" (unlearned, moved back to equal retention).
         domain: Name of the domain; "general" for the out-of-distribution rows.
         side: "unlearn", "retain" or "general".
         part: "train" or "val".

@@ -32,11 +32,12 @@ class Outcome:
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
     """Add up the outcomes of the parts of a micro-batch."""
+    names = dict.fromkeys(name for part in outcomes for name in part.terms)
     return Outcome(
         torch.stack([part.loss for part in outcomes]).sum(),
         {
-            name: torch.stack([part.terms[name] for part in outcomes]).sum()
-            for name in outcomes[0].terms
+            name: torch.stack([p.terms[name] for p in outcomes if name in p.terms]).sum()
+            for name in names
         },
         {key: value for part in outcomes for key, value in part.accuracy.items()},
         sum(part.ascending for part in outcomes),
@@ -48,7 +49,7 @@ class Task(Protocol):
     """What is trained, as the loop sees it."""
 
     def plan(self, epoch: int, seen: Mapping[str, tuple[int, float]]) -> list[list[Row]]:
-        """Return the rows of each step of an epoch; no steps: converged."""
+        """Return the rows of each step of an epoch; no steps: nothing is left to do in it."""
         ...
 
     def groups(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -26,11 +26,15 @@ from grail import checkpoint
 from grail.artifacts import Mask, changed_entries, frozen_digest
 from grail.checkpoint import Position
 from grail.errors import DivergenceError, InputError
-from grail.optimization import OPTIMIZERS, Settings, decay, learning_rate
+from grail.optimization import OPTIMIZERS, Settings, cycle_progress, decay, learning_rate, restarts
 from grail.progress import Tick, silent
+from grail.rectification import averaged, rectified
 from grail.task import Row, Task
 
 Write = Callable[[dict[str, Any]], None]
+
+Sums = dict[str, Tensor]
+"""Parameter name -> its gradient, added up."""
 
 Shares = tuple[dict[str, float], dict[str, float], int]
 """Terms, accuracies by row and ascending rows of one step, of one process or of all."""
@@ -79,14 +83,8 @@ class Loop:
         self.parameters, self.task, self.settings = parameters, task, settings
         self.accelerator, self.mask = accelerator, mask
         self.optimizer = OPTIMIZERS[settings.optimizer](list(parameters.values()), settings)
-        self.hidden = (
-            {
-                side: self._on_device(mask.for_side(side) if side else mask.frozen)
-                for side in (("unlearn", "retain") if mask.by_side else ("",))
-            }
-            if mask is not None
-            else {}
-        )
+        self.hidden = {} if mask is None else self._hidden(mask)
+        self.direction: dict[str, Tensor] = {}  # moving average of retain gradients (rectify)
         self.start = self._frozen_start()
 
     def run(self, place: Place, tick: Tick = silent) -> dict[str, Any]:
@@ -96,15 +94,15 @@ class Loop:
             DivergenceError: if a term or the gradient is not finite; the last checkpoint stays.
             RuntimeError: if a frozen entry moved after all.
         """
-        position = checkpoint.load(place.checkpoints, self.parameters, self.optimizer, place.inputs)
+        position, self.direction = checkpoint.load(
+            place.checkpoints, self.parameters, self.optimizer, place.inputs
+        )
         self.accelerator.wait_for_everyone()  # all have looked
         if not position.step and self.accelerator.is_main_process:
             checkpoint.discard(place.checkpoints)
         with checkpoint.lines(place.log, position.step, self.accelerator.is_main_process) as write:
             while position.epoch < self.settings.epochs:
                 plan = self.task.plan(position.epoch, position.planned)
-                if not plan:
-                    break
                 self._epoch(plan, position, place, write, tick)
                 position.epoch, position.index = position.epoch + 1, 0
                 position.planned = dict(position.seen)
@@ -114,10 +112,13 @@ class Loop:
         self, plan: list[list[Row]], position: Position, place: Place, write: Write, tick: Tick
     ) -> None:
         total = position.step - position.index + len(plan) * (self.settings.epochs - position.epoch)
+        if not position.index and restarts(self.settings, position.epoch):
+            self.optimizer.state.clear()
+            self.direction.clear()
         while position.index < len(plan):
             began = time.perf_counter()
-            share = (position.epoch + position.index / len(plan)) / self.settings.epochs
-            rate = learning_rate(self.settings, share)
+            done = cycle_progress(self.settings, position.epoch + position.index / len(plan))
+            rate = learning_rate(self.settings, done)
             line = self._step(plan[position.index], position, rate, place)
             position.step, position.index = position.step + 1, position.index + 1
             write(line | {"seconds": round(time.perf_counter() - began, 4)})
@@ -132,9 +133,10 @@ class Loop:
         """Do one optimiser step and return its line of the log."""
         number = position.step + 1
         with _seeded(self.settings.seed, number, self.accelerator.process_index):
-            shares = self._gradients(rows, position)
+            shares, sides = self._gradients(rows, position)
         terms, accuracy, ascending = self._over_processes(*shares)
         _finite(terms, number, position.step, place)
+        self._combine(sides)
         norm = self._clip()
         _finite({"gradient norm": norm}, number, position.step, place)
         for group in self.optimizer.param_groups:
@@ -148,9 +150,9 @@ class Loop:
         line = {"step": number, "epoch": position.epoch, "lr": rate, "terms": terms}
         return line | {"gradient_norm": norm, "ascending": ascending}
 
-    def _gradients(self, rows: list[Row], position: Position) -> Shares:
-        """Leave this process's masked gradient in ``p.grad``; return its terms and accuracies."""
-        sums: dict[str, Tensor] = {}
+    def _gradients(self, rows: list[Row], position: Position) -> tuple[Shares, dict[str, Sums]]:
+        """Return this process's terms and accuracies, and its masked gradient by group."""
+        sides: dict[str, Sums] = {}
         terms: dict[str, float] = {}
         accuracy: dict[str, float] = {}
         ascending = 0
@@ -162,10 +164,23 @@ class Loop:
                 ascending += outcome.ascending
                 for name, value in outcome.terms.items():
                     terms[name] = terms.get(name, 0.0) + float(value.detach())
-            self._collect(side, sums)
+            sides[side] = self._collect(side)
+        return (terms, accuracy, ascending), sides
+
+    def _combine(self, sides: dict[str, Sums]) -> None:
+        """Leave the gradient of all groups and processes in ``p.grad``."""
+        if self.settings.rectify:
+            unlearn, retain = self._summed(sides["unlearn"]), self._summed(sides["retain"])
+            self.direction = averaged(self.direction, retain)
+            direction = self._masked(self.direction, "unlearn")  # the correction is a move too
+            sides = {"unlearn": rectified(unlearn, direction), "retain": retain}
+        total, *others = sides.values()
+        for other in others:
+            total = {name: total[name] + other[name] for name in total}
+        if not self.settings.rectify:
+            total = self._summed(total)
         for name, parameter in self.parameters.items():
-            parameter.grad = sums.get(name)
-        return terms, accuracy, ascending
+            parameter.grad = total[name]
 
     def _micro_batches(self, rows: list[Row]) -> list[list[Row]]:
         """This process's rows, in ``accumulation`` pieces."""
@@ -173,26 +188,38 @@ class Loop:
         pieces = [own[i :: self.settings.accumulation] for i in range(self.settings.accumulation)]
         return [piece for piece in pieces if piece]
 
-    def _collect(self, side: str, sums: dict[str, Tensor]) -> None:
-        """Mask this group's own contribution, then add it: nothing already added is touched."""
-        hidden = self.hidden[side] if self.hidden else {}  # KeyError: task and mask disagree
+    def _collect(self, side: str) -> Sums:
+        """Take a group's own contribution and mask it: nothing of other groups is touched."""
+        own: Sums = {}
         for name, parameter in self.parameters.items():
             gradient = parameter.grad
-            if gradient is None:
-                gradient = torch.zeros_like(parameter)
-            if name in hidden:  # filled, not multiplied: 0 * -x is -0.0, and 0 * inf is NaN
-                gradient = gradient.masked_fill(hidden[name], 0.0)
-            sums[name] = gradient if name not in sums else sums[name] + gradient
+            own[name] = torch.zeros_like(parameter) if gradient is None else gradient
             parameter.grad = None
+        return self._masked(own, side)
+
+    def _masked(self, gradients: Sums, side: str) -> Sums:
+        """Return gradients without what a group must leave alone.
+
+        Filled, not multiplied: 0 * -x is -0.0, and 0 * inf is NaN.
+        """
+        hidden = self.hidden[side] if self.hidden else {}  # KeyError: task and mask disagree
+        return {
+            name: value.masked_fill(hidden[name], 0.0) if name in hidden else value
+            for name, value in gradients.items()
+        }
+
+    def _summed(self, gradients: Sums) -> Sums:
+        """Add gradients over processes: every row's share is already scaled."""
+        if self.accelerator.num_processes == 1:
+            return gradients
+        return {n: self.accelerator.reduce(g, "sum") for n, g in gradients.items()}  # type: ignore
 
     def _over_processes(
         self, terms: dict[str, float], accuracy: dict[str, float], ascending: int
     ) -> Shares:
-        """Add gradients and terms over processes: every row's share is already scaled."""
+        """Add terms over processes: every row's share is already scaled."""
         if self.accelerator.num_processes == 1:
             return terms, accuracy, ascending
-        for parameter in self.parameters.values():
-            parameter.grad = self.accelerator.reduce(parameter.grad, "sum")  # type: ignore
         every: list[Shares] = gather_object([(terms, accuracy, ascending)])
         names = sorted({name for other, _, _ in every for name in other})
         added = {name: math.fsum(own.get(name, 0.0) for own, _, _ in every) for name in names}
@@ -206,10 +233,15 @@ class Loop:
 
     def _save(self, place: Place, position: Position) -> None:
         if self.accelerator.is_main_process:
-            checkpoint.save(
-                place.checkpoints, self.parameters, self.optimizer, position, place.inputs
-            )
+            state = checkpoint.State(self.optimizer, position, self.direction)
+            checkpoint.save(place.checkpoints, self.parameters, state, place.inputs)
         self.accelerator.wait_for_everyone()
+
+    def _hidden(self, mask: Mask) -> dict[str, dict[str, Tensor]]:
+        """Return what each group of rows must leave alone; "" is all rows in one."""
+        if mask.by_side:
+            return {s: self._on_device(mask.for_side(s)) for s in ("unlearn", "retain")}
+        return dict.fromkeys(("", "unlearn", "retain"), self._on_device(mask.frozen))
 
     def _on_device(self, bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.parameters[name].device) for name, value in bits.items()}

@@ -1,6 +1,7 @@
 """From scores to a mask, against an independent recomputation in NumPy."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 
@@ -11,7 +12,8 @@ import torch
 from grail.artifacts import Scores
 from grail.config import Localization
 from grail.errors import InputError
-from grail.localization.localizers import LOCALIZERS, check_method, localize
+from grail.localization import localizers
+from grail.localization.localizers import LOCALIZERS, check_method
 
 # name -> (block, shape), in the styles of Llama with LoRA, GPT-2 and GPT-NeoX; order not sorted
 PARAMETERS = {
@@ -31,6 +33,23 @@ GROUPS = {
 }
 SHAPES = {name: shape for name, (_, shape) in PARAMETERS.items()}
 ONE = {"entries": (100_000,)}
+
+
+def no_weights():
+    raise AssertionError("the vanilla model was loaded for nothing")
+
+
+def localize(sides, settings, seed, weights=no_weights):
+    return localizers.localize(sides, settings, seed, weights)
+
+
+def random_weights(seed=0, shapes=SHAPES, distinct=8):
+    """Whole numbers of both signs, so ties and zeros are everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randint(1 - distinct, distinct, shape, generator=generator).bfloat16()
+        for name, shape in reversed(shapes.items())
+    }
 
 
 def random_scores(n, seed=0, shapes=SHAPES, distinct=8):
@@ -66,10 +85,21 @@ def numpy_top(values, k, group):
     return marks
 
 
+def numpy_ranked(scores, statistic):
+    """What the top sets are the top of."""
+    if statistic != "z_mean":
+        return {name: value.numpy() for name, value in getattr(scores, statistic).items()}
+    wide = {name: value.numpy().astype(np.float64) for name, value in scores.mean.items()}
+    return {
+        name: np.abs((g - g.mean()) / g.std() if g.std() else 0 * g).astype(np.float32)
+        for name, g in wide.items()
+    }
+
+
 def numpy_overlaps(sides, settings, groups=GROUPS):
     """Return the top sets at both k, OP-UR and OP-RR."""
     group = groups[settings.layer]
-    arrays = {key: {n: t.numpy() for n, t in s.mean_abs.items()} for key, s in sides.items()}
+    arrays = {key: numpy_ranked(scores, settings.statistic) for key, scores in sides.items()}
     at_ur = {key: numpy_top(a, settings.k_op_ur, group) for key, a in arrays.items()}
     at_rr = {key: numpy_top(a, settings.k_op_rr, group) for key, a in arrays.items()}
     domains = sorted({domain for domain, _ in sides})
@@ -106,9 +136,22 @@ def test_the_mask_equals_numpy_bit_for_bit(n, layer, k):
     assert mask.for_side("unlearn") is mask.for_side("retain") is mask.frozen
 
 
-def test_only_mean_abs_decides():
-    sides, settings = random_scores(2), Localization()
-    other = {key: Scores(s.mean_abs, s.mean_sq, s.mean, samples=99) for key, s in sides.items()}
+@pytest.mark.parametrize("statistic", ["mean_abs", "mean_sq", "z_mean"])
+@pytest.mark.parametrize("layer", ["block", "tensor"])
+def test_the_sets_are_of_the_statistic_that_is_asked_for(statistic, layer):
+    sides, settings = random_scores(3, seed=8), Localization(statistic=statistic, layer=layer)
+    mask, about = localize(sides, settings, seed=0)
+    _, _, ur, rr = numpy_overlaps(sides, settings)
+    assert_same(mask.frozen, {name: ur[name] | rr[name] for name in ur})
+    assert mask.about["statistic"] == about["statistic"] == statistic
+
+
+@pytest.mark.parametrize("statistic", ["mean_abs", "mean_sq", "z_mean"])
+def test_only_that_statistic_decides(statistic):
+    sides, settings = random_scores(2), Localization(statistic=statistic)
+    own = {"z_mean": "mean"}.get(statistic, statistic)
+    noise = random_scores(2, seed=1)
+    other = {key: replace(noise[key], **{own: getattr(s, own)}) for key, s in sides.items()}
     assert_same(
         localize(other, settings, 0)[0].frozen,
         {n: b.numpy() for n, b in localize(sides, settings, 0)[0].frozen.items()},
@@ -164,10 +207,13 @@ def test_all_zero_scores_freeze_nothing():
     assert all(value == 1.0 for row in about["jaccard"]["values"] for value in row)
 
 
-def test_random_freezes_as_many_entries_per_tensor_elsewhere():
-    sides = random_scores(3, seed=2)
-    model, _ = localize(sides, Localization(), seed=0)
-    drawn = [localize(sides, Localization(method="random"), seed)[0].frozen for seed in (1, 1, 2)]
+@pytest.mark.parametrize(
+    "more", [{}, {"statistic": "z_mean", "layer": "tensor"}, {"keep_op_ur": False}]
+)
+def test_random_freezes_as_many_entries_per_tensor_elsewhere(more):
+    sides, settings = random_scores(3, seed=2), Localization(method="random", **more)
+    model, _ = localize(sides, Localization(**more), seed=0)
+    drawn = [localize(sides, settings, seed)[0].frozen for seed in (1, 1, 2)]
     for marks in drawn:
         assert {n: int(b.sum()) for n, b in marks.items()} == {
             n: int(b.sum()) for n, b in model.frozen.items()
@@ -196,11 +242,54 @@ def test_random_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_random_has_no_sides():
-    with pytest.raises(InputError, match=r"localization\.freeze: by_side .* random"):
-        localize(random_scores(2), Localization(method="random", freeze="by_side"), seed=0)
+@pytest.mark.parametrize("more", [{}, {"statistic": "mean_sq"}, {"keep_op_rr": False}])
+def test_magnitude_freezes_as_many_entries_per_tensor_with_the_largest_weights(more):
+    sides, weights = random_scores(3, seed=2), random_weights()
+    model, _ = localize(sides, Localization(**more), seed=0)
+    settings = Localization(method="magnitude", **more)
+    marks = localize(sides, settings, 0, lambda: weights)[0].frozen
+    want = {}
+    for name, bits in model.frozen.items():
+        flat = [abs(value) for value in weights[name].flatten().tolist()]
+        order = sorted(range(len(flat)), key=lambda i: (-flat[i], i))[: int(bits.sum())]
+        want[name] = np.isin(np.arange(len(flat)), order).reshape(bits.shape)
+    assert_same(marks, want)
+    assert total(marks) == total(model.frozen) > 0
+
+
+def test_magnitude_freezes_zeros_too_where_there_is_nothing_else():
+    sides, settings = random_scores(2), Localization(method="magnitude", k_op_ur=1.0, k_op_rr=1.0)
+    zeros = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    model, _ = localize(sides, Localization(k_op_ur=1.0, k_op_rr=1.0), seed=0)
+    marks = localize(sides, settings, 0, lambda: zeros)[0].frozen
+    for name, bits in marks.items():
+        count = int(model.frozen[name].sum())
+        assert bits.flatten().tolist() == [i < count for i in range(bits.numel())]
+
+
+def test_magnitude_refuses_the_weights_of_another_model():
+    weights = random_weights()
+    del weights["lm_head.weight"]
+    with pytest.raises(InputError, match="not those that were scored"):
+        localize(random_scores(2), Localization(method="magnitude"), 0, lambda: weights)
+
+
+@pytest.mark.parametrize("method", [name for name in LOCALIZERS if name != "grail"])
+def test_only_grail_has_sides(method):
+    settings = Localization(method=method, freeze="by_side")
+    with pytest.raises(InputError) as error:
+        check_method(settings)
+    assert f"localization.freeze: by_side has no meaning for method: {method}" in str(error.value)
+    assert "Use freeze: static, or method: grail." in str(error.value)
     with pytest.raises(InputError, match="by_side"):
-        check_method(Localization(method="random", freeze="by_side"))
+        localize(random_scores(2), settings, seed=0)
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 3.0])
+def test_a_quantile_beyond_the_largest_is_refused_before_anything_is_loaded(magnitude):
+    with pytest.raises(InputError, match=r"localization\.memflex\.magnitude: [13] as a quantile"):
+        check_method(Localization(method="memflex", memflex={"magnitude": magnitude}))
+    check_method(Localization(memflex={"magnitude": magnitude}))  # of no concern to grail
 
 
 def test_none_freezes_nothing():
@@ -250,11 +339,11 @@ def test_hard_upper_bound_of_two_domains(alike):
 
 
 @pytest.mark.parametrize("layer", ["block", "tensor", "model"])
-@pytest.mark.parametrize("method", ["none", "grail", "random"])
+@pytest.mark.parametrize("method", LOCALIZERS)
 def test_the_description_counts_right(layer, method):
     sides = random_scores(3, seed=9)
     settings = Localization(method=method, layer=layer, k_op_ur=0.15, k_op_rr=0.25)
-    mask, about = localize(sides, settings, seed=0)
+    mask, about = localize(sides, settings, 0, random_weights)
     at_ur, at_rr, ur, rr = numpy_overlaps(sides, settings)
     model, parts = about["model"], about["layers"]
     assert model["entries"] == sum(math.prod(shape) for shape in SHAPES.values())
@@ -297,6 +386,7 @@ def test_the_mask_carries_how_it_was_made():
     mask, _ = localize(random_scores(2), Localization(k_op_ur=0.3, layer="tensor"), seed=0)
     assert mask.about == {
         "localizer": "grail",
+        "statistic": "mean_abs",
         "k": {"k_op_ur": 0.3, "k_op_rr": 0.2},
         "layer": "tensor",
         "freeze": "static",
@@ -307,14 +397,32 @@ def test_the_mask_carries_how_it_was_made():
     }
 
 
-def test_the_mask_does_not_depend_on_the_order_of_names_or_domains():
-    sides, settings = random_scores(3, seed=6), Localization()
+@pytest.mark.parametrize("method", ["memflex", "damage_budget"])
+def test_the_mask_carries_what_its_localizer_adds(method):
+    settings = Localization(method=method, statistic="mean_sq")
+    mask, about = localize(random_scores(2), settings, seed=0)
+    # what it read, not what the sets of the description are the top of
+    assert mask.about["statistic"] == {"memflex": "mean", "damage_budget": "mean_abs"}[method]
+    assert about["statistic"] == "mean_sq"
+    assert mask.about[method] == about[method] != {}
+    common = {"localizer", "statistic", "k", "layer", "freeze", "counts"}
+    assert set(mask.about) == common | {method}
+
+
+@pytest.mark.parametrize("method", LOCALIZERS)
+def test_the_mask_does_not_depend_on_the_order_of_names_or_domains(method):
+    sides, settings = random_scores(3, seed=6), Localization(method=method)
+
+    def backward(values):
+        return dict(reversed(values.items()))
+
     other = {
-        key: Scores(dict(reversed(s.mean_abs.items())), s.mean, s.mean_sq, s.samples)
+        key: Scores(backward(s.mean_abs), backward(s.mean), s.mean_sq, s.samples)
         for key, s in reversed(sides.items())
     }
-    want = {n: b.numpy() for n, b in localize(sides, settings, 0)[0].frozen.items()}
-    assert_same(localize(other, settings, 0)[0].frozen, want)
+    frozen = localize(sides, settings, 0, random_weights)[0].frozen
+    want = {n: b.numpy() for n, b in frozen.items()}
+    assert_same(localize(other, settings, 0, random_weights)[0].frozen, want)
 
 
 @pytest.mark.parametrize("change", ["less", "renamed", "shape"])
@@ -337,6 +445,17 @@ def test_nan_scores_are_refused_by_every_method(method):
     sides["d0", "retain"].mean_abs["lm_head.weight"][3] = float("nan")
     with pytest.raises(InputError, match="NaN"):
         localize(sides, Localization(method=method), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "statistic"),
+    [("memflex", "mean", "mean_abs"), ("damage_budget", "mean_abs", "z_mean")],
+)
+def test_nan_is_refused_wherever_the_method_looks(method, part, statistic):
+    sides = random_scores(2)
+    getattr(sides["d0", "retain"], part)["lm_head.weight"][3] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        localize(sides, Localization(method=method, statistic=statistic), seed=0)
 
 
 def test_unknown_method_names_the_key_and_the_allowed():

@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from grail.artifacts import Mask
 from grail.config import Unlearning, Until
 from grail.model import trainable
+from grail.reference import Reference
 from grail.train import Loop, Place, make_accelerator
-from grail.unlearning.objectives import make_terms
+from grail.unlearning.objectives import make_objective
 from grail.unlearning.unlearn import UnlearnTask, loop_settings
 
 SHARED = {
@@ -31,6 +32,8 @@ RUNS = {
     "static": {"optimizer": "sgd", "batch_size": 3, "weight_decay": 0.1, "max_grad_norm": 0.5},
     "by_side": {"optimizer": "sgd", "batch_size": 4, "accumulation": 2, "checkpoint_steps": 2},
     "adamw": {"optimizer": "adamw", "batch_size": 4, "weight_decay": 0.1},
+    "rectified": {"optimizer": "sgd", "batch_size": 4, "rectify": True, "checkpoint_steps": 2},
+    "phases": {"optimizer": "sgd", "objective": "npo", "batch_size": 2, "phases": [["b"], ["a"]]},
     "single": {"optimizer": "sgd", "objective": "ascent", "batch_size": 1, "accumulation": 2},
 }
 """In ``single`` a step has one row, so that the second process has none."""
@@ -84,8 +87,10 @@ def train(name, folder, accelerator, stop=0):
         parameters = trainable(model)
         mask = make_mask(parameters, name == "by_side")
         before = {n: p.detach().clone() for n, p in parameters.items()}
-        terms = make_terms(settings)
-        task = UnlearnTask(model, make_rows(tiny), terms, settings, mask.by_side, 0, 0)
+        objective = make_objective(settings)
+        split = mask.by_side or settings.rectify
+        reference = Reference(parameters) if objective.compares("unlearn") else None
+        task = UnlearnTask(model, make_rows(tiny), objective, settings, split, 0, 0, reference)
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
         place = Place(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
         proof = loop.run(place, tick)
@@ -108,7 +113,7 @@ def train(name, folder, accelerator, stop=0):
 def main(folder):
     accelerator = make_accelerator()
     for name in RUNS:
-        stop = 3 if name == "by_side" else 0
+        stop = 3 if name in ("by_side", "rectified") else 0
         after, before, mask, proof = train(name, folder, accelerator, stop)
         rank = accelerator.process_index
         save_file(after, folder / f"{name}.{rank}.safetensors")

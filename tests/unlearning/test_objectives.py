@@ -3,11 +3,32 @@
 import pytest
 import torch
 
-from grail.answers import read_answers
+from grail.answers import Answers
 from grail.config import Unlearning
 from grail.errors import InputError
+from grail.unlearning import losses
 from grail.unlearning.losses import nll
-from grail.unlearning.objectives import OBJECTIVES, make_terms
+from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective
+
+# name -> (sign of the unlearn term, does it compare, labels, retain term, does that compare)
+EXPECTED = {
+    "ascent": (-1, False, "true", None, False),
+    "ascent_descent": (-1, False, "true", "nll", False),
+    "ascent_kl": (-1, False, "true", "kl", True),
+    "random_labels": (1, False, "random", None, False),
+    "adversarial_labels": (1, True, "true", None, False),
+    "npo": (1, True, "true", "nll", False),
+    "simnpo": (1, False, "true", "nll", False),
+    "wga": (-1, False, "true", "nll", False),
+    "satimp": (-1, False, "true", "nll", False),
+    "inverted_hinge": (1, False, "true", "nll", False),
+    "undial": (1, True, "true", "nll", False),
+    "jensun": (1, False, "refusal", "divergence", True),
+    "refusal": (1, False, "refusal", "nll", False),
+    "unlikelihood": (1, False, "true", "nll", False),
+    "exact": (1, False, "true", None, False),
+}
+WITH_RETAIN = [name for name, row in EXPECTED.items() if row[3]]
 
 
 def settings(**given):
@@ -19,13 +40,74 @@ def made():
     generator = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(12, 20, generator=generator)).requires_grad_()
     targets = torch.randint(20, (12,), generator=generator)
-    return logits, read_answers(logits, targets, torch.tensor([4, 2, 6]))
+    reference = 3 * torch.randn(12, 20, generator=generator)
+    return logits, Answers(logits, targets, torch.tensor([4, 2, 6]), reference)
+
+
+def test_every_objective_is_expected_here():
+    assert set(EXPECTED) == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize("rows", ["domain", "general"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_terms_sides_signs_and_weights(name, rows):
+    sign, compares, labels, retain, retain_compares = EXPECTED[name]
+    chosen = settings(objective=name, unlearn_weight=0.4, retain_weight=3.0, retain_rows=rows)
+    objective = make_objective(chosen)
+    first, *others = objective.terms
+    assert (first.side, first.weight) == ("unlearn", sign * 0.4)
+    assert first.name.startswith("unlearn/")
+    assert objective.labels == labels
+    assert objective.compares("unlearn") == compares
+    side = {"domain": "retain", "general": "general"}[rows]
+    if retain is None:
+        assert not others
+        assert objective.sides == ("unlearn",)
+        assert not objective.compares("retain")
+        return
+    (term,) = others
+    assert (term.side, term.weight, term.name) == (side, 3.0, f"{side}/{retain}")
+    assert term.loss is getattr(losses, retain)
+    assert objective.sides == ("unlearn", side)
+    assert objective.compares(side) == retain_compares
+    assert not objective.compares({"retain": "general", "general": "retain"}[side])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_term_reads_the_reference_only_if_it_says_so(name, made):
+    _, answers = made
+    alone = Answers(answers.logits, answers.targets, answers.lengths)
+    for term in make_objective(settings(objective=name)).terms:
+        if term.reference:
+            with pytest.raises(RuntimeError, match="asked for none"):
+                term.loss(alone)
+        else:
+            assert torch.equal(term.loss(alone), term.loss(answers))
+
+
+UNLEARNS = sorted(n for n, row in EXPECTED.items() if row[2] == "true" and n != EXACT)
+
+
+@pytest.mark.parametrize("name", UNLEARNS)
+def test_a_step_on_the_unlearn_term_makes_a_known_answer_less_probable(name):
+    """At the reference, where the true token is likely; the labels are true."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(6, 20, generator=generator)
+    targets = torch.randint(20, (6,), generator=generator)
+    logits[torch.arange(6), targets] = 3.0
+    start = logits.clone().requires_grad_()
+    lengths = torch.tensor([2, 4])
+    (term, *_) = make_objective(settings(objective=name)).terms
+    loss = term.weight * term.loss(Answers(start, targets, lengths, logits)).sum()
+    (slope,) = torch.autograd.grad(loss, start)
+    after = Answers(logits - 0.1 * slope, targets, lengths)
+    before = Answers(logits, targets, lengths)
+    assert (after.nll > before.nll).all()
 
 
 def test_the_gradient_of_ascent_is_minus_that_of_the_nll(made):
     logits, answers = made
-    (term,) = make_terms(settings(objective="ascent"))
-    assert term.side == "unlearn"
+    (term,) = make_objective(settings(objective="ascent")).terms
     up = torch.autograd.grad((term.weight * term.loss(answers)).sum(), logits, retain_graph=True)
     down = torch.autograd.grad(nll(answers).sum(), logits)
     assert torch.equal(up[0], -down[0])
@@ -34,33 +116,74 @@ def test_the_gradient_of_ascent_is_minus_that_of_the_nll(made):
 def test_ascent_descent_is_ascent_plus_descent_on_the_retain_side(made):
     _, answers = made
     chosen = settings(unlearn_weight=0.4, retain_weight=3.0)
-    ascent, descent = make_terms(chosen)
-    (alone,) = make_terms(chosen.model_copy(update={"objective": "ascent"}))
+    ascent, descent = make_objective(chosen).terms
+    (alone,) = make_objective(chosen.model_copy(update={"objective": "ascent"})).terms
     assert (ascent.side, ascent.weight) == (alone.side, alone.weight) == ("unlearn", -0.4)
     assert torch.equal(ascent.loss(answers), alone.loss(answers))
     assert (descent.side, descent.weight) == ("retain", 3.0)
     assert torch.equal(descent.loss(answers), nll(answers))
 
 
-def test_the_bound_holds_for_ascent_only(made):
+@pytest.mark.parametrize("name", ["ascent_descent", "ascent_kl"])
+def test_the_bound_holds_for_ascent_only(name, made):
     _, answers = made
     bound = float(answers.nll.detach().min()) / 2
-    ascent, descent = make_terms(settings(max_token_nll=bound))
+    chosen = {"objective": name, "max_token_nll": bound}
+    ascent, other = make_objective(settings(**chosen)).terms
     torch.testing.assert_close(ascent.loss(answers), torch.full((3,), bound))
-    assert torch.equal(descent.loss(answers), nll(answers))
+    _, free = make_objective(settings(objective=name)).terms
+    assert torch.equal(other.loss(answers), free.loss(answers))
 
 
-def test_every_objective_reads_the_unlearn_side_upwards():
-    for name in OBJECTIVES:
-        terms = make_terms(settings(objective=name))
-        assert [t.weight < 0 for t in terms if t.side == "unlearn"] == [True]
-        assert all(t.weight > 0 for t in terms if t.side != "unlearn")
+# name -> the published values, and the loss with them filled in by hand
+WITH_SETTINGS = {
+    "npo": ({"beta": 0.1}, losses.npo),
+    "simnpo": ({"beta": 4.5, "delta": 0.0}, losses.simnpo),
+    "undial": ({"beta": 10.0}, losses.undial),
+    "wga": ({"beta": 1.0}, lambda a, beta: losses.weighted_nll(a, beta, 0.0)),
+    "satimp": ({"beta": 5.0}, lambda a, beta: losses.weighted_nll(a, beta, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_SETTINGS)
+def test_beta_and_delta_reach_the_loss(name, made):
+    _, answers = made
+    published, loss = WITH_SETTINGS[name]
+    other = {key: value + 0.75 for key, value in published.items()}
+    for given, wanted in (({}, published), (published, published), (other, other)):
+        (term, *_) = make_objective(settings(objective=name, **given)).terms
+        assert torch.equal(term.loss(answers), loss(answers, **wanted))
+    assert not torch.equal(loss(answers, **published), loss(answers, **other))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_rectification_needs_a_retain_term(name):
+    chosen = settings(objective=name, rectify=True)
+    if name in WITH_RETAIN:
+        assert len(make_objective(chosen).terms) == 2
+        return
+    with pytest.raises(InputError, match=r"^unlearning\.rectify: ") as error:
+        make_objective(chosen)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_retain_term_without_weight_is_refused(name):
+    chosen = settings(objective=name, retain_weight=0.0)
+    if name not in WITH_RETAIN:
+        assert len(make_objective(chosen).terms) == 1
+        return
+    with pytest.raises(InputError, match=r"^unlearning\.retain_weight: 0 leaves ") as error:
+        make_objective(chosen)
+    assert name in str(error.value)
+    assert "objective: ascent" in str(error.value)
 
 
 def test_an_unknown_objective_is_an_input_error():
     with pytest.raises(InputError) as error:
-        make_terms(settings(objective="ascent_decent"))
+        make_objective(settings(objective="ascent_decent"))
     assert "unlearning.objective" in str(error.value)
     assert "Did you mean 'ascent_descent'?" in str(error.value)
-    with pytest.raises(InputError, match="Allowed: ascent, ascent_descent"):
-        make_terms(settings(objective="xyzzy"))
+    with pytest.raises(InputError, match="Allowed: ascent, ascent_descent") as error:
+        make_objective(settings(objective="xyzzy"))
+    assert all(name in str(error.value) for name in OBJECTIVES)

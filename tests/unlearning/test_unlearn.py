@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from grail.answers import answers_of
 from grail.config import Unlearning, Until
-from grail.data.encode import Encoded
-from grail.errors import InputError
+from grail.data.encode import Encoded, collate
 from grail.model import trainable
-from grail.unlearning.objectives import make_terms
+from grail.reference import Reference
+from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective
+from grail.unlearning.substitutes import random_targets, refusal, truth
 from grail.unlearning.unlearn import UnlearnTask, loop_settings
 
 
@@ -25,10 +27,18 @@ def blank(domains):
     )
 
 
-def task_of(rows, model=None, seed=0, by_side=False, **given):
+def task_of(rows, model=None, seed=0, split=False, reference=None, **given):
     settings = Unlearning(**({"until": Until(row_accuracy=None), "max_token_nll": 12.0} | given))
-    terms = make_terms(settings)
-    return UnlearnTask(model or nn.Identity(), tuple(rows), terms, settings, by_side, seed, 0)
+    objective = make_objective(settings)
+    substitute = {
+        "true": truth,
+        "random": random_targets(range(3, 96), 0),
+        "refusal": refusal((5, 6, 7)),
+    }[objective.labels]
+    model = model or nn.Identity()
+    return UnlearnTask(
+        model, tuple(rows), objective, settings, split, seed, 0, reference, substitute
+    )
 
 
 def keys(steps, side):
@@ -235,7 +245,8 @@ def test_micro_batches_add_up_to_the_step(model, step, size):
     assert_close(gradient(model, sum(p.loss for p in parts)), gradient(model, whole.loss))
     assert sum(p.ascending for p in parts) == whole.ascending
     for name, value in whole.terms.items():
-        assert float(sum(p.terms[name] for p in parts)) == pytest.approx(float(value), rel=1e-5)
+        shares = [float(p.terms[name]) for p in parts if name in p.terms]
+        assert sum(shares) == pytest.approx(float(value), rel=1e-5)
 
 
 def test_a_forgotten_row_is_left_alone(model, step):
@@ -252,7 +263,7 @@ def test_a_forgotten_row_is_left_alone(model, step):
 
 def test_forgotten_rows_alone_give_a_gradient_of_zero(model, step):
     rows = [r for r in on(step, "unlearn") if accuracy_of(model, r) <= 0.5]
-    task = task_of(step, model, until=Until(row_accuracy=0.5), by_side=True)
+    task = task_of(step, model, until=Until(row_accuracy=0.5), split=True)
     found = task.run(rows, step, {})
     assert found.ascending == 0
     assert not gradient(model, found.loss).any()
@@ -293,25 +304,166 @@ def test_half_precision_logits_do_not_overflow_the_loss(step, tiny_model):
 
 def test_groups_keep_every_row_once(step):
     assert task_of(step).groups(step) == [("", step)]
-    split = task_of(step, by_side=True).groups(step)
+    split = task_of(step, split=True).groups(step)
     assert split == [("unlearn", on(step, "unlearn")), ("retain", on(step, "retain"))]
-    alone = task_of(step, objective="ascent", by_side=True).groups(on(step, "unlearn"))
-    assert alone == [("unlearn", on(step, "unlearn"))]
+    alone = task_of(step, objective="ascent", split=True).groups(on(step, "unlearn"))
+    assert alone == [("unlearn", on(step, "unlearn")), ("retain", [])]
+    general = [dataclasses.replace(row, domain="general", side="general") for row in step[:2]]
+    rows = [*general, *on(step, "unlearn")]
+    split = task_of(rows, split=True, retain_rows="general").groups(rows)
+    assert split == [("unlearn", on(step, "unlearn")), ("retain", general)]
 
 
 def test_the_loop_gets_every_setting_that_it_shares_with_the_section():
     given = Unlearning(
         optimizer="sgd", momentum=0.3, learning_rate=0.5, schedule="constant", warmup=0.25,
         weight_decay=0.125, max_grad_norm=None, epochs=7, accumulation=3, checkpoint_steps=9,
+        rectify=True,
     )  # fmt: skip
     made = loop_settings(given, 11)
     shared = {f.name for f in dataclasses.fields(made)} & set(Unlearning.model_fields)
-    assert len(shared) == 10
+    assert len(shared) == 11
     assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
-    assert made.seed == 11
+    assert (made.seed, made.cycles) == (11, 1)
+    phased = loop_settings(given.model_copy(update={"phases": [["a"], ["b", "c"], ["a"]]}), 11)
+    assert phased == dataclasses.replace(made, epochs=21, cycles=3)
 
 
-def test_descent_without_weight_is_refused():
-    with pytest.raises(InputError, match="retain_weight"):
-        loop_settings(Unlearning(retain_weight=0.0), 0)
-    loop_settings(Unlearning(objective="ascent", retain_weight=0.0), 0)
+# -- phases and general rows ----------------------------------------------------------------------
+
+PHASES = [["b"], ["c", "a"]]
+
+
+def test_an_epoch_plans_its_phases_domains_only():
+    rows = blank({"a": (5, 3), "b": (4, 4), "c": (2, 6)})
+    task = task_of(rows, phases=PHASES, epochs=3, batch_size=3)
+    for epoch in range(6):
+        domains = PHASES[epoch // 3]
+        steps = task.plan(epoch, {})
+        assert {row.domain for step in steps for row in step} == set(domains)
+        wanted = sorted(r.key for r in rows if r.side == "unlearn" and r.domain in domains)
+        assert sorted(flat(keys(steps, "unlearn"))) == wanted
+        for step in steps:
+            sides = [Counter(r.domain for r in step if r.side == s) for s in ("unlearn", "retain")]
+            assert sides[0] == sides[1]
+
+
+@pytest.mark.parametrize("rule", ["row_accuracy", "domain_accuracy"])
+def test_each_phase_begins_whatever_was_seen_and_ends_by_itself(rule):
+    until = Until(**({"row_accuracy": None} | {rule: 0.25}))
+    task = task_of(ROWS, phases=[["a"], ["b"]], epochs=3, until=until)
+    forgotten = seen_at(ROWS, lambda r: 0.0)
+    assert [bool(task.plan(epoch, forgotten)) for epoch in range(6)] == [True, False, False] * 2
+    one = seen_at(ROWS, lambda r: 0.0 if r.domain == "a" else 1.0)
+    assert [bool(task.plan(e, one)) for e in range(6)] == [True, False, False] + [True] * 3
+
+
+def test_one_phase_of_all_domains_is_no_phase():
+    for epoch in range(3):
+        plain, phased = (task_of(ROWS, phases=p, epochs=3) for p in (None, [["a", "b"]]))
+        assert plain.plan(epoch, {}) == phased.plan(epoch, {})
+
+
+def with_general(rows, count):
+    made = [Encoded(f"general.general.train.{i}", "general", "general", "train", (3, 4), 1)
+            for i in range(count)]  # fmt: skip
+    return (*rows, *made)
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+@pytest.mark.parametrize("phases", [None, PHASES])
+def test_general_rows_stand_in_for_the_domains_retain_rows(count, phases):
+    rows = with_general(blank({"a": (5, 3), "b": (4, 4), "c": (2, 6)}), count)
+    task = task_of(rows, retain_rows="general", phases=phases, epochs=2, batch_size=3)
+    for epoch in range(4 if phases else 2):
+        steps = task.plan(epoch, {})
+        assert not flat(keys(steps, "retain"))
+        unlearn, general = keys(steps, "unlearn"), keys(steps, "general")
+        assert [len(step) for step in unlearn] == [len(step) for step in general]
+        assert "general" not in {row.domain for step in steps for row in on(step, "unlearn")}
+        counts = Counter(flat(general))  # no row twice before all were once
+        assert max(counts.values()) - min(counts.values(), default=0) <= 1
+        assert len(counts) == min(count, sum(map(len, unlearn)))
+
+
+# -- every objective ------------------------------------------------------------------------------
+
+NAMES = sorted(set(OBJECTIVES) - {EXACT})
+
+
+@pytest.fixture(scope="module")
+def moved(model, tiny_model):
+    """A reference that differs from ``model``: same names, other values."""
+    reference = Reference(trainable(model))
+    other = trainable(tiny_model(seed=1))
+    reference.weights = {name: other[name].detach().clone() for name in reference.weights}
+    return reference
+
+
+@pytest.mark.parametrize("rows", ["domain", "general"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_of_a_step_is_the_weighted_mean_of_its_terms(model, moved, step, name, rows):
+    """Row by row, each alone, with substitutes put in here."""
+    if rows == "general":
+        step = [dataclasses.replace(r, domain="general", side="general") if r.side == "retain"
+                else r for r in step]  # fmt: skip
+    task = task_of(
+        step, model, objective=name, unlearn_weight=0.4, retain_weight=3.0, retain_rows=rows,
+        reference=moved,
+    )  # fmt: skip
+    expected = 0.0
+    for term in task.objective.terms:
+        own = on(step, term.side)
+        assert len(own) == 4
+        for row in own:
+            said = task.substitute(row) if term.side == "unlearn" else row
+            answers = answers_of(model, collate([said], 0), moved)
+            expected = expected + term.weight * term.loss(answers)[0] / len(own)
+    found = task.run(step, step, {})
+    assert float(found.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    wanted = gradient(model, expected)
+    assert float((gradient(model, found.loss) - wanted).abs().max()) <= 1e-4 * max(
+        1.0, float(wanted.abs().max())
+    )
+    sides = set(task.objective.sides)
+    names = {f"{side}/nll" for side in sides} | {term.name for term in task.objective.terms}
+    assert set(found.terms) == names
+    true = {row.key: accuracy_of(model, row) for row in step if row.side in sides}
+    assert found.accuracy == pytest.approx(true)  # on the true answer, whatever was to be said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_at_the_limit_gets_no_gradient_from_any_objective(model, moved, step, name):
+    given = {"objective": name, "split": True, "reference": moved}
+    rule = {"until": Until(row_accuracy=0.5)}
+    low = [r for r in on(step, "unlearn") if accuracy_of(model, r) <= 0.5]
+    high = [r for r in on(step, "unlearn") if r not in low]
+    assert len(low) == len(high) == 2
+    silent = task_of(step, model, **given, **rule).run(low, step, {})
+    assert silent.ascending == 0
+    assert not gradient(model, silent.loss).any()
+    without = task_of(step, model, **given).run(low, step, {})
+    assert without.ascending == 2
+    assert gradient(model, without.loss).any()
+    both = task_of(step, model, **given, **rule).run(low + high, step, {})
+    alone = task_of(step, model, **given, **rule).run(high, step, {})
+    assert both.ascending == alone.ascending == 2
+    assert_close(gradient(model, both.loss), gradient(model, alone.loss))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_domain_at_the_limit_gets_no_gradient_from_any_objective(model, moved, step, name):
+    rule = {"until": Until(row_accuracy=None, domain_accuracy=0.5)}
+    task = task_of(step, model, objective=name, reference=moved, **rule)
+    seen = seen_at(step, lambda r: 0.5)
+    found = task.run(on(step, "unlearn"), step, seen)
+    assert found.ascending == 0
+    assert not gradient(model, found.loss).any()
+
+
+def test_retain_rows_go_on_when_all_is_unlearned(model, step):
+    task = task_of(step, model, until=Until(row_accuracy=1.0))
+    found = task.run(step, step, {})
+    expected = by_hand(model, step, task.settings, lambda row: False)
+    assert found.ascending == 0
+    assert_close(gradient(model, found.loss), gradient(model, expected))

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,13 @@ def load_samples(config: Config) -> list[Sample]:
 
 
 def load_general(config: Config) -> list[Sample]:
-    """Read the out-of-distribution text, at most ``data.max_rows`` rows; none if it is ``null``.
+    """Read the general text, at most ``data.max_rows`` rows; every second one is held out (val).
 
     Raises:
         InputError: one line per problem, each with the configuration key.
     """
-    source = config.general.train
-    return _load_all([("general.train", source, GENERAL)], config.data)
+    rows = _load_all([("general.train", config.general.train, GENERAL)], config.data)
+    return [replace(row, part="val") if row.row % 2 else row for row in rows]
 
 
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:

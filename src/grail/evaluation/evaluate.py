@@ -33,7 +33,7 @@ class SampleValue:
     """What was measured on one sample (a line of ``samples.jsonl``).
 
     Attributes:
-        model: "vanilla" or "unlearned".
+        model: "vanilla", "unlearned" or "calibrated".
         key: The sample's key.
         domain: Its domain.
         side: Its side.
@@ -99,6 +99,13 @@ class Evaluator:
             values[key] = self._with_text(values[key], text)
         return [values[row.key] for row in rows]
 
+    def retain_success(self, rows: Sequence[Encoded], tick: Tick = silent) -> float:
+        """Return RS in percent on retain rows, the mean over their domains."""
+        domains: dict[str, list[float]] = {}
+        for value in self._read("retained", rows, len(rows), tick).values():
+            domains.setdefault(value.domain, []).append(value.accuracy)
+        return metrics.mean([metrics.retain_success(own) for own in domains.values()])
+
     @torch.no_grad()
     def _read(
         self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
@@ -150,9 +157,15 @@ class Evaluator:
         )
 
 
-def write_values(path: Path, values: Sequence[SampleValue], inputs: str) -> None:
-    """Keep what was measured on one model, with the digest of its inputs."""
-    write_json(path, {"inputs": inputs, "values": [value.as_json() for value in values]})
+def write_values(
+    path: Path,
+    values: Sequence[SampleValue],
+    inputs: str,
+    about: Mapping[str, float] | None = None,
+) -> None:
+    """Keep what was measured on one model, with the digest of its inputs and how it was made."""
+    kept = [value.as_json() for value in values]
+    write_json(path, {"inputs": inputs, **(about or {}), "values": kept})
 
 
 def read_values(path: Path, inputs: str) -> list[SampleValue] | None:

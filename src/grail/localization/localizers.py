@@ -1,157 +1,141 @@
-"""LOCALIZERS: name -> from scores to a Mask; knows no model, no data, no objective."""
+"""LOCALIZERS: name -> from the evidence to a Mask; knows no model, no data, no objective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from grail.artifacts import Mask, Scores
+from grail.artifacts import Mask
 from grail.config import Localization
 from grail.errors import InputError, did_you_mean
-from grail.localization.overlap import Marks, Overlap, jaccard, overlap, size
-from grail.localization.select import layers, top_per_layer
+from grail.localization.damage import damage_budget
+from grail.localization.describe import describe
+from grail.localization.evidence import Evidence, Sides, Weights, gather
+from grail.localization.memflex import check_thresholds, memflex
 
-Sides = Mapping[tuple[str, str], Scores]
-"""(domain, side) -> its scores."""
+Localizer = Callable[[Evidence, Localization, int], Mask]
+"""The seed comes last. What a mask says about itself is added to (``localize``), not replaced."""
 
 
-def localize(sides: Sides, settings: Localization, seed: int) -> tuple[Mask, dict[str, Any]]:
+def localize(
+    sides: Sides, settings: Localization, seed: int, weights: Weights
+) -> tuple[Mask, dict[str, Any]]:
     """Return the mask, and what ``localization.json`` says about it.
 
+    Args:
+        sides: The scores of every side of every domain.
+        settings: Which localizer, and its numbers.
+        seed: That of whatever the localizer draws.
+        weights: Gives the vanilla model's trainable tensors; called by ``magnitude`` only.
+
     Raises:
-        InputError: if ``localization.method`` is unknown, or scores name different parameters.
+        InputError: if a setting or a score cannot be used.
     """
     check_method(settings)
-    shapes = [{n: s.shape for n, s in scores.mean_abs.items()} for scores in sides.values()]
-    if shapes.count(shapes[0]) != len(shapes):
-        raise InputError("the scores of the sides name different parameters. Score them again.")
-    at_ur = _top(sides, settings.k_op_ur, settings.layer)
-    at_rr = _top(sides, settings.k_op_rr, settings.layer)
-    found = overlap(_of(at_ur, "unlearn"), _of(at_ur, "retain"), _of(at_rr, "retain"))
-    mask = LOCALIZERS[settings.method](found, settings, seed)
-    sets = {_label(key): (at_ur[key], at_rr[key]) for key in sides}
-    return mask, _describe(sets, found, mask, settings)
+    evidence = gather(sides, settings, weights)
+    made = LOCALIZERS[settings.method](evidence, settings, seed)
+    about = {
+        "localizer": settings.method,
+        "statistic": settings.statistic,
+        "k": {"k_op_ur": settings.k_op_ur, "k_op_rr": settings.k_op_rr},
+        "layer": settings.layer,
+        "freeze": "by_side" if made.by_side else "static",
+        "counts": made.counts(),
+    }
+    mask = replace(made, about={**about, **made.about})
+    return mask, describe(evidence, mask, settings)
 
 
 def check_method(settings: Localization) -> None:
-    """Refuse an unknown ``localization.method``, and a combination that has no meaning."""
+    """Refuse an unknown ``localization.method``, and settings that have no meaning for it.
+
+    Raises:
+        InputError: naming the setting.
+    """
     method = settings.method
     if method not in LOCALIZERS:
         raise InputError(
             f"localization.method: '{method}' is unknown.{did_you_mean(method, LOCALIZERS)} "
             f"Allowed: {', '.join(LOCALIZERS)}."
         )
-    if method == "random" and settings.freeze == "by_side":
+    if method != "grail" and settings.freeze == "by_side":
         raise InputError(
-            "localization.freeze: by_side has no meaning for method: random. Use freeze: static."
+            f"localization.freeze: by_side has no meaning for method: {method}, which knows no two "
+            "sets to tell apart. Use freeze: static, or method: grail."
         )
+    if method == "memflex":
+        check_thresholds(settings.memflex)
 
 
-def _none(found: Overlap, settings: Localization, seed: int) -> Mask:
+def _none(evidence: Evidence, settings: Localization, seed: int) -> Mask:
     """Freeze nothing."""
-    del seed
-    return _mask({name: torch.zeros_like(bits) for name, bits in found.op_ur.items()}, settings)
+    del settings, seed
+    return Mask({name: torch.zeros_like(bits) for name, bits in evidence.found.op_ur.items()})
 
 
-def _grail(found: Overlap, settings: Localization, seed: int) -> Mask:
+def _grail(evidence: Evidence, settings: Localization, seed: int) -> Mask:
     """Freeze OP-UR and OP-RR (paper), or let each side skip its own of the two (release)."""
     del seed
-    ur, rr = _kept(found, settings)
+    ur = _kept(evidence.found.op_ur, settings.keep_op_ur)
+    rr = _kept(evidence.found.op_rr, settings.keep_op_rr)
     if settings.freeze == "by_side":
         # Entries in both are moved by neither side, so they are the ones that are frozen.
-        return _mask({name: ur[name] & rr[name] for name in ur}, settings, unlearn=ur, retain=rr)
-    return _mask({name: ur[name] | rr[name] for name in ur}, settings)
+        return Mask({name: ur[name] & rr[name] for name in ur}, unlearn=ur, retain=rr)
+    return Mask({name: ur[name] | rr[name] for name in ur})
 
 
-def _random(found: Overlap, settings: Localization, seed: int) -> Mask:
-    """Freeze as many entries per tensor as ``grail`` would, drawn at random: the control."""
-    model = _grail(found, settings, seed)
+def _random(evidence: Evidence, settings: Localization, seed: int) -> Mask:
+    """Freeze as many entries per tensor as ``grail`` would, drawn at random: a control."""
+    like = _grail(evidence, settings, seed).frozen
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: _draw(model.frozen[name], generator) for name in sorted(model.frozen)}
-    return _mask(drawn, settings)
+
+    def drawn(bits: Tensor) -> Tensor:
+        return _first(torch.randperm(bits.numel(), generator=generator), bits)
+
+    return Mask({name: drawn(like[name]) for name in evidence.shapes})
 
 
-def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
-    order = torch.randperm(like.numel(), generator=generator)
+def _magnitude(evidence: Evidence, settings: Localization, seed: int) -> Mask:
+    """Freeze as many entries per tensor as ``grail`` would, the largest weights: a control.
+
+    It needs no gradient. Ties go to the lowest flat index.
+    """
+    like = _grail(evidence, settings, seed).frozen
+    weights = evidence.weights()
+    if {n: w.shape for n, w in weights.items()} != {n: bits.shape for n, bits in like.items()}:
+        raise InputError(
+            "the vanilla model's trainable tensors are not those that were scored. Score again."
+        )
+
+    def largest(name: str) -> Tensor:
+        sizes = weights[name].flatten().float().abs()
+        return _first(sizes.argsort(descending=True, stable=True), like[name])
+
+    return Mask({name: largest(name) for name in evidence.shapes})
+
+
+def _first(order: Tensor, like: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Mark as many entries as are marked in ``like``: those that ``order`` names first."""
     flat = torch.zeros(like.numel(), dtype=torch.bool)
     flat[order[: int(like.sum())]] = True
     return flat.reshape(like.shape)
 
 
-def _mask(
-    frozen: dict[str, Tensor],
-    settings: Localization,
-    unlearn: dict[str, Tensor] | None = None,
-    retain: dict[str, Tensor] | None = None,
-) -> Mask:
-    mask = Mask(frozen, unlearn, retain)
-    about = {
-        "localizer": settings.method,
-        "k": {"k_op_ur": settings.k_op_ur, "k_op_rr": settings.k_op_rr},
-        "layer": settings.layer,
-        "freeze": "by_side" if mask.by_side else "static",
-        "counts": mask.counts(),
-    }
-    return Mask(frozen, unlearn, retain, about)
+def _kept(marks: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+    """Return a set as it is, or emptied where an ablation leaves it out."""
+    return marks if wanted else {name: torch.zeros_like(bits) for name, bits in marks.items()}
 
 
-def _kept(found: Overlap, settings: Localization) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return OP-UR and OP-RR, emptied where an ablation leaves one out."""
-
-    def keep(marks: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
-        return marks if wanted else {name: torch.zeros_like(bits) for name, bits in marks.items()}
-
-    return keep(found.op_ur, settings.keep_op_ur), keep(found.op_rr, settings.keep_op_rr)
-
-
-def _top(sides: Sides, k: float, layer: str) -> dict[tuple[str, str], Marks]:
-    return {key: top_per_layer(scores.mean_abs, k, layer) for key, scores in sides.items()}
-
-
-def _of(sets: Mapping[tuple[str, str], Marks], side: str) -> list[Marks]:
-    return [marks for (_, own), marks in sets.items() if own == side]
-
-
-def _label(key: tuple[str, str]) -> str:
-    return f"{key[0]}.{key[1]}"
-
-
-def _describe(
-    sets: Mapping[str, tuple[Marks, Marks]], found: Overlap, mask: Mask, settings: Localization
-) -> dict[str, Any]:
-    """Return set sizes per layer and over the model, and the Jaccard matrix of the top-k sets.
-
-    ``sets`` maps "DOMAIN.SIDE" to its top sets at ``k_op_ur`` and at ``k_op_rr``.
-    """
-
-    def sizes(names: list[str]) -> dict[str, Any]:
-        entries = sum(mask.frozen[name].numel() for name in names)
-        frozen = size(mask.frozen, names)
-        return {
-            "entries": entries,
-            "op_ur": size(found.op_ur, names),
-            "op_rr": size(found.op_rr, names),
-            "frozen": frozen,
-            "frozen_fraction": frozen / entries,
-        }
-
-    counts = {n: {"k_op_ur": size(ur), "k_op_rr": size(rr)} for n, (ur, rr) in sets.items()}
-    matrix = [[jaccard(sets[a][0], sets[b][0]) for b in sets] for a in sets]
-    groups = layers(mask.frozen, settings.layer)
-    return {
-        "localizer": settings.method,
-        "layer": settings.layer,
-        "k_op_ur": settings.k_op_ur,
-        "k_op_rr": settings.k_op_rr,
-        "freeze": mask.about["freeze"],
-        "model": {**sizes(list(mask.frozen)), "sets": counts},
-        "layers": {layer: sizes(names) for layer, names in groups.items()},
-        "jaccard": {"names": list(sets), "k": settings.k_op_ur, "values": matrix},
-    }
-
-
-Localizer = Callable[[Overlap, Localization, int], Mask]
-LOCALIZERS: dict[str, Localizer] = {"none": _none, "grail": _grail, "random": _random}
+LOCALIZERS: dict[str, Localizer] = {
+    "none": _none,
+    "grail": _grail,
+    "random": _random,
+    "magnitude": _magnitude,
+    "memflex": memflex,
+    "damage_budget": damage_budget,
+}

@@ -58,14 +58,23 @@ def budget(k: float, entries: int) -> int:
     return math.ceil(k * entries - 1e-9)
 
 
+def check_finite(scores: Float[Tensor, "..."]) -> None:
+    """Refuse scores that have no order.
+
+    Raises:
+        InputError: if one is NaN or infinite.
+    """
+    if not bool(torch.isfinite(scores).all()):
+        raise InputError("scores hold NaN or infinite values: no order is defined. Score again.")
+
+
 def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
     """Mark the ``count`` largest entries; ties go to the lowest index, zeros are never taken.
 
     Raises:
         InputError: if a score is NaN or infinite.
     """
-    if not bool(torch.isfinite(scores).all()):
-        raise InputError("scores hold NaN or infinite values: no order is defined. Score again.")
+    check_finite(scores)
     if count <= 0 or scores.numel() == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     count = min(count, scores.numel())

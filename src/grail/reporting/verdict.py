@@ -94,7 +94,7 @@ def _harm(results: Results) -> str:
     """Say what happened to general text, and name unlearn rows whose text is destroyed."""
     found = []
     for domain in dict.fromkeys(row.domain for row in results.rows if row.side == "general"):
-        for part in parts(results, "general"):
+        for part in parts(results, "general")[-1:]:  # val where there is any: it was held out
             before, after = pair(results, domain, "general", part, "NLL")
             if before is not None and after is not None:
                 found.append(_general(before, after))

@@ -1,6 +1,6 @@
 """Stage 3: objective + mask + data -> train().
 
-Plans balanced steps over sides and domains, and decides which rows still ascend.
+Plans balanced steps over sides and domains, and decides which rows are still to be unlearned.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from grail.answers import answers_of
+from grail.answers import Answers, answers_of, mean_per_row
 from grail.config import Unlearning
 from grail.data.encode import Encoded, by_length, collate, shuffled
-from grail.errors import InputError
 from grail.model import Policy, device_of
 from grail.optimization import Settings
+from grail.reference import Reference
 from grail.task import Outcome, merged
 from grail.unlearning.losses import nll
-from grail.unlearning.objectives import Term
+from grail.unlearning.objectives import Objective
+from grail.unlearning.substitutes import Substitute, truth
 
 Seen = Mapping[str, tuple[int, float]]
 """Row key -> (epoch, token accuracy 0-1) when last seen."""
@@ -33,92 +34,118 @@ class UnlearnTask:
 
     Attributes:
         model: The model being unlearned.
-        rows: Train rows of all domains and sides.
-        terms: The objective.
+        rows: Train rows of all domains and sides, and general rows where the objective reads them.
+        objective: The weighted terms.
         settings: The ``unlearning`` section.
-        by_side: Whether the mask differs by side, so that each side needs a backward of its own.
+        split: Whether each side needs a backward pass of its own (a mask or a rule by side).
         seed: Fixes the order of rows.
         pad: Padding token id.
+        reference: The model before unlearning, where a term compares with it.
+        substitute: What unlearn rows must say instead of the truth.
     """
 
     model: Policy
     rows: tuple[Encoded, ...]
-    terms: tuple[Term, ...]
+    objective: Objective
     settings: Unlearning
-    by_side: bool
+    split: bool
     seed: int
     pad: int
+    reference: Reference | None = None
+    substitute: Substitute = truth
 
     def plan(self, epoch: int, seen: Seen) -> list[list[Encoded]]:
-        """Return the steps of an epoch; none once every unlearn row counts as forgotten.
+        """Return the steps of an epoch; none once every unlearn row counts as unlearned.
 
-        An epoch sees each unlearn row once, the domains in turn; the step that holds it also holds
-        a retain row of the same domain, if the objective reads them.
+        An epoch sees each unlearn row of the phase's domains once, the domains in turn; the step
+        that holds it also holds a retain row of the same domain, and general rows, if the objective
+        reads them.
         """
+        domains, first = self._phase(epoch)
         done = self._forgotten(seen)
         known = {key: accuracy for key, (_, accuracy) in seen.items()}
-        unlearn = self._in_turn(epoch)
-        if epoch and not any(self._ascends(row, known, done) for row in unlearn):
+        unlearn = self._in_turn(domains, epoch)
+        if epoch != first and not any(self._goes_on(row, known, done) for row in unlearn):
             return []
-        retain = {domain: self._cycle("retain", domain, epoch) for domain in self._domains()}
+        retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
+        general, sides = self._cycle("general", "general", epoch), self.objective.sides
         steps = []
-        for first in range(0, len(unlearn), self.settings.batch_size):
-            own = unlearn[first : first + self.settings.batch_size]
-            other = [next(retain[row.domain]) for row in own] if "retain" in self.sides else []
-            steps.append([*own, *other])
+        for start in range(0, len(unlearn), self.settings.batch_size):
+            own = unlearn[start : start + self.settings.batch_size]
+            kept = [next(retain[row.domain]) for row in own if "retain" in sides]
+            every = 2 if kept else 1  # beside the domains' rows, half as many will do
+            apart = [next(general) for _ in own[::every] if "general" in sides]
+            steps.append([*own, *kept, *apart])
         return steps
 
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """The sides that the objective reads, each once."""
-        return tuple(dict.fromkeys(term.side for term in self.terms))
-
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
-        """Split a step by side where the mask asks for it."""
-        if not self.by_side:
+        """Split a step into unlearn rows and the others, where a mask or a rule asks for it."""
+        if not self.split:
             return [("", list(rows))]
-        return [(side, [r for r in rows if r.side == side]) for side in self.sides]
+        own = [row for row in rows if row.side == "unlearn"]
+        return [("unlearn", own), ("retain", [row for row in rows if row.side != "unlearn"])]
 
     def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
         """Return the share of ``rows`` in the loss of ``step``; see Outcome."""
-        return merged([self._share(part, step, seen) for part in by_length(rows)])
+        parts = []
+        for side in self.objective.sides:
+            own = [row for row in rows if row.side == side]
+            parts += [self._share(side, part, step, seen) for part in by_length(own)]
+        return merged(parts)
 
-    def _share(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
-        answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))
-        accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
+    def _share(
+        self, side: str, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen
+    ) -> Outcome:
+        """Return the share of some rows of one side."""
+        answers, accuracy = self._read(side, rows)
+        share = 1 / sum(row.side == side for row in step)
         done = self._forgotten(seen)
-        active = [self._ascends(row, accuracy, done) for row in rows]
-        loss, plain = answers.nll.new_zeros(()), nll(answers)
-        log: dict[str, Tensor] = {}
-        for term in self.terms:
-            share = self._shares(rows, step, term.side).to(loss.device)
-            on = share * torch.tensor(active, device=share.device) if term.weight < 0 else share
-            value = term.loss(answers)
-            loss = loss + term.weight * (on * value).sum()
-            log[f"{term.side}/nll"] = (share * plain.detach()).sum()
-            log[term.name] = (share * value.detach()).sum()
-        ascending = sum(a for a, r in zip(active, rows, strict=True) if r.side == "unlearn")
-        return Outcome(loss, log, accuracy, ascending)
+        active = [self._goes_on(row, accuracy, done) for row in rows]
+        on = torch.tensor(active, device=answers.logits.device)
+        loss = answers.nll.new_zeros(())
+        log: dict[str, Tensor] = {f"{side}/nll": share * nll(answers).detach().sum()}
+        for term in self.objective.terms:
+            if term.side == side:
+                value = term.loss(answers)
+                loss = loss + term.weight * share * torch.where(on, value, 0.0).sum()
+                log[term.name] = share * value.detach().sum()
+        return Outcome(loss, log, accuracy, sum(active) if side == "unlearn" else 0)
 
-    def _shares(self, rows: Sequence[Encoded], step: Sequence[Encoded], side: str) -> Tensor:
-        """1 / (rows of this side in the whole step) for rows of the side, else 0."""
-        count = sum(row.side == side for row in step)
-        return torch.tensor([(row.side == side) / max(1, count) for row in rows])
+    def _read(self, side: str, rows: Sequence[Encoded]) -> tuple[Answers, dict[str, float]]:
+        """Run the model; return its answers and each row's token accuracy on the true answer."""
+        said = [self.substitute(row) for row in rows] if side == "unlearn" else list(rows)
+        device = device_of(self.model)
+        reference = self.reference if self.objective.compares(side) else None
+        answers = answers_of(self.model, collate(said, self.pad, device), reference)
+        if [row.ids for row in said] == [row.ids for row in rows]:
+            true = torch.tensor([token for row in rows for token in row.answer], device=device)
+            right = mean_per_row((answers.guesses == true).float(), answers.lengths)
+        else:  # the model read something else than the truth: ask it once more
+            with torch.no_grad():
+                right = answers_of(self.model, collate(rows, self.pad, device)).accuracy
+        return answers, dict(zip((row.key for row in rows), right.tolist(), strict=True))
 
-    def _domains(self) -> list[str]:
-        return list(dict.fromkeys(row.domain for row in self.rows))
+    # -- which rows, when ----------------------------------------------------------------------
+
+    def _phase(self, epoch: int) -> tuple[list[str], int]:
+        """Return the domains that an epoch unlearns, and the first epoch of its phase."""
+        domains = list(dict.fromkeys(row.domain for row in self.rows if row.side == "unlearn"))
+        if self.settings.phases is None:
+            return domains, 0
+        number = epoch // self.settings.epochs
+        return list(self.settings.phases[number]), number * self.settings.epochs
 
     def _of(self, side: str, domain: str) -> list[Encoded]:
         return [row for row in self.rows if (row.side, row.domain) == (side, domain)]
 
-    def _in_turn(self, epoch: int) -> list[Encoded]:
+    def _in_turn(self, domains: Sequence[str], epoch: int) -> list[Encoded]:
         """All unlearn rows once; domains of unequal size are spread evenly over the epoch.
 
         Repeating the rows of a small domain until the largest is through would unlearn them more
         often than the others, so a step holds the domains in the proportion of their rows.
         """
         places: list[tuple[float, Encoded]] = []
-        for domain in self._domains():
+        for domain in domains:
             rows = len(self._of("unlearn", domain))
             own = zip(range(rows), self._cycle("unlearn", domain, epoch), strict=False)
             places += [((i + 0.5) / rows, row) for i, row in own]
@@ -140,13 +167,13 @@ class UnlearnTask:
         if limit is None:
             return set()
         means = {}
-        for domain in self._domains():
+        for domain in dict.fromkeys(row.domain for row in self.rows if row.side == "unlearn"):
             own = [seen.get(row.key, (0, math.inf))[1] for row in self._of("unlearn", domain)]
             means[domain] = sum(own) / max(1, len(own))
         return {domain for domain, mean in means.items() if mean <= limit}
 
-    def _ascends(self, row: Encoded, known: Mapping[str, float], done: Collection[str]) -> bool:
-        """Tell whether a row's ascent goes on: neither the row nor its domain is forgotten."""
+    def _goes_on(self, row: Encoded, known: Mapping[str, float], done: Collection[str]) -> bool:
+        """Tell whether a row's term still counts: neither it nor its domain is unlearned."""
         if row.side != "unlearn":
             return True
         limit = self.settings.until.row_accuracy
@@ -156,11 +183,11 @@ class UnlearnTask:
 
 def loop_settings(settings: Unlearning, seed: int) -> Settings:
     """Return what the loop needs to know of the ``unlearning`` section."""
-    if settings.objective == "ascent_descent" and not settings.retain_weight:
-        raise InputError("unlearning.retain_weight: 0 turns ascent_descent into ascent: say so.")
+    phases = len(settings.phases or [()])
     return Settings(
         learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
+        epochs=settings.epochs * phases,
+        cycles=phases,
         seed=seed,
         schedule=settings.schedule,
         warmup=settings.warmup,
@@ -170,4 +197,5 @@ def loop_settings(settings: Unlearning, seed: int) -> Settings:
         max_grad_norm=settings.max_grad_norm,
         accumulation=settings.accumulation,
         checkpoint_steps=settings.checkpoint_steps,
+        rectify=settings.rectify,
     )
