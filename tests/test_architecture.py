@@ -66,7 +66,7 @@ ARROWS: dict[str, set[str]] = {
     | STAGES
     | {"reporting"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
-    | {"preparation", "presets", "results"},
+    | {"preparation", "presets", "provenance", "results", "weights"},
     "cli": {
         "comparison",
         "config",

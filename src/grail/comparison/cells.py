@@ -12,11 +12,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from grail import config_file, directory
+from grail import __version__, config_file, directory
 from grail.artifacts import inputs_of
 from grail.comparison.plan import Cell
 from grail.config import Config
 from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
+from grail.provenance import model_identity
+from grail.weights import find
 
 VANILLA = ("model", "domains", "data", "vanilla")
 """Sections that the vanilla model depends on."""
@@ -31,8 +33,12 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 
 def config_digest(config: Config) -> str:
-    """Return a digest of the settings and of the contents of the data files, wherever they lie."""
+    """Return a digest of the settings, the data files, the base model and the version of grail.
+
+    Contents count, not places: data that have been moved are the same data.
+    """
     settings = settings_of(config)
+    settings["made_with"] = [__version__, model_identity(find(config.model.name))]
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})
@@ -97,8 +103,22 @@ def write_record(cell: Cell, stamp: str, measured: dict[str, Any]) -> None:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what ``write_record`` wrote; empty if it is absent or damaged."""
+    return read_json(folder / RECORD)
+
+
+def has_base(base: Config) -> bool:
+    """Tell whether all that cells share is there."""
+    folder = Path(base.output)
+    sides = (f"{domain}.{side}" for domain in base.domains for side in ("unlearn", "retain"))
+    scores = (folder / "scores" / f"{side}.safetensors" for side in sides)
+    wanted = (folder / "config.yaml", folder / "evaluation" / "vanilla.json", *scores)
+    return inputs_of(folder / "vanilla") is not None and all(file.exists() for file in wanted)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds; empty if it is absent or damaged."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

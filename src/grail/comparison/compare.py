@@ -55,7 +55,11 @@ def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
 
 def _base(plan: Plan, own: Path, listener: Listener) -> None:
     """Make the vanilla model and its scores, and measure it: once, for all cells."""
-    file, log = own / "base.yaml", own / "base.log"
+    file, log, record = own / "base.yaml", own / "base.log", own / "base.json"
+    made = {"config_digest": cells.config_digest(plan.base)}
+    if cells.read_json(record) == made and cells.has_base(plan.base):
+        listener.skipped("base: vanilla and scores")
+        return
     config_file.write(file, plan.base, {})
     with listener.stage("base: vanilla and scores") as tick:
         outcome = runner.run(Job(("evaluate", str(file), "--vanilla-only"), log))
@@ -63,6 +67,7 @@ def _base(plan: Plan, own: Path, listener: Listener) -> None:
     if outcome.code:
         text = f"the base run failed ({_ending(outcome)}). The end of {log}:\n{runner.tail(log)}"
         raise (InputError if outcome.code == 2 else DivergenceError)(text)
+    write_json(record, made)
 
 
 class Cells:
