@@ -127,7 +127,8 @@ def _run(options: argparse.Namespace) -> int:
         return _show_agreement(run.check_scores(options.check), options.json)
     if only_vanilla:
         file = run.measure_vanilla()
-        print(json.dumps({"vanilla": str(file)}) if options.json else f"wrote: {file}")
+        about = {"output": config.output, "evaluate": str(file)}
+        print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
         _show_results(Path(config.output), options.json)
     else:

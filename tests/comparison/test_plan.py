@@ -123,7 +123,7 @@ def test_every_problem_is_told_once_and_where_it_stands(comparison):
 
 def test_a_section_that_is_none_is_told_of(comparison):
     with pytest.raises(InputError, match="base: vanilla should be a section"):
-        make_plan(*load(comparison({"a": {}}, base={"vanilla": 3}), []))
+        make_plan(*load(comparison({"a": {}}), ["base.vanilla=3"]))
 
 
 @pytest.mark.parametrize(
