@@ -65,7 +65,17 @@ ARROWS: dict[str, set[str]] = {
     }
     | STAGES
     | {"reporting"},
-    "cli": {"config", "config_file", "environment", "preparation", "pipeline", "reporting"}
+    "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
+    | {"preparation", "presets", "provenance", "results", "weights"},
+    "cli": {
+        "comparison",
+        "config",
+        "config_file",
+        "environment",
+        "preparation",
+        "pipeline",
+        "reporting",
+    }
     | {"results", "terminal"},
     "api": {"config", "config_file", "pipeline", "preparation", "results"},
     "__main__": {"cli"},

@@ -41,7 +41,7 @@ def test_help_needs_no_heavy_import_and_little_time():
     seconds, loaded = found.stderr.split(" ", 1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 1
-    for command in ("demo", "run", "score", "report", "validate", "env"):
+    for command in ("demo", "run", "score", "report", "compare", "validate", "env"):
         assert re.search(rf"^    {command} ", found.stdout, re.MULTILINE)
 
 
@@ -116,6 +116,18 @@ def test_check_fails_where_the_two_ways_disagree(worst, code, tiny_config, capsy
     facts = json.loads(capsys.readouterr().out)
     assert facts["worst"] == (worst if worst < 1 else None)  # JSON knows no infinity
     assert (facts["allowed"], facts["precision"]) == (1e-5, "torch.float64")
+
+
+def test_vanilla_alone_can_be_measured(tiny_config, tmp_path, capsys):
+    file = tmp_path / "run" / "evaluation" / "vanilla.json"
+    command = ["evaluate", str(tiny_config()), "--vanilla-only"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"wrote: {file}\n"
+    assert not (tmp_path / "run" / "unlearned").exists()
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"output": str(tmp_path / "run"), "evaluate": str(file)}
+    assert "kept evaluate vanilla" in shown.err
 
 
 def test_validate_counts_rows_and_writes_nothing(tiny_config, tmp_path, capsys):

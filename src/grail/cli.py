@@ -26,6 +26,7 @@ STAGES = {
     "evaluate": "measure the vanilla and the unlearned model",
     "report": "write report.md and report.html (from a run directory: from its files alone)",
 }
+COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +60,19 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
         _add_run_options(stage)
         stage.set_defaults(handler=_report if name == "report" else _run)
+        if name == "evaluate":
+            stage.add_argument(
+                "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
+            )
         if name == "score":
             stage.add_argument(
                 "--check", type=_count, metavar="N", help="also compare N samples with the loop"
             )
+    compare = commands.add_parser("compare", help=COMPARE, description=COMPARE)
+    compare.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of a comparison")
+    _add_run_options(compare)
+    compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
+    compare.set_defaults(handler=_compare)
     validate = commands.add_parser("validate", help="check configuration and data, load nothing")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
@@ -109,12 +119,17 @@ def _run(options: argparse.Namespace) -> int:
         terminal.warn(warning)
     run = Run(config, inputs, terminal)
     last = options.command if options.command not in ("run", "demo") else "report"
-    run.through(last)
+    only_vanilla = getattr(options, "vanilla_only", False)
+    run.through("score" if only_vanilla else last)
     if not run.accelerator.is_main_process:
         return 0
     if getattr(options, "check", None):
         return _show_agreement(run.check_scores(options.check), options.json)
-    if last in ("evaluate", "report"):
+    if only_vanilla:
+        file = run.measure_vanilla()
+        about = {"output": config.output, "evaluate": str(file)}
+        print(json.dumps(about) if options.json else f"wrote: {file}")
+    elif last in ("evaluate", "report"):
         _show_results(Path(config.output), options.json)
     else:
         _show_files(Path(config.output), last, options.json)
@@ -130,6 +145,29 @@ def _report(options: argparse.Namespace) -> int:
     report(options.config)
     _show_results(options.config, options.json)
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from grail.comparison.plan import make_plan
+    from grail.comparison.settings import load
+
+    if options.parallel is not None:
+        options.set.append(f"parallel={options.parallel}")
+    plan = make_plan(*load(options.config, options.set, options.output))
+    from grail.comparison.compare import compare, validate
+    from grail.terminal import Terminal, quiet
+
+    quiet()
+    terminal = Terminal(_console())
+    for warning in validate(plan):
+        terminal.warn(warning)
+    found = compare(plan, terminal)
+    from grail.reporting.comparison import write_all
+
+    for remark in write_all(found, plan.output):
+        terminal.warn(remark)
+    _show_comparison(found, plan.output, options.json)
+    return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -193,6 +231,26 @@ def _show_results(folder: Path, as_json: bool) -> None:
         console.print(f"- {sentence}", markup=False)
     last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"
     console.print(last, markup=False, soft_wrap=True)
+
+
+def _show_comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        shown = {key: found[key] for key in ("title", "methods", "differences", "best")}
+        failed = [c for c in (*found["grid"], *found["cells"]) if "failed" in c]
+        print(json.dumps({"output": str(folder), **shown, "failed": failed}))
+        return
+    from rich.console import Console
+
+    from grail.reporting.comparison_tables import comparison_tables
+    from grail.terminal import render
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a file has room: no cell is broken over lines
+    for table in comparison_tables(found):
+        console.print(render(table))
+        console.print(table.note + "\n", markup=False, soft_wrap=True)
+    console.print(f"comparison: {folder / 'comparison.md'}", markup=False, soft_wrap=True)
 
 
 def _show_files(folder: Path, stage: str, as_json: bool) -> None:

@@ -24,12 +24,12 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
     Raises:
         InputError: if the file cannot be read or holds something that is not allowed.
     """
-    file, raw = _read(path)
+    file, raw = read(path)
     raw.pop("made_with", None)
     if path.is_dir():  # the run may have been moved since
         raw["output"] = str(path)
     for override in overrides:
-        _override(raw, override)
+        put(raw, override)
     if output is not None:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
@@ -43,8 +43,12 @@ def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def _read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the file that is meant, and what it holds."""
+def read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file that is meant, and what it holds, unchecked.
+
+    Raises:
+        InputError: if it cannot be read or is not a mapping.
+    """
     file = path
     try:
         file = path / "config.yaml" if path.is_dir() else path
@@ -65,7 +69,7 @@ def _read(path: Path) -> tuple[Path, dict[str, Any]]:
     return file, raw
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def put(raw: dict[str, Any], text: str) -> None:
     """Put one ``a.b=value`` into ``raw``; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -52,15 +52,15 @@ def _choice_hint(problem: dict[str, Any]) -> str:
 
 
 def _fields(path: list[str], root: type[BaseModel]) -> list[str]:
-    """Return the keys allowed in the section at ``path`` (domain names are free)."""
+    """Return the keys allowed in the section at ``path`` (names of domains are free)."""
     section = root
     steps = iter(path)
     for step in steps:
         annotation = section.model_fields[step].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-        if step == "domains":
-            next(steps, None)  # the name of a domain, which is free
+        if getattr(annotation, "__origin__", None) is dict:
+            next(steps, None)  # the name of a domain or a method, which is free
     return [name for name in section.model_fields if name != "made_with"]
 
 

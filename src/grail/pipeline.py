@@ -82,6 +82,15 @@ class Run:
         """The results on disk."""
         return read_results(self.folder / "results.json")
 
+    def measure_vanilla(self) -> Path:
+        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file.
+
+        Runs that share the model can share what was measured on it.
+        """
+        with directory.alone(self.folder):
+            self._values("vanilla", directory.stamp(self.folder / "vanilla")["weights"])
+        return self.folder / "evaluation" / "vanilla.json"
+
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
         in_turn = zip_longest(*self.materials.sides().values())

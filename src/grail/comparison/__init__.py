@@ -1,0 +1,1 @@
+"""Methods and seeds on one vanilla model; see CONTRIBUTING.md."""

@@ -1,0 +1,183 @@
+"""The folders of cells: what they share with the base, and which of them are finished.
+
+A cell is an ordinary run directory. Its vanilla model and scores are hard links to the base's:
+every file of a run is replaced as a whole and never written into, so a link can do no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from grail import __version__, config_file, directory
+from grail.artifacts import inputs_of
+from grail.comparison.plan import Cell
+from grail.config import Config
+from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
+from grail.provenance import model_identity
+from grail.weights import find
+
+VANILLA = ("model", "domains", "data", "vanilla")
+"""Sections that the vanilla model depends on."""
+
+RECORD = "cell.json"
+LOG = "log"
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return all settings of a run but the place it is written to."""
+    return config.model_dump(mode="json", exclude={"output", "made_with"})
+
+
+def config_digest(config: Config) -> str:
+    """Return a digest of the settings, the data files, the base model and the version of grail.
+
+    Contents count, not places: data that have been moved are the same data.
+    """
+    settings = settings_of(config)
+    settings["made_with"] = [__version__, model_identity(find(config.model.name))]
+    for sides in settings["domains"].values():
+        for parts in sides.values():
+            parts.update({name: _contents(source) for name, source in parts.items()})
+    for section, key in (("general", "train"), ("vanilla", "adapter")):
+        settings[section][key] = _contents(settings[section][key])
+    return digest(settings)
+
+
+def overrides(config: Config, base: Config) -> dict[str, Any]:
+    """Return dotted key -> value of every setting that differs from the base's."""
+    old = _flat(settings_of(base))
+    new = _flat(settings_of(config))
+    changed = {key: value for key, value in new.items() if key not in old or old[key] != value}
+    gone = {key: None for key in old if key not in new and not any(k in key for k in changed)}
+    return {**changed, **gone}
+
+
+def prepare(cell: Cell, base: Config) -> Path:
+    """Make the folder of a cell ready for `grail run`: links, settings; return the YAML file."""
+    source, folder = Path(base.output), cell.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").exists():  # says that this is a run, though of other settings
+        _link(source / "config.yaml", folder / "config.yaml")
+    if _same(cell.config, base, VANILLA):
+        _share_vanilla(source, folder)
+        if _same(cell.config, base, (*VANILLA, "importance")):
+            _share_files(source / "scores", folder / "scores")
+    file = folder / "cell.yaml"
+    config_file.write(file, cell.config, {})
+    return file
+
+
+def shares_vanilla(config: Config, base: Config) -> bool:
+    """Tell whether a cell starts from the base's vanilla model."""
+    return _same(config, base, VANILLA)
+
+
+def vanilla_stamp(base: Config) -> str:
+    """Return what identifies the base's vanilla model, its data and the version that made it."""
+    return digest(directory.stamp(Path(base.output) / "vanilla"))
+
+
+def is_finished(cell: Cell, stamp: str) -> bool:
+    """Tell whether a cell has results that are of these settings, data and vanilla model."""
+    found = read_record(cell.folder)
+    wanted = {"config_digest": config_digest(cell.config), "vanilla": stamp}
+    whole = (cell.folder / "results.json").exists() and (cell.folder / "samples.jsonl").exists()
+    return whole and wanted.items() <= found.items()
+
+
+def was_begun(cell: Cell) -> bool:
+    """Tell whether an earlier process has already done a part of a cell's Stage 3 or later."""
+    names = ("unlearned", "unlearned.checkpoint", "train.jsonl", "train.jsonl.partial")
+    return any((cell.folder / name).exists() for name in names)
+
+
+def write_record(cell: Cell, stamp: str, measured: dict[str, Any]) -> None:
+    """Say that a cell is finished, with what its process took."""
+    about = {"config_digest": config_digest(cell.config), "vanilla": stamp}
+    write_json(cell.folder / RECORD, about | measured)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``write_record`` wrote; empty if it is absent or damaged."""
+    return read_json(folder / RECORD)
+
+
+def has_base(base: Config) -> bool:
+    """Tell whether all that cells share is there."""
+    folder = Path(base.output)
+    sides = (f"{domain}.{side}" for domain in base.domains for side in ("unlearn", "retain"))
+    scores = (folder / "scores" / f"{side}.safetensors" for side in sides)
+    wanted = (folder / "config.yaml", folder / "evaluation" / "vanilla.json", *scores)
+    return inputs_of(folder / "vanilla") is not None and all(file.exists() for file in wanted)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds; empty if it is absent or damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def adopt(candidate: Cell, cell: Cell) -> None:
+    """Take over a finished candidate as the cell of the same settings and seed: nothing runs."""
+    with replacing_folder(cell.folder) as partial:
+        for file in sorted(candidate.folder.rglob("*")):
+            if file.is_file() and file.name not in (".lock", "cell.yaml"):
+                _link(file, partial / file.relative_to(candidate.folder))
+    config_file.write(cell.folder / "cell.yaml", cell.config, {})
+
+
+def _contents(source: str | None) -> str | None:
+    """Return the digest of a file or folder; what is neither stands for itself."""
+    return file_digest(Path(source)) if source and Path(source).exists() else source
+
+
+def _same(config: Config, base: Config, sections: tuple[str, ...]) -> bool:
+    one, other = settings_of(config), settings_of(base)
+    return all(one[name] == other[name] for name in sections)
+
+
+def _share_vanilla(source: Path, folder: Path) -> None:
+    own = folder / "vanilla"
+    if inputs_of(own) is None or directory.stamp(own) != directory.stamp(source / "vanilla"):
+        with replacing_folder(own) as partial:
+            for file in (source / "vanilla").iterdir():
+                _link(file, partial / file.name)
+    _share_file(source / "evaluation" / "vanilla.json", folder / "evaluation" / "vanilla.json")
+
+
+def _share_files(source: Path, folder: Path) -> None:
+    for file in source.glob("*.safetensors"):
+        _share_file(file, folder / file.name)
+
+
+def _share_file(source: Path, own: Path) -> None:
+    if own.exists() and (own.samefile(source) or own.read_bytes() == source.read_bytes()):
+        return
+    with replacing_file(own) as partial:
+        partial.unlink(missing_ok=True)
+        _link(source, partial)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link ``source`` as ``target``; copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {prefix.rstrip("."): values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.")
+    return flat

@@ -1,0 +1,154 @@
+"""The comparison in order: the base, the grids, the cells of all seeds, then comparison.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grail import config_file, directory, preparation
+from grail.comparison import cells, runner
+from grail.comparison.collect import collect, train_score
+from grail.comparison.plan import Cell, Plan, Point, Row
+from grail.comparison.runner import Job, Outcome
+from grail.errors import DivergenceError, InputError
+from grail.files import write_json
+from grail.progress import Listener
+
+RESULT = "comparison.json"
+
+
+def validate(plan: Plan) -> list[str]:
+    """Check the data and all that needs no model, of the base and of every row; return warnings.
+
+    Raises:
+        InputError: with every problem, one per line.
+    """
+    problems: list[str] = []
+    warnings = list(preparation.prepare(plan.base).warnings)
+    for row in plan.rows:
+        for point in row.points:
+            cell = plan.cells(row, point)[0]
+            try:
+                warnings += preparation.prepare(cell.config).warnings
+            except InputError as error:
+                problems += [f"methods.{row.method}: {line}" for line in str(error).split("\n")]
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return list(dict.fromkeys(warnings))
+
+
+def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
+    """Run what is not finished, and return what comparison.json then holds.
+
+    A failed cell is recorded and the others go on.
+
+    Raises:
+        InputError: if the base cannot be run, or another comparison is at work here.
+        DivergenceError: if the base failed for another reason.
+    """
+    own = plan.output / ".comparison"
+    with directory.alone(own):
+        _base(plan, own, listener)
+        return Cells(plan, listener).through()
+
+
+def _base(plan: Plan, own: Path, listener: Listener) -> None:
+    """Make the vanilla model and its scores, and measure it: once, for all cells."""
+    file, log, record = own / "base.yaml", own / "base.log", own / "base.json"
+    made = {"config_digest": cells.config_digest(plan.base)}
+    if cells.read_json(record) == made and cells.has_base(plan.base):
+        listener.skipped("base: vanilla and scores")
+        return
+    config_file.write(file, plan.base, {})
+    with listener.stage("base: vanilla and scores") as tick:
+        outcome = runner.run(Job(("evaluate", str(file), "--vanilla-only"), log))
+        tick(1, 1, "vanilla measured")
+    if outcome.code:
+        text = f"the base run failed ({_ending(outcome)}). The end of {log}:\n{runner.tail(log)}"
+        raise (InputError if outcome.code == 2 else DivergenceError)(text)
+    write_json(record, made)
+
+
+class Cells:
+    """The cells of one comparison: run, and judged."""
+
+    def __init__(self, plan: Plan, listener: Listener) -> None:
+        self.plan, self.listener = plan, listener
+        self.stamp = cells.vanilla_stamp(plan.base)
+        self.failures: dict[Path, str] = {}
+
+    def through(self) -> dict[str, Any]:
+        """Run grids, choose, run the chosen points with all seeds, and write the outcome."""
+        plan = self.plan
+        candidates = {row.name: plan.candidates(row) for row in plan.rows}
+        self._run("grid", [cell for own in candidates.values() for cell in own])
+        chosen = {row.name: self._choose(row, candidates[row.name]) for row in plan.rows}
+        finals: list[Cell] = []
+        for row in plan.rows:
+            point = chosen[row.name]
+            if point is not None:
+                finals += plan.cells(row, point)
+                self._adopt(candidates[row.name], plan.cells(row, point))
+        self._run("cells", finals)
+        found = collect(plan, chosen, self.failures)
+        write_json(plan.output / RESULT, found)
+        return found
+
+    def _choose(self, row: Row, candidates: Sequence[Cell]) -> Point | None:
+        """Return the point with the best success on train; the first of equals."""
+        if not candidates:
+            return row.points[0]
+        whole = [cell for cell in candidates if cell.folder not in self.failures]
+        metric = self.plan.settings.choose.metric
+        scores = [train_score(cell, metric) for cell in whole]
+        return whole[scores.index(max(scores))].point if whole else None
+
+    def _adopt(self, candidates: Sequence[Cell], own: Sequence[Cell]) -> None:
+        """Take the chosen candidate for the cell of the same seed."""
+        made = {(cells.config_digest(c.config), c.seed): c for c in candidates}
+        for cell in own:
+            candidate = made.get((cells.config_digest(cell.config), cell.seed))
+            if candidate is not None and not cells.is_finished(cell, self.stamp):
+                cells.adopt(candidate, cell)
+
+    def _run(self, name: str, wanted: Sequence[Cell]) -> None:
+        left = [cell for cell in wanted if not cells.is_finished(cell, self.stamp)]
+        if len(left) < len(wanted):
+            self.listener.skipped(f"{len(wanted) - len(left)} of {len(wanted)} {name}")
+        if not left:
+            return
+        resumed: dict[Path, bool] = {}
+
+        def job(cell: Cell) -> Job:
+            resumed[cell.folder] = cells.was_begun(cell)
+            file = cells.prepare(cell, self.plan.base)
+            return Job(("run", str(file)), cell.folder / cells.LOG)
+
+        done = 0
+
+        def ended(number: int, outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            cell = left[number]
+            self._ended(cell, outcome, resumed[cell.folder])
+            tick(done, len(left), cell.label)
+
+        with self.listener.stage(name) as tick:
+            tick(0, len(left), "")
+            jobs = [lambda cell=cell: job(cell) for cell in left]
+            runner.run_all(jobs, self.plan.settings.parallel, ended)
+
+    def _ended(self, cell: Cell, outcome: Outcome, resumed: bool) -> None:
+        if outcome.code:
+            text = runner.tail(cell.folder / cells.LOG)
+            self.failures[cell.folder] = text or _ending(outcome)
+            self.listener.warn(f"{cell.label} failed ({_ending(outcome)}): {text}")
+            return
+        measured = {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+        cells.write_record(cell, self.stamp, measured | {"resumed": resumed})
+
+
+def _ending(outcome: Outcome) -> str:
+    code = outcome.code
+    return f"exit code {code}" if code > 0 else f"ended by signal {-code}"

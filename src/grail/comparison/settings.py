@@ -1,0 +1,132 @@
+"""The YAML of a comparison: methods, seeds and grids over a base; says all that is wrong at once.
+
+Knows what a method may change; the sections of a run are checked by grail.config.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+
+from grail import config_file
+from grail.errors import InputError, did_you_mean
+from grail.explain import explain
+from grail.kinds import Count, Name, Section, Seed
+
+Sections = dict[str, Any]
+Values = Annotated[list[Any], Field(min_length=1)]
+Axes = dict[str, Values]
+"""Dotted key -> the values that it takes."""
+
+Figure = Literal["tradeoff", "heatmap", "sweep"]
+
+
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("names a seed twice")
+    return values
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class Method(Section):
+    """How the runs of one method differ from the base.
+
+    ``vary`` makes a row of the table for every value (and combination of values); ``grid`` makes
+    candidates, of which the best on the train rows becomes the row.
+    """
+
+    preset: Name | None = None
+    set: Sections = Field(default_factory=dict)
+    vary: Axes = Field(default_factory=dict)
+    seeds: Seeds | None = None
+    grid: Axes | None = None
+
+
+class Choose(Section):
+    """What decides between the points of a grid: a success on train rows, with one seed."""
+
+    part: Name = "train"
+    metric: Literal["Avg", "HS"] = "Avg"
+    seed: Seed = 0
+
+    @field_validator("part")
+    @classmethod
+    def _never_val(cls, part: str) -> str:
+        if part != "train":
+            raise ValueError(
+                f"{part!r} cannot choose: val rows are only for reporting, and a method chosen on "
+                "them would look better than it is; give train"
+            )
+        return part
+
+
+class Comparison(Section):
+    """Methods x seeds on one vanilla model and one set of scores."""
+
+    title: Name = "Comparison"
+    base: Sections
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    seeds: Seeds = Field(default_factory=lambda: [0])
+    grid: Axes = Field(default_factory=dict)
+    choose: Choose = Choose()
+    reference: Name | None = None
+    parallel: Count = 1
+    figures: list[Figure] = Field(default_factory=lambda: list(get_args(Figure)))
+    output: Name
+
+    @field_validator("base")
+    @classmethod
+    def _without_output(cls, base: Sections) -> Sections:
+        if "output" in base:
+            raise ValueError("the output stands beside base, not in it: a run directory per cell")
+        return base
+
+    @model_validator(mode="after")
+    def _known_reference(self) -> Comparison:
+        if self.reference is not None and self.reference not in self.methods:
+            hint = did_you_mean(self.reference, self.methods)
+            raise ValueError(
+                f"reference {self.reference!r} is not a method.{hint} "
+                f"Allowed: {', '.join(self.methods)}"
+            )
+        if self.reference is not None and self.methods[self.reference].vary:
+            raise ValueError(f"reference {self.reference!r} varies: it must be one row")
+        return self
+
+
+def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[Comparison, Path]:
+    """Read and check a comparison; return it with the folder that its data paths start from.
+
+    Raises:
+        InputError: naming every problem by its key, what was given and what is allowed.
+    """
+    file, raw = config_file.read(path)
+    for override in overrides:
+        config_file.put(raw, override)
+    if output is not None:
+        raw["output"] = output
+    raw.setdefault("output", f"runs/{file.stem}")
+    return parse(raw), file.resolve().parent
+
+
+def parse(raw: Sections) -> Comparison:
+    """Check a mapping as read from YAML.
+
+    Raises:
+        InputError: with every problem, one per line.
+    """
+    try:
+        return Comparison.model_validate(raw)
+    except ValidationError as error:
+        problems = [_told(dict(problem)) for problem in error.errors()]
+        raise InputError("\n".join(problems)) from error
+
+
+def _told(problem: dict[str, Any]) -> str:
+    if not problem["loc"]:  # of the comparison as a whole
+        return f"{problem['ctx']['error']}."
+    return explain(problem, Comparison)

@@ -1,0 +1,104 @@
+"""comparison.json from files made by hand: every number can be worked out."""
+
+import json
+
+import pytest
+
+from grail.comparison import cells
+from grail.comparison.collect import collect
+from grail.results import Result, make_results, write_results
+
+
+def rows(model, us, rs, part):
+    return [
+        Result(model, "privacy", "unlearn", part, "US", us, 2),
+        Result(model, "privacy", "unlearn", part, "NLL", us / 10, 2),
+        Result(model, "privacy", "retain", part, "RS", rs, 2),
+        Result(model, "privacy", "retain", part, "NLL", 0.5, 2),
+    ]
+
+
+def write(cell, us, calibrated=None):
+    """A finished cell: US as given, RS 50 on train and 40 on val."""
+    cell.folder.mkdir(parents=True)
+    found, lines = [Result("unlearned", "general", "general", "train", "NLL", 3.0, 1)], []
+    models = {"vanilla": 5.0, "unlearned": us} | ({"calibrated": calibrated} if calibrated else {})
+    for model, value in models.items():
+        for part, rs in (("train", 50.0), ("val", 40.0)):
+            found += rows(model, value, rs, part)
+            for side, accuracy in (("unlearn", 1 - value / 100), ("retain", rs / 100)):
+                place = {"model": model, "domain": "privacy", "side": side, "part": part}
+                lines += [place | {"key": f"{side}.{n}", "accuracy": accuracy} for n in "ab"]
+    write_results(cell.folder / "results.json", make_results(found, {"frozen": 7}, ""))
+    (cell.folder / "samples.jsonl").write_text("".join(json.dumps(li) + "\n" for li in lines))
+    steps = "".join(json.dumps({"step": n, "seconds": s}) + "\n" for n, s in enumerate((1, 3, 20)))
+    (cell.folder / "train.jsonl").write_text(steps)
+    measured = {"seconds": 60.0, "peak_bytes": 100 + int(us), "resumed": False}
+    cells.write_record(cell, "stamp", measured)
+
+
+@pytest.fixture
+def made(plan):
+    found = plan(
+        {"one": {}, "two": {"set": {"unlearning": {"epochs": 5}}}, "lost": {}},
+        seeds=[0, 1],
+        reference="one",
+    )
+    own = {row.name: found.cells(row, {}) for row in found.rows}
+    for cell, us in zip(own["one"], (60.0, 70.0), strict=True):
+        write(cell, us, calibrated=us - 10)
+    for cell, us in zip(own["two"], (80.0, 90.0), strict=True):
+        write(cell, us, calibrated=us - 5)
+    write(own["lost"][1], 10.0)
+    failures = {own["lost"][0].folder: "NaN"}
+    return collect(found, {row.name: {} for row in found.rows}, failures)
+
+
+def test_cells(made):
+    first, *_, lost, other = made["cells"]
+    assert (first["method"], first["seed"], first["folder"]) == ("one", 0, "one/0")
+    assert (first["seconds"], first["steps"], first["wall_seconds"]) == (9, 3, 60)
+    assert (first["frozen"], first["peak_bytes"]) == (7, 160)
+    assert {row["model"] for row in first["rows"]} == {"unlearned", "calibrated"}
+    assert (lost["failed"], "rows" in lost, "rows" in other) == ("NaN", False, True)
+    assert made["cells"][2]["overrides"] == {"unlearning.epochs": 5}
+
+
+def test_means_over_seeds(made):
+    one, two, lost = made["methods"]
+    assert (one["n_seeds"], lost["n_seeds"], lost["failed"]) == (2, 1, 1)
+    assert one["train"]["privacy.US"] == {"mean": 65, "sd": pytest.approx(50**0.5)}
+    assert one["train"]["Avg"]["mean"] == 57.5
+    assert two["val"]["Avg"]["mean"] == 62.5
+    assert one["val"]["unlearn NLL"]["mean"] == 6.5
+    assert one["val"]["general NLL"] == {"mean": 3, "sd": 0}
+    assert lost["val"]["Avg"] == {"mean": 25, "sd": None}
+    assert one["calibrated"]["train"]["privacy.US"]["mean"] == 55
+    assert "calibrated" not in lost
+    assert (one["minutes"]["mean"], one["peak_bytes"]) == (0.15, 170)
+    assert made["vanilla"]["train"]["privacy.US"] == {"mean": 5, "sd": None}
+
+
+def test_differences_to_the_reference(made):
+    found = {(d["method"], d["model"], d["part"], d["metric"]): d for d in made["differences"]}
+    line = found["two", "unlearned", "train", "Avg"]
+    assert (line["mean"], line["low"], line["high"]) == pytest.approx((10, 10, 10))
+    assert (line["reference"], line["seeds"]) == ("one", [0, 1])
+    assert found["two", "calibrated", "val", "Avg"]["mean"] == pytest.approx(12.5)
+    assert found["lost", "unlearned", "val", "Avg"]["seeds"] == [1]
+    assert ("lost", "calibrated", "val", "Avg") not in found
+
+
+def test_who_leads_and_whether_it_is_clear(made):
+    found = {(d["model"], d["part"], d["metric"]): d for d in made["best"]}
+    line = found["unlearned", "val", "Avg"]
+    assert (line["method"], line["second"], line["clear"]) == ("two", "one", True)
+
+
+def test_a_seed_is_not_an_override(made):
+    assert made["cells"][1]["overrides"] == {}
+    assert made["cells"][1]["seed"] == 1
+
+
+def test_the_whole_is_json(made):
+    assert json.loads(json.dumps(made, allow_nan=False)) == made

@@ -1,0 +1,198 @@
+"""A whole comparison: once with children played in this process, once with real ones that die."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grail.cli import main
+from grail.comparison import runner
+from grail.comparison.compare import Cells, compare
+from grail.progress import Nobody
+from grail.reporting.tables import MISSING
+from grail.results import Results, write_results
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+TIMES = ("seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
+STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def read(tmp_path):
+    return json.loads((tmp_path / "out" / "comparison.json").read_text())
+
+
+@pytest.mark.slow
+def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, capsys):
+    grid = {"unlearning.learning_rate": [0.001, 0.05]}
+    file = comparison({"one": {}, "two": {"preset": "ascent", "grid": {}}}, seeds=[0, 1], grid=grid)
+    command = ["compare", str(file), "--json", "--set", "reference=one", "--set", "figures=[]"]
+    assert main(command) == 0
+    assert len(played) == 1 + 2 + 1 + 2  # base; points; seed 1 of one, seed 0 being taken over; two
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = read(tmp_path)
+    assert said["methods"] == found["methods"]
+    points = {p["point"]["unlearning.learning_rate"]: p for p in found["grid"]}
+    best = max(points, key=lambda rate: points[rate]["value"])
+    assert [points[rate]["chosen"] for rate in points] == [rate == best for rate in points]
+    assert found["methods"][0]["chosen"] == {"unlearning.learning_rate": best}
+    (first, second, *_) = found["cells"]
+    assert first["summary"]["unlearned"]["train"]["Avg"] == points[best]["value"]
+    assert first["wall_seconds"] == 1.0  # of the candidate, which was measured
+    assert (first["overrides"].get("unlearning.learning_rate"), second["seed"]) == (best, 1)
+    assert {line["method"] for line in found["differences"]} == {"two"}
+    assert found["cells"][2]["overrides"]["preset"] == "ascent"
+    for kind in ("md", "tex", "csv"):
+        assert (tmp_path / "out" / f"comparison.{kind}").stat().st_size
+    played.clear()
+    assert main(command) == 0
+    assert played == []
+    assert read(tmp_path) == found
+    assert main([*command, "--set", "base.evaluation.max_new_tokens=5"]) == 0
+    assert played  # other settings are other cells
+
+
+def test_the_choice_never_sees_val(plan):
+    """The point that is better on train wins, though the other has far better val rows."""
+    found = plan({"one": {"grid": {"unlearning.learning_rate": [0.05, 0.001]}}})
+    (row,) = found.rows
+    candidates = found.candidates(row)
+    for cell, train, val in zip(candidates, (10.0, 20.0), (99.0, 0.0), strict=True):
+        summary = {"train": {"unlearned": {"Avg": train, "HS": 0.0}}}
+        summary["val"] = {"unlearned": {"Avg": val, "HS": val}}
+        write_results(cell.folder / "results.json", Results((), {}, summary))
+    chooser = object.__new__(Cells)
+    chooser.plan, chooser.failures = found, {}
+    assert chooser._choose(row, candidates) == {"unlearning.learning_rate": 0.001}
+    chooser.failures = {candidates[1].folder: "NaN"}
+    assert chooser._choose(row, candidates) == {"unlearning.learning_rate": 0.05}
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(played, comparison, tmp_path, capsys):
+    methods = {"boom": {"preset": "ascent", "set": STEEP}, "fine": {}}
+    file = comparison(methods, figures=[])
+    assert main(["compare", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert "boom, seed 0 failed" in shown.err
+    assert re.search(rf"boom +{MISSING} +{MISSING}", shown.out)
+    assert "Failed cells, which no mean includes: boom (1)." in shown.out
+    boom, fine = read(tmp_path)["cells"]
+    assert boom["failed"].startswith("grail: stopped: ")
+    assert fine["rows"]
+    played.clear()
+    assert main(["compare", str(file)]) == 1
+    assert [Path(words[1]).parent.parent.name for words in played] == ["boom"]
+
+
+def test_a_grid_whose_points_all_fail(played, comparison, tmp_path, capsys):
+    grid = {"unlearning.learning_rate": [1e30, 2e30]}
+    methods = {"boom": {"preset": "ascent", "set": STEEP, "grid": grid}, "fine": {}}
+    assert main(["compare", str(comparison(methods, figures=[])), "--json"]) == 1
+    found = read(tmp_path)
+    assert [method["n_seeds"] for method in found["methods"]] == [0, 1]
+    assert found["methods"][0]["chosen"] is None
+
+
+def test_wrong_settings_of_any_method_are_told_before_anything_runs(played, comparison, capsys):
+    methods = {
+        "fine": {},
+        "a": {"set": {"unlearning": {"objective": "ascend"}}},
+        "b": {"set": {"localization": {"method": "graill"}}},
+    }
+    assert main(["compare", str(comparison(methods))]) == 2
+    err = capsys.readouterr().err
+    assert "methods.a: unlearning.objective: 'ascend' is unknown" in err
+    assert "methods.b: localization.method: 'graill' is unknown" in err
+    assert played == []
+
+
+def test_a_base_that_fails_is_an_end(comparison, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "run", lambda job: runner.Outcome(1, 1.0, 1))
+    assert main(["compare", str(comparison({"a": {}}))]) == 1
+    assert "the base run failed (exit code 1)" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "run", lambda job: runner.Outcome(2, 1.0, 1))
+    assert main(["compare", str(comparison({"a": {}}))]) == 2
+
+
+def test_without_matplotlib_all_tables_are_there(played, comparison, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["compare", str(comparison({"a": {}}))]) == 0
+    shown = capsys.readouterr()
+    assert "figures need matplotlib: pip install 'grail-unlearning[plots]'" in shown.err.replace(
+        "\n", " "
+    )
+    assert (tmp_path / "out" / "comparison.md").exists()
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+@pytest.mark.slow
+def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_path):
+    found = compare(plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 1}}}}), Nobody())
+    assert [cell["own_vanilla"] for cell in found["cells"]] == [False, True]
+    assert found["vanilla"]["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only there children die with their parent")
+def test_killed_in_the_middle_it_goes_on_to_the_same_end(
+    comparison, tmp_path, capsys, monkeypatch, request
+):
+    """Real children, two at a time; the uninterrupted comparison is played in this process."""
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    started = []
+    monkeypatch.setattr(
+        runner, "start", lambda *a, real=runner.start: started.append(a[0]) or real(*a)
+    )
+    methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
+    file = comparison(methods, seeds=[0, 1], reference="grail", parallel=2)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "grail", "compare", str(file), "--output", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    for lock in folder.glob("*/*/.lock"):
+        _wait_for(lock)
+    assert not (folder / "comparison.json").exists()
+    assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
+    assert 0 < len(started) <= 4  # not the base
+    started.clear()
+    assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
+    assert started == []
+    killed = json.loads((folder / "comparison.json").read_text())
+    assert all(cell["peak_bytes"] > 1 << 26 for cell in killed["cells"])
+    played = request.getfixturevalue("played")
+    assert main(["compare", str(file), "--json"]) == 0
+    assert len(played) == 5
+    assert without_times(killed) == without_times(read(tmp_path))
+    assert sorted(path.name for path in (folder / "figures").glob("*.svg")) == [
+        "heatmap.svg",
+        "tradeoff-train.svg",
+        "tradeoff-val.svg",
+    ]
+    for one, other in zip(
+        sorted((folder / "figures").glob("*.svg")),
+        sorted((tmp_path / "out" / "figures").glob("*.svg")),
+        strict=True,
+    ):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def _wait_for(lock):
+    """Return when no process holds the lock: children die with their parent, in a moment."""
+    import fcntl
+
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)

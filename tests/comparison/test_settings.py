@@ -1,0 +1,65 @@
+"""The YAML of a comparison: what is wrong is said by key, all of it at once."""
+
+import pytest
+import yaml
+
+from grail.comparison.settings import load, parse
+from grail.errors import InputError
+
+GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "output": "runs/x"}
+
+
+def told(**more):
+    with pytest.raises(InputError) as error:
+        parse(GOOD | more)
+    return str(error.value).split("\n")
+
+
+def test_defaults():
+    found = parse(GOOD)
+    assert (found.seeds, found.grid, found.parallel, found.reference) == ([0], {}, 1, None)
+    assert (found.choose.part, found.choose.metric, found.choose.seed) == ("train", "Avg", 0)
+    assert found.figures == ["tradeoff", "heatmap", "sweep"]
+
+
+def test_all_problems_at_once():
+    lines = told(seeds=[0, 0], paralel=2, methods={"m": {"prest": "grail"}}, grid={"a.b": []})
+    text = "\n".join(lines)
+    assert len(lines) == 4
+    assert "unknown key paralel. Did you mean 'parallel'?" in text
+    assert "unknown key methods.m.prest. Did you mean 'preset'?" in text
+    assert "Allowed in methods.m: preset, set, vary, seeds, grid." in text
+    assert "seeds: names a seed twice." in text
+    assert "grid.a.b should hold at least one entry" in text
+
+
+def test_val_never_chooses():
+    (line,) = told(choose={"part": "val"})
+    assert line.startswith("choose.part: 'val' cannot choose: val rows are only for reporting")
+
+
+def test_an_output_in_the_base_is_refused():
+    (line,) = told(base={"output": "x"})
+    assert line.startswith("base: the output stands beside base")
+
+
+def test_the_reference_is_one_of_the_rows():
+    (line,) = told(reference="grial")
+    assert line == "reference 'grial' is not a method. Did you mean 'grail'? Allowed: grail."
+    methods = {"k": {"vary": {"seed": [1, 2]}}}
+    assert told(methods=methods, reference="k") == ["reference 'k' varies: it must be one row."]
+
+
+@pytest.mark.parametrize("figures", [["tradeof"], "tradeoff"])
+def test_figures_are_chosen_from_a_list(figures):
+    (line,) = told(figures=figures)
+    assert line.startswith("figures")
+
+
+def test_load_reads_overrides_and_output(tmp_path, monkeypatch):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({k: v for k, v in GOOD.items() if k != "output"}))
+    found, place = load(file, ["seeds=[3]", "base.unlearning.epochs=5"])
+    assert (found.seeds, found.output, place) == ([3], "runs/mine", tmp_path)
+    assert found.base["unlearning"] == {"epochs": 5}
+    assert load(file, [], "elsewhere")[0].output == "elsewhere"

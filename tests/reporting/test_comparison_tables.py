@@ -1,0 +1,185 @@
+"""Tables of a comparison: numbers as they are, in four formats, with what a reader must know."""
+
+import csv
+import io
+
+import pytest
+
+from grail.reporting.comparison_tables import (
+    comparison_csv,
+    comparison_latex,
+    comparison_markdown,
+    comparison_tables,
+    escape_latex,
+    latex,
+)
+from grail.reporting.tables import MISSING, Table
+
+GIB = 1 << 30
+
+
+def number(mean, sd=None):
+    return {"mean": mean, "sd": sd}
+
+
+def successes(us, rs, sd=None):
+    avg, hs = (us + rs) / 2, 2 * us * rs / (us + rs)
+    found = {"privacy.US": us, "privacy.RS": rs, "Avg": avg, "HS": hs}
+    nlls = {"unlearn NLL": number(9.126, sd and 0.5), "general NLL": number(3.0, sd and 0.0)}
+    return {name: number(value, sd) for name, value in found.items()} | nlls
+
+
+def method(name, us=80.0, rs=60.0, **more):
+    about = {"of": name, "varied": {}, "chosen": {}, "seeds": [0, 1], "n_seeds": 2, "failed": 0}
+    cost = {"minutes": number(1.234, 0.1), "peak_bytes": GIB * 3 // 2}
+    parts = {"train": successes(us, rs, 1.25), "val": successes(us - 10, rs - 10, 2.0)}
+    return {"method": name, **about, **cost, **parts} | more
+
+
+def comparison(*methods, **more):
+    found = {
+        "title": "Tiny_1",
+        "settings": {"domains": {"privacy": {}}},
+        "choose": {"part": "train", "metric": "Avg", "seed": 0},
+        "reference": "grail",
+        "figures": ["tradeoff", "heatmap", "sweep"],
+        "vanilla": {"train": successes(1.0, 99.0), "val": successes(2.0, 90.0)},
+        "grid": [],
+        "cells": [],
+        "methods": list(methods),
+        "differences": [],
+        "best": [],
+    }
+    return found | more
+
+
+def best(name, metric, clear=True, part="train", model="unlearned"):
+    return {"method": name, "model": model, "part": part, "metric": metric, "clear": clear}
+
+
+def difference(metric, mean, model="unlearned", resampled="seeds and samples"):
+    about = {"method": "b", "reference": "grail", "model": model, "part": "val", "metric": metric}
+    return about | {"mean": mean, "low": mean - 1, "high": mean + 2, "resampled": resampled}
+
+
+def test_a_table_per_part():
+    train, val = comparison_tables(comparison(method("grail"), method("b", 70.0)))
+    assert (train.title, val.title) == ("Tiny_1: train rows", "Tiny_1: val rows")
+    assert train.columns == (
+        *("Method", "privacy US", "privacy RS", "Avg", "HS"),
+        *("unlearn NLL", "general NLL", "minutes", "peak GiB"),
+    )
+    vanilla, first, second = train.rows
+    assert vanilla[:3] == ("vanilla", "1.0", "99.0")
+    assert vanilla[-2:] == (MISSING, MISSING)
+    assert first == (
+        *("grail", "80.0 ± 1.2", "60.0 ± 1.2", "70.0 ± 1.2", "68.6 ± 1.2"),
+        *("9.13 ± 0.50", "3.00 ± 0.00", "1.2", "1.50"),
+    )
+    assert second[0] == "b"
+    assert train.note.endswith("Seeds: 2.")
+
+
+def test_a_failed_method_is_a_dash_with_a_note():
+    lost = method("lost", n_seeds=0, failed=2, minutes=None, peak_bytes=None, train={}, val={})
+    table = comparison_tables(comparison(method("grail"), lost))[0]
+    assert table.rows[2] == ("lost", *[MISSING] * 8)
+    assert "Failed cells, which no mean includes: lost (2)." in table.note
+    (alone,) = comparison_tables(comparison(lost))
+    assert alone.rows[1] == ("lost", *[MISSING] * 8)
+
+
+def test_what_a_reader_must_know():
+    cells = [
+        {"method": "b", "own_vanilla": True, "resumed": True},
+        {"method": "grail", "own_vanilla": False},
+    ]
+    chosen = method("b", n_seeds=1, chosen={"unlearning.learning_rate": 0.1})
+    note = comparison_tables(comparison(method("grail"), chosen, cells=cells))[0].note
+    assert "Seeds differ: grail 2, b 1." in note
+    assert "With a vanilla model of their own: b." in note
+    assert "1 cells were interrupted" in note
+    assert "Chosen by Avg of the train rows with seed 0: b unlearning.learning_rate=0.1." in note
+
+
+def test_only_what_leads_clearly_is_marked():
+    marks = [best("grail", "Avg"), best("grail", "HS", clear=False)]
+    found = comparison(method("grail"), method("b", 70.0), best=marks)
+    train, val = comparison_tables(found)
+    assert train.rows[1][3:5] == ("70.0 ± 1.2*", "68.6 ± 1.2")
+    assert "*" not in "".join(val.rows[1])
+    text = comparison_markdown(found)
+    assert "| **70.0 ± 1.2** | 68.6 ± 1.2 |" in text
+    assert r"\textbf{70.0 $\pm$ 1.2} & 68.6 $\pm$ 1.2" in comparison_latex(found)
+
+
+def test_differences_are_a_table_of_their_own():
+    lines = [difference("Avg", 3.0), difference("HS", -2.0)]
+    *_, table = comparison_tables(comparison(method("grail"), method("b"), differences=lines))
+    assert table.title == "Differences to grail"
+    assert table.rows == (("b", "val", "+3.0 [+2.0, +5.0]", "-2.0 [-3.0, +0.0]"),)
+    assert "10,000 draws of seeds and samples" in table.note
+    lines = [line | {"resampled": "samples"} for line in lines]
+    *_, table = comparison_tables(comparison(method("grail"), method("b"), differences=lines))
+    assert "10,000 draws of samples" in table.note
+
+
+def test_equal_retention_has_the_same_tables():
+    both = [
+        method(name, calibrated={"train": successes(us, 90.0), "val": successes(us, 80.0)})
+        for name, us in (("grail", 50.0), ("b", 40.0))
+    ]
+    lines = [difference(m, 4.0, "calibrated") for m in ("Avg", "HS")]
+    titles = [t.title for t in comparison_tables(comparison(*both, differences=lines))]
+    assert titles == [
+        "Tiny_1: train rows",
+        "Tiny_1: val rows",
+        "Tiny_1: train rows at equal retention",
+        "Tiny_1: val rows at equal retention",
+        "Differences to grail at equal retention",
+    ]
+
+
+def test_csv_is_unrounded():
+    text = comparison_csv(comparison(method("grail"), method('with, "quotes"')))
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [(li["method"], li["part"]) for li in lines[:2]] == [
+        ("grail", "train"),
+        ("grail", "val"),
+    ]
+    assert lines[2]["method"] == 'with, "quotes"'
+    assert (lines[0]["privacy.US mean"], lines[0]["privacy.US sd"]) == ("80.0", "1.25")
+    assert (lines[0]["minutes"], lines[0]["peak_bytes"]) == ("1.234", str(GIB * 3 // 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a_b & 50%", r"a\_b \& 50\%"),
+        (r"\cmd{x}$#", r"\textbackslash{}cmd\{x\}\$\#"),
+        ("~^<>|", r"\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"),
+        (f"1 ± 2 {MISSING}", r"1 $\pm$ 2 --"),
+    ],
+)
+def test_latex_prints_what_stands_there(text, escaped):
+    assert escape_latex(text) == escaped
+
+
+def test_latex_table():
+    found = latex(Table("A_1", ("Method", "x"), (("a&b", "1.0*"), ("c", "2")), "note %"))
+    assert found.split("\n") == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{A\_1}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"Method & x \\",
+        r"\midrule",
+        r"a\&b & \textbf{1.0} \\",
+        r"c & 2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip\footnotesize note \%",
+        r"\end{table}",
+        "",
+    ]
