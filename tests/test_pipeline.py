@@ -585,3 +585,41 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tm
     assert "Traceback" not in err
     assert not (folder / "results.json").exists()
     assert not (folder / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize("lora", [{"r": 2}, None])
+def test_the_calibrated_model_keeps_as_much_as_wished(lora, tiny_config, run, tmp_path):
+    config = tiny_config(model={"lora": lora}, unlearning={"learning_rate": 0.02})
+    done, _ = run("run", config)
+    assert "evaluate calibrated" not in done
+    before = files(tmp_path / "run")
+
+    def kept(target):
+        done, again = run("run", config, "--set", f"evaluation.retain_target={target}")
+        assert {"evaluate vanilla", "evaluate unlearned", "unlearn"} <= set(again)
+        assert done == ["evaluate calibrated", "report"]
+        found = json.loads((tmp_path / "run" / "evaluation" / "calibrated.json").read_text())
+        results = read_results(tmp_path / "run" / "results.json")
+        measured = {
+            model: {(r.domain, r.side, r.metric): r.value for r in results.rows if r.model == model}
+            for model in ("vanilla", "unlearned", "calibrated")
+        }
+        train = {m: results.summary["train"][m] for m in measured}
+        return found["weight"], measured, train
+
+    rates = [
+        r.value
+        for r in read_results(tmp_path / "run" / "results.json").rows
+        if (r.model, r.metric, r.part) == ("unlearned", "RS", "train")
+    ]
+    mean = sum(rates) / len(rates)
+    weight, measured, train = kept(max(mean - 0.01, 0.01))
+    assert weight == 1.0
+    assert measured["calibrated"] == measured["unlearned"]
+    assert train["calibrated"] == train["unlearned"]
+    weight, measured, _ = kept(100)
+    if weight == 0:
+        assert measured["calibrated"] == measured["vanilla"]
+    after = files(tmp_path / "run")
+    assert "results.json" in differing(before, after)
+    assert not [n for n in differing(before, after) if n.startswith(("unlearned/", "vanilla/"))]

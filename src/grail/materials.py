@@ -26,7 +26,7 @@ from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
-COVERED = ("max_rows", "max_val_rows", "seed")  # the rows' own digests tell; so does the stage
+COVERED = ("max_rows", "max_val_rows", "seed", "retain_target")  # told by what a stage adds
 
 
 @dataclass

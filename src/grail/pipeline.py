@@ -192,6 +192,9 @@ class Run:
     def _evaluate(self) -> None:
         stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
         weights = {name: stamp["weights"] for name, stamp in stamps.items()}
+        target = self.config.evaluation.retain_target
+        if target is not None:
+            weights[CALIBRATED] = digest([weights, target])
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
@@ -209,7 +212,6 @@ class Run:
             self.listener.skipped(f"evaluate {name}")
             return found
         directory.outdate(self.folder)
-        self._take(name)
         texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
         evaluator = evaluate.Evaluator(
             self.materials.model, self.materials.tokenizer, self.config.evaluation, texts

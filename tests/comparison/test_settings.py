@@ -63,3 +63,15 @@ def test_load_reads_overrides_and_output(tmp_path, monkeypatch):
     assert (found.seeds, found.output, place) == ([3], "runs/mine", tmp_path)
     assert found.base["unlearning"] == {"epochs": 5}
     assert load(file, [], "elsewhere")[0].output == "elsewhere"
+
+
+def test_a_base_may_be_another_file_in_the_folder(tmp_path):
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(GOOD["base"]))
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"base": "pair.yaml"}))
+    found, place = load(file, [])
+    assert found == parse(GOOD)
+    assert place == tmp_path
+    file.write_text(yaml.safe_dump(GOOD | {"base": "pear.yaml"}))
+    with pytest.raises(InputError, match=r"pear\.yaml does not exist"):
+        load(file, [])

@@ -1,8 +1,10 @@
 """The weight that keeps as much as wished, on curves whose answer is known."""
 
 import pytest
+import torch
+from torch import nn
 
-from grail.evaluation.calibration import MOST, TOLERANCE, weight_at
+from grail.evaluation.calibration import MOST, TOLERANCE, Way, weight_at
 
 
 class Curve:
@@ -42,3 +44,16 @@ def test_a_step_in_the_curve_does_not_trap_the_search():
     curve = Curve(lambda w: 99.0 if w <= 0.6 else 40.0)
     found = weight_at(95.0, curve)
     assert 0.3 < found <= 0.6
+
+
+def test_the_ends_of_the_way_are_exact():
+    draw = torch.Generator().manual_seed(0)
+    start, end = ({"w": torch.randn(50, generator=draw)} for _ in range(2))
+    parameter = nn.Parameter(torch.zeros(50))
+    way = Way({"w": parameter}, start, end)
+    way.put(1.0)
+    assert torch.equal(parameter, end["w"])
+    way.put(0.0)
+    assert torch.equal(parameter, start["w"])
+    way.put(0.3)
+    torch.testing.assert_close(parameter.data, 0.7 * start["w"] + 0.3 * end["w"])

@@ -101,10 +101,14 @@ class Comparison(Section):
 def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[Comparison, Path]:
     """Read and check a comparison; return it with the folder that its data paths start from.
 
+    ``base`` may be the name of another YAML file in the same folder, so that comparisons share it.
+
     Raises:
         InputError: naming every problem by its key, what was given and what is allowed.
     """
     file, raw = config_file.read(path)
+    if isinstance(raw.get("base"), str):
+        _, raw["base"] = config_file.read(file.parent / raw["base"])
     for override in overrides:
         config_file.put(raw, override)
     if output is not None:
