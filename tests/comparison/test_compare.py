@@ -196,3 +196,19 @@ def _wait_for(lock):
 
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_comparisons_can_share_their_base(played, comparison, tmp_path):
+    shared = ["--set", f"shared={tmp_path / 'base'}", "--set", "figures=[]"]
+    file = comparison({"one": {}})
+    assert main(["compare", str(file), *shared]) == 0
+    assert main(["compare", str(file), *shared, "--output", str(tmp_path / "other")]) == 0
+    source = tmp_path / "base" / "vanilla" / "adapter_model.safetensors"
+    for output in ("out", "other"):
+        assert (tmp_path / output / "one" / "0" / "vanilla" / source.name).samefile(source)
+        assert not (tmp_path / output / "vanilla").exists()
+    one, other = (
+        json.loads((tmp_path / output / "comparison.json").read_text())
+        for output in ("out", "other")
+    )
+    assert without_times(one["methods"]) == without_times(other["methods"])

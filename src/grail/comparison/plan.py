@@ -107,7 +107,7 @@ def make_plan(settings: Comparison, place: Path) -> Plan:
     base: Config | None = None
     try:
         sections = _pinned(settings.base)
-        base = _checked(sections | {"output": settings.output}, place)
+        base = _checked(sections | {"output": settings.shared or settings.output}, place)
     except InputError as error:
         problems += [f"base: {line}" for line in str(error).split("\n")]
         sections = dict(settings.base)

@@ -65,7 +65,11 @@ class Choose(Section):
 
 
 class Comparison(Section):
-    """Methods x seeds on one vanilla model and one set of scores."""
+    """Methods x seeds on one vanilla model and one set of scores.
+
+    ``shared`` is the run directory of the vanilla model and the scores, for comparisons that have
+    them in common; null keeps them in ``output``.
+    """
 
     title: Name = "Comparison"
     base: Sections
@@ -77,6 +81,7 @@ class Comparison(Section):
     parallel: Count = 1
     figures: list[Figure] = Field(default_factory=lambda: list(get_args(Figure)))
     output: Name
+    shared: Name | None = None
 
     @field_validator("base")
     @classmethod
