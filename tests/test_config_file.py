@@ -244,6 +244,17 @@ def test_a_run_directory_stands_for_its_config_wherever_it_lies(put, tmp_path):
     assert load(moved / "config.yaml", []) == config
 
 
+def test_a_comparison_is_called_one(put):
+    assert "Use: grail compare" in error_of(put("base: {}\nmethods: {a: {}}"))
+
+
+def test_another_preset_on_a_complete_file_is_refused(put, tmp_path):
+    write(tmp_path / "config.yaml", load(put("preset: grail\n" + TEXT), []), {})
+    assert load(tmp_path, ["preset=grail"]).preset == "grail"
+    with pytest.raises(InputError, match="gives every value"):
+        load(tmp_path, ["preset=ascent"])
+
+
 def test_what_is_written_is_complete(put, tmp_path):
     config = load(put(), [])
     write(tmp_path / "config.yaml", config, {"torch": "2.9"})

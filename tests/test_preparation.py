@@ -101,6 +101,18 @@ UNLEARNING = [
         ["unlearning.objective=exact", "localization.method=random"],
         "there is nothing to freeze",
     ),
+    (
+        ["unlearning.objective=exact", "localization.method=none", "unlearning.general_weight=1"],
+        "unlearning.general_weight: exact trains a new model as the vanilla section says",
+    ),
+    (
+        [
+            "unlearning.objective=exact",
+            "localization.method=none",
+            "unlearning.phases=[[privacy]]",
+        ],
+        "unlearning.phases: exact trains a new model as the vanilla section says",
+    ),
 ]
 
 

@@ -25,7 +25,10 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
         InputError: if the file cannot be read or holds something that is not allowed.
     """
     file, raw = read(path)
-    raw.pop("made_with", None)
+    if {"base", "methods"} <= raw.keys():
+        raise InputError(f"{file} is a comparison, not one run. Use: grail compare {file}")
+    if raw.pop("made_with", None) is not None:
+        _check_preset(overrides, raw.get("preset"))
     if path.is_dir():  # the run may have been moved since
         raw["output"] = str(path)
     for override in overrides:
@@ -34,6 +37,18 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
     return absolute(parse(raw), file.resolve().parent)
+
+
+def _check_preset(overrides: list[str], given: Any) -> None:
+    """Refuse another preset on top of a run's own file, where no value is left for it to fill."""
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key.strip() == "preset" and name.strip() != given:
+            raise InputError(
+                f"--set {override}: this file is a run's own and gives every value, and values "
+                "that are given win over a preset's. Start from the YAML file that the run was "
+                "made from, or set the keys one by one."
+            )
 
 
 def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:

@@ -127,6 +127,13 @@ def _check_exact(config: Config) -> None:
             "unlearning.objective: exact starts a new model, in which there is nothing to freeze. "
             "Set localization.method: none."
         )
+    settings = config.unlearning
+    for key, given in (("phases", settings.phases), ("general_weight", settings.general_weight)):
+        if given:
+            raise InputError(
+                f"unlearning.{key}: exact trains a new model as the vanilla section says, and does "
+                "not read this. Leave it out."
+            )
 
 
 def check_output(folder: Path) -> None:

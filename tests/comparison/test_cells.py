@@ -1,6 +1,7 @@
 """What cells share and when they are finished: links, digests, records."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,15 +146,34 @@ def test_finished_is_results_of_these_settings_and_this_vanilla_model(based):
     plan, made = based
     cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
     cells.prepare(cell, plan.base)
+    (cell.folder / "results.json").write_text("{}")
     cells.write_record(cell, stamp, {"seconds": 1.0})
     assert not cells.is_finished(cell, stamp)
-    for name in ("results.json", "samples.jsonl"):
-        (cell.folder / name).write_text("{}")
+    (cell.folder / "samples.jsonl").write_text("{}")
     assert cells.is_finished(cell, stamp)
+    (cell.folder / "results.json").write_text('{"made": "by hand since"}')
+    assert not cells.is_finished(cell, stamp)
+    (cell.folder / "results.json").write_text("{}")
     assert not cells.is_finished(cell, "another vanilla model")
     (cell.folder / cells.RECORD).write_text('{"config_digest": ')
     assert not cells.is_finished(cell, stamp)
     assert cells.read_record(cell.folder) == {}
+
+
+def test_what_other_settings_have_left_is_dropped_before_a_cell_runs(based):
+    """Else a run killed between its results and its record would pass for that of the record."""
+    plan, made = based
+    cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
+    cells.prepare(cell, plan.base)
+    for name in ("results.json", "samples.jsonl"):
+        (cell.folder / name).write_text("{}")
+    cells.write_record(cell, stamp, {})
+    other = replace(cell, config=changed(cell.config, "unlearning", epochs=5))
+    cells.prepare(other, plan.base)
+    for name in ("results.json", "samples.jsonl"):
+        (cell.folder / name).write_text("{}")  # of the other settings, whose record is missing
+    assert not cells.is_finished(other, stamp)
+    assert not cells.is_finished(cell, stamp)
 
 
 def test_begun_means_stage_3(based):
@@ -178,6 +198,8 @@ def test_adopting_takes_all_but_the_lock(based):
 
 def test_the_base_is_whole_or_not(based):
     plan, _ = based
-    assert cells.has_base(plan.base)
+    found = cells.base_inputs(plan.base)
+    assert found is not None
+    assert {"vanilla", "scores/privacy.retain.safetensors", "evaluation"} <= found.keys()
     (plan.output / "scores" / "privacy.retain.safetensors").unlink()
-    assert not cells.has_base(plan.base)
+    assert cells.base_inputs(plan.base) is None

@@ -79,6 +79,31 @@ def test_means_over_seeds(made):
     assert made["vanilla"]["train"]["privacy.US"] == {"mean": 5, "sd": None}
 
 
+def test_vanilla_is_never_that_of_a_failed_cell(plan):
+    found = plan({"one": {}, "two": {"set": {"unlearning": {"epochs": 5}}}})
+    first, second = (found.cells(row, {})[0] for row in found.rows)
+    write(first, 60.0)  # of an earlier run: this time it failed before it began
+    write(second, 80.0)
+    results = json.loads((second.folder / "results.json").read_text())
+    for row in results["rows"]:
+        row["value"] += 1.0 if (row["model"], row["metric"]) == ("vanilla", "RS") else 0.0
+    (second.folder / "results.json").write_text(json.dumps(results))
+    made = collect(found, {"one": {}, "two": {}}, {first.folder: "no memory"})
+    assert made["vanilla"]["train"]["privacy.RS"]["mean"] == 51.0
+
+
+def test_general_text_is_that_of_the_held_out_half(plan):
+    found = plan({"one": {}})
+    cell = found.cells(found.rows[0], {})[0]
+    write(cell, 60.0)
+    results = json.loads((cell.folder / "results.json").read_text())
+    (general,) = [row for row in results["rows"] if row["side"] == "general"]
+    results["rows"].append(general | {"part": "val", "value": 7.0})
+    (cell.folder / "results.json").write_text(json.dumps(results))
+    (one,) = collect(found, {"one": {}}, {})["methods"]
+    assert (one["train"]["general NLL"]["mean"], one["val"]["general NLL"]["mean"]) == (7.0, 7.0)
+
+
 def test_differences_to_the_reference(made):
     found = {(d["method"], d["model"], d["part"], d["metric"]): d for d in made["differences"]}
     line = found["two", "unlearned", "train", "Avg"]

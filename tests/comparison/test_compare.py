@@ -212,3 +212,19 @@ def test_comparisons_can_share_their_base(played, comparison, tmp_path):
         for output in ("out", "other")
     )
     assert without_times(one["methods"]) == without_times(other["methods"])
+
+
+@pytest.mark.slow
+def test_a_shared_base_that_another_comparison_has_remade_is_made_again(
+    played, comparison, tmp_path
+):
+    shared = ["--set", f"shared={tmp_path / 'base'}", "--set", "figures=[]"]
+    file = comparison({"one": {}})
+    assert main(["compare", str(file), *shared]) == 0
+    other = ["--set", "base.vanilla.epochs=1", "--output", str(tmp_path / "other")]
+    assert main(["compare", str(file), *shared, *other]) == 0
+    played.clear()
+    assert main(["compare", str(file), *shared]) == 0
+    assert played[0][0] == "evaluate"  # once, instead of a vanilla model in every cell
+    stamp = json.loads((tmp_path / "base" / "vanilla" / "stage.json").read_text())
+    assert json.loads((tmp_path / "out/one/0/vanilla/stage.json").read_text()) == stamp

@@ -39,6 +39,14 @@ def test_outcomes_and_logs(commands, tmp_path):
     assert all(outcome.seconds > 0 for outcome in found.values())
 
 
+def test_a_log_that_is_linked_elsewhere_is_not_written_into(commands, tmp_path):
+    (tmp_path / "adopted").write_text("of another cell\n")
+    os.link(tmp_path / "adopted", tmp_path / "0")
+    run_all(jobs(tmp_path, "print('mine')"), 1, lambda *_: None)
+    assert (tmp_path / "0").read_text() == "mine\n"
+    assert (tmp_path / "adopted").read_text() == "of another cell\n"
+
+
 def test_peak_memory_is_that_of_the_child(commands, tmp_path):
     found = {}
     run_all(jobs(tmp_path, "x = b'1' * (1 << 29)"), 1, found.__setitem__)

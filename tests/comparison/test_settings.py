@@ -46,8 +46,17 @@ def test_an_output_in_the_base_is_refused():
 def test_the_reference_is_one_of_the_rows():
     (line,) = told(reference="grial")
     assert line == "reference 'grial' is not a method. Did you mean 'grail'? Allowed: grail."
-    methods = {"k": {"vary": {"seed": [1, 2]}}}
+    methods = {"k": {"vary": {"unlearning.epochs": [1, 2]}}}
     assert told(methods=methods, reference="k") == ["reference 'k' varies: it must be one row."]
+
+
+@pytest.mark.parametrize("key", ["seed", "output", "preset", "made_with"])
+def test_what_a_cell_would_overwrite_is_refused(key):
+    for place in ({"set": {key: 1}}, {"vary": {key: [1]}}, {"grid": {key: [1]}}):
+        (line,) = told(methods={"m": place})
+        assert line.startswith(f"methods.m.{next(iter(place))}: {key} ")
+    (line,) = told(grid={key: [1]})
+    assert line.startswith(f"grid: {key} ")
 
 
 @pytest.mark.parametrize("figures", [["tradeof"], "tradeoff"])

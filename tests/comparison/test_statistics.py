@@ -26,9 +26,9 @@ def slow(one, other, draws, draw):
     seeds = len(one["a", "unlearn"])
     for _ in range(draws):
         avg, hs = [], []
+        columns = {p: draw.choices(range(v.shape[1]), k=v.shape[1]) for p, v in one.items()}
         for _ in range(seeds):
             line = draw.randrange(seeds)
-            columns = {p: draw.choices(range(v.shape[1]), k=v.shape[1]) for p, v in one.items()}
             values = []
             for method in (one, other):
                 mean = {
@@ -64,6 +64,16 @@ def test_seeds_count_apart_from_samples():
     other = {p: np.full((2, 4), 0.5) for p in PLACES}
     found = differences(one, other)["Avg"]
     assert (found.mean, found.low, found.high) == pytest.approx((0.0, -30.0, 30.0))
+
+
+def test_seeds_that_agree_do_not_make_more_rows_of_the_rows():
+    """Five runs that say the same about the same rows know as much of other rows as one does."""
+    one, other = drawn(0, seeds=1, samples=40), drawn(1, seeds=1, samples=40)
+    alone = differences(one, other)["Avg"]
+    again = [{p: np.repeat(v, 5, axis=0) for p, v in method.items()} for method in (one, other)]
+    five = differences(*again)["Avg"]
+    assert five.mean == pytest.approx(alone.mean)
+    assert five.high - five.low == pytest.approx(alone.high - alone.low, rel=0.05)
 
 
 def test_identical_methods_differ_by_nothing():

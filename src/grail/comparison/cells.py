@@ -57,9 +57,15 @@ def overrides(config: Config, base: Config) -> dict[str, Any]:
 
 
 def prepare(cell: Cell, base: Config) -> Path:
-    """Make the folder of a cell ready for `grail run`: links, settings; return the YAML file."""
+    """Make the folder of a cell ready for `grail run`: links, settings; return the YAML file.
+
+    What an earlier run of other settings has recorded and measured is dropped first: killed before
+    it is recorded, this run would otherwise be taken for that one.
+    """
     source, folder = Path(base.output), cell.folder
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    directory.outdate(folder)
     if not (folder / "config.yaml").exists():  # says that this is a run, though of other settings
         _link(source / "config.yaml", folder / "config.yaml")
     if _same(cell.config, base, VANILLA):
@@ -82,11 +88,16 @@ def vanilla_stamp(base: Config) -> str:
 
 
 def is_finished(cell: Cell, stamp: str) -> bool:
-    """Tell whether a cell has results that are of these settings, data and vanilla model."""
-    found = read_record(cell.folder)
+    """Tell whether a cell has results that are of these settings, data and vanilla model.
+
+    They must be the recorded ones: a cell is a run, and may have been run by hand since.
+    """
+    found, results = read_record(cell.folder), cell.folder / "results.json"
+    if not (results.exists() and (cell.folder / "samples.jsonl").exists()):
+        return False
     wanted = {"config_digest": config_digest(cell.config), "vanilla": stamp}
-    whole = (cell.folder / "results.json").exists() and (cell.folder / "samples.jsonl").exists()
-    return whole and wanted.items() <= found.items()
+    same = found.get("results") in (None, file_digest(results))  # None: an older record
+    return same and wanted.items() <= found.items()
 
 
 def was_begun(cell: Cell) -> bool:
@@ -98,6 +109,7 @@ def was_begun(cell: Cell) -> bool:
 def write_record(cell: Cell, stamp: str, measured: dict[str, Any]) -> None:
     """Say that a cell is finished, with what its process took."""
     about = {"config_digest": config_digest(cell.config), "vanilla": stamp}
+    about["results"] = file_digest(cell.folder / "results.json")
     write_json(cell.folder / RECORD, about | measured)
 
 
@@ -106,13 +118,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     return read_json(folder / RECORD)
 
 
-def has_base(base: Config) -> bool:
-    """Tell whether all that cells share is there."""
+def base_inputs(base: Config) -> dict[str, str] | None:
+    """Return what each thing that cells share was made from; None if one of them is not there."""
     folder = Path(base.output)
     sides = (f"{domain}.{side}" for domain in base.domains for side in ("unlearn", "retain"))
-    scores = (folder / "scores" / f"{side}.safetensors" for side in sides)
-    wanted = (folder / "config.yaml", folder / "evaluation" / "vanilla.json", *scores)
-    return inputs_of(folder / "vanilla") is not None and all(file.exists() for file in wanted)
+    shared = ("vanilla", *(f"scores/{side}.safetensors" for side in sides))
+    found = {name: inputs_of(folder / name) for name in shared}
+    measured = read_json(folder / "evaluation" / "vanilla.json")
+    found["evaluation"] = measured.get("inputs")
+    whole = (folder / "config.yaml").exists() and None not in found.values()
+    return {name: str(inputs) for name, inputs in found.items()} if whole else None
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import statistics as spread
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -44,12 +44,15 @@ def collect(
     found: list[dict[str, Any]] = []
     methods: list[dict[str, Any]] = []
     samples: dict[str, Samples] = {}
+    whole = [cell for cell in _candidates(plan) if cell.folder not in failures]
     for row in plan.rows:
         point = chosen[row.name]
         own = [] if point is None else plan.cells(row, point)
         lines = [_cell(plan, cell, failures) for cell in own]
         methods.append(_method(row, point, lines))
-        samples[row.name] = Samples(cell for cell in own if cell.folder not in failures)
+        finished = [cell for cell in own if cell.folder not in failures]
+        samples[row.name] = Samples(finished)
+        whole += finished
         found += lines
     return {
         "title": plan.settings.title,
@@ -58,7 +61,7 @@ def collect(
         "choose": plan.settings.choose.model_dump(),
         "reference": plan.settings.reference,
         "figures": list(plan.settings.figures),
-        "vanilla": _vanilla(plan),
+        "vanilla": _vanilla(plan, whole),
         "grid": [_candidate(plan, cell, chosen, failures) for cell in _candidates(plan)],
         "cells": found,
         "methods": methods,
@@ -196,7 +199,9 @@ def _metrics(line: Mapping[str, Any], model: str, part: str) -> dict[str, float]
     found |= line["summary"][model].get(part, {})
     nlls = [row for row in rows if row["metric"] == "NLL"]
     unlearn = [r["value"] for r in nlls if r["side"] == "unlearn" and r["part"] == part]
-    general = [r["value"] for r in nlls if r["side"] == "general"]
+    apart = [row for row in nlls if row["side"] == "general"]
+    held = [row for row in apart if row["part"] == "val"] or apart  # none is, of a single row
+    general = [row["value"] for row in held]
     for name, values in (("unlearn NLL", unlearn), ("general NLL", general)):
         if values:
             found[name] = math.fsum(values) / len(values)
@@ -218,14 +223,11 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float | None] | None:
     }
 
 
-def _vanilla(plan: Plan) -> dict[str, Any]:
-    """Return the rows of the shared vanilla model, from a cell that starts from it."""
-    for row in plan.rows:
-        for point in row.points:
-            for cell in [*plan.cells(row, point), *plan.candidates(row)]:
-                file = cell.folder / "results.json"
-                if file.exists() and cells.shares_vanilla(cell.config, plan.base):
-                    return _as_vanilla(read_results(file))
+def _vanilla(plan: Plan, whole: Iterable[Cell]) -> dict[str, Any]:
+    """Return the rows of the shared vanilla model, from a finished cell that starts from it."""
+    for cell in whole:
+        if cells.shares_vanilla(cell.config, plan.base):
+            return _as_vanilla(read_results(cell.folder / "results.json"))
     return {}
 
 

@@ -100,6 +100,7 @@ def start(job: Job, parallel: int) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "grail.comparison.child", str(os.getpid()), *job.words]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads(parallel))}
+    job.log.unlink(missing_ok=True)  # it may be linked from elsewhere
     with job.log.open("wb") as log:
         return subprocess.Popen(
             command,

@@ -17,10 +17,15 @@ from grail.kinds import Count, Name, Section, Seed
 
 Sections = dict[str, Any]
 Values = Annotated[list[Any], Field(min_length=1)]
-Axes = dict[str, Values]
-"""Dotted key -> the values that it takes."""
-
 Figure = Literal["tradeoff", "heatmap", "sweep"]
+
+ELSEWHERE = {
+    "preset": "stands beside set, not in it: make a method of each preset",
+    "seed": "is that of the cell: give seeds, of all methods or of one",
+    "output": "is a folder per cell: give output, beside base",
+    "made_with": "is what a finished run adds: leave it out",
+}
+"""Keys of a run that a method cannot change: here they would be overwritten, and nobody told."""
 
 
 def _distinct(values: list[int]) -> list[int]:
@@ -28,6 +33,18 @@ def _distinct(values: list[int]) -> list[int]:
         raise ValueError("names a seed twice")
     return values
 
+
+def _of_a_cell(given: dict[str, Any]) -> dict[str, Any]:
+    """Refuse keys that a cell takes from somewhere else."""
+    for key, reason in ELSEWHERE.items():
+        if key in given:
+            raise ValueError(f"{key} {reason}")
+    return given
+
+
+Changes = Annotated[Sections, AfterValidator(_of_a_cell)]
+Axes = Annotated[dict[str, Values], AfterValidator(_of_a_cell)]
+"""Dotted key -> the values that it takes."""
 
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -40,7 +57,7 @@ class Method(Section):
     """
 
     preset: Name | None = None
-    set: Sections = Field(default_factory=dict)
+    set: Changes = Field(default_factory=dict)
     vary: Axes = Field(default_factory=dict)
     seeds: Seeds | None = None
     grid: Axes | None = None

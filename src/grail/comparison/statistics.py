@@ -33,9 +33,11 @@ def differences(
 ) -> dict[str, Interval]:
     """Return {"Avg", "HS"}: ``one`` minus ``other``, in percentage points.
 
-    Every draw takes seeds with replacement and, for each seed taken, samples of every (domain,
-    side) with replacement: the same for both methods, whose lines and columns are paired. With
-    one seed only samples are drawn.
+    Every draw takes seeds and samples of every (domain, side), both with replacement: the same for
+    both methods, whose lines and columns are paired, and the same samples for every seed taken.
+    The seeds have measured the same rows: samples drawn for each seed anew would count n rows with
+    s seeds as s n rows, and what lies in the choice of rows would seem smaller by the root of s.
+    With one seed only samples are drawn.
     """
     generator = np.random.default_rng(seed)
     seeds = next(iter(one.values())).shape[0]
@@ -68,7 +70,7 @@ def _draw(
     first: dict[tuple[str, str], np.ndarray] = {}
     second: dict[tuple[str, str], np.ndarray] = {}
     for place, values in one.items():
-        columns = generator.integers(values.shape[1], size=(count, seeds, values.shape[1]))
+        columns = generator.integers(values.shape[1], size=(count, 1, values.shape[1]))
         first[place] = values[lines[..., None], columns].mean(axis=-1)
         second[place] = other[place][lines[..., None], columns].mean(axis=-1)
     return (_summary(first) - _summary(second)).mean(axis=1)

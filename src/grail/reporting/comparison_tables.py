@@ -17,7 +17,8 @@ GIB = 1 << 30
 
 NOTE = (
     "Cells: mean ± standard deviation over seeds. US, RS, Avg and HS in percent, higher is better; "
-    "NLL in nats/token; minutes = those of the unlearning steps (median step x steps); peak = "
+    "NLL in nats/token, of general text on its held-out half; minutes = those of the unlearning "
+    "steps (median step x steps); peak = "
     "resident memory of the whole run. "
 )
 BEST_NOTE = (
