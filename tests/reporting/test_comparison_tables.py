@@ -183,3 +183,20 @@ def test_latex_table():
         r"\end{table}",
         "",
     ]
+
+
+def test_who_did_not_meet_the_wished_retain_success_is_named():
+    weights = {"grail": 1.0, "none": 0.4, "ascent": 0.0}
+    cells = [{"method": m, "seed": 3, "calibrated_weight": w} for m, w in weights.items()]
+    parts = {"train": successes(70.0, 95.0), "val": successes(60.0, 85.0)}
+    found = comparison(*(method(m, calibrated=parts) for m in weights), cells=cells)
+    plain, calibrated = (
+        next(t for t in comparison_tables(found) if t.title.endswith(ending))
+        for ending in ("train rows", "train rows at equal retention")
+    )
+    assert "or more (weight 1): grail seed 3." in calibrated.note
+    assert (
+        "vanilla model (weight 0), so that nothing is unlearned: ascent seed 3." in calibrated.note
+    )
+    assert "none seed 3" not in calibrated.note
+    assert "weight 1" not in plain.note

@@ -127,6 +127,7 @@ def _cell(plan: Plan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any
         "resumed": record.get("resumed", False),
         "steps": len(pace),
         "frozen": results.freezing.get("frozen"),
+        "calibrated_weight": _weight(cell.folder),
         "own_vanilla": not cells.shares_vanilla(cell.config, plan.base),
         "summary": {
             model: {part: found[model] for part, found in results.summary.items() if model in found}
@@ -135,6 +136,11 @@ def _cell(plan: Plan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any
         },
         "rows": [asdict(row) for row in results.rows if row.model in MODELS],
     }
+
+
+def _weight(folder: Path) -> float | None:
+    """Return how far towards the unlearned model the calibrated one lies (0-1)."""
+    return cells.read_json(folder / "evaluation" / "calibrated.json").get("weight")
 
 
 def _about(plan: Plan, cell: Cell) -> dict[str, Any]:

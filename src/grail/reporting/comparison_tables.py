@@ -157,6 +157,8 @@ def _success_table(comparison: Found, model: str, part: str) -> Table:
         rows.append((method["method"], *cells, *_cost(method)))
     title = f"{comparison['title']}: {part} rows{MODELS[model]}"
     note = NOTE + (BEST_NOTE if best else "") + _remarks(comparison)
+    if model == "calibrated":
+        note = f"{note} {_unmoved(comparison)}"
     return Table(title, ("Method", *names, "minutes", "peak GiB"), tuple(rows), note.strip())
 
 
@@ -178,6 +180,20 @@ def _mean_sd(found: Found | None, show: Any) -> str:
         return MISSING
     spread = "" if found["sd"] is None else f" ± {show(found['sd'])}"
     return f"{show(found['mean'])}{spread}"
+
+
+def _unmoved(comparison: Found) -> str:
+    """Name the cells in which no model between vanilla and unlearned meets the wished RS."""
+    ends = {
+        1: "Kept as much as wished as they were, or more (weight 1): {}.",
+        0: "Had to go back to the vanilla model (weight 0), so that nothing is unlearned: {}.",
+    }
+    said = []
+    for weight, text in ends.items():
+        own = [c for c in comparison["cells"] if c.get("calibrated_weight") == weight]
+        if own:
+            said.append(text.format(", ".join(f"{c['method']} seed {c['seed']}" for c in own)))
+    return " ".join(said)
 
 
 def _remarks(comparison: Found) -> str:
