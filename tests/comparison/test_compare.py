@@ -155,7 +155,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
         runner, "start", lambda *a, real=runner.start: started.append(a[0]) or real(*a)
     )
     methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
-    file = comparison(methods, seeds=[0, 1], reference="grail", parallel=2)
+    file = comparison(methods, reference="grail", parallel=2)
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "grail", "compare", str(file), "--output", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -167,7 +167,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
         _wait_for(lock)
     assert not (folder / "comparison.json").exists()
     assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
-    assert 0 < len(started) <= 4  # not the base
+    assert 0 < len(started) <= 2  # not the base
     started.clear()
     assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
     assert started == []
@@ -175,7 +175,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     assert all(cell["peak_bytes"] > 1 << 26 for cell in killed["cells"])
     played = request.getfixturevalue("played")
     assert main(["compare", str(file), "--json"]) == 0
-    assert len(played) == 5
+    assert len(played) == 3
     assert without_times(killed) == without_times(read(tmp_path))
     assert sorted(path.name for path in (folder / "figures").glob("*.svg")) == [
         "heatmap.svg",
