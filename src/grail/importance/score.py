@@ -133,25 +133,24 @@ def _in_float64(model: Policy) -> Iterator[None]:
 
 
 def compare(scores: Scores, reference: Scores) -> Agreement:
-    """Return the largest of max|a - b| / max(mean |g|) over parameters and statistics.
+    """Return the largest of max|a - b| / max|b| over parameters and statistics.
 
-    The scale is the same for all three: mean_sq is compared by its root, and the signed mean by the
-    size of what it sums. Where samples cancel, the sum is small and its rounding is not.
+    mean_sq is compared by its root: all three are then in the unit of a gradient.
     """
     worst, where = 0.0, ""
     for statistic in STATISTICS:
         for name, b in getattr(reference, statistic).items():
             a = getattr(scores, statistic)[name]
-            pair = (a.sqrt(), b.sqrt()) if statistic == "mean_sq" else (a, b)
-            difference = relative_difference(*pair, scale=reference.mean_abs[name])
+            roots = (a.sqrt(), b.sqrt()) if statistic == "mean_sq" else (a, b)
+            difference = relative_difference(*roots)
             if difference >= worst:
                 worst, where = difference, f"{name}.{statistic}"
     return Agreement(worst, where, reference.samples)
 
 
-def relative_difference(a: Tensor, b: Tensor, scale: Tensor | None = None) -> float:
-    """Return max|a - b| / max|scale| (default b): 0 where both are equal, infinite at a NaN."""
-    gap, size = float((a - b).abs().max()), float((b if scale is None else scale).abs().max())
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return max|a - b| / max|b|: 0 where both are zero everywhere, infinite at a NaN."""
+    gap, scale = float((a - b).abs().max()), float(b.abs().max())
     if gap == 0:
         return 0.0
-    return gap / size if size > 0 and math.isfinite(gap) else float("inf")
+    return gap / scale if scale > 0 and math.isfinite(gap) else float("inf")
