@@ -63,6 +63,28 @@ def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, cap
     assert played  # other settings are other cells
 
 
+@pytest.mark.slow
+def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison, tmp_path):
+    """Calibrated after its adoption, a cell holds what a run of its own gives."""
+    base = {"evaluation": {"retain_target": 50, "generate": False}}
+    grid = {"unlearning.learning_rate": [0.001, 0.05]}
+    settings = ["--set", "figures=[]"]
+    file = comparison({"one": {"preset": "ascent"}}, base=base, grid=grid)
+    assert main(["compare", str(file), *settings]) == 0
+    assert len(played) == 1 + 2 + 1
+    one, other = (tmp_path / "out/one/grid").glob("*/evaluation")
+    assert not (one / "calibrated.json").exists() and not (other / "calibrated.json").exists()
+    (cell,) = read(tmp_path)["cells"]
+    assert (cell["wall_seconds"], cell["resumed"]) == (2.0, False)
+    best = read(tmp_path)["methods"][0]["chosen"]
+    alone = ["--set", f"grid={json.dumps({key: [value] for key, value in best.items()})}"]
+    alone += ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "alone")]
+    assert main(["compare", str(file), *settings, *alone]) == 0
+    (own,) = json.loads((tmp_path / "alone/comparison.json").read_text())["cells"]
+    assert own["rows"] == cell["rows"]
+    assert {row["model"] for row in own["rows"]} == {"unlearned", "calibrated"}
+
+
 def test_the_choice_never_sees_val(plan):
     """The point that is better on train wins, though the other has far better val rows."""
     found = plan({"one": {"grid": {"unlearning.learning_rate": [0.05, 0.001]}}})

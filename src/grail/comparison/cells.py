@@ -140,7 +140,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def adopt(candidate: Cell, cell: Cell) -> None:
-    """Take over a finished candidate as the cell of the same settings and seed: nothing runs."""
+    """Take over a finished candidate as the cell of the same point and seed.
+
+    Nothing is left to run, or the calibrated model alone, which no candidate has.
+    """
     with replacing_folder(cell.folder) as partial:
         for file in sorted(candidate.folder.rglob("*")):
             if file.is_file() and file.name not in (".lock", "cell.yaml"):

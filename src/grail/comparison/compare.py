@@ -9,7 +9,7 @@ from typing import Any
 from grail import config_file, directory, preparation
 from grail.comparison import cells, runner
 from grail.comparison.collect import collect, train_score
-from grail.comparison.plan import Cell, Plan, Point, Row
+from grail.comparison.plan import Cell, Plan, Point, Row, uncalibrated
 from grail.comparison.runner import Job, Outcome
 from grail.errors import DivergenceError, InputError
 from grail.files import write_json
@@ -78,6 +78,7 @@ class Cells:
         self.plan, self.listener = plan, listener
         self.stamp = cells.vanilla_stamp(plan.base)
         self.failures: dict[Path, str] = {}
+        self.adopted: dict[Path, dict[str, Any]] = {}  # folder -> what the candidate's run took
 
     def through(self) -> dict[str, Any]:
         """Run grids, choose, run the chosen points with all seeds, and write the outcome."""
@@ -109,9 +110,10 @@ class Cells:
         """Take the chosen candidate for the cell of the same seed."""
         made = {(cells.config_digest(c.config), c.seed): c for c in candidates}
         for cell in own:
-            candidate = made.get((cells.config_digest(cell.config), cell.seed))
+            candidate = made.get((cells.config_digest(uncalibrated(cell.config)), cell.seed))
             if candidate is not None and not cells.is_finished(cell, self.stamp):
                 cells.adopt(candidate, cell)
+                self.adopted[cell.folder] = cells.read_record(cell.folder)
 
     def _run(self, name: str, wanted: Sequence[Cell]) -> None:
         left = [cell for cell in wanted if not cells.is_finished(cell, self.stamp)]
@@ -146,8 +148,13 @@ class Cells:
             self.failures[cell.folder] = text or _ending(outcome)
             self.listener.warn(f"{cell.label} failed ({_ending(outcome)}): {text}")
             return
-        measured = {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
-        cells.write_record(cell, self.stamp, measured | {"resumed": resumed})
+        seconds, peak = outcome.seconds, outcome.peak_bytes
+        before = self.adopted.get(cell.folder)
+        if before is not None:  # this run has only calibrated what the candidate's run has made
+            seconds, peak = seconds + before["seconds"], max(peak, before["peak_bytes"])
+            resumed = before["resumed"]
+        measured = {"seconds": seconds, "peak_bytes": peak, "resumed": resumed}
+        cells.write_record(cell, self.stamp, measured)
 
 
 def _ending(outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,16 @@ class Plan:
     place: Path = field(repr=False)
 
     def candidates(self, row: Row) -> list[Cell]:
-        """Return the cells that decide between the points of a row; none if it has only one."""
+        """Return the cells that decide between the points of a row; none if it has only one.
+
+        None of them is calibrated: that takes several measurements and cannot change the choice.
+        """
         if len(row.points) < 2:
             return []
         folder = self.output / slug(row.name) / "grid"
         seed = self.settings.choose.seed
-        return [self._cell(row, p, seed, folder / slug(" ".join(_words(p)))) for p in row.points]
+        made = [self._cell(row, p, seed, folder / slug(" ".join(_words(p)))) for p in row.points]
+        return [replace(cell, config=uncalibrated(cell.config)) for cell in made]
 
     def cells(self, row: Row, point: Point) -> list[Cell]:
         """Return the cells of a row, one per seed."""
@@ -142,6 +146,12 @@ def merge(*layers: Mapping[str, Any]) -> Sections:
             else:
                 merged[key] = value
     return merged
+
+
+def uncalibrated(config: Config) -> Config:
+    """Return the settings of the same run without ``evaluation.retain_target``."""
+    evaluation = config.evaluation.model_copy(update={"retain_target": None})
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 def cross(axes: Axes) -> list[Point]:
