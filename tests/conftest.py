@@ -8,6 +8,7 @@ import random
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
 
+import jaxtyping
 import pytest
 import torch
 import yaml
@@ -16,6 +17,25 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from grail.data.encode import Encoded
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_fsync():
+    """Wait for no disk: no test takes the power away, and a process that dies loses no write."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _shapes_once(request):
+    """Check shapes in every test but those that repeat what the others run (marker repeats)."""
+    repeats = request.node.get_closest_marker("repeats") is not None
+    was = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", repeats or was)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", was)
+
 
 VOCABULARY = 96
 WIDTH = {
@@ -181,13 +201,8 @@ def _tiny_data(folder, domains, rows, val):
     return section
 
 
-@pytest.fixture
-def tiny_config(tmp_path, tiny_model_folder):
-    """Write data and a YAML file for a run of the tiny model: ``tiny_config(..., **sections)``.
-
-    Keyword arguments replace keys inside sections (dictionaries) or values; returns the file. The
-    run goes to ``output``, which is ``tmp_path / "run"`` unless given.
-    """
+def _tiny_config(tmp_path, tiny_model_folder):
+    """Return the function that ``tiny_config`` is, for a folder."""
 
     def make(domains=("privacy", "copyright"), rows=4, val=2, name="run", **sections):
         data = _tiny_data(tmp_path / "data", domains, rows, val)
@@ -208,3 +223,19 @@ def tiny_config(tmp_path, tiny_model_folder):
         return file
 
     return make
+
+
+@pytest.fixture
+def tiny_config(tmp_path, tiny_model_folder):
+    """Write data and a YAML file for a run of the tiny model: ``tiny_config(..., **sections)``.
+
+    Keyword arguments replace keys inside sections (dictionaries) or values; returns the file. The
+    run goes to ``output``, which is ``tmp_path / "run"`` unless given.
+    """
+    return _tiny_config(tmp_path, tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def module_config(tmp_path_factory, tiny_model_folder):
+    """The same for a run that the tests of a module have in common; the folder is its own."""
+    return _tiny_config(tmp_path_factory.mktemp("module"), tiny_model_folder)

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,24 +152,29 @@ def server(environment):
         process.stdin.close()
 
 
-@pytest.fixture
-def grail(server, tmp_path):
-    """Run a command in a process of its own; returns its exit code, or -9."""
+def _caller(server, folder):
+    """Return a function that runs a command; ``folder`` takes what it says and goes through."""
 
     def call(*arguments, kill=None, at=None):
         order = {
             "arguments": [str(word) for word in arguments],
             "kill": kill,
             "at": at,
-            "events": str(tmp_path / "events"),
-            "log": str(tmp_path / "log"),
+            "events": str(folder / "events"),
+            "log": str(folder / "log"),
         }
-        (tmp_path / "events").unlink(missing_ok=True)
+        (folder / "events").unlink(missing_ok=True)
         server.stdin.write(json.dumps(order) + "\n")
         server.stdin.flush()
         return json.loads(server.stdout.readline())
 
     return call
+
+
+@pytest.fixture
+def grail(server, tmp_path):
+    """Run a command in a process of its own; returns its exit code, or -9."""
+    return _caller(server, tmp_path)
 
 
 @pytest.fixture
@@ -183,12 +189,26 @@ def said(tmp_path):
     return read
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(module_config, server, tmp_path_factory):
+    """A run in a folder of its own, and its configuration."""
+    config = module_config(localization={"freeze": "by_side"}, evaluation={"show_text": True})
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code = _caller(server, folder)("run", config, "--output", folder / "whole")
+    assert code == 0, (folder / "log").read_text()
+    return folder / "whole", config
+
+
 @pytest.fixture
-def whole(tiny_config, grail, said, tmp_path):
-    """An uninterrupted run: its files, and its configuration."""
-    config = tiny_config(localization={"freeze": "by_side"}, evaluation={"show_text": True})
-    assert grail("run", config, "--output", tmp_path / "whole") == 0, said()[0]
-    return files(tmp_path / "whole"), config
+def whole(uninterrupted, tmp_path):
+    """The files of an uninterrupted run, and its configuration; a copy of it is ``whole``."""
+    folder, config = uninterrupted
+    own = tmp_path / "whole"
+    shutil.copytree(folder, own)
+    for file in own.rglob("*"):
+        if file.is_file() and bytes(folder) in (content := file.read_bytes()):
+            file.write_bytes(content.replace(bytes(folder), bytes(own)))
+    return files(folder), config
 
 
 STAGE_ENDS = [

@@ -1,8 +1,11 @@
 """The whole pipeline on a tiny model, through the command line: what it writes and redoes."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -73,15 +76,19 @@ def run(capsys):
 
 
 def verdict_on(folder):
-    """Have an independent script recompute mask and freezing."""
-    words = [sys.executable, str(CHECK_RUN), str(folder)]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+    """Have an independent script recompute mask and freezing; return its exit code and words."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [str(CHECK_RUN), str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(CHECK_RUN), run_name="__main__")
+    return int(ended.value.code or 0), said.getvalue()
 
 
 def check_run(folder):
     if CHECK_RUN.is_file():  # it lies beside the checkout, or not
-        found = verdict_on(folder)
-        assert found.returncode == 0, found.stdout + found.stderr
+        code, said = verdict_on(folder)
+        assert code == 0, said
 
 
 def contracted(domains=("privacy", "copyright")):
@@ -139,6 +146,7 @@ def test_the_freezing_proof_and_the_summary_are_of_this_run(tiny_config, run, tm
 
 
 @pytest.mark.skipif(not CHECK_RUN.is_file(), reason="check_run.py is not beside this checkout")
+@pytest.mark.repeats
 def test_the_independent_script_can_say_no(tiny_config, run, tmp_path):
     run("run", tiny_config())
     folder = tmp_path / "run"
@@ -149,9 +157,9 @@ def test_the_independent_script_can_say_no(tiny_config, run, tmp_path):
     content = bytearray(unlearned.read_bytes())
     content[-4 * 200 :] = b"\1" * 4 * 200  # entries of the last tensors, frozen ones among them
     unlearned.write_bytes(content)
-    assert "frozen entries changed" in verdict_on(folder).stdout
+    assert "frozen entries changed" in verdict_on(folder)[1]
     shutil.copy(vanilla, unlearned)
-    assert "no free entry moved" in verdict_on(folder).stdout
+    assert "no free entry moved" in verdict_on(folder)[1]
 
 
 CHANGES = [
@@ -162,6 +170,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.repeats
 def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tiny_config, run, tmp_path):
     config, folder = tiny_config(), tmp_path / "run"
     run("run", config)
@@ -179,6 +188,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tiny_config, ru
         assert not differing(before, files(folder)), change
 
 
+@pytest.mark.repeats
 def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     config = tiny_config(vanilla={"skip": True})
     run("run", config)
@@ -193,6 +203,7 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
 
 
+@pytest.mark.repeats
 def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config, run, tmp_path):
     own = {"vanilla": {"seed": 5}, "importance": {"seed": 6}}
     config, folder = tiny_config(**own), tmp_path / "run"
@@ -222,6 +233,7 @@ def copied_model(folder, name):
     return name
 
 
+@pytest.mark.repeats
 def test_another_base_model_in_the_same_place_redoes_everything(
     tiny_config, tiny_model_folder, run, tmp_path
 ):
@@ -247,6 +259,7 @@ def test_another_base_model_in_the_same_place_redoes_everything(
     check_run(tmp_path / "run")
 
 
+@pytest.mark.repeats
 def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, tmp_path):
     config = tiny_config(domains=("a", "b", "c"), localization={"freeze": "by_side"})
     run("run", config)
@@ -258,6 +271,7 @@ def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, 
     check_run(tmp_path / "run")
 
 
+@pytest.mark.repeats
 def test_results_do_not_outlive_the_settings_they_came_from(tiny_config, run, tmp_path):
     config, folder = tiny_config(), tmp_path / "run"
     run("run", config)
@@ -354,6 +368,7 @@ def test_batched_and_looped_scores_lead_to_the_same_place(tiny_config, run, tmp_
     assert agreement["worst"] < 1e-5
 
 
+@pytest.mark.repeats
 def test_a_replay_in_another_place_gives_the_same_bytes(tiny_config, run, tmp_path):
     run("run", tiny_config())
     run("run", tmp_path / "run" / "config.yaml", "--output", tmp_path / "other")
@@ -379,6 +394,7 @@ def test_two_processes_write_the_same_bytes(tiny_config, run, tmp_path):
     assert found <= {"config.yaml", "report.md", "report.html"}
 
 
+@pytest.mark.repeats
 def test_a_run_that_was_moved_can_be_reported_without_its_data(tiny_config, run, tmp_path):
     run("run", tiny_config())
     before = files(tmp_path / "run")
@@ -389,6 +405,7 @@ def test_a_run_that_was_moved_can_be_reported_without_its_data(tiny_config, run,
     assert not differing(before, files(tmp_path / "moved"))
 
 
+@pytest.mark.repeats
 def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
     run("score", tiny_config())
     (tmp_path / "run").rename(tmp_path / "moved")
@@ -544,6 +561,7 @@ def test_a_tracker_writes_into_the_run_directory(tiny_config, run, tmp_path, mon
     assert all(tmp_path / "run" in path.parents for path in events)
 
 
+@pytest.mark.repeats
 def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path):
     config, folder = tiny_config(), tmp_path / "run"
     wanted = {
@@ -571,6 +589,7 @@ def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path
     assert set(differing(one, other)) <= {"config.yaml", "report.md", "report.html"}
 
 
+@pytest.mark.repeats
 def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tmp_path, capsys):
     config, folder = tiny_config(), tmp_path / "run"
     assert main(["unlearn", str(config)]) == 0
@@ -587,6 +606,7 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(tiny_config, tm
     assert not (folder / "samples.jsonl").exists()
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("lora", [{"r": 2}, None])
 def test_the_calibrated_model_keeps_as_much_as_wished(lora, tiny_config, run, tmp_path):
     config = tiny_config(model={"lora": lora}, unlearning={"learning_rate": 0.02})

@@ -272,8 +272,12 @@ class Loop:
 @contextmanager
 def _seeded(seed: int, step: int, process: int) -> Iterator[None]:
     """Make dropout a function of (seed, step, process): a resumed run draws what it would have."""
+    value = (seed * 1_000_003 + step) * 1009 + process
     with torch.random.fork_rng():
-        torch.manual_seed((seed * 1_000_003 + step) * 1009 + process)
+        # torch.manual_seed would note a stack for every absent accelerator: milliseconds a step
+        torch.default_generator.manual_seed(value)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(value)
         yield
 
 
