@@ -8,7 +8,7 @@ from typing import Any
 
 from grail import __version__
 from grail.provenance import PACKAGES, revision
-from grail.weights import PACKAGED, cache, find_packaged, version
+from grail.weights import PACKAGED, cache, is_packaged, version
 
 OPTIONAL = ("datasets", "tensorboard")
 
@@ -32,6 +32,6 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "bfloat16": "in hardware" if capable.get("avx512_bf16") else "emulated",
-        "model": {name: "packaged" if find_packaged(name) else "Hub" for name in PACKAGED},
+        "model": {name: "packaged" if is_packaged(name) else "Hub" for name in PACKAGED},
         "cache": str(cache()),
     }

