@@ -167,6 +167,7 @@ class Until(Section):
 
     ``row_accuracy``: a row is left alone once its token accuracy is at or below this.
     ``domain_accuracy``: a domain is, once the mean of its rows as last seen is at or below this.
+    What is left alone rests for the next epoch, too, and is then looked at again.
     """
 
     row_accuracy: Accuracy | None = 0.1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from grail.config import Lora, Model
 from grail.errors import InputError
-from grail.weights import Source, find
+from grail.weights import PACKAGED, Source, find
 
 Policy = nn.Module
 """The model being measured or trained: a transformers model, or a PEFT model around one."""
@@ -229,7 +229,8 @@ def _base(source: Source, settings: Model) -> Policy:
 def _unreadable(name: str, error: Exception) -> InputError:
     return InputError(
         f"model.name: '{name}' cannot be loaded ({_first_line(error)}). Give a Hub id that "
-        "can be reached or is cached, a folder, a PEFT adapter, a .gguf file, or smollm2-135m."
+        "can be reached or is cached, a folder, a PEFT adapter, a .gguf file, or one of: "
+        f"{', '.join(PACKAGED)}."
     )
 
 

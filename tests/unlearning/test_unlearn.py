@@ -143,6 +143,33 @@ def test_no_steps_once_all_is_forgotten(rule):
     assert task.plan(1, unseen)
 
 
+@pytest.mark.parametrize("rule", ["row_accuracy", "domain_accuracy"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_what_was_unlearned_rests_for_an_epoch_and_is_looked_at_again(rule, batch_size):
+    """The steps go to the other rows; the retain rows stay those of all domains."""
+    rows = blank({"a": (12, 12), "b": (12, 12)})
+    until = Until(**({"row_accuracy": None} | {rule: 0.25}))
+    task = task_of(rows, until=until, batch_size=batch_size)
+    seen = {r.key: (1, 0.9 if r.domain == "a" else 0.1) for r in rows if r.side == "unlearn"}
+    steps = task.plan(2, seen)
+    assert {key.split(".")[0] for key in flat(keys(steps, "unlearn"))} == {"a"}
+    assert len(flat(keys(steps, "unlearn"))) == len(set(flat(keys(steps, "unlearn")))) == 12
+    assert len(steps) == -(-12 // batch_size)
+    retain = [row for step in steps for row in step if row.side == "retain"]
+    assert Counter(row.domain for row in retain) == {"a": 6, "b": 6}
+    assert all(len(u) == len(r) for u, r in zip(keys(steps, "unlearn"), keys(steps, "retain"),
+                                                strict=True))  # fmt: skip
+    again = task.plan(3, seen)  # b was not seen in epoch 2
+    assert sorted(flat(keys(again, "unlearn"))) == sorted(seen)
+    assert task.plan(2, {}) == task_of(rows, batch_size=batch_size).plan(2, {})
+
+
+def test_without_a_rule_no_row_rests():
+    for epoch in range(3):
+        seen = {r.key: (epoch - 1, 0.0) for r in ROWS}
+        assert task_of(ROWS).plan(epoch, seen) == task_of(ROWS).plan(epoch, {})
+
+
 def test_without_a_rule_ascent_never_ends():
     assert task_of(ROWS).plan(3, seen_at(ROWS, lambda r: 0.0))
 

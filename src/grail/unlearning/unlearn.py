@@ -59,20 +59,27 @@ class UnlearnTask:
 
         An epoch sees each unlearn row of the phase's domains once, the domains in turn; the step
         that holds it also holds a retain row of the same domain, and general rows, if the objective
-        reads them.
+        reads them. A row that was unlearned in the epoch before rests for one epoch, so that steps
+        go to what is still remembered; the retain rows stay those of all domains in turn.
         """
         domains, first = self._phase(epoch)
         done = self._forgotten(seen)
         known = {key: accuracy for key, (_, accuracy) in seen.items()}
-        unlearn = self._in_turn(domains, epoch)
-        if epoch != first and not any(self._goes_on(row, known, done) for row in unlearn):
+        everything = self._in_turn(domains, epoch)
+        ended = (
+            [] if epoch == first else [r for r in everything if not self._goes_on(r, known, done)]
+        )
+        if len(ended) == len(everything):
             return []
+        resting = {row.key for row in ended if seen[row.key][0] == epoch - 1}
+        unlearn = [row for row in everything if row.key not in resting]
         retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
         general, sides = self._cycle("general", "general", epoch), self.objective.sides
         steps = []
         for start in range(0, len(unlearn), self.settings.batch_size):
             own = unlearn[start : start + self.settings.batch_size]
-            kept = [next(retain[row.domain]) for row in own if "retain" in sides]
+            turns = everything[start : start + len(own)]
+            kept = [next(retain[row.domain]) for row in turns if "retain" in sides]
             every = 2 if kept else 1  # beside the domains' rows, half as many will do
             apart = [next(general) for _ in own[::every] if "general" in sides]
             steps.append([*own, *kept, *apart])
