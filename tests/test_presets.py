@@ -26,10 +26,8 @@ def test_every_preset_is_a_valid_configuration(name):
     for section, values in PRESETS[name].items():  # what it says is what one gets
         resolved = getattr(config, section).model_dump()
         for key, value in values.items():
-            if key == "until":
-                assert resolved[key] == {"row_accuracy": None, "domain_accuracy": None}
-            else:
-                assert resolved[key] == value
+            none = {"row_accuracy": None, "domain_accuracy": None}
+            assert resolved[key] == (none if (key, value) == ("until", None) else value)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -52,6 +50,11 @@ def test_masks_under_the_same_training():
         "damage-budget": {"method": "damage_budget"},
     }
     plain = parsed("grail")
+    bounded = parsed("grail-plus")
+    assert bounded.unlearning == parsed("no-mask-plus").unlearning != plain.unlearning
+    assert bounded.localization == plain.localization
+    assert bounded.unlearning.max_token_nll is not None
+    assert bounded.unlearning.until.row_accuracy is not None
     for name, differences in want.items():
         config = parsed(name)
         assert config.unlearning == plain.unlearning

@@ -14,6 +14,12 @@ Sections = dict[str, dict[str, Any]]
 PAPER: dict[str, Any] = {"max_token_nll": None, "until": None}
 """The ascent of the paper: nothing bounds it and nothing stops it but the epochs."""
 
+BOUNDED: dict[str, Any] = {
+    "max_token_nll": 12.0,
+    "until": {"row_accuracy": 0.1, "domain_accuracy": None},
+}
+"""Ascent that leaves unlearned rows alone, and tokens about as unlikely as by chance."""
+
 ABSOLUTE: dict[str, Any] = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
 """MemFlex's thresholds as published for Llama-2-7B and two domains together."""
 
@@ -49,6 +55,8 @@ PRESETS: dict[str, Sections] = {
     "memflex": _memflex(),
     "memflex-published": _memflex(memflex=ABSOLUTE),
     "grail": _grail(),
+    "grail-plus": _method("ascent_descent", _mask("grail"), **BOUNDED),
+    "no-mask-plus": _method("ascent_descent", _mask("none"), **BOUNDED),
     "grail-by-side": _grail(freeze="by_side"),
     "grail-signed": _grail(statistic="z_mean", layer="tensor"),
     "without-op-ur": _grail(keep_op_ur=False),

@@ -35,9 +35,11 @@ def settings_of(config: Config) -> dict[str, Any]:
 def config_digest(config: Config) -> str:
     """Return a digest of the settings, the data files, the base model and the version of grail.
 
-    Contents count, not places: data that have been moved are the same data.
+    Contents count, not places and names: data that have been moved are the same data, and a preset
+    is a name for settings that are all there.
     """
     settings = settings_of(config)
+    del settings["preset"]
     settings["made_with"] = [__version__, model_identity(find(config.model.name))]
     for sides in settings["domains"].values():
         for parts in sides.values():
