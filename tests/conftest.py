@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
 
+import hypothesis
 import jaxtyping
 import pytest
 import torch
@@ -17,6 +19,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from grail.data.encode import Encoded
+
+hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
+hypothesis.settings.load_profile("grail")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -77,6 +82,17 @@ def _randomise(model, seed):
 
 
 def _tiny_model(family="llama", lora=True, tied=None, seed=0, vocabulary=VOCABULARY, **more):
+    """Return a model of its own; equal ones are built once and copied, which is twice as fast."""
+    key = repr((family, lora, tied, seed, vocabulary, sorted(more.items())))
+    if key not in _built:
+        _built[key] = _build(family, lora, tied, seed, vocabulary, **more)
+    return copy.deepcopy(_built[key])
+
+
+_built = {}
+
+
+def _build(family, lora, tied, seed, vocabulary, **more):
     settings = {**FAMILIES[family], **more}
     settings |= {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     if tied is not None:
