@@ -1,0 +1,108 @@
+"""From comparisons to documents: ``publish.py RUN ...`` keeps results, and always writes tables.
+
+For each folder of a finished comparison (``runs/table1``) its comparison.json is kept as
+results/NAME.json, without the places of this machine. Then every block of docs/results.md between
+``<!-- NAME -->`` and ``<!-- end -->`` is written anew from results/NAME.json, beside the paper's
+numbers (paper.json).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grail.files import file_digest, write_json, write_text
+from grail.reporting.comparison_tables import BEST, comparison_tables
+from grail.reporting.tables import Table, markdown
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PAGE = ROOT / "docs" / "results.md"
+BLOCK = re.compile(r"(?<=<!-- )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+OWN = ("machine", "settings", "cells")
+"""What has a place of its own in the format that all benchmarks write."""
+
+
+def keep(folder: Path) -> Path:
+    """Write results/NAME.json from the comparison in ``folder``."""
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    settings = found["settings"]
+    settings["data_sha256"] = {}
+    for domain, sides in settings["domains"].items():
+        for side, parts in sides.items():
+            for part, source in parts.items():
+                name = f"{domain}.{side}.{part}"
+                settings["data_sha256"][name] = file_digest(Path(source))
+                parts[part] = "/".join(Path(source).parts[-2:])
+    path = HERE / "results" / f"{folder.name}.json"
+    content = {"machine": found["machine"], "settings": settings, "measurements": found["cells"]}
+    rest = {name: value for name, value in found.items() if name not in OWN}
+    write_json(path, content | {"ratios": {}, "comparison": rest})
+    return path
+
+
+def tables(name: str) -> str:
+    """Return the tables of results/NAME.json in Markdown; the paper's numbers in parentheses."""
+    found = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    own = {"machine": found["machine"], "settings": found["settings"]}
+    comparison = found["comparison"] | own | {"cells": found["measurements"]}
+    paper = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
+    numbers = {
+        method: dict(zip(paper["columns"], values, strict=True))
+        for method, values in paper.get(name, {}).items()
+    }
+    made = [_beside(table, numbers) for table in comparison_tables(comparison)]
+    return "\n".join(map(markdown, made))
+
+
+def _beside(table: Table, numbers: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Put the paper's number behind each of ours; what leads clearly becomes bold."""
+    names = [column.replace(" ", ".") for column in table.columns]
+    successes = table.columns[-1] == "peak GiB" and "equal retention" not in table.title
+    rows = []
+    for row in table.rows:
+        theirs = numbers.get(row[0], {}) if successes else {}
+        cells = [_cell(cell, theirs.get(n)) for n, cell in zip(names[1:], row[1:], strict=True)]
+        rows.append((row[0], *cells))
+    note = "In parentheses: the paper's number, another model. " if successes and numbers else ""
+    return Table(table.title, table.columns, tuple(rows), note + table.note)
+
+
+def _cell(ours: str, theirs: float | None) -> str:
+    shown = f"**{ours[: -len(BEST)]}**" if ours.endswith(BEST) else ours
+    return shown if theirs is None else f"{shown} ({theirs:g})"
+
+
+def page(text: str) -> str:
+    """Return the page with its blocks written anew; a block without results stays as it is."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match[1]
+        if not (HERE / "results" / f"{name}.json").exists():
+            return match[0]
+        return f"{name}{match[2]}\n{tables(name)}\n"
+
+    return BLOCK.sub(block, text)
+
+
+def main(folders: list[str]) -> None:
+    """Keep the given comparisons and write the page."""
+    for folder in folders:
+        print(keep(Path(folder)))
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+    print(PAGE)
+
+
+def settled() -> list[Any]:
+    """Return the blocks of the page that are not what the results say."""
+    text = PAGE.read_text(encoding="utf-8")
+    pairs = zip(BLOCK.finditer(text), BLOCK.finditer(page(text)), strict=True)
+    return [old[1] for old, new in pairs if old[0] != new[0]]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

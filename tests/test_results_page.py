@@ -1,0 +1,44 @@
+"""docs/results.md shows what the result files say, and those hold no place of anybody's machine."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmark" / "results").glob("*.json"))
+
+
+@pytest.fixture
+def publish():
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "benchmark" / "publish.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_results(publish):
+    assert publish.settled() == []
+
+
+def test_a_number_that_was_changed_by_hand_is_found(publish, tmp_path, monkeypatch):
+    text = publish.PAGE.read_text()
+    (first, *_) = publish.BLOCK.finditer(text)
+    place = text.index(".", first.end(2) + 400)  # in a number of the first table
+    page = tmp_path / "page.md"
+    page.write_text(text[:place] + ".7" + text[place + 1 :])
+    monkeypatch.setattr(publish, "PAGE", page)
+    assert publish.settled() == [first[1]]
+    assert publish.page(page.read_text()) == text
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_a_result_file_has_the_common_form(file):
+    text = file.read_text()
+    found = json.loads(text)
+    assert {"machine", "settings", "measurements", "ratios"} <= found.keys()
+    assert not re.search(r'"(/|~|[A-Z]:\\\\)[\w.-]+/', text)
+    assert sys.prefix not in text
