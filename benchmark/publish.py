@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from grail.files import file_digest, write_json, write_text
 from grail.reporting.comparison_tables import BEST, comparison_tables
@@ -97,8 +96,8 @@ def main(folders: list[str]) -> None:
     print(PAGE)
 
 
-def settled() -> list[Any]:
-    """Return the blocks of the page that are not what the results say."""
+def settled() -> list[str]:
+    """Return the names of the blocks whose tables are not what the results say."""
     text = PAGE.read_text(encoding="utf-8")
     pairs = zip(BLOCK.finditer(text), BLOCK.finditer(page(text)), strict=True)
     return [old[1] for old, new in pairs if old[0] != new[0]]
