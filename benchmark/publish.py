@@ -55,7 +55,20 @@ def tables(name: str) -> str:
         for method, values in paper.get(name, {}).items()
     }
     made = [_beside(table, numbers) for table in comparison_tables(comparison)]
-    return "\n".join(map(markdown, made))
+    return "\n".join(f"#{markdown(table)}" for table in _short(made, found["comparison"]["title"]))
+
+
+def _short(made: list[Table], title: str) -> list[Table]:
+    """Leave out what the page has said before: the comparison's title, and sentences of notes."""
+    said: set[str] = set()
+    short = []
+    for table in made:
+        sentences = re.split(r"(?<=[.)]) (?=[A-Z0-9])", table.note)
+        note = " ".join(sentence for sentence in sentences if sentence not in said)
+        said.update(sentences)
+        name = table.title.removeprefix(f"{title}: ")
+        short.append(Table(name[0].upper() + name[1:], table.columns, table.rows, note))
+    return short
 
 
 def _beside(table: Table, numbers: Mapping[str, Mapping[str, float | None]]) -> Table:

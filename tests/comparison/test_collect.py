@@ -114,6 +114,16 @@ def test_differences_to_the_reference(made):
     assert ("lost", "calibrated", "val", "Avg") not in found
 
 
+def test_differences_to_each_reference(plan):
+    found = plan({"one": {}, "two": {}}, reference=["one", "two"])
+    for row, shift in zip(found.rows, (60.0, 70.0), strict=True):
+        write(found.cells(row, {})[0], shift)
+    lines = collect(found, {"one": {}, "two": {}}, {})["differences"]
+    pairs = {(d["method"], d["reference"]): d["mean"] for d in lines if d["metric"] == "Avg"}
+    assert pairs.keys() == {("two", "one"), ("one", "two")}
+    assert pairs["two", "one"] == -pairs["one", "two"] != 0
+
+
 def test_who_leads_and_whether_it_is_clear(made):
     found = {(d["model"], d["part"], d["metric"]): d for d in made["best"]}
     line = found["unlearned", "val", "Avg"]

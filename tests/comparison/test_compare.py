@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,10 +82,37 @@ def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison,
     best = read(tmp_path)["methods"][0]["chosen"]
     alone = ["--set", f"grid={json.dumps({key: [value] for key, value in best.items()})}"]
     alone += ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "alone")]
+    shutil.rmtree(tmp_path / "out/.comparison/finished")  # or the cell would be taken over
     assert main(["compare", str(file), *settings, *alone]) == 0
     (own,) = json.loads((tmp_path / "alone/comparison.json").read_text())["cells"]
     assert own["rows"] == cell["rows"]
     assert {row["model"] for row in own["rows"]} == {"unlearned", "calibrated"}
+
+
+@pytest.mark.slow
+def test_equal_settings_run_once_in_all_comparisons_that_share_a_base(
+    played, comparison, tmp_path, capsys
+):
+    methods = {"one": {"preset": "ascent"}, "same": {"set": {"unlearning.objective": "ascent"}}}
+    methods["same"]["set"] |= {"localization.method": "none", "unlearning.max_token_nll": None}
+    methods["same"]["set"] |= {"unlearning.until": None}
+    file = comparison(methods, figures=[])
+    assert main(["compare", str(file)]) == 0
+    assert len(played) == 2  # the base, and one cell for two rows
+    one, same = read(tmp_path)["cells"]
+    assert (one["rows"], one["config_digest"]) == (same["rows"], same["config_digest"])
+    played.clear()
+    other = ["compare", str(file), "--set", f"shared={tmp_path / 'out'}"]
+    assert main([*other, "--output", str(tmp_path / "second")]) == 0
+    assert played == [played[0]] and played[0][0] == "evaluate"  # the base is looked at again
+    found = json.loads((tmp_path / "second/comparison.json").read_text())
+    assert without_times(found["cells"]) == without_times([one, same])
+    (tmp_path / "out/one/0/results.json").write_text("{}")  # no longer what was recorded
+    (tmp_path / "out/same/0/results.json").write_text("{}")
+    shutil.rmtree(tmp_path / "second")
+    played.clear()
+    assert main([*other, "--output", str(tmp_path / "third")]) == 0
+    assert [words[0] for words in played] == ["evaluate", "run"]
 
 
 def test_the_choice_never_sees_val(plan):

@@ -17,7 +17,7 @@ def told(**more):
 
 def test_defaults():
     found = parse(GOOD)
-    assert (found.seeds, found.grid, found.parallel, found.reference) == ([0], {}, 1, None)
+    assert (found.seeds, found.grid, found.parallel, found.reference) == ([0], {}, 1, [])
     assert (found.choose.part, found.choose.metric, found.choose.seed) == ("train", "Avg", 0)
     assert found.figures == ["tradeoff", "heatmap", "sweep"]
 
@@ -43,9 +43,16 @@ def test_an_output_in_the_base_is_refused():
     assert line.startswith("base: the output stands beside base")
 
 
+def test_one_reference_or_several():
+    assert parse(GOOD | {"reference": "grail"}).reference == ["grail"]
+    assert parse(GOOD | {"reference": ["grail"]}).reference == ["grail"]
+
+
 def test_the_reference_is_one_of_the_rows():
     (line,) = told(reference="grial")
     assert line == "reference 'grial' is not a method. Did you mean 'grail'? Allowed: grail."
+    (line,) = told(reference=["grail", "grial"])
+    assert line.startswith("reference 'grial' is not a method.")
     methods = {"k": {"vary": {"unlearning.epochs": [1, 2]}}}
     assert told(methods=methods, reference="k") == ["reference 'k' varies: it must be one row."]
 
@@ -83,4 +90,15 @@ def test_a_base_may_be_another_file_in_the_folder(tmp_path):
     assert place == tmp_path
     file.write_text(yaml.safe_dump(GOOD | {"base": "pear.yaml"}))
     with pytest.raises(InputError, match=r"pear\.yaml does not exist"):
+        load(file, [])
+
+
+def test_methods_may_be_those_of_another_comparison(tmp_path):
+    (tmp_path / "table1.yaml").write_text(yaml.safe_dump(GOOD))
+    file = tmp_path / "table5.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"methods": "table1.yaml", "choose": {"metric": "HS"}}))
+    found, _ = load(file, ["methods.grail.seeds=[3]"])
+    assert (found.choose.metric, found.methods["grail"].seeds) == ("HS", [3])
+    (tmp_path / "table1.yaml").write_text("title: no methods here\n")
+    with pytest.raises(InputError, match=r"methods: .*table1\.yaml has no methods\."):
         load(file, [])

@@ -41,7 +41,7 @@ def comparison(*methods, **more):
         "title": "Tiny_1",
         "settings": {"domains": {"privacy": {}}},
         "choose": {"part": "train", "metric": "Avg", "seed": 0},
-        "reference": "grail",
+        "reference": ["grail"],
         "figures": ["tradeoff", "heatmap", "sweep"],
         "vanilla": {"train": successes(1.0, 99.0), "val": successes(2.0, 90.0)},
         "grid": [],
@@ -111,6 +111,15 @@ def test_only_what_leads_clearly_is_marked():
     text = comparison_markdown(found)
     assert "| **70.0 ± 1.2** | 68.6 ± 1.2 |" in text
     assert r"\textbf{70.0 $\pm$ 1.2} & 68.6 $\pm$ 1.2" in comparison_latex(found)
+
+
+def test_differences_have_a_table_for_each_reference():
+    lines = [difference(m, 3.0) for m in ("Avg", "HS")]
+    back = {"method": "grail", "reference": "b", "mean": -3.0}
+    both = comparison(method("grail"), method("b"), reference=["grail", "b"])
+    tables = comparison_tables(both | {"differences": [*lines, *(li | back for li in lines)]})[-2:]
+    assert [table.title for table in tables] == ["Differences to grail", "Differences to b"]
+    assert [[row[0] for row in table.rows] for table in tables] == [["b"], ["grail"]]
 
 
 def test_differences_are_a_table_of_their_own():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,18 @@ def read_record(folder: Path) -> dict[str, Any]:
     return read_json(folder / RECORD)
 
 
+def announce(cell: Cell, base: Config) -> None:
+    """Tell the comparisons that share the base that this cell is finished."""
+    write_json(_announced(cell, base), {"folder": str(cell.folder.resolve())})
+
+
+def twin(cell: Cell, base: Config, stamp: str) -> Cell | None:
+    """Return a finished cell of the same settings in any comparison that shares the base."""
+    folder = read_json(_announced(cell, base)).get("folder")
+    other = None if folder is None else replace(cell, folder=Path(folder))
+    return other if other is not None and is_finished(other, stamp) else None
+
+
 def base_inputs(base: Config) -> dict[str, str] | None:
     """Return what each thing that cells share was made from; None if one of them is not there."""
     folder = Path(base.output)
@@ -142,7 +155,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def adopt(candidate: Cell, cell: Cell) -> None:
-    """Take over a finished candidate as the cell of the same point and seed.
+    """Take over another finished cell as this one: a twin, or the candidate of the same point.
 
     Nothing is left to run, or the calibrated model alone, which no candidate has.
     """
@@ -151,6 +164,10 @@ def adopt(candidate: Cell, cell: Cell) -> None:
             if file.is_file() and file.name not in (".lock", "cell.yaml"):
                 _link(file, partial / file.relative_to(candidate.folder))
     config_file.write(cell.folder / "cell.yaml", cell.config, {})
+
+
+def _announced(cell: Cell, base: Config) -> Path:
+    return Path(base.output) / ".comparison" / "finished" / f"{config_digest(cell.config)}.json"
 
 
 def _contents(source: str | None) -> str | None:

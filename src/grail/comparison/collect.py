@@ -71,11 +71,9 @@ def collect(
 
 
 def _differences(plan: Plan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
-    reference = plan.settings.reference
-    if reference is None:
-        return []
     return [
         {"method": row.name, "reference": reference, **found}
+        for reference in plan.settings.reference
         for row in plan.rows
         if row.name != reference
         for model in MODELS

@@ -116,11 +116,34 @@ class Cells:
                 self.adopted[cell.folder] = cells.read_record(cell.folder)
 
     def _run(self, name: str, wanted: Sequence[Cell]) -> None:
+        """Run what is not finished here or elsewhere; cells of equal settings only once."""
+        self._take_over(wanted)
         left = [cell for cell in wanted if not cells.is_finished(cell, self.stamp)]
         if len(left) < len(wanted):
             self.listener.skipped(f"{len(wanted) - len(left)} of {len(wanted)} {name}")
         if not left:
             return
+        twins: dict[str, list[Cell]] = {}
+        for cell in left:
+            twins.setdefault(cells.config_digest(cell.config), []).append(cell)
+        self._run_all(name, [same[0] for same in twins.values()])
+        self._take_over(left)
+        for first, *others in twins.values():
+            if first.folder in self.failures:
+                text = self.failures[first.folder]
+                self.failures |= dict.fromkeys((cell.folder for cell in others), text)
+
+    def _take_over(self, wanted: Sequence[Cell]) -> None:
+        """Take cells that this comparison, or another that shares its base, has finished."""
+        for cell in wanted:
+            if cells.is_finished(cell, self.stamp):
+                cells.announce(cell, self.plan.base)
+                continue
+            twin = cells.twin(cell, self.plan.base, self.stamp)
+            if twin is not None:
+                cells.adopt(twin, cell)
+
+    def _run_all(self, name: str, left: Sequence[Cell]) -> None:
         resumed: dict[Path, bool] = {}
 
         def job(cell: Cell) -> Job:

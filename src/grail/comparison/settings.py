@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from grail import config_file
 from grail.errors import InputError, did_you_mean
@@ -45,6 +45,13 @@ def _of_a_cell(given: dict[str, Any]) -> dict[str, Any]:
 Changes = Annotated[Sections, AfterValidator(_of_a_cell)]
 Axes = Annotated[dict[str, Values], AfterValidator(_of_a_cell)]
 """Dotted key -> the values that it takes."""
+
+def _as_list(given: Any) -> Any:
+    return [] if given is None else [given] if isinstance(given, str) else given
+
+
+Names = Annotated[list[Name], BeforeValidator(_as_list)]
+"""One name, several, or null for none."""
 
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -84,8 +91,9 @@ class Choose(Section):
 class Comparison(Section):
     """Methods x seeds on one vanilla model and one set of scores.
 
-    ``shared`` is the run directory of the vanilla model and the scores, for comparisons that have
-    them in common; null keeps them in ``output``.
+    ``reference`` names the methods that all others are compared with. ``shared`` is the run
+    directory of the vanilla model and the scores, for comparisons that have them in common; null
+    keeps them in ``output``.
     """
 
     title: Name = "Comparison"
@@ -94,7 +102,7 @@ class Comparison(Section):
     seeds: Seeds = Field(default_factory=lambda: [0])
     grid: Axes = Field(default_factory=dict)
     choose: Choose = Choose()
-    reference: Name | None = None
+    reference: Names = Field(default_factory=list)
     parallel: Count = 1
     figures: list[Figure] = Field(default_factory=lambda: list(get_args(Figure)))
     output: Name
@@ -109,21 +117,22 @@ class Comparison(Section):
 
     @model_validator(mode="after")
     def _known_reference(self) -> Comparison:
-        if self.reference is not None and self.reference not in self.methods:
-            hint = did_you_mean(self.reference, self.methods)
-            raise ValueError(
-                f"reference {self.reference!r} is not a method.{hint} "
-                f"Allowed: {', '.join(self.methods)}"
-            )
-        if self.reference is not None and self.methods[self.reference].vary:
-            raise ValueError(f"reference {self.reference!r} varies: it must be one row")
+        for name in self.reference:
+            if name not in self.methods:
+                hint = did_you_mean(name, self.methods)
+                raise ValueError(
+                    f"reference {name!r} is not a method.{hint} Allowed: {', '.join(self.methods)}"
+                )
+            if self.methods[name].vary:
+                raise ValueError(f"reference {name!r} varies: it must be one row")
         return self
 
 
 def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[Comparison, Path]:
     """Read and check a comparison; return it with the folder that its data paths start from.
 
-    ``base`` may be the name of another YAML file in the same folder, so that comparisons share it.
+    ``base`` may be the name of another YAML file in the same folder, and ``methods`` that of
+    another comparison there, whose methods are taken: comparisons share what they have in common.
 
     Raises:
         InputError: naming every problem by its key, what was given and what is allowed.
@@ -131,6 +140,11 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[C
     file, raw = config_file.read(path)
     if isinstance(raw.get("base"), str):
         _, raw["base"] = config_file.read(file.parent / raw["base"])
+    if isinstance(raw.get("methods"), str):
+        other, found = config_file.read(file.parent / raw["methods"])
+        if "methods" not in found:
+            raise InputError(f"methods: {other} has no methods. Give the file of a comparison.")
+        raw["methods"] = found["methods"]
     for override in overrides:
         config_file.put(raw, override)
     if output is not None:

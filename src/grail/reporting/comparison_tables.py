@@ -51,7 +51,7 @@ Found = Mapping[str, Any]
 
 
 def comparison_tables(comparison: Found) -> list[Table]:
-    """Return the table of every part (and model), then the differences to the reference."""
+    """Return the table of every part (and model), then the differences to each reference."""
     tables = [
         _success_table(comparison, model, part)
         for model in MODELS
@@ -61,7 +61,11 @@ def comparison_tables(comparison: Found) -> list[Table]:
     failed = any(method["failed"] for method in comparison["methods"])
     if failed and not tables:
         tables = [_success_table(comparison, "unlearned", "train")]
-    differing = [_difference_table(comparison, model) for model in MODELS]
+    differing = [
+        _difference_table(comparison, reference, model)
+        for reference in comparison["reference"]
+        for model in MODELS
+    ]
     return tables + [table for table in differing if table.rows]
 
 
@@ -229,9 +233,9 @@ def _remarks(comparison: Found) -> str:
     return " ".join(remarks)
 
 
-def _difference_table(comparison: Found, model: str) -> Table:
-    reference, rows = comparison["reference"], []
-    lines = [line for line in comparison["differences"] if line["model"] == model]
+def _difference_table(comparison: Found, reference: str, model: str) -> Table:
+    wanted, rows = (reference, model), []
+    lines = [d for d in comparison["differences"] if (d["reference"], d["model"]) == wanted]
     for method in dict.fromkeys(line["method"] for line in lines):
         for part in PARTS:
             own = [line for line in lines if (line["method"], line["part"]) == (method, part)]
