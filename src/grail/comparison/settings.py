@@ -8,7 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from grail import config_file
 from grail.errors import InputError, did_you_mean
@@ -45,6 +52,7 @@ def _of_a_cell(given: dict[str, Any]) -> dict[str, Any]:
 Changes = Annotated[Sections, AfterValidator(_of_a_cell)]
 Axes = Annotated[dict[str, Values], AfterValidator(_of_a_cell)]
 """Dotted key -> the values that it takes."""
+
 
 def _as_list(given: Any) -> Any:
     return [] if given is None else [given] if isinstance(given, str) else given
