@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import grail
 from grail.files import (
     digest,
     file_digest,
+    parse_yaml,
     replacing_file,
     replacing_folder,
     write_json,
@@ -238,3 +240,15 @@ def test_file_digest_of_a_folder_depends_on_names_and_content(tmp_path):
 def test_file_digest_of_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         file_digest(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1e-3\nb: [0o7, 1_0, ~, 'x']", "", "- yes\n- 2024-01-02", "ä: ☃"]
+)
+def test_yaml_is_read_as_by_the_plain_loader(text):
+    assert parse_yaml(text) == yaml.load(text, Loader=yaml.SafeLoader)
+
+
+def test_yaml_makes_no_objects():
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml("!!python/object/apply:os.getcwd []")

@@ -9,7 +9,7 @@ import yaml
 
 from grail.config import Config, parse
 from grail.errors import InputError
-from grail.files import write_text
+from grail.files import parse_yaml, write_text
 
 EMBEDDED, HUB = "embedded", "hub:"
 
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     file = path
     try:
         file = path / "config.yaml" if path.is_dir() else path
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = parse_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{file} does not exist. Give a YAML file, or a run directory with its config.yaml."
@@ -98,7 +98,7 @@ def put(raw: dict[str, Any], text: str) -> None:
         if not isinstance(place, dict):
             raise InputError(f"--set {text}: '{section}' is a value, not a section.")
     try:
-        place[last] = yaml.safe_load(value)
+        place[last] = parse_yaml(value)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"--set {text}: '{value}' is not a valid YAML value.") from error
 

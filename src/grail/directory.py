@@ -17,7 +17,7 @@ import yaml
 from grail import artifacts
 from grail.config import Config
 from grail.errors import InputError
-from grail.files import digest, file_digest
+from grail.files import digest, file_digest, parse_yaml
 
 RESULTS = ("results.json", "samples.jsonl", "report.md", "report.html")
 SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
@@ -26,7 +26,7 @@ SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
 def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
     """Tell whether ``config.yaml`` already says this: the same settings, data and versions."""
     try:
-        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
     return found == config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 PARTIAL = ".partial"
 
 
@@ -96,3 +98,13 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds (plain values only).
+
+    Raises:
+        yaml.YAMLError: if it is not valid YAML.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it exists
+    return yaml.load(text, Loader=loader)

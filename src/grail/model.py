@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +92,15 @@ def answer_logits(
     (soft caps, scales) works entry by entry, so it is applied as it stands.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def only_answers(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][at], *inputs[1:])
-
-    hook = head.register_forward_pre_hook(only_answers)
+    hook = head.register_forward_pre_hook(partial(_only, at))
     try:
         return model(input_ids=ids, attention_mask=attention, use_cache=False).logits
     finally:
         hook.remove()
+
+
+def _only(at: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0][at], *inputs[1:])
 
 
 def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:

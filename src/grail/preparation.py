@@ -13,7 +13,7 @@ from grail.config import Config
 from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
-from grail.files import PARTIAL
+from grail.files import PARTIAL, parse_yaml
 from grail.localization.localizers import check_method
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.weights import find
@@ -160,7 +160,7 @@ def check_output(folder: Path) -> None:
 def _is_run(folder: Path) -> bool:
     """Tell whether ``config.yaml`` is a run's own: it says what it was made with."""
     try:
-        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
     return isinstance(found, dict) and "made_with" in found

@@ -6,16 +6,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from grail.errors import InputError
-from grail.files import write_text
+from grail.files import parse_yaml, write_text
 from grail.reporting.tables import (
     MISSING,
     Pair,
@@ -58,7 +59,7 @@ def report(folder: Path) -> tuple[Path, Path]:
     results = read_results(folder / "results.json")
     try:
         run = {
-            "config": yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            "config": parse_yaml((folder / "config.yaml").read_text(encoding="utf-8")),
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
@@ -117,11 +118,16 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_html(content: Mapping[str, Any]) -> str:
+    return _template().render(content)
+
+
+@cache
+def _template() -> Template:
     source = resources.files("grail.reporting").joinpath("page.html.jinja")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source.read_text(encoding="utf-8")).render(content)
+    return environment.from_string(source.read_text(encoding="utf-8"))
 
 
 def _as_markdown(content: Mapping[str, Any]) -> str:
