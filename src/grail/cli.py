@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
             )
+            stage.add_argument(
+                "--general", action="store_true", help="also general tasks (default: the paper's)"
+            )
         if name == "score":
             stage.add_argument(
                 "--check", type=_count, metavar="N", help="also compare N samples with the loop"
@@ -107,6 +110,11 @@ def _run(options: argparse.Namespace) -> int:
     from grail.config_file import load
 
     config = load(options.config, options.set, options.output)
+    if getattr(options, "general", False) and not config.evaluation.general_tasks:
+        from grail.config import GENERAL_TASKS
+
+        options.set.append(f"evaluation.general_tasks=[{', '.join(GENERAL_TASKS)}]")
+        config = load(options.config, options.set, options.output)
     from grail.preparation import prepare
     from grail.terminal import Terminal, quiet
 
@@ -209,6 +217,7 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _show_results(folder: Path, as_json: bool) -> None:
+    from grail.reporting.general import general_table, read_general
     from grail.reporting.tables import success_table, text_table
     from grail.reporting.verdict import verdict
     from grail.results import as_json as results_json
@@ -216,16 +225,18 @@ def _show_results(folder: Path, as_json: bool) -> None:
     from grail.terminal import render
 
     results = read_results(folder / "results.json")
-    sentences, page = verdict(results), folder / "report.html"
+    sentences, page, general = verdict(results), folder / "report.html", read_general(folder)
     if as_json:
         found = results_json(results)
         shown = {key: found[key] for key in ("summary", "freezing", "rows")}
+        shown |= {"general": general} if general else {}
         print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
         return
     from rich.console import Console
 
     console = Console(highlight=False)
-    for table in (success_table(results), text_table(results)):
+    tables = [success_table(results), text_table(results)]
+    for table in (*tables, *([general_table(general)] if general else [])):
         console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from grail.errors import InputError
 from grail.files import write_text
+from grail.reporting.general import general_table, read_general
 from grail.reporting.tables import (
     MISSING,
     Pair,
@@ -62,6 +63,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
+            "general": read_general(folder),
         }
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
@@ -81,7 +83,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         folder: Where the two files go.
         results: The rows, the proof of freezing and the summary of the run.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl) and "samples" (lines of samples.jsonl); empty ones are left out.
+            train.jsonl), "samples" (lines of samples.jsonl) and "general" (general.json);
+            empty ones are left out.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -104,6 +107,7 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "success": success_table(results),
         "bars": _success_bars(results),
         "text": text_table(results),
+        "general": general_table(run.get("general") or {}),
         "overlap": overlap_table(localization),
         "layers": _layer_table(localization.get("layers") or {}),
         "layer_chart": _layer_chart(localization.get("layers") or {}),
@@ -128,7 +132,7 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    names = ("success", "text", "overlap", "layers", "freezing", "samples", "made_with")
+    names = ("success", "text", "general", "overlap", "layers", "freezing", "samples", "made_with")
     tables = [content[name] for name in names]
     pieces = [
         head,
