@@ -191,6 +191,7 @@ def _validate(options: argparse.Namespace) -> int:
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"
         counts[name] = counts.get(name, 0) + 1
+    counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
     if options.json:
         print(json.dumps({"rows": counts, "warnings": inputs.warnings}))
         return 0
