@@ -115,10 +115,11 @@ def _run(options: argparse.Namespace) -> int:
 
         options.set.append(f"evaluation.general_tasks=[{', '.join(GENERAL_TASKS)}]")
         config = load(options.config, options.set, options.output)
-    from grail.preparation import prepare
     from grail.terminal import Terminal, quiet
 
-    quiet()
+    quiet()  # before anything heavy is imported: tqdm reads its switch only then
+    from grail.preparation import prepare
+
     inputs = prepare(config)
     from grail.pipeline import Run
 

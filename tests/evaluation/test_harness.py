@@ -148,6 +148,15 @@ def test_the_model_is_left_as_it_was(tiny_model, tokenizer):
 
 
 @needs_harness
+def test_no_bars_and_no_advice(model, tokenizer, capfd):
+    Harness(model, tokenizer, build([LocalTask("sky", ITEMS)]), 4, None).run("vanilla", pytest.fail)
+    shown = capfd.readouterr()
+    assert "loglikelihood" not in shown.err
+    assert "pretrained" not in shown.err
+    assert not shown.out
+
+
+@needs_harness
 def test_new_weights_are_measured_without_a_new_harness(tiny_model, tokenizer):
     model, other = (tiny_model(vocabulary=len(tokenizer), seed=seed) for seed in (0, 3))
     given = Harness(model, tokenizer, build([LocalTask("sky", ITEMS)]), 4, None)

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -124,17 +124,19 @@ class Harness:
     def __init__(
         self, model: Policy, tokenizer: Any, tasks: Tasks, batch_size: int, most: int | None
     ) -> None:
-        from lm_eval.models.huggingface import HFLM
+        from lm_eval.models import huggingface
 
+        wrapper: Any = huggingface.HFLM
         self.tasks, self.most, self._model, self._batch_size = tasks, most, model, batch_size
         with _quiet(), evaluating(model):
-            self._lm: Any = HFLM(
-                pretrained=model,  # type: ignore[arg-type]
+            self._lm = wrapper(
+                pretrained=model,
                 backend="causal",
                 tokenizer=tokenizer,
                 batch_size=1,
-                softmax_dtype="float32",  # bfloat16 would round a log-likelihood of 30 to 0.25
+                softmax_dtype="float32",  # bfloat16 would round a log-likelihood of 30 to 0.125
             )
+        self._lm.loglikelihood = partial(self._lm.loglikelihood, disable_tqdm=True)
 
     def run(self, label: str, warn: Callable[[str], None], tick: Tick = silent) -> list[Outcome]:
         """Return one outcome per item, in the order of tasks and items.
@@ -173,11 +175,12 @@ class Harness:
         return list(longest.values())
 
     def _ask(self, label: str, name: str, task: Any, widest: int) -> list[Outcome]:
-        from lm_eval import evaluate
+        import lm_eval
 
+        evaluate: Any = lm_eval.evaluate
         self._lm.batch_size_per_gpu = max(1, min(self._batch_size, BATCH_TOKENS // widest))
         with _quiet(), evaluating(self._model):
-            found: Any = evaluate(
+            found = evaluate(
                 lm=self._lm,
                 task_dict={"tasks": {task.task_name: task}},
                 limit=self.most,
