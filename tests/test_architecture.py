@@ -45,15 +45,18 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"answers", "config", "results", "data", "model", "train"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
-    "preparation": {"config", "data", "weights", "localization", "unlearning"},
+    "preparation": {"config", "data", "weights", "localization", "unlearning", "evaluation"},
     "provenance": {"weights"},
     "environment": {"provenance", "weights"},
     "materials": {"config", "data", "model", "preparation", "provenance", "weights"},
     "assembly": {"config", "data", "materials", "model", "optimization", "reference", "task"}
     | {"unlearning", "vanilla"},
+    "ability": {"data", "evaluation", "materials", "weights"},
     "terminal": {"reporting"},
+    "endings": {"reporting", "results", "terminal"},
     "pipeline": {"config", "config_file", "results", "artifacts", "data", "model", "train"}
     | {
+        "ability",
         "assembly",
         "directory",
         "materials",
@@ -71,12 +74,13 @@ ARROWS: dict[str, set[str]] = {
         "comparison",
         "config",
         "config_file",
+        "endings",
         "environment",
         "preparation",
         "pipeline",
         "reporting",
     }
-    | {"results", "terminal"},
+    | {"terminal"},
     "api": {"config", "config_file", "pipeline", "preparation", "results"},
     "__main__": {"cli"},
 }

@@ -115,7 +115,8 @@ BAD = [
     ("vanilla.seed", -1, "greater than or equal to 0"),
     ("importance.seed", 1.5, "integer"),
     ("evaluation.retain_target", 101, "less than or equal to 100"),
-    ("evaluation.general_tasks", ["mmlu"], "Leave the list empty"),
+    ("evaluation.general_tasks", "mmlu", "list"),
+    ("evaluation.general_max_items", 0, "greater than or equal to 1"),
     ("evaluation.attacks", ["quantize"], "Leave the list empty"),
     ("domains", {}, "at least one"),
     ("domains", ["privacy"], "section"),
@@ -279,6 +280,11 @@ def test_every_key_is_named_when_it_is_wrong(key):
     """No setting takes a value of any kind: a date, for one, is never allowed."""
     text = error_of(with_value(key, {"not": "this"}))
     assert text.startswith(key)
+
+
+def test_an_entry_of_a_list_is_named_by_its_place():
+    text = error_of(with_value("evaluation.general_tasks", ["mmlu", ""]))
+    assert text == "evaluation.general_tasks.1 should not be empty, got ''."
 
 
 def test_two_configurations_share_nothing_that_can_be_changed():

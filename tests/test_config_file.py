@@ -67,6 +67,15 @@ def test_paths_of_general_text_and_adapter(put, tmp_path):
     assert load(put(), ["general.train=null"]).general.train is None
 
 
+def test_general_tasks_are_names_or_paths_with_a_slash_or_an_ending(put, tmp_path):
+    (tmp_path / "conf" / "race").mkdir(parents=True)
+    tasks = "[race, ./race, sky.jsonl, ../many/, /far/off]"
+    config = load(put(), [f"evaluation.general_tasks={tasks}"])
+    here = tmp_path / "conf"
+    paths = [here / "race", here / "sky.jsonl", tmp_path / "many", "/far/off"]
+    assert config.evaluation.general_tasks == ["race", *map(str, paths)]
+
+
 @pytest.mark.parametrize("name", ["embedded.jsonl", "embedded_texts/a.jsonl", "hub/a.jsonl", "hub"])
 def test_a_file_may_be_named_like_the_built_in(put, tmp_path, name):
     config = load(put(), [f"domains.privacy.retain.train={name}"])

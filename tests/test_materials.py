@@ -76,6 +76,8 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
         ("vanilla", "checkpoint_steps", 1),
         ("data", "max_rows", 2),
         ("data", "max_val_rows", 2),
+        ("evaluation", "general_tasks", ["mmlu"]),
+        ("evaluation", "general_max_items", 2),
     ],
 )
 def test_key_ignores_what_changes_nothing_that_is_made(make, section, name, value):

@@ -21,6 +21,26 @@ def test_good_inputs_are_read_and_digested(tiny_config):
     assert set(inputs.digests) == parts | {"general.general.train"}
 
 
+def test_general_tasks_are_read_with_everything_else(tiny_config, tmp_path, monkeypatch):
+    row = {"id": "a", "context": "", "question": "q?", "choices": ["x", "y"], "answer": 1}
+    file = tmp_path / "sky.jsonl"
+    file.write_text(json.dumps(row))
+    config = tiny_config(evaluation={"general_tasks": ["mmlu", str(file)]})
+    monkeypatch.setattr("grail.evaluation.harness.find_spec", lambda name: "installed")
+    inputs = prepare(load(config, []))
+    mmlu, sky = inputs.tasks
+    assert (mmlu, sky.name, len(sky.items)) == ("mmlu", "sky", 1)
+    assert "evaluation.sky.choices" in inputs.digests
+    file.write_text(json.dumps(row | {"answer": 2}))
+    with pytest.raises(InputError, match=r"sky\.jsonl line 1: answer must be from 0 to 1"):
+        prepare(load(config, ["model.name=/no/such/model"]))
+    file.write_text(json.dumps(row))
+    monkeypatch.setattr("grail.evaluation.harness.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="not installed") as caught:
+        prepare(load(config, ["model.name=/no/such/model"]))
+    assert "model.name: /no/such/model" in str(caught.value)
+
+
 def test_every_problem_is_named_at_once(tiny_config, tmp_path):
     config = tiny_config(vanilla={"adapter": str(tmp_path / "none")})
     (tmp_path / "data" / "privacy_unlearn_train.jsonl").write_text("{\n")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -64,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
             )
+            stage.add_argument(
+                "--general", action="store_true", help="also general tasks (default: the paper's)"
+            )
         if name == "score":
             stage.add_argument(
                 "--check", type=_count, metavar="N", help="also compare N samples with the loop"
@@ -107,11 +109,18 @@ def _run(options: argparse.Namespace) -> int:
     from grail.config_file import load
 
     config = load(options.config, options.set, options.output)
-    from grail.preparation import prepare
+    if getattr(options, "general", False) and not config.evaluation.general_tasks:
+        from grail.config import GENERAL_TASKS
+
+        options.set.append(f"evaluation.general_tasks=[{', '.join(GENERAL_TASKS)}]")
+        config = load(options.config, options.set, options.output)
     from grail.terminal import Terminal, quiet
 
-    quiet()
+    quiet()  # before anything heavy is imported: tqdm reads its switch only then
+    from grail.preparation import prepare
+
     inputs = prepare(config)
+    from grail import endings
     from grail.pipeline import Run
 
     terminal = Terminal(_console())
@@ -124,15 +133,15 @@ def _run(options: argparse.Namespace) -> int:
     if not run.accelerator.is_main_process:
         return 0
     if getattr(options, "check", None):
-        return _show_agreement(run.check_scores(options.check), options.json)
+        return endings.agreement(run.check_scores(options.check), options.json)
     if only_vanilla:
         file = run.measure_vanilla()
         about = {"output": config.output, "evaluate": str(file)}
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
-        _show_results(Path(config.output), options.json)
+        endings.results(Path(config.output), options.json)
     else:
-        _show_files(Path(config.output), last, options.json)
+        endings.files(Path(config.output), last, options.json)
     return 0
 
 
@@ -140,10 +149,11 @@ def _report(options: argparse.Namespace) -> int:
     asked = options.set or options.output is not None
     if asked or not (options.config / "results.json").is_file():
         return _run(options)
+    from grail import endings
     from grail.reporting.page import report
 
     report(options.config)
-    _show_results(options.config, options.json)
+    endings.results(options.config, options.json)
     return 0
 
 
@@ -162,11 +172,12 @@ def _compare(options: argparse.Namespace) -> int:
     for warning in validate(plan):
         terminal.warn(warning)
     found = compare(plan, terminal)
+    from grail import endings
     from grail.reporting.comparison import write_all
 
     for remark in write_all(found, plan.output):
         terminal.warn(remark)
-    _show_comparison(found, plan.output, options.json)
+    endings.comparison(found, plan.output, options.json)
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 
@@ -183,6 +194,7 @@ def _validate(options: argparse.Namespace) -> int:
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"
         counts[name] = counts.get(name, 0) + 1
+    counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
     if options.json:
         print(json.dumps({"rows": counts, "warnings": inputs.warnings}))
         return 0
@@ -206,75 +218,6 @@ def _env(options: argparse.Namespace) -> int:
     for name, value in facts.items():
         print(f"{name:<14} {value}")
     return 0
-
-
-def _show_results(folder: Path, as_json: bool) -> None:
-    from grail.reporting.tables import success_table, text_table
-    from grail.reporting.verdict import verdict
-    from grail.results import as_json as results_json
-    from grail.results import read_results
-    from grail.terminal import render
-
-    results = read_results(folder / "results.json")
-    sentences, page = verdict(results), folder / "report.html"
-    if as_json:
-        found = results_json(results)
-        shown = {key: found[key] for key in ("summary", "freezing", "rows")}
-        print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for table in (success_table(results), text_table(results)):
-        console.print(render(table))
-    for sentence in sentences:
-        console.print(f"- {sentence}", markup=False)
-    last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"
-    console.print(last, markup=False, soft_wrap=True)
-
-
-def _show_comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
-    if as_json:
-        shown = {key: found[key] for key in ("title", "methods", "differences", "best")}
-        failed = [c for c in (*found["grid"], *found["cells"]) if "failed" in c]
-        print(json.dumps({"output": str(folder), **shown, "failed": failed}))
-        return
-    from rich.console import Console
-
-    from grail.reporting.comparison_tables import comparison_tables
-    from grail.terminal import render
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 240  # a file has room: no cell is broken over lines
-    for table in comparison_tables(found):
-        console.print(render(table))
-        console.print(table.note + "\n", markup=False, soft_wrap=True)
-    console.print(f"comparison: {folder / 'comparison.md'}", markup=False, soft_wrap=True)
-
-
-def _show_files(folder: Path, stage: str, as_json: bool) -> None:
-    places = {
-        "vanilla": "vanilla",
-        "score": "scores",
-        "localize": "mask.safetensors",
-        "unlearn": "unlearned",
-    }
-    place = folder / places[stage]
-    print(json.dumps({"output": str(folder), stage: str(place)}) if as_json else f"wrote: {place}")
-
-
-def _show_agreement(agreement: Any, as_json: bool) -> int:
-    if as_json:
-        worst = agreement.worst if math.isfinite(agreement.worst) else None
-        print(json.dumps(vars(agreement) | {"worst": worst, "allowed": agreement.allowed}))
-    else:
-        print(
-            f"batched and looped scores of {agreement.samples} samples differ by at most "
-            f"{agreement.worst:.2e} relative (allowed: {agreement.allowed:.0e}; at "
-            f"{agreement.name}, in {agreement.precision})."
-        )
-    return 0 if agreement.worst <= agreement.allowed else 1
 
 
 def _console() -> Any:

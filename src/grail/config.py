@@ -31,6 +31,9 @@ from grail.presets import with_preset
 FULL_WEIGHTS_RATE = 2e-5
 """Default ``learning_rate`` of vanilla and unlearning with ``model.lora: null``."""
 
+GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race")
+"""The paper's general tasks (Table II), by their names in lm-eval."""
+
 
 class Lora(Section):
     """The low-rank adapter that is trained (PEFT's names); a given adapter brings its own."""
@@ -219,7 +222,9 @@ class Evaluation(Section):
     """What is measured before and after.
 
     ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
-    the mean RS of its train rows reaches this many percent.
+    the mean RS of its train rows reaches this many percent. ``general_tasks``: names of lm-eval's
+    tasks, JSONL files of multiple-choice rows, or folders of such files; of each task the first
+    ``general_max_items`` items are asked.
     """
 
     generate: bool = True
@@ -227,7 +232,8 @@ class Evaluation(Section):
     max_new_tokens: Count = 96
     show_text: bool = False
     retain_target: Percent | None = None
-    general_tasks: list[str] = Field(default_factory=list, max_length=0)
+    general_tasks: list[Name] = Field(default_factory=list)
+    general_max_items: Count | None = None
     attacks: list[str] = Field(default_factory=list, max_length=0)
 
 

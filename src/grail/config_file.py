@@ -12,6 +12,7 @@ from grail.errors import InputError
 from grail.files import parse_yaml, write_text
 
 EMBEDDED, HUB = "embedded", "hub:"
+TASK_FILE = ".jsonl"
 
 
 def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
@@ -104,7 +105,10 @@ def put(raw: dict[str, Any], text: str) -> None:
 
 
 def absolute(config: Config, folder: Path) -> Config:
-    """Resolve relative paths beside ``folder``, so that they hold wherever the file will lie."""
+    """Resolve relative paths beside ``folder``, so that they hold wherever the file will lie.
+
+    Of ``evaluation.general_tasks`` an entry with a slash or ending in .jsonl is a path.
+    """
 
     def resolve(source: str | None) -> str | None:
         if source is None or source == EMBEDDED or source.startswith(HUB):
@@ -119,6 +123,10 @@ def absolute(config: Config, folder: Path) -> Config:
             part.update({name: resolve(source) for name, source in part.items()})
     values["general"]["train"] = resolve(values["general"]["train"])
     values["vanilla"]["adapter"] = resolve(values["vanilla"]["adapter"])
+    tasks = values["evaluation"]["general_tasks"]
+    values["evaluation"]["general_tasks"] = [
+        resolve(task) if "/" in task or task.endswith(TASK_FILE) else task for task in tasks
+    ]
     if (folder / values["model"]["name"]).exists():
         values["model"]["name"] = resolve(values["model"]["name"])
     return parse(values)

@@ -19,7 +19,8 @@ from grail.config import Config
 from grail.errors import InputError
 from grail.files import digest, file_digest, parse_yaml
 
-RESULTS = ("results.json", "samples.jsonl", "report.md", "report.html")
+RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
+RESULTS += ("report.md", "report.html")
 SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
 
 

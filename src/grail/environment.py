@@ -10,7 +10,7 @@ from grail import __version__
 from grail.provenance import PACKAGES, revision
 from grail.weights import PACKAGED, cache, is_packaged, version
 
-OPTIONAL = ("datasets", "tensorboard")
+OPTIONAL = ("datasets", "tensorboard", "lm-eval")
 
 
 def describe() -> dict[str, Any]:

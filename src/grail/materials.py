@@ -26,7 +26,8 @@ from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
-COVERED = ("max_rows", "max_val_rows", "seed", "retain_target")  # told by what a stage adds
+COVERED = ("max_rows", "max_val_rows", "seed", "retain_target", "general_tasks")
+COVERED += ("general_max_items",)  # all of them told by what a stage adds
 
 
 @dataclass

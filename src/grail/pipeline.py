@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from grail import artifacts, config_file, directory
+from grail.ability import check_general, measure_general, outcomes_of
 from grail.artifacts import Mask
 from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
@@ -88,7 +89,9 @@ class Run:
         Runs that share the model can share what was measured on it.
         """
         with directory.alone(self.folder):
-            self._values("vanilla", directory.stamp(self.folder / "vanilla")["weights"])
+            weights = directory.stamp(self.folder / "vanilla")["weights"]
+            self._values("vanilla", weights)
+            outcomes_of(self.folder, self.materials, "vanilla", weights, self._take)
         return self.folder / "evaluation" / "vanilla.json"
 
     def check_scores(self, count: int) -> Agreement:
@@ -106,6 +109,7 @@ class Run:
         if known:
             return
         self.materials.check()
+        check_general(self.materials)
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
@@ -199,8 +203,8 @@ class Run:
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
         rows, freezing = evaluate.to_results(values), stamps["unlearned"]["freezing"]
-        results = make_results(rows, freezing, digest(weights))
-        write_results(self.folder / "results.json", results)
+        write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
+        measure_general(self.folder, self.materials, weights, self._take)
 
     def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""

@@ -10,9 +10,11 @@ from pathlib import Path
 import yaml
 
 from grail.config import Config
+from grail.data.choices import LocalTask, load_tasks, task_digests
 from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
+from grail.evaluation.harness import check_tasks
 from grail.files import PARTIAL, parse_yaml
 from grail.localization.localizers import check_method
 from grail.unlearning.objectives import EXACT, make_objective
@@ -34,13 +36,15 @@ class Inputs:
         samples: Rows of all domains and sides.
         general: Out-of-distribution rows.
         warnings: What the user should look at, though the run can go on.
-        digests: SHA-256 of each ``domain.side.part``.
+        digests: SHA-256 of each ``domain.side.part``, and of each ``evaluation.task.choices``.
+        tasks: The general tasks: rows of one's own, or names of lm-eval's.
     """
 
     samples: tuple[Sample, ...]
     general: tuple[Sample, ...]
     warnings: tuple[str, ...]
     digests: dict[str, str]
+    tasks: tuple[LocalTask | str, ...] = ()
 
 
 def prepare(config: Config) -> Inputs:
@@ -52,6 +56,7 @@ def prepare(config: Config) -> Inputs:
     problems: list[str] = []
     samples: list[Sample] = []
     general: list[Sample] = []
+    tasks: list[LocalTask | str] = []
 
     def attempt(check: Callable[[], object]) -> None:
         try:
@@ -61,6 +66,8 @@ def prepare(config: Config) -> Inputs:
 
     attempt(lambda: samples.extend(load_samples(config)))
     attempt(lambda: general.extend(load_general(config)))
+    attempt(lambda: tasks.extend(load_tasks(config.evaluation.general_tasks)))
+    attempt(lambda: check_tasks(tasks))
     attempt(lambda: find(config.model.name))
     attempt(lambda: check_adapter(config))
     attempt(lambda: check_output(Path(config.output)))
@@ -73,8 +80,8 @@ def prepare(config: Config) -> Inputs:
     warnings = tuple(finding.text for finding in findings if finding.level == "warning")
     if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
         warnings = (*warnings, FRESH_ADAPTER)
-    digests = data_digest([*samples, *general])
-    return Inputs(tuple(samples), tuple(general), warnings, digests)
+    digests = data_digest([*samples, *general]) | task_digests(tasks)
+    return Inputs(tuple(samples), tuple(general), warnings, digests, tuple(tasks))
 
 
 def check_adapter(config: Config) -> None:

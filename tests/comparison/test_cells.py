@@ -35,6 +35,12 @@ def test_the_digest_changes_with_settings_and_data_and_not_with_places(config, t
     moved = tmp_path / "moved.jsonl"
     Path(config.general.train).rename(moved)
     assert cells.config_digest(changed(config, "general", train=str(moved))) == first
+    asked = changed(config, "evaluation", general_tasks=["mmlu", str(moved)])
+    assert cells.config_digest(asked) != cells.config_digest(config)
+    copied = tmp_path / "copied.jsonl"
+    copied.write_bytes(moved.read_bytes())
+    other = changed(config, "evaluation", general_tasks=["mmlu", str(copied)])
+    assert cells.config_digest(other) == cells.config_digest(asked)
     file = Path(config.domains["privacy"].retain.val)
     file.write_text(file.read_text() + '{"prompt": "a", "completion": "b"}\n')
     assert cells.config_digest(changed(config, "general", train=str(moved))) != first
@@ -82,6 +88,7 @@ def test_a_cell_links_what_it_has_in_common_with_the_base(based, capsys):
     plan, made = based
     base = plan.output
     assert (base / "evaluation" / "vanilla.json").exists()
+    (base / "evaluation" / "general.vanilla.json").write_text("{}")  # where general tasks are asked
     for cell in made.values():
         cells.prepare(cell, plan.base)
     everything = sorted(inodes(base))

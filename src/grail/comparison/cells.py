@@ -45,6 +45,8 @@ def config_digest(config: Config) -> str:
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})
+    tasks = settings["evaluation"]["general_tasks"]
+    settings["evaluation"]["general_tasks"] = [_contents(task) for task in tasks]
     for section, key in (("general", "train"), ("vanilla", "adapter")):
         settings[section][key] = _contents(settings[section][key])
     return digest(settings)
@@ -187,6 +189,9 @@ def _share_vanilla(source: Path, folder: Path) -> None:
             for file in (source / "vanilla").iterdir():
                 _link(file, partial / file.name)
     _share_file(source / "evaluation" / "vanilla.json", folder / "evaluation" / "vanilla.json")
+    ability = source / "evaluation" / "general.vanilla.json"
+    if ability.exists():  # only where general tasks are asked
+        _share_file(ability, folder / "evaluation" / ability.name)
 
 
 def _share_files(source: Path, folder: Path) -> None:

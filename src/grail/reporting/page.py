@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,8 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from grail.errors import InputError
 from grail.files import parse_yaml, write_text
+from grail.reporting.charts import curve, layer_chart
+from grail.reporting.general import general_table, read_general
 from grail.reporting.tables import (
     MISSING,
     Pair,
@@ -32,22 +31,7 @@ from grail.reporting.tables import (
 from grail.reporting.verdict import WARNING, verdict
 from grail.results import Results, read_results
 
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 704.0, 14.0, 202.0  # of page.html.jinja's 720 x 240 drawings
-POINTS = 500
 SAMPLES_PER_SIDE = 2
-TERMS = {"unlearn": "unlearn/nll", "retain": "retain/nll"}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing in SVG units: where the horizontal rules lie, and the marks between them."""
-
-    rules: list[tuple[float, str]]
-    first: str
-    last: str
-    lines: dict[str, str]
-    bars: list[tuple[float, float, float, float, str]]
-    caption: str = ""
 
 
 def report(folder: Path) -> tuple[Path, Path]:
@@ -63,6 +47,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
+            "general": read_general(folder),
         }
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
@@ -82,7 +67,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         folder: Where the two files go.
         results: The rows, the proof of freezing and the summary of the run.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl) and "samples" (lines of samples.jsonl); empty ones are left out.
+            train.jsonl), "samples" (lines of samples.jsonl) and "general" (general.json);
+            empty ones are left out.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -105,10 +91,11 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "success": success_table(results),
         "bars": _success_bars(results),
         "text": text_table(results),
+        "general": general_table(run.get("general") or {}),
         "overlap": overlap_table(localization),
         "layers": _layer_table(localization.get("layers") or {}),
-        "layer_chart": _layer_chart(localization.get("layers") or {}),
-        "curve": _curve(run.get("training") or []),
+        "layer_chart": layer_chart(localization.get("layers") or {}),
+        "curve": curve(run.get("training") or []),
         "freezing": _freezing_table(results.freezing),
         "samples": _sample_table(run.get("samples") or []),
         "settings": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
@@ -134,7 +121,7 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    names = ("success", "text", "overlap", "layers", "freezing", "samples", "made_with")
+    names = ("success", "text", "general", "overlap", "layers", "freezing", "samples", "made_with")
     tables = [content[name] for name in names]
     pieces = [
         head,
@@ -174,77 +161,6 @@ def _layer_table(layers: Mapping[str, Mapping[str, Any]]) -> Table:
     )
     columns = ("Layer", "Entries", "OP-UR", "OP-RR", "Frozen", "Fraction")
     return Table("Frozen fraction per layer", columns, rows)
-
-
-def _layer_chart(layers: Mapping[str, Mapping[str, Any]]) -> Chart | None:
-    """Draw one bar per layer, in percent of its entries."""
-    if not layers:
-        return None
-    values = {name: 100.0 * layer["frozen_fraction"] for name, layer in layers.items()}
-    top, rules = _rules(max(values.values()), "%")
-    slot = (RIGHT - LEFT) / len(values)
-    width = min(0.78 * slot, 48.0)
-    bars = []
-    for i, (name, value) in enumerate(values.items()):
-        x, y = LEFT + slot * (i + 0.5) - width / 2, _y(value, top)
-        size = (round(x, 2), y, round(width, 2), round(BOTTOM - y, 1))
-        bars.append((*size, f"{name}: {value:.1f}%"))
-    prefix, first, last = _ends(list(values))
-    caption = f" Names start with {prefix}" if prefix else ""
-    return Chart(rules, first, last, {}, bars, caption)
-
-
-def _ends(names: Sequence[str]) -> tuple[str, str, str]:
-    """Return what all dotted names start with, and the rest of the first and of the last."""
-    if len(names) == 1:
-        return "", names[0], ""
-    heads = zip(*(name.split(".")[:-1] for name in names), strict=False)
-    shared = takewhile(lambda words: len(set(words)) == 1, heads)
-    prefix = "".join(f"{words[0]}." for words in shared)
-    return prefix, names[0][len(prefix) :], names[-1][len(prefix) :]
-
-
-def _curve(training: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Draw the NLL (nats/token) of both sides at each step; None where no NLL was logged."""
-    stride = math.ceil(len(training) / POINTS) or 1
-    points = {side: _points(training[::stride], term) for side, term in TERMS.items()}
-    points = {side: found for side, found in points.items() if found}
-    if not points:
-        return None
-    values = [value for found in points.values() for _, value in found]
-    steps = [step for found in points.values() for step, _ in found]
-    low, high = min(steps), max(steps)
-    top, rules = _rules(max(values), "")
-    lines = {}
-    for side, found in points.items():
-        places = [f"{_x(s, low, high)},{_y(v, top)}" for s, v in found]
-        lines[side] = " ".join(places if len(places) > 1 else places * 2)
-    caption = f" Every {stride}th step is drawn." if stride > 1 else ""
-    if "ascending" in training[-1]:
-        caption += f" Rows still ascending at the last step: {training[-1]['ascending']}."
-    return Chart(rules, f"step {low}", f"step {high}" if high > low else "", lines, [], caption)
-
-
-def _points(training: Sequence[Mapping[str, Any]], term: str) -> list[tuple[int, float]]:
-    pairs = [(line["step"], line.get("terms", {}).get(term)) for line in training]
-    return [(step, float(value)) for step, value in pairs if finite(value)]
-
-
-def _rules(largest: float, unit: str) -> tuple[float, list[tuple[float, str]]]:
-    """Return the top of the axis and its rules at round numbers, from 0 to at least ``largest``."""
-    size = 10.0 ** math.floor(math.log10(largest / 4)) if largest > 0 else 0.25
-    step = next(size * f for f in (1, 2, 2.5, 5, 10) if size * f * 4 >= largest)
-    count = max(1, math.ceil(largest / step - 1e-9))
-    top = count * step
-    return top, [(_y(i * step, top), f"{i * step:g}{unit}") for i in range(count + 1)]
-
-
-def _x(step: int, low: int, high: int) -> float:
-    return round(LEFT + (RIGHT - LEFT) * (step - low) / max(high - low, 1), 1)
-
-
-def _y(value: float, top: float) -> float:
-    return round(BOTTOM - (BOTTOM - TOP) * min(max(value, 0.0), top) / top, 1)
 
 
 def _freezing_table(freezing: Mapping[str, Any]) -> Table:
