@@ -66,10 +66,16 @@ class Part(Section):
     val: Name | None = None
 
 
+class UnlearnPart(Part):
+    """``heldout``: rows like these that no model has seen, to compare with; only measured."""
+
+    heldout: Name | None = None
+
+
 class Domain(Section):
     """What must be lost and what must be kept on the same subject."""
 
-    unlearn: Part
+    unlearn: UnlearnPart
     retain: Part
 
 
@@ -219,12 +225,14 @@ class Evaluation(Section):
     """What is measured before and after.
 
     ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
-    the mean RS of its train rows reaches this many percent.
+    the mean RS of its train rows reaches this many percent. ``min_k``: the share of a row's least
+    probable tokens that Min-K% and Min-K%++ read.
     """
 
     generate: bool = True
     batch_size: Count = 16
     max_new_tokens: Count = 96
+    min_k: Fraction = 0.2
     show_text: bool = False
     retain_target: Percent | None = None
     general_tasks: list[str] = Field(default_factory=list, max_length=0)

@@ -19,8 +19,9 @@ from grail import artifacts, config_file, directory
 from grail.artifacts import Mask
 from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
+from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
-from grail.evaluation import evaluate
+from grail.evaluation import evaluate, membership
 from grail.evaluation.calibration import Way, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
@@ -198,14 +199,15 @@ class Run:
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
-        rows, freezing = evaluate.to_results(values), stamps["unlearned"]["freezing"]
+        areas = membership.to_results(values, self.materials.unseen)
+        rows, freezing = [*evaluate.to_results(values), *areas], stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights))
         write_results(self.folder / "results.json", results)
 
     def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
-        rows = self.materials.data("train", "val", "general")
+        rows = self.materials.data("train", "val", HELD_OUT, "general")
         key = self.materials.key("model", "data", "evaluation", weights=weights, rows=rows)
         found = evaluate.read_values(path, key)
         if found is not None:
