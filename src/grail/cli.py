@@ -209,7 +209,7 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _show_results(folder: Path, as_json: bool) -> None:
-    from grail.reporting.tables import success_table, text_table
+    from grail.reporting import tables
     from grail.reporting.verdict import verdict
     from grail.results import as_json as results_json
     from grail.results import read_results
@@ -225,8 +225,15 @@ def _show_results(folder: Path, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for table in (success_table(results), text_table(results)):
-        console.print(render(table))
+    measured = (
+        tables.success_table(results),
+        tables.text_table(results),
+        tables.memorization_table(results),
+        tables.membership_table(results),
+    )
+    for table in measured:
+        if table.rows:
+            console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)
     last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.memorization import auc, auc_error
 from grail.results import Result
 
-SCORES = {
+SCORES: dict[str, Callable[[SampleValue], float]] = {
     "AUC-loss": lambda value: value.nll,
     "AUC-zlib": lambda value: value.zlib,
     "AUC-min-k": lambda value: value.min_k,

@@ -73,9 +73,10 @@ def min_k_plus_plus(
 def zlib_ratio(nll: Float[Tensor, " L"], text: str) -> float:
     """Return the summed NLL per byte of the zlib-compressed text, in nats; not negative.
 
-    ``text`` must be what the tokens say. Carlini et al. (2021, arXiv 2012.07805) divide how many
-    bits a text takes in the model by how many it takes in zlib: both are totals, so the sum over
-    tokens is taken. (The mean over a total, as some programs have it, falls with the length alone.)
+    ``text`` must be what the tokens say. How much a text takes in the model is compared with how
+    much it takes in zlib. Carlini et al. (2021, arXiv 2012.07805) do so with samples of one length,
+    where sum and mean of the NLL differ by a constant. Rows differ in length, and the bytes are a
+    total: the sum is taken, because a mean over a total would fall with the length alone.
     """
     return math.fsum(nll.double().tolist()) / len(zlib.compress(text.encode()))
 
@@ -101,7 +102,7 @@ def auc(members: Sequence[float], held_out: Sequence[float]) -> float:
 def auc_error(area: float, members: int, held_out: int) -> float:
     """Return the standard error of an AUC (0-1) from the numbers of rows.
 
-    The approximation of Hanley and McNeil (1982, Radiology 143, Eqs. 1-2), for scores of about
+    The approximation of Hanley and McNeil (1982, Radiology 143, 29-36), for scores of about
     exponential spread. 0 at an area of 0 or 1, where it says nothing.
     """
     both_held_out, both_members = area / (2 - area), 2 * area**2 / (1 + area)

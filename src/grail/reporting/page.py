@@ -23,6 +23,8 @@ from grail.reporting.tables import (
     escaped,
     finite,
     markdown,
+    membership_table,
+    memorization_table,
     overlap_table,
     success_table,
     successes,
@@ -104,6 +106,8 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "success": success_table(results),
         "bars": _success_bars(results),
         "text": text_table(results),
+        "memorization": memorization_table(results),
+        "membership": membership_table(results),
         "overlap": overlap_table(localization),
         "layers": _layer_table(localization.get("layers") or {}),
         "layer_chart": _layer_chart(localization.get("layers") or {}),
@@ -128,7 +132,8 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    names = ("success", "text", "overlap", "layers", "freezing", "samples", "made_with")
+    measured = ("success", "text", "memorization", "membership")
+    names = (*measured, "overlap", "layers", "freezing", "samples", "made_with")
     tables = [content[name] for name in names]
     pieces = [
         head,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.tables import HUGE, arrow, domains, nats, pair, parts, percent
+from grail.reporting.tables import AREAS, HUGE, arrow, domains, nats, pair, parts, percent
 from grail.results import Results
 
 FORGOTTEN_US = 85.0
@@ -21,6 +21,8 @@ DESTROYED_PPL = HUGE
 FEW_ROWS = 10
 TOLD_ROUGE = 50.0
 LOST_ROUGE = 30.0
+CHANCE_AUC = 50.0
+CLEAR_ERRORS = 2.0  # standard errors from chance, from which on an AUC is more than luck
 WARNING = "Warning: "
 
 GRADES = {
@@ -32,7 +34,7 @@ SIDES = {"US": "unlearn", "RS": "retain"}
 
 
 def verdict(results: Results) -> list[str]:
-    """Return 4 to 8 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
+    """Return 4 to 9 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
 
     Every success is graded on each part by the thresholds above, and against what the vanilla
     model knew; what was not measured is said.
@@ -44,7 +46,7 @@ def verdict(results: Results) -> list[str]:
         _harm(results),
         _freezing(results.freezing),
     ]
-    doubts = (_val_gap(results), *_answers(results), _weak(results))
+    doubts = (_membership(results), _val_gap(results), *_answers(results), _weak(results))
     return [s for s in (*sentences, *doubts) if s]
 
 
@@ -144,6 +146,32 @@ def _freezing(freezing: Mapping[str, Any]) -> str:
         f"{WARNING}FREEZING FAILED: {changed}{of} frozen entries changed (digests {digests}). "
         "Do not use this run."
     )
+
+
+def _membership(results: Results) -> str:
+    """Say where the unlearn rows can be told from held-out ones, by the AUC farthest from 50."""
+    found, told = [], False
+    for domain in domains(results):
+        areas = {name: pair(results, domain, "unlearn", "train", name) for name in AREAS}
+        after = {name: both[1] for name, both in areas.items() if both[1] is not None}
+        if not after:
+            continue
+        metric = max(after, key=lambda name: abs(after[name] - CHANCE_AUC))
+        error = results.value("unlearned", domain, "unlearn", "train", f"{metric}-error") or 0.0
+        away = after[metric] - CHANCE_AUC
+        told |= away > CLEAR_ERRORS * error
+        numbers = f"{metric} {arrow(*areas[metric], percent)} ± {percent(error)}"
+        found.append(f"{domain}: {_told(away, CLEAR_ERRORS * error)} ({numbers})")
+    if not found:
+        return ""
+    return f"{WARNING if told else ''}Unlearn rows beside held-out rows: {'; '.join(found)}."
+
+
+def _told(away: float, luck: float) -> str:
+    """Say what an AUC means that is ``away`` from chance, in percent."""
+    if abs(away) <= luck:
+        return "not to be told apart"
+    return "still known" if away > 0 else "less probable than text never seen, which shows too"
 
 
 def _val_gap(results: Results) -> str:
