@@ -22,7 +22,8 @@ FEW_ROWS = 10
 TOLD_ROUGE = 50.0
 LOST_ROUGE = 30.0
 CHANCE_AUC = 50.0
-CLEAR_ERRORS = 2.0  # standard errors from chance, from which on an AUC is more than luck
+CLEAR_ERRORS = 2.5  # standard errors from chance: luck, of four AUCs, in one run out of forty
+STILL_KNOWN, UNTOLD = "still known", "not to be told apart"
 WARNING = "Warning: "
 
 GRADES = {
@@ -149,29 +150,33 @@ def _freezing(freezing: Mapping[str, Any]) -> str:
 
 
 def _membership(results: Results) -> str:
-    """Say where the unlearn rows can be told from held-out ones, by the AUC farthest from 50."""
-    found, told = [], False
-    for domain in domains(results):
-        areas = {name: pair(results, domain, "unlearn", "train", name) for name in AREAS}
-        after = {name: both[1] for name, both in areas.items() if both[1] is not None}
-        if not after:
-            continue
-        metric = max(after, key=lambda name: abs(after[name] - CHANCE_AUC))
-        error = results.value("unlearned", domain, "unlearn", "train", f"{metric}-error") or 0.0
-        away = after[metric] - CHANCE_AUC
-        told |= away > CLEAR_ERRORS * error
-        numbers = f"{metric} {arrow(*areas[metric], percent)} ± {percent(error)}"
-        found.append(f"{domain}: {_told(away, CLEAR_ERRORS * error)} ({numbers})")
+    """Say where the unlearn rows can be told from held-out ones."""
+    found = [text for text in (_told_apart(results, domain) for domain in domains(results)) if text]
     if not found:
         return ""
-    return f"{WARNING if told else ''}Unlearn rows beside held-out rows: {'; '.join(found)}."
+    alarm = WARNING if any(STILL_KNOWN in text for text in found) else ""
+    return f"{alarm}Unlearn rows beside held-out rows: {'; '.join(found)}."
 
 
-def _told(away: float, luck: float) -> str:
-    """Say what an AUC means that is ``away`` from chance, in percent."""
-    if abs(away) <= luck:
-        return "not to be told apart"
-    return "still known" if away > 0 else "less probable than text never seen, which shows too"
+def _told_apart(results: Results, domain: str) -> str:
+    """Grade a domain by its largest AUC if that is above chance, else by the one farthest off."""
+    place = (domain, "unlearn", "train")
+    away: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for metric in AREAS:
+        area = results.value("unlearned", *place, metric)
+        if area is not None:
+            away[metric] = area - CHANCE_AUC
+            errors[metric] = results.value("unlearned", *place, f"{metric}-error") or 0.0
+    if not away:
+        return ""
+    metric, word = max(away, key=lambda name: away[name]), STILL_KNOWN
+    if away[metric] <= CLEAR_ERRORS * errors[metric]:
+        metric = max(away, key=lambda name: abs(away[name]))
+        shows = abs(away[metric]) > CLEAR_ERRORS * errors[metric]
+        word = "less probable than text never seen, which shows too" if shows else UNTOLD
+    numbers = f"{arrow(*pair(results, *place, metric), percent)} ± {percent(errors[metric])}"
+    return f"{domain}: {word} ({metric} {numbers})"
 
 
 def _val_gap(results: Results) -> str:
