@@ -209,7 +209,7 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _show_results(folder: Path, as_json: bool) -> None:
-    from grail.reporting import tables
+    from grail.reporting.tables import measured
     from grail.reporting.verdict import verdict
     from grail.results import as_json as results_json
     from grail.results import read_results
@@ -225,13 +225,7 @@ def _show_results(folder: Path, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    measured = (
-        tables.success_table(results),
-        tables.text_table(results),
-        tables.memorization_table(results),
-        tables.membership_table(results),
-    )
-    for table in measured:
+    for table in measured(results).values():
         if table.rows:
             console.print(render(table))
     for sentence in sentences:

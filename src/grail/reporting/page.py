@@ -23,12 +23,9 @@ from grail.reporting.tables import (
     escaped,
     finite,
     markdown,
-    membership_table,
-    memorization_table,
+    measured,
     overlap_table,
-    success_table,
     successes,
-    text_table,
 )
 from grail.reporting.verdict import WARNING, verdict
 from grail.results import Results, read_results
@@ -103,11 +100,8 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(config.get("output", "RUN")),
         "about": _about(config),
         "verdict": verdict(results),
-        "success": success_table(results),
+        **measured(results),
         "bars": _success_bars(results),
-        "text": text_table(results),
-        "memorization": memorization_table(results),
-        "membership": membership_table(results),
         "overlap": overlap_table(localization),
         "layers": _layer_table(localization.get("layers") or {}),
         "layer_chart": _layer_chart(localization.get("layers") or {}),
@@ -132,9 +126,8 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    measured = ("success", "text", "memorization", "membership")
-    names = (*measured, "overlap", "layers", "freezing", "samples", "made_with")
-    tables = [content[name] for name in names]
+    names = ("success", "text", "memorization", "membership", "overlap", "layers", "freezing")
+    tables = [content[name] for name in (*names, "samples", "made_with")]
     pieces = [
         head,
         f"## Verdict\n\n{sentences}",

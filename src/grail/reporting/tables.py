@@ -144,12 +144,22 @@ def membership_table(results: Results) -> Table:
     return Table("Membership (AUC)", columns, tuple(rows), " ".join(note))
 
 
+def measured(results: Results) -> dict[str, Table]:
+    """Return the tables of what was measured, by the names that they have in the report."""
+    return {
+        "success": success_table(results),
+        "text": text_table(results),
+        "memorization": memorization_table(results),
+        "membership": membership_table(results),
+    }
+
+
 def _by_part(
     results: Results, title: str, metrics: Mapping[str, Callable[[float], str]], note: str
 ) -> Table:
     """Return metrics, each with how it is shown, one row per domain, side and part."""
-    measured = [row for row in results.rows if row.metric in metrics]
-    places = list(dict.fromkeys((row.domain, row.side, row.part) for row in measured))
+    known = [row for row in results.rows if row.metric in metrics]
+    places = list(dict.fromkeys((row.domain, row.side, row.part) for row in known))
     domain_order, sides = [*domains(results), "general"], ["unlearn", "retain", "general"]
     places.sort(key=lambda p: (_place(domain_order, p[0]), _place(sides, p[1]), p[2]))
     rows = []
