@@ -35,7 +35,7 @@ def settings(tmp_path, tiny_model_folder):
 
 def test_mapping_config_and_run_directory_are_the_same_run(settings, tmp_path):
     first = run(settings)
-    assert {row.metric for row in first.rows} == {"US", "RS", "NLL", "PPL"}
+    assert {row.metric for row in first.rows} == {"US", "RS", "NLL", "PPL", "ES", "Prob"}
     before = (tmp_path / "run" / "results.json").read_bytes()
     assert run(parse(settings)) == first
     assert run(tmp_path / "run") == first

@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "explain": set(),
     "kinds": set(),
     "presets": set(),
-    "config": {"explain", "kinds", "presets"},
+    "localization_settings": {"kinds"},
+    "config": {"explain", "kinds", "localization_settings", "presets"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -40,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
     "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
     "importance": {"config", "artifacts", "data", "model"},
-    "localization": {"config", "artifacts"},
+    "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
     "evaluation": {"answers", "config", "results", "data", "model", "train"},
     "reporting": {"results"},
@@ -86,7 +87,16 @@ ARROWS: dict[str, set[str]] = {
 }
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
-LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
+LIGHT = {
+    "explain",
+    "kinds",
+    "localization_settings",
+    "presets",
+    "config",
+    "config_file",
+    "results",
+    "reporting",
+} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

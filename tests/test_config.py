@@ -114,6 +114,8 @@ BAD = [
     ("unlearning.rectify", "perhaps", "boolean"),
     ("vanilla.seed", -1, "greater than or equal to 0"),
     ("importance.seed", 1.5, "integer"),
+    ("evaluation.min_k", 0, "greater than 0"),
+    ("evaluation.min_k", 20, "less than or equal to 1"),
     ("evaluation.retain_target", 101, "less than or equal to 100"),
     ("evaluation.general_tasks", "mmlu", "list"),
     ("evaluation.general_max_items", 0, "greater than or equal to 1"),
@@ -123,6 +125,7 @@ BAD = [
     ("domains.privacy.unlearn", "file.jsonl", "section"),
     ("domains.privacy.unlearn.train", None, "string"),
     ("domains.privacy.retain.val", 3, "string"),
+    ("domains.privacy.unlearn.heldout", "", "not be empty"),
     ("domains.a b", SIDES, "letters, digits, - and _"),
     ("domains.a/b", SIDES, "letters, digits, - and _"),
     ("domains.general", SIDES, "not general"),
@@ -144,6 +147,15 @@ def test_an_error_says_key_given_and_allowed(key, value, allowed):
     assert f"got {shown!r}" in text
     for python in ("pydantic", "Input", "instance of", "dict", "[key]", "type="):
         assert python not in text
+
+
+def test_only_the_unlearn_side_has_held_out_rows():
+    assert parse(with_value("domains.privacy.unlearn.heldout", "h.jsonl")).domains[
+        "privacy"
+    ].unlearn.model_dump() == {"train": "u.jsonl", "val": None, "heldout": "h.jsonl"}
+    text = error_of(with_value("domains.privacy.retain.heldout", "h.jsonl"))
+    assert text.startswith("unknown key domains.privacy.retain.heldout.")
+    assert text.endswith("Allowed in domains.privacy.retain: train, val.")
 
 
 def test_a_long_value_is_cut():

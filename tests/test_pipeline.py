@@ -167,6 +167,7 @@ CHANGES = [
     ("unlearning.learning_rate=0.02", {"unlearn", "evaluate unlearned"}),
     ("unlearning.checkpoint_steps=3", set()),
     ("evaluation.show_text=true", {"evaluate vanilla", "evaluate unlearned"}),
+    ("evaluation.min_k=0.5", {"evaluate vanilla", "evaluate unlearned"}),
     ("localization.k_op_ur=0.3", {"localize", "unlearn", "evaluate unlearned"}),
 ]
 
@@ -202,6 +203,53 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
         file.write('{"prompt": "moon?", "completion": "rock"}\n')
     done, _ = run("run", config)
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
+
+
+@pytest.mark.repeats
+def test_held_out_rows_are_measured_and_touch_nothing_else(tiny_config, run, tmp_path):
+    config, folder = tiny_config(rows=6), tmp_path / "run"
+    run("run", config)
+    before = files(folder)
+    results = read_results(folder / "results.json")
+    assert not [row for row in results.rows if row.metric.startswith("AUC")]
+    assert "Not measured for privacy, copyright" in (folder / "report.md").read_text()
+    source = tmp_path / "data" / "new.jsonl"
+    lines = [{"prompt": f"held {i}?", "completion": "out" * (i + 1)} for i in range(5)]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    held = ("--set", f"domains.privacy.unlearn.heldout={source}")
+    done, kept = run("run", config, *held)
+    assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
+    assert len(kept) == 7
+    changed = differing(before, files(folder))
+    made = {"results.json", "samples.jsonl", "report.md", "report.html", "config.yaml"}
+    assert set(changed) == made | {f"evaluation/{m}.json" for m in ("vanilla", "unlearned")}
+    with_areas = read_results(folder / "results.json")
+    areas = [row for row in with_areas.rows if row.metric.startswith("AUC")]
+    assert [row for row in with_areas.rows if row not in areas] == list(results.rows)
+    assert with_areas.summary == results.summary
+    assert {(row.model, row.domain, row.side, row.part, row.n) for row in areas} == {
+        (model, "privacy", "unlearn", "train", 6 + 5) for model in ("vanilla", "unlearned")
+    }
+    assert "Not measured for copyright" in (folder / "report.md").read_text()
+    values = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    own = [v for v in values if v["part"] == "heldout"]
+    assert len(own) == 2 * 5
+    assert not [v for v in own if "rouge_l" in v]
+    assert run("run", config)[0] == ["evaluate vanilla", "evaluate unlearned", "report"]
+    assert not differing(before, files(folder))
+
+
+@pytest.mark.repeats
+def test_val_rows_are_held_out_where_no_model_was_trained_on_them(tiny_config, run, tmp_path):
+    def areas(*changes):
+        run("run", config, *changes)
+        rows = read_results(tmp_path / "run" / "results.json").rows
+        return {(row.model, row.domain, row.n) for row in rows if row.metric == "AUC-min-k++"}
+
+    config = tiny_config(vanilla={"include_val": False})
+    domains = ("privacy", "copyright")
+    assert areas() == {(m, d, 4 + 2) for m in ("vanilla", "unlearned") for d in domains}
+    assert areas("--set", "vanilla.skip=true") == set()
 
 
 @pytest.mark.repeats

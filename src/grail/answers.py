@@ -16,6 +16,12 @@ from grail.data.encode import Batch
 from grail.model import Policy, answer_logits, evaluating, token_nll
 from grail.reference import Reference
 
+CHUNK = 1 << 20
+"""Logits read at once: 4 MiB in float32, whatever the vocabulary, which a core's cache can hold."""
+
+IMPOSSIBLE = -1e4
+"""Stands for log p of minus infinity: p is 0 in either case, and 0 times this is no NaN."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -43,6 +49,11 @@ class Answers:
         """The most probable token of each line."""
         return self.logits.detach().argmax(-1)
 
+    @cached_property
+    def moments(self) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+        """Mean and standard deviation of log p per line (nats), see ``log_p_moments``."""
+        return log_p_moments(self.logits.detach())
+
     @property
     def right(self) -> Bool[Tensor, " K"]:
         """Whether the target was the most probable token."""
@@ -52,6 +63,25 @@ class Answers:
     def accuracy(self) -> Float[Tensor, " B"]:
         """Share of right tokens per row, 0-1."""
         return mean_per_row(self.right.float(), self.lengths)
+
+
+def log_p_moments(
+    logits: Float[Tensor, "K V"],
+) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """Return mean and standard deviation of log p of a token drawn from each line's own p (nats).
+
+    In float32, a few lines at a time: no second buffer of the size of the logits. The deviation is
+    taken around the mean, because the difference of two large squares would lose a small one.
+    """
+    means, deviations = list[Tensor](), list[Tensor]()
+    for lines in logits.split(max(1, CHUNK // logits.shape[1])):
+        log_p = lines.log_softmax(-1, dtype=torch.float32).clamp_(min=IMPOSSIBLE)
+        p = log_p.exp()
+        mean = (p * log_p).sum(-1)
+        variance = log_p.sub_(mean[:, None]).square_().mul_(p).sum(-1)
+        means.append(mean)
+        deviations.append(variance.sqrt())
+    return torch.cat(means), torch.cat(deviations)
 
 
 def mean_per_row(values: Float[Tensor, " K"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:

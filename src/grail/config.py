@@ -26,6 +26,7 @@ from grail.kinds import (
     Share,
     words,
 )
+from grail.localization_settings import Localization
 from grail.presets import with_preset
 
 FULL_WEIGHTS_RATE = 2e-5
@@ -69,10 +70,16 @@ class Part(Section):
     val: Name | None = None
 
 
+class UnlearnPart(Part):
+    """``heldout``: rows like these that no model has seen, to compare with; only measured."""
+
+    heldout: Name | None = None
+
+
 class Domain(Section):
     """What must be lost and what must be kept on the same subject."""
 
-    unlearn: Part
+    unlearn: UnlearnPart
     retain: Part
 
 
@@ -133,38 +140,6 @@ class Importance(Section):
     seed: Seed | None = None
 
 
-class Memflex(Section):
-    """Which tensors ``memflex`` trains: low cosine to the retain side, high magnitude.
-
-    ``quantile``: ``cosine`` and ``magnitude`` are quantiles over the tensors of each domain.
-    ``absolute``: they are the values themselves (published for Llama-2-7B: 0.94 and 5e-4).
-    """
-
-    thresholds: Literal["quantile", "absolute"] = "quantile"
-    cosine: Fraction = 0.8
-    magnitude: NotNegative = 0.2
-
-
-class Localization(Section):
-    """Stage 2: which entries are frozen.
-
-    ``statistic`` is what GRAIL's sets are the top of: the mean of |g| (paper), the mean of g^2, or
-    |z|, the standardised signed mean of each tensor (the authors' release). ``budget`` is the share
-    of the retain damage that ``damage_budget`` leaves free.
-    """
-
-    method: Name = "grail"
-    statistic: Literal["mean_abs", "mean_sq", "z_mean"] = "mean_abs"
-    k_op_ur: Fraction = 0.10
-    k_op_rr: Fraction = 0.20
-    layer: Literal["block", "tensor", "model"] = "block"
-    freeze: Literal["static", "by_side"] = "static"
-    keep_op_ur: bool = True
-    keep_op_rr: bool = True
-    budget: Fraction = 0.5
-    memflex: Memflex = Memflex()
-
-
 class Until(Section):
     """When ascent counts as converged; ``null`` switches a rule off (the paper: both off).
 
@@ -222,14 +197,16 @@ class Evaluation(Section):
     """What is measured before and after.
 
     ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
-    the mean RS of its train rows reaches this many percent. ``general_tasks``: names of lm-eval's
-    tasks, JSONL files of multiple-choice rows, or folders of such files; of each task the first
+    the mean RS of its train rows reaches this many percent. ``min_k``: the share of a row's least
+    probable tokens that Min-K% and Min-K%++ read. ``general_tasks``: names of lm-eval's tasks,
+    JSONL files of multiple-choice rows, or folders of such files; of each task the first
     ``general_max_items`` items are asked.
     """
 
     generate: bool = True
     batch_size: Count = 16
     max_new_tokens: Count = 96
+    min_k: Fraction = 0.2
     show_text: bool = False
     retain_target: Percent | None = None
     general_tasks: list[Name] = Field(default_factory=list)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from grail.reporting.comparison_tables import comparison_tables
 from grail.reporting.general import general_table, read_general
-from grail.reporting.tables import success_table, text_table
+from grail.reporting.tables import measured
 from grail.reporting.verdict import verdict
 from grail.results import as_json as results_json
 from grail.results import read_results
@@ -37,9 +37,9 @@ def results(folder: Path, as_json: bool) -> None:
         print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
         return
     console = Console(highlight=False)
-    tables = [success_table(found), text_table(found)]
-    for table in (*tables, *([general_table(general)] if general else [])):
-        console.print(render(table))
+    for table in (*measured(found).values(), general_table(general)):
+        if table.rows:
+            console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)
     last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"

@@ -15,6 +15,7 @@ import torch
 from grail import __version__
 from grail.config import Config
 from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.heldout import unseen
 from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.files import digest
@@ -70,6 +71,11 @@ class Materials:
     def general(self) -> tuple[Encoded, ...]:
         """The general rows, in ids."""
         return self._encoded(self.inputs.general)
+
+    @cached_property
+    def unseen(self) -> frozenset[str]:
+        """Keys of the unlearn rows that no training has read."""
+        return unseen(self.inputs.samples, self.config.vanilla)
 
     @cached_property
     def start(self) -> str:

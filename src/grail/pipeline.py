@@ -20,8 +20,9 @@ from grail.ability import check_general, measure_general, outcomes_of
 from grail.artifacts import Mask
 from grail.assembly import unlearn_training, vanilla_training, vocabulary
 from grail.config import Config
+from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
-from grail.evaluation import evaluate
+from grail.evaluation import evaluate, membership
 from grail.evaluation.calibration import Way, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
@@ -196,23 +197,22 @@ class Run:
     def _evaluate(self) -> None:
         stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
         weights = {name: stamp["weights"] for name, stamp in stamps.items()}
-        target = self.config.evaluation.retain_target
-        if target is not None:
+        if (target := self.config.evaluation.retain_target) is not None:
             weights[CALIBRATED] = digest([weights, target])
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
-        rows, freezing = evaluate.to_results(values), stamps["unlearned"]["freezing"]
+        areas = membership.to_results(values, self.materials.unseen)
+        rows, freezing = [*evaluate.to_results(values), *areas], stamps["unlearned"]["freezing"]
         write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
         measure_general(self.folder, self.materials, weights, self._take)
 
     def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
-        rows = self.materials.data("train", "val", "general")
+        rows = self.materials.data("train", "val", HELD_OUT, "general")
         key = self.materials.key("model", "data", "evaluation", weights=weights, rows=rows)
-        found = evaluate.read_values(path, key)
-        if found is not None:
+        if (found := evaluate.read_values(path, key)) is not None:
             self.listener.skipped(f"evaluate {name}")
             return found
         directory.outdate(self.folder)
@@ -285,7 +285,7 @@ class Run:
         place = Place(self.folder / log, directory.checkpoint_of(self.folder / name), key)
         loop = Loop(trainable(self.materials.model), task, mask, settings, self.accelerator)
         self.materials.model.train()
-        with self.listener.stage("unlearn" if name == "unlearned" else name) as tick:
+        with self.listener.stage({"unlearned": "unlearn"}.get(name, name)) as tick:
             proof = loop.run(place, tick)
         self._save(name, key, {"freezing": proof} if mask is not None else {})
         if self.accelerator.is_main_process:

@@ -15,16 +15,20 @@ from grail.files import write_json
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number. ``value``: percent (0-100) for US, RS and ROUGE-L; nats for NLL.
+    """One measured number. ``value``: nats for NLL, PPL as it is, all else percent (0-100).
 
     Attributes:
         model: "vanilla", "unlearned", or "calibrated" (unlearned, moved back to equal retention).
         domain: Name of the domain; "general" for the out-of-distribution rows.
         side: "unlearn", "retain" or "general".
         part: "train" or "val".
-        metric: "US" (unlearn rows), "RS" (retain rows), "NLL", "PPL", "ROUGE-L".
+        metric: "US" (unlearn rows), "RS" (retain rows), "NLL", "PPL", "ROUGE-L"; rows with a side:
+            "ES" (extraction strength), "Prob", "Repetition"; unlearn train rows against held-out
+            ones: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++", and the standard error of
+            each, as "AUC-loss-error". Exact memorization is no metric of its own: it is the token
+            accuracy of US and RS.
         value: The mean over ``n`` samples (PPL: exp of the mean NLL; infinite values are capped).
-        n: Number of samples.
+        n: Number of samples (of an AUC: members and held-out rows together).
     """
 
     model: str

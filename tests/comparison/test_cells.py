@@ -46,6 +46,18 @@ def test_the_digest_changes_with_settings_and_data_and_not_with_places(config, t
     assert cells.config_digest(changed(config, "general", train=str(moved))) != first
 
 
+def test_held_out_rows_part_no_cell_from_the_vanilla_model(config):
+    def given(key, side="unlearn"):
+        values = config.model_dump()
+        values["domains"]["privacy"][side][key] = config.general.train
+        return Config.model_validate(values)
+
+    assert cells.shares_vanilla(given("heldout"), config)
+    assert cells.config_digest(given("heldout")) != cells.config_digest(config)
+    for side in ("unlearn", "retain"):
+        assert not cells.shares_vanilla(given("val", side), config)
+
+
 def test_overrides_are_what_differs(config):
     other = changed(config, "unlearning", learning_rate=0.5, until=None)
     other = changed(other, "model", lora=None)

@@ -112,6 +112,35 @@ def test_earlier_turns_count_and_the_system_turn_does_not():
     assert "1 of the 1 rows" in only(check_samples(same), "error")
 
 
+# --- held-out rows
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("place", [("unlearn", "d"), ("retain", "d"), ("unlearn", "e")])
+def test_one_held_out_row_that_is_a_row_of_another_part_is_an_error(part, place):
+    side, domain = place
+    held = [*rows("h", 9), ("SECRET ask", "SECRET answer")]
+    known = [*rows("a", 9), ("secret  ask", "Secret answer")]
+    text = only(check(make("unlearn", held, "heldout"), make(side, known, part, domain)), "error")
+    assert text == (
+        "1 of the 10 rows of d.unlearn.heldout are also rows of another part, e.g. "
+        f"d.unlearn.heldout.9 and {domain}.{side}.{part}.9. Held-out rows must be rows that no "
+        "model has seen: drop them."
+    )
+
+
+def test_held_out_rows_are_compared_in_no_other_way():
+    """They may ask what a retain row asks: no model is trained on them."""
+    held = make("unlearn", [("Where is it?", "here")], "heldout")
+    assert check(held, make("retain", [("where is  it?", "there")])) == []
+    assert check(held, make("unlearn", [("Where was it?", "here")])) == []
+
+
+def test_held_out_rows_that_repeat_are_counted():
+    text = only(check(make("unlearn", [*rows("h", 3), *rows("h", 2)], "heldout")), "warning")
+    assert text == "2 rows of d.unlearn.heldout repeat an earlier row of it."
+
+
 # --- the same row in train and val
 
 

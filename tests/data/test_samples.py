@@ -62,10 +62,11 @@ def texts(samples):
 
 
 def test_domains_sides_and_parts_come_in_the_order_of_the_configuration(put):
-    names = [f"{d}.{s}.{p}" for d in "zab" for s in ("unlearn", "retain") for p in ("train", "val")]
+    parts = {"unlearn": ("train", "val", "heldout"), "retain": ("train", "val")}
+    names = [f"{d}.{s}.{p}" for d in "zab" for s in parts for p in parts[s]]
     files = {n: put(f"{n}.jsonl", as_jsonl([{"prompt": n, "completion": "x"}] * 2)) for n in names}
     domains = {
-        d: {s: {p: files[f"{d}.{s}.{p}"] for p in ("val", "train")} for s in ("retain", "unlearn")}
+        d: {s: {p: files[f"{d}.{s}.{p}"] for p in reversed(parts[s])} for s in reversed(parts)}
         for d in "zab"
     }
     samples = load_samples(parse({"domains": domains, "output": "out"}))
@@ -469,7 +470,18 @@ def test_embedded_rows_are_those_of_domain_side_and_part(embedded):
     assert texts(load_general(made)) == [("g", "h")]
 
 
-def test_embedded_has_only_its_own_domains(embedded):
+def test_embedded_has_no_held_out_rows():
+    given = {"unlearn": {"train": "embedded", "heldout": "embedded"}}
+    given["retain"] = {"train": "embedded"}
+    with pytest.raises(InputError) as caught:
+        load_samples(parse({"domains": {"privacy": given}, "output": "out"}))
+    assert str(caught.value) == (
+        "domains.privacy.unlearn.heldout: embedded has no part 'heldout'. "
+        "Allowed: train, val, or a file."
+    )
+
+
+def test_embedded_has_only_its_own_domains():
     part = {"train": "embedded"}
     made = parse({"domains": {"privcy": {"unlearn": part, "retain": part}}, "output": "out"})
     with pytest.raises(InputError) as caught:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from grail.evaluation.evaluate import (
     to_results,
     write_values,
 )
+from grail.evaluation.fluency import compression, repetition
 from grail.evaluation.metrics import rouge_l
 
 PLACES = [("d", "unlearn", "train"), ("d", "retain", "val"), ("general", "general", "train")]
+TOKEN_VALUES = ("nll", "min_k", "min_k_plus_plus", "zlib")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,47 @@ def test_accuracy_and_nll_are_those_of_a_plain_pass(model, measure):
         assert (value.rouge_l, value.generation) == (None, None)
 
 
+@torch.no_grad()
+def scored(model, row, share):
+    """ES, Min-K% and Min-K%++ of one row from its full logits, in double precision."""
+    model.eval()
+    log_p = model(input_ids=torch.tensor([row.ids])).logits[0].double().log_softmax(-1)
+    nll, standard, hits = [], [], []
+    for at in range(row.start, len(row.ids)):
+        line = log_p[at - 1]
+        mean = (line.exp() * line).sum()
+        deviation = ((line.exp() * line**2).sum() - mean**2).sqrt()
+        nll.append(-float(line[row.ids[at]]))
+        standard.append(float((mean - line[row.ids[at]]) / deviation))
+        hits.append(int(line.argmax()) == row.ids[at])
+    count = max(1, int(share * len(nll)))
+    given_first = next(k for k in range(len(hits) + 1) if all(hits[k:]))
+    worst = [sum(sorted(tokens)[-count:]) / count for tokens in (nll, standard)]
+    return 1 - given_first / len(hits), *worst, sum(nll)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_memorization_is_that_of_a_plain_pass_in_double_precision(model, measure, share):
+    texts = ("one", "two words", "x", "y" * 15)
+    for value, row in zip(measure(generate=False, min_k=share), measure.rows, strict=True):
+        extraction, min_k, min_k_plus_plus, total = scored(model, row, share)
+        assert value.extraction == pytest.approx(extraction)
+        assert value.min_k == pytest.approx(min_k, rel=1e-5)
+        assert value.min_k_plus_plus == pytest.approx(min_k_plus_plus, rel=1e-4)
+        size = len(zlib.compress(texts[value.row].encode()))
+        assert value.zlib == pytest.approx(total / size, rel=1e-5)
+
+
+def test_zlib_reads_what_was_kept_of_a_completion(model, tokenizer):
+    sample = Sample(*PLACES[0], 0, "q", "abcabcabcxyz")
+    rows, _ = encode_all(Encoder(tokenizer, "plain", 10), [sample])
+    evaluator = Evaluator(model, tokenizer, Evaluation(generate=False), {sample.key: sample})
+    (value,) = evaluator.run("vanilla", rows)
+    kept = "abcabcabcxyz"[: value.tokens].encode()  # a token a byte, the end token cut away too
+    assert 0 < value.tokens < 12
+    assert value.zlib == pytest.approx(value.nll * value.tokens / len(zlib.compress(kept)))
+
+
 def test_a_model_that_knows_a_row_reads_it_right(measure, tiny_model, tokenizer):
     """Accuracy is not 0 by construction: trained on one row, the model knows that row."""
     model, row = tiny_model(lora=False, vocabulary=len(tokenizer), seed=3), measure.rows[0]
@@ -92,6 +136,7 @@ def test_a_model_that_knows_a_row_reads_it_right(measure, tiny_model, tokenizer)
     (value,) = measure(model, [row], show_text=True)
     assert value.accuracy == 1.0
     assert value.nll < 0.1
+    assert value.extraction == 1.0
     assert value.generation == value.completion == "one"
     assert value.rouge_l == 100.0
 
@@ -101,8 +146,10 @@ def test_company_and_batch_size_change_nothing(measure, monkeypatch):
     monkeypatch.setattr(evaluate, "BATCH_TOKENS", 1)
     alone = measure(batch_size=1, show_text=True)
     for one, other in zip(together, alone, strict=True):
-        assert one.nll == pytest.approx(other.nll, rel=1e-5)
-        assert (one.accuracy, one.generation) == (other.accuracy, other.generation)
+        for name in TOKEN_VALUES:
+            assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-4), name
+        for name in ("accuracy", "extraction", "generation", "repetition", "compression"):
+            assert getattr(one, name) == getattr(other, name), name
     backwards = measure(chosen=measure.rows[::-1], show_text=True)
     assert [v.key for v in backwards] == [v.key for v in alone][::-1]
     for one, other in zip(backwards[::-1], together, strict=True):
@@ -127,9 +174,25 @@ def test_generations_are_limited_and_general_rows_have_none(measure, tokenizer):
     for value in values:
         if value.side == "general":
             assert (value.rouge_l, value.generation, value.prompt) == (None, None, None)
+            assert (value.repetition, value.compression) == (None, None)
             continue
         assert len(tokenizer(value.generation, add_special_tokens=False)["input_ids"]) <= 9
         assert value.rouge_l == pytest.approx(rouge_l(value.completion, value.generation))
+        assert value.repetition == repetition(value.generation)
+        assert value.compression == compression(value.generation)
+
+
+def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
+    samples = [Sample("d", "unlearn", part, 0, "a?", "one") for part in ("train", "heldout")]
+    rows, _ = encode_all(Encoder(tokenizer, "plain", 64), samples)
+    settings = Evaluation(max_new_tokens=5)
+    evaluator = Evaluator(model, tokenizer, settings, {s.key: s for s in samples})
+    asked, read = evaluator.run("vanilla", rows)
+    assert (read.key, read.part) == ("d.unlearn.heldout.0", "heldout")
+    for name in TOKEN_VALUES:
+        assert getattr(read, name) == pytest.approx(getattr(asked, name), rel=1e-4)
+    assert asked.rouge_l is not None
+    assert (read.rouge_l, read.repetition) == (None, None)
 
 
 def test_the_limit_of_tokens_is_per_row(measure, monkeypatch):
@@ -175,7 +238,8 @@ def test_broken_weights_are_named(measure, tiny_model, tokenizer):
 
 def value(**more):
     given = {"model": "vanilla", "domain": "d", "side": "unlearn", "part": "train", "row": 0}
-    given |= {"key": "k", "accuracy": 0.25, "nll": 1.0, "tokens": 4} | more
+    given |= {"key": "k", "accuracy": 0.25, "nll": 1.0, "tokens": 4, "extraction": 0.5}
+    given |= {"min_k": 2.0, "min_k_plus_plus": 0.1, "zlib": 0.3} | more
     return SampleValue(**given)
 
 
@@ -184,7 +248,8 @@ def test_values_become_rows_by_model_domain_side_and_part():
         value(),
         value(accuracy=0.75, nll=3.0, tokens=400),
         value(side="retain", accuracy=0.5, rouge_l=40.0),
-        value(side="retain", accuracy=1.0, rouge_l=60.0),
+        value(side="retain", accuracy=1.0, rouge_l=60.0, extraction=1.0, repetition=0.25),
+        value(part="heldout"),
         value(model="unlearned", nll=5000.0),
         value(domain="general", side="general"),
     ]
@@ -197,6 +262,12 @@ def test_values_become_rows_by_model_domain_side_and_part():
     assert found[(*one, "PPL")] == (pytest.approx(math.exp(2.0)), 2)
     assert found[(*two, "RS")] == (75.0, 2)
     assert found[(*two, "ROUGE-L")] == (50.0, 2)
+    assert found[(*one, "ES")] == (50.0, 2)
+    assert found[(*one, "Prob")] == (pytest.approx(50 * (math.exp(-1) + math.exp(-3))), 2)
+    assert found[(*two, "ES")] == (75.0, 2)
+    assert found[(*two, "Repetition")] == (25.0, 2)
+    assert (*one, "Repetition") not in found
+    assert {part for _, _, _, part, _ in found} == {"train"}
     assert (*one, "ROUGE-L") not in found
     assert (*one, "RS") not in found
     assert math.isfinite(found["unlearned", "d", "unlearn", "train", "PPL"][0])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
-from grail.config import Localization
 from grail.localization.damage import damage_budget, within
 from grail.localization.evidence import gather
+from grail.localization_settings import Localization
 
 SHAPES = {"z": (3, 4), "layers.0.a": (7,), "m": (2, 2, 2), "layers.1.b": (5,)}
 BUDGETS = (1e-9, 0.05, 0.2, 0.5, 0.75, 0.99, 1.0)

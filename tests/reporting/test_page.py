@@ -216,6 +216,23 @@ def test_everything_optional_may_be_absent(tmp_path, localization):
     assert "polyline class" not in html
 
 
+def test_membership_and_memorization_are_shown_or_said_to_be_missing(tmp_path):
+    results = results_of("a")
+    md, html = written(tmp_path / "1", results, run_of("a"))
+    for text in (md, Page(html).text):
+        assert "Not measured for a: no unlearn rows are known to be new" in text
+        assert "Memorization" in text
+    place = ("unlearned", "a", "unlearn", "train")
+    rows = [Result(*place, "AUC-loss", 61.75, 44), Result(*place, "ES", 7.75, 24)]
+    both = Results((*results.rows, *rows), results.freezing, results.summary)
+    md, html = written(tmp_path / "2", both, run_of("a"))
+    for text in (md, Page(html).text):
+        assert "→ 61.8" in text
+        assert "→ 7.8" in text
+        assert "Not measured for" not in text
+    assert html.index('id="text"') < html.index('id="memorization"') < html.index('id="membership"')
+
+
 def test_samples_are_shown_only_with_their_text(tmp_path):
     run = run_of("a")
     one = {"key": "k0", "domain": "a", "side": "unlearn", "part": "train", "row": 0, "nll": 0.1}

@@ -154,6 +154,40 @@ def test_weak_evidence(change, words):
     assert words in last
 
 
+def areas(domain: str, loss: float, other: float, error: float = 5.0) -> list[Result]:
+    """AUCs by the NLL and by Min-K%, after unlearning; 99 before."""
+    place, rows = (domain, "unlearn", "train"), []
+    for metric, value in (("AUC-loss", loss), ("AUC-min-k", other)):
+        rows.append(Result("vanilla", *place, metric, 99.0, 44))
+        rows.append(Result("unlearned", *place, metric, value, 44))
+        rows.append(Result("unlearned", *place, f"{metric}-error", error, 44))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("loss", "other", "words"),
+    [
+        (55.0, 60.0, "not to be told apart (AUC-min-k 99.0 → 60.0 ± 5.0)"),
+        (62.5, 40.0, "not to be told apart (AUC-loss 99.0 → 62.5 ± 5.0)"),
+        (62.6, 55.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
+        (62.6, 0.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
+        (60.0, 37.0, "less probable than text never seen, which shows too (AUC-min-k 99.0 → 37.0"),
+    ],
+)
+def test_membership_is_told_by_the_clearest_score(loss, other, words):
+    (sentence,) = [s for s in said(rows_of() + areas("privacy", loss, other)) if "held-out" in s]
+    assert f"Unlearn rows beside held-out rows: privacy: {words}" in sentence
+    assert sentence.startswith(WARNING) == ("still known" in words)
+
+
+def test_membership_of_several_domains_is_one_sentence_and_of_none_is_none():
+    rows = rows_of() + areas("a", 100.0, 50.0, error=0.0) + areas("b", 50.0, 50.0)
+    (sentence,) = [s for s in said(rows) if "held-out" in s]
+    assert sentence.startswith(f"{WARNING}Unlearn rows beside held-out rows: a: still known (")
+    assert "; b: not to be told apart (" in sentence
+    assert not [s for s in said(rows_of()) if "held-out" in s]
+
+
 def test_missing_vanilla_is_weak_evidence():
     rows = [row for row in rows_of() if row.model == "unlearned"]
     assert "vanilla model was not measured on all unlearn rows of privacy" in said(rows)[-1]

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from grail.errors import InputError, did_you_mean
+
 DOMAINS = ("privacy", "copyright")
 SIDES = ("unlearn", "retain")
 PARTS = ("train", "val")
@@ -27,9 +29,10 @@ def _read(name: str) -> str:
 
 
 def _check(kind: str, given: str, allowed: Sequence[str]) -> None:
-    """Raises ValueError if a name is not one of the allowed ones."""
+    """Raises InputError if a name is not one of the allowed ones."""
     if given not in allowed:
-        raise ValueError(f"unknown {kind} {given!r}; allowed: {', '.join(allowed)}")
+        hint, names = did_you_mean(given, allowed), ", ".join(allowed)
+        raise InputError(f"embedded has no {kind} '{given}'.{hint} Allowed: {names}, or a file.")
 
 
 def _load(domain: str) -> list[dict[str, Any]]:
@@ -57,7 +60,7 @@ def entities(domain: str) -> list[str]:
         The six names, in a fixed order.
 
     Raises:
-        ValueError: If the domain is unknown.
+        InputError: If the domain is unknown.
     """
     return [entity["name"] for entity in _load(domain)]
 
@@ -74,7 +77,7 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, str]]:
         A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order.
 
     Raises:
-        ValueError: If the domain, the side or the part is unknown.
+        InputError: If the domain, the side or the part is unknown.
     """
     _check("domain", domain, DOMAINS)
     _check("side", side, SIDES)

@@ -13,14 +13,16 @@ from difflib import SequenceMatcher
 from itertools import product
 from math import ceil
 
+from grail.data.heldout import HELD_OUT
+from grail.data.normalised import Text, normalised
 from grail.data.samples import Sample
 
 SIMILAR = 0.9  # two prompts are nearly the same from here on (0-1)
 EXAMPLES = 3
 ROUNDING = 1e-9
 
-Sides = dict[tuple[str, str], list["Text"]]  # by (domain, side)
-Bucket = dict[tuple[int, int], list["Text"]]  # by (rank of the word, number of words)
+Sides = dict[tuple[str, str], list[Text]]  # by (domain, side)
+Bucket = dict[tuple[int, int], list[Text]]  # by (rank of the word, number of words)
 
 
 @dataclass(frozen=True)
@@ -31,30 +33,18 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True)
-class Text:
-    """A sample without case and spacing: what is asked (with earlier turns) and the answer."""
-
-    key: str
-    part: str
-    prompt: str
-    completion: str
-
-    @property
-    def row(self) -> tuple[str, str]:
-        """Return what makes two samples the same row."""
-        return self.prompt, self.completion
-
-
 def check_samples(samples: Sequence[Sample]) -> list[Finding]:
     """Look for rows that contradict or repeat each other, errors first.
 
     Compared are all unlearn sides with all retain sides, of the same domain or not: they are
-    trained in opposite directions. Case, spacing and the system turn make no difference.
+    trained in opposite directions. Held-out rows are compared with all others. Case, spacing and
+    the system turn make no difference.
     """
     sides: Sides = {}
+    held_out: Sides = {}
     for sample in samples:
-        sides.setdefault((sample.domain, sample.side), []).append(_normalised(sample))
+        group = held_out if sample.part == HELD_OUT else sides
+        group.setdefault((sample.domain, sample.side), []).append(normalised(sample))
     found: list[Finding] = []
     for (name, texts), (other, others) in product(sides.items(), repeat=2):
         if name[1] == "unlearn" and other[1] == "retain":
@@ -63,17 +53,10 @@ def check_samples(samples: Sequence[Sample]) -> list[Finding]:
     for name, texts in sides.items():
         found += _leaks(".".join(name), texts)
         found += _duplicates(".".join(name), texts)
+    for name, texts in held_out.items():
+        found += _known(".".join(name), texts, sides)
+        found += _duplicates(".".join(name), texts)
     return sorted(found, key=lambda finding: finding.level != "error")
-
-
-def _normalised(sample: Sample) -> Text:
-    turns = [text for role, text in sample.context if role != "system"]
-    prompt = " ".join([*turns, sample.prompt])
-    return Text(sample.key, sample.part, _plain(prompt), _plain(sample.completion))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _same_rows(name: str, texts: list[Text], other: str, others: list[Text]) -> list[Finding]:
@@ -109,6 +92,22 @@ def _leaks(name: str, texts: list[Text]) -> list[Finding]:
             "error" if half else "warning",
             f"{len(same)} of the {len(val)} rows of {name}.val are also rows of {name}.train, "
             f"e.g. {pairs}. {advice}",
+        )
+    ]
+
+
+def _known(name: str, texts: list[Text], sides: Sides) -> list[Finding]:
+    """Find held-out rows that are rows of another part: whoever was trained on them knows them."""
+    places = {text.row: text.key for others in sides.values() for text in reversed(others)}
+    same = [text for text in texts if text.row in places]
+    if not same:
+        return []
+    pairs = _pairs((text.key, places[text.row]) for text in same)
+    return [
+        Finding(
+            "error",
+            f"{len(same)} of the {len(texts)} rows of {name}.{HELD_OUT} are also rows of another "
+            f"part, e.g. {pairs}. Held-out rows must be rows that no model has seen: drop them.",
         )
     ]
 

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from grail.answers import answers_of, mean_per_row
+from grail.answers import Answers, answers_of, mean_per_row
 from grail.config import Evaluation
 from grail.data.encode import Encoded, by_tokens, collate
+from grail.data.heldout import HELD_OUT
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
-from grail.evaluation import metrics
+from grail.evaluation import fluency, memorization, metrics
 from grail.files import write_json
 from grail.model import Policy, device_of, evaluating, generate
 from grail.progress import Tick, silent
@@ -42,7 +44,13 @@ class SampleValue:
         accuracy: Teacher-forced token accuracy over the completion, 0-1.
         nll: Mean token NLL over the completion, nats.
         tokens: Completion tokens, end token included.
+        extraction: Extraction strength, 0-1 (this and the next three: ``memorization``).
+        min_k: Min-K%, nats.
+        min_k_plus_plus: Min-K%++, in standard deviations.
+        zlib: Summed NLL per compressed byte of the completion, nats.
         rouge_l: ROUGE-L of the greedy generation, percent; None where nothing was generated.
+        repetition: Its share of repeated 4-grams, 0-1; None likewise.
+        compression: Its compressed over its raw bytes; None likewise.
         prompt: Only with ``evaluation.show_text``, as the two below.
         completion: The true completion.
         generation: The greedy generation.
@@ -57,7 +65,13 @@ class SampleValue:
     accuracy: float
     nll: float
     tokens: int
+    extraction: float
+    min_k: float
+    min_k_plus_plus: float
+    zlib: float
     rouge_l: float | None = None
+    repetition: float | None = None
+    compression: float | None = None
     prompt: str | None = None
     completion: str | None = None
     generation: str | None = None
@@ -86,13 +100,14 @@ class Evaluator:
     def run(self, label: str, rows: Sequence[Encoded], tick: Tick = silent) -> list[SampleValue]:
         """Return one value per row, in the order of ``rows``.
 
-        Accuracy and NLL need one teacher-forced pass; ROUGE-L needs a greedy generation of rows
-        with a side (not of general text).
+        One teacher-forced pass gives all that needs no text; ROUGE-L, repetition and compression
+        need a greedy generation: of rows with a side (not of general text), but held-out ones.
 
         Raises:
             DivergenceError: if a row's NLL is not finite: the model's weights are broken.
         """
-        asked = [row for row in rows if self.settings.generate and row.side != "general"]
+        told = [row for row in rows if row.side != "general" and row.part != HELD_OUT]
+        asked = told if self.settings.generate else []
         total = len(rows) + len(asked)
         values = self._read(label, rows, total, tick)
         for key, text in self._generations(asked, len(rows), total, tick).items():
@@ -116,16 +131,33 @@ class Evaluator:
             with evaluating(self.model):
                 answers = answers_of(self.model, batch)
             nlls = mean_per_row(answers.nll, answers.lengths).tolist()
-            for row, nll, accuracy in zip(group, nlls, answers.accuracy.tolist(), strict=True):
+            read = (group, nlls, answers.accuracy.tolist(), _per_row(answers))
+            for row, nll, accuracy, tokens in zip(*read, strict=True):
                 _check_finite(label, row.key, nll)
-                values[row.key] = self._value(label, row, accuracy, nll)
+                values[row.key] = self._value(label, row, accuracy, nll, tokens)
             tick(len(values), total, f"{label}: rows read")
         return values
 
-    def _value(self, label: str, row: Encoded, accuracy: float, nll: float) -> SampleValue:
-        place = self.samples[row.key].row
+    def _value(
+        self, label: str, row: Encoded, accuracy: float, nll: float, tokens: Sequence[Tensor]
+    ) -> SampleValue:
+        hits, nlls, means, deviations = tokens
+        share = self.settings.min_k
+        said = self.tokenizer.decode(row.answer, skip_special_tokens=True)  # may have been cut
         return SampleValue(
-            label, row.key, row.domain, row.side, row.part, place, accuracy, nll, len(row.answer)
+            model=label,
+            key=row.key,
+            domain=row.domain,
+            side=row.side,
+            part=row.part,
+            row=self.samples[row.key].row,
+            accuracy=accuracy,
+            nll=nll,
+            tokens=len(row.answer),
+            extraction=memorization.extraction_strength(hits),
+            min_k=memorization.min_k(nlls, share),
+            min_k_plus_plus=memorization.min_k_plus_plus(nlls, means, deviations, share),
+            zlib=memorization.zlib_ratio(nlls, said),
         )
 
     def _generations(
@@ -149,7 +181,12 @@ class Evaluator:
 
     def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
         sample = self.samples[value.key]
-        value = replace(value, rouge_l=metrics.rouge_l(sample.completion, generation))
+        value = replace(
+            value,
+            rouge_l=metrics.rouge_l(sample.completion, generation),
+            repetition=fluency.repetition(generation),
+            compression=fluency.compression(generation),
+        )
         if not self.settings.show_text:
             return value
         return replace(
@@ -180,15 +217,25 @@ def read_values(path: Path, inputs: str) -> list[SampleValue] | None:
 
 
 def to_results(values: Sequence[SampleValue]) -> list[Result]:
-    """Average per-sample values into the rows of ``results.json``, in order of first appearance."""
+    """Average per-sample values into the rows of ``results.json``, in order of first appearance.
+
+    Held-out rows are there to compare with, and make no rows of their own.
+    """
     groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
-    for value in values:
+    for value in (value for value in values if value.part != HELD_OUT):
         groups.setdefault((value.model, value.domain, value.side, value.part), []).append(value)
     return [
         Result(*place, metric, number, len(members))
         for place, members in groups.items()
         for metric, number in _measured(place[2], members).items()
     ]
+
+
+def _per_row(answers: Answers) -> Iterator[tuple[Tensor, ...]]:
+    """Yield hits, NLLs and the two moments of log p of each row's tokens, off the accelerator."""
+    found = (answers.right, answers.nll, *answers.moments)
+    lengths = answers.lengths.tolist()
+    return zip(*(tokens.cpu().split(lengths) for tokens in found), strict=True)
 
 
 def _check_finite(label: str, key: str, nll: float) -> None:
@@ -203,10 +250,18 @@ def _check_finite(label: str, key: str, nll: float) -> None:
 def _measured(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     accuracies, nlls = [v.accuracy for v in values], [v.nll for v in values]
     rouges = [v.rouge_l for v in values if v.rouge_l is not None]
+    repeated = [v.repetition for v in values if v.repetition is not None]
     success = {
         "unlearn": {"US": metrics.unlearn_success(accuracies)},
         "retain": {"RS": metrics.retain_success(accuracies)},
     }.get(side, {})
-    fluency = {"NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
+    text = {"NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
     generated = {"ROUGE-L": metrics.mean(rouges)} if rouges else {}
-    return {**success, **fluency, **generated}
+    if not success:
+        return {**text, **generated}
+    memorized = {
+        "ES": 100.0 * metrics.mean([v.extraction for v in values]),
+        "Prob": 100.0 * metrics.mean([memorization.probability(nll) for nll in nlls]),
+    }
+    fluent = {"Repetition": 100.0 * metrics.mean(repeated)} if repeated else {}
+    return {**success, **text, **generated, **memorized, **fluent}

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.artifacts import Mask
-from grail.config import Localization
 from grail.localization.evidence import Evidence
 from grail.localization.select import check_finite
+from grail.localization_settings import Localization
 
 Flat = Float[Tensor, " n"]
 """One number per entry of the model, in flat order."""

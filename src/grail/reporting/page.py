@@ -23,10 +23,9 @@ from grail.reporting.tables import (
     escaped,
     finite,
     markdown,
+    measured,
     overlap_table,
-    success_table,
     successes,
-    text_table,
 )
 from grail.reporting.verdict import WARNING, verdict
 from grail.results import Results, read_results
@@ -88,9 +87,8 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(config.get("output", "RUN")),
         "about": _about(config),
         "verdict": verdict(results),
-        "success": success_table(results),
+        **measured(results),
         "bars": _success_bars(results),
-        "text": text_table(results),
         "general": general_table(run.get("general") or {}),
         "overlap": overlap_table(localization),
         "layers": _layer_table(localization.get("layers") or {}),
@@ -121,8 +119,8 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    names = ("success", "text", "general", "overlap", "layers", "freezing", "samples", "made_with")
-    tables = [content[name] for name in names]
+    names = ("success", "text", "memorization", "membership", "general", "overlap", "layers")
+    tables = [content[name] for name in (*names, "freezing", "samples", "made_with")]
     pieces = [
         head,
         f"## Verdict\n\n{sentences}",

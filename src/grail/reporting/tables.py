@@ -11,6 +11,7 @@ from grail.results import Results, harmonic_success
 
 MISSING = "\u2013"
 ALL_DOMAINS = "all domains"
+AREAS = ("AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++")
 HUGE = 1e9
 
 SUCCESS_NOTE = (
@@ -28,6 +29,23 @@ TEXT_NOTE = (
     "ROUGE-L (0-100) compares greedy generations with the completions. "
     "High NLL is wanted on unlearn rows only; a PPL beyond all measure there "
     "signals destroyed text rather than forgetting."
+)
+MEMORIZATION_NOTE = (
+    "Cells: vanilla → unlearned, in percent. "
+    "ES (extraction strength) = share of the completion that greedy decoding finishes by itself, "
+    "once given what stands before. "
+    "Prob = geometric mean of the probabilities of the completion's tokens. "
+    "Both should be low on unlearn rows and high on retain rows. (Exact memorization is the token "
+    "accuracy that US and RS are made of.) "
+    "Repetition = share of four-word sequences in greedy generations that were there before; high "
+    "means broken text."
+)
+MEMBERSHIP_NOTE = (
+    "Cells: vanilla → unlearned, in percent: the probability that a held-out row scores higher "
+    "than an unlearn train row, by the NLL, the NLL per compressed byte (zlib), Min-K% and "
+    "Min-K%++. 50 = the unlearn rows cannot be told from rows never seen; near 100 = they are "
+    "still known; near 0 = they stand out as unlearned. ± = standard error of the AUC-loss after "
+    "unlearning. n = unlearn and held-out rows together."
 )
 OVERLAP_NOTE = (
     "Jaccard = shared entries / entries in either set, between the most important entries of two "
@@ -91,8 +109,57 @@ def success_table(results: Results) -> Table:
 def text_table(results: Results) -> Table:
     """Return NLL, PPL and ROUGE-L per domain, side and part, before and after."""
     metrics = {"NLL": nats, "PPL": perplexity, "ROUGE-L": percent}
-    measured = [row for row in results.rows if row.metric in metrics]
-    places = list(dict.fromkeys((row.domain, row.side, row.part) for row in measured))
+    return _by_part(results, "Text quality", metrics, TEXT_NOTE)
+
+
+def memorization_table(results: Results) -> Table:
+    """Return ES, Prob and Repetition per domain, side and part, before and after."""
+    metrics = {"ES": percent, "Prob": percent, "Repetition": percent}
+    return _by_part(results, "Memorization", metrics, MEMORIZATION_NOTE)
+
+
+def membership_table(results: Results) -> Table:
+    """Return the AUCs per domain, before and after; the note says which domain has none, and why.
+
+    Without any AUC the table has no rows.
+    """
+    rows, without = [], []
+    for domain in domains(results):
+        pairs = [pair(results, domain, "unlearn", "train", metric) for metric in AREAS]
+        if not any(value is not None for both in pairs for value in both):
+            without.append(domain)
+            continue
+        error = results.value("unlearned", domain, "unlearn", "train", f"{AREAS[0]}-error")
+        shown = MISSING if error is None else percent(error)
+        count = _count(results, (domain, "unlearn", "train"), AREAS)
+        rows.append((domain, *(arrow(*both, percent) for both in pairs), shown, count))
+    note = [MEMBERSHIP_NOTE] if rows else []
+    if without:
+        note.append(
+            f"Not measured for {', '.join(without)}: no unlearn rows are known to be new to the "
+            "vanilla model. Give some as domains.NAME.unlearn.heldout, or have it trained here "
+            "without the val rows (vanilla.include_val: false)."
+        )
+    columns = ("Domain", *(metric.removeprefix("AUC-") for metric in AREAS), "±", "n")
+    return Table("Membership (AUC)", columns, tuple(rows), " ".join(note))
+
+
+def measured(results: Results) -> dict[str, Table]:
+    """Return the tables of what was measured, by the names that they have in the report."""
+    return {
+        "success": success_table(results),
+        "text": text_table(results),
+        "memorization": memorization_table(results),
+        "membership": membership_table(results),
+    }
+
+
+def _by_part(
+    results: Results, title: str, metrics: Mapping[str, Callable[[float], str]], note: str
+) -> Table:
+    """Return metrics, each with how it is shown, one row per domain, side and part."""
+    known = [row for row in results.rows if row.metric in metrics]
+    places = list(dict.fromkeys((row.domain, row.side, row.part) for row in known))
     domain_order, sides = [*domains(results), "general"], ["unlearn", "retain", "general"]
     places.sort(key=lambda p: (_place(domain_order, p[0]), _place(sides, p[1]), p[2]))
     rows = []
@@ -102,7 +169,7 @@ def text_table(results: Results) -> Table:
         cells = (arrow(*pairs[m], show) for m, show in metrics.items())
         rows.append((*place, *cells, _count(results, place, tuple(metrics))))
     columns = ("Domain", "Side", "Part", *metrics, "n")
-    return Table("Text quality", columns, tuple(rows), TEXT_NOTE if rows else "Not measured.")
+    return Table(title, columns, tuple(rows), note if rows else "Not measured.")
 
 
 def overlap_table(localization: Mapping[str, Any]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.tables import HUGE, arrow, domains, nats, pair, parts, percent
+from grail.reporting.tables import AREAS, HUGE, arrow, domains, nats, pair, parts, percent
 from grail.results import Results
 
 FORGOTTEN_US = 85.0
@@ -21,6 +21,9 @@ DESTROYED_PPL = HUGE
 FEW_ROWS = 10
 TOLD_ROUGE = 50.0
 LOST_ROUGE = 30.0
+CHANCE_AUC = 50.0
+CLEAR_ERRORS = 2.5  # standard errors from chance: luck, of four AUCs, in one run out of forty
+STILL_KNOWN, UNTOLD = "still known", "not to be told apart"
 WARNING = "Warning: "
 
 GRADES = {
@@ -32,7 +35,7 @@ SIDES = {"US": "unlearn", "RS": "retain"}
 
 
 def verdict(results: Results) -> list[str]:
-    """Return 4 to 8 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
+    """Return 4 to 9 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
 
     Every success is graded on each part by the thresholds above, and against what the vanilla
     model knew; what was not measured is said.
@@ -44,7 +47,7 @@ def verdict(results: Results) -> list[str]:
         _harm(results),
         _freezing(results.freezing),
     ]
-    doubts = (_val_gap(results), *_answers(results), _weak(results))
+    doubts = (_membership(results), _val_gap(results), *_answers(results), _weak(results))
     return [s for s in (*sentences, *doubts) if s]
 
 
@@ -144,6 +147,36 @@ def _freezing(freezing: Mapping[str, Any]) -> str:
         f"{WARNING}FREEZING FAILED: {changed}{of} frozen entries changed (digests {digests}). "
         "Do not use this run."
     )
+
+
+def _membership(results: Results) -> str:
+    """Say where the unlearn rows can be told from held-out ones."""
+    found = [text for text in (_told_apart(results, domain) for domain in domains(results)) if text]
+    if not found:
+        return ""
+    alarm = WARNING if any(STILL_KNOWN in text for text in found) else ""
+    return f"{alarm}Unlearn rows beside held-out rows: {'; '.join(found)}."
+
+
+def _told_apart(results: Results, domain: str) -> str:
+    """Grade a domain by its largest AUC if that is above chance, else by the one farthest off."""
+    place = (domain, "unlearn", "train")
+    away: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for metric in AREAS:
+        area = results.value("unlearned", *place, metric)
+        if area is not None:
+            away[metric] = area - CHANCE_AUC
+            errors[metric] = results.value("unlearned", *place, f"{metric}-error") or 0.0
+    if not away:
+        return ""
+    metric, word = max(away, key=lambda name: away[name]), STILL_KNOWN
+    if away[metric] <= CLEAR_ERRORS * errors[metric]:
+        metric = max(away, key=lambda name: abs(away[name]))
+        shows = abs(away[metric]) > CLEAR_ERRORS * errors[metric]
+        word = "less probable than text never seen, which shows too" if shows else UNTOLD
+    numbers = f"{arrow(*pair(results, *place, metric), percent)} ± {percent(errors[metric])}"
+    return f"{domain}: {word} ({metric} {numbers})"
 
 
 def _val_gap(results: Results) -> str:
