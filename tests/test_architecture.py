@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "explain": set(),
     "kinds": set(),
     "presets": set(),
-    "config": {"explain", "kinds", "presets"},
+    "audit_settings": {"kinds"},
+    "config": {"audit_settings", "explain", "kinds", "presets"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -42,7 +43,8 @@ ARROWS: dict[str, set[str]] = {
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"config", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
-    "evaluation": {"answers", "config", "results", "data", "model", "train"},
+    "evaluation": {"answers", "artifacts", "config", "results", "data", "model", "optimization"}
+    | {"task", "train", "vanilla"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
     "preparation": {"config", "data", "weights", "localization", "unlearning"},
@@ -65,9 +67,13 @@ ARROWS: dict[str, set[str]] = {
     }
     | STAGES
     | {"reporting"},
+    "audit": {"artifacts", "audit_settings", "config", "config_file", "data", "directory"}
+    | {"evaluation", "materials", "model", "preparation", "reporting", "terminal", "train"}
+    | {"unlearning"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
     | {"preparation", "presets", "provenance", "results", "weights"},
     "cli": {
+        "audit",
         "comparison",
         "config",
         "config_file",
@@ -83,6 +89,7 @@ ARROWS: dict[str, set[str]] = {
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
 LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
+LIGHT |= {"audit_settings"}
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

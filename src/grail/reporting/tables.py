@@ -171,6 +171,14 @@ def percent(value: float) -> str:
     return f"{value:.1f}"
 
 
+def plus_minus(value: float | None, error: float | None, sign: str = "") -> str:
+    """Show a number with its standard error, "12.3 ± 1.9"; ``sign`` "+" always shows the sign."""
+    if value is None:
+        return MISSING
+    text = f"{value:{sign}.1f}"
+    return text if error is None else f"{text} ± {error:.1f}"
+
+
 def nats(value: float) -> str:
     """Show an NLL in nats/token."""
     return f"{value:.2f}"

@@ -1,0 +1,32 @@
+"""``grail audit`` on the command line."""
+
+import json
+
+import pytest
+
+from grail.cli import main
+
+pytestmark = pytest.mark.repeats
+QUICK = ("--set", "audit.attacks=[prune]", "--set", "audit.lens_rows=1")
+
+
+def test_the_verdict_is_printed_or_given_as_json(copied, runs, capsys):
+    folder = copied("run")
+    assert main(["audit", str(folder), "--oracle", str(runs["oracle"]), *QUICK, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    on_disk = json.loads((folder / "audit.json").read_text())
+    for key in ("outcome", "passed", "sentences", "measured"):
+        assert found[key] == on_disk[key]
+    assert found["output"] == str(folder / "audit.json")
+    assert main(["audit", str(folder), "--oracle", str(runs["oracle"]), *QUICK]) == 0
+    shown = capsys.readouterr()
+    text = " ".join(shown.out.split())
+    assert found["sentences"][0] in text
+    assert "Known under attack" in text
+    assert "kept audit unlearned: prune" in shown.err
+
+
+def test_what_cannot_be_audited_is_refused(runs, tmp_path, capsys):
+    assert main(["audit", str(tmp_path)]) == 2
+    assert main(["audit", str(runs["run"]), "--oracle", str(runs["same"])]) == 2
+    assert "grail: error: --oracle:" in capsys.readouterr().err
