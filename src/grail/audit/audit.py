@@ -6,6 +6,7 @@ the run stay as they are: all goes to ``audit/`` and ``audit.json``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 from torch import Tensor
 
 from grail import directory
+from grail.artifacts import read_mask
 from grail.audit.attempts import ATTEMPTS, Attempt
 from grail.audit.bench import Bench
 from grail.audit.findings import Measured, findings
+from grail.audit.inside import chosen, inside
 from grail.audit.subject import Subject, finished, oracle_for
 from grail.errors import DivergenceError
 from grail.evaluation.evaluate import read_values, write_values
-from grail.files import digest, write_json, write_text
+from grail.files import digest, file_digest, write_json, write_text
 from grail.materials import Materials
 from grail.model import load_weights, trainable
 from grail.progress import Listener, Nobody
@@ -167,8 +170,33 @@ class Auditor:
             "settings": config.audit.model_dump(mode="json"),
             "skipped": skipped,
             "measured": findings(measured, oracle),
+            "inside": self._inside(),
         }
         return found | verdict(found)
+
+    def _inside(self) -> dict[str, Any]:
+        """Look into the models, or take what was seen before."""
+        path = self.subject.folder / "audit" / "inside.json"
+        mask = self.subject.folder / "mask.safetensors"
+        models = self._models()
+        rows = {".".join(place): [r.key for r in own] for place, own in chosen(self.bench).items()}
+        key = self.materials.key(
+            "model",
+            "data",
+            weights={name: weights for name, (_, weights) in models.items()},
+            mask=file_digest(mask),
+            rows=self.subject.inputs.digests,
+            chosen=rows,
+        )
+        found = _read(path, key)
+        if found is not None:
+            self.listener.skipped("audit inside")
+            return found
+        with self.listener.stage("audit inside") as tick:
+            frozen = read_mask(mask).frozen
+            found = inside(self.bench, tuple(models), self._take, frozen, tick)
+        write_json(path, {"inputs": key, "found": found})
+        return found
 
     # -- models --------------------------------------------------------------------------------
 
@@ -182,3 +210,12 @@ class Auditor:
     def _ends(self, model: str) -> dict[str, Tensor]:
         self._take(model)
         return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+
+
+def _read(path: Path, key: str) -> dict[str, Any] | None:
+    """Return what was seen before; None if it is absent, damaged or of other inputs."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept["found"] if kept["inputs"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -49,7 +49,7 @@ class Bench:
         for row in (*self.materials.rows, *self.materials.general):
             groups.setdefault((row.domain, row.side, row.part), []).append(row)
         if any(row.part == "val" for row in self.materials.general):
-            groups.pop(("general", "general", "train"))
+            groups.pop(("general", "general", "train"), None)
         return tuple(row for group in groups.values() for row in self._drawn(group))
 
     def targets(self) -> tuple[Encoded, ...]:
