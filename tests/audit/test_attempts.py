@@ -2,7 +2,8 @@
 
 import pytest
 
-from grail.audit.attempts import ATTEMPTS, few, other, unrelated, within
+from grail.audit.attempts import ATTEMPTS, asked_otherwise, few, other, unrelated, within
+from grail.data.samples import Sample
 
 
 @pytest.fixture
@@ -62,3 +63,23 @@ def test_pieces_of_work_add_up():
         piece(5, 10, "")
         piece(10, 10, "")
     assert heard == [(5, 30), (10, 30), (15, 30), (20, 30), (25, 30), (30, 30)]
+
+
+def test_every_paraphrase_is_a_row_of_its_own(made_bench, tiny_tokenizer):
+    bench = made_bench({("a", "unlearn", "train"): 2, ("a", "retain", "train"): 1})
+    bench.materials.tokenizer = tiny_tokenizer()
+    texts = {
+        row.key: Sample(row.domain, row.side, row.part, i, "old?", "yes", (), others)
+        for i, (row, others) in enumerate(
+            zip(bench.rows, [("one?", "two?"), (), ("three?",)], strict=True)
+        )
+    }
+    bench.texts = texts
+    samples, rows = asked_otherwise(bench)
+    assert [row.key for row in rows] == [f"{bench.rows[0].key}#{i}" for i in (0, 1)] + [
+        f"{bench.rows[2].key}#0"
+    ]
+    assert [samples[row.key].prompt for row in rows] == ["one?", "two?", "three?"]
+    said = [bench.materials.tokenizer.decode(row.ids[1:-1]) for row in rows]
+    assert said == ["one?\n\nyes", "two?\n\nyes", "three?\n\nyes"]
+    assert {(row.domain, row.side) for row in rows} == {("a", "unlearn"), ("a", "retain")}

@@ -6,13 +6,15 @@ Labels of the values are the amounts of an attack: ``int8``, ``10`` steps, ``0.3
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from grail.audit.bench import Bench
 from grail.data.encode import Encoded, shuffled
+from grail.data.samples import Sample
 from grail.evaluation.attacks.compression import Change, compressed, restored
+from grail.evaluation.attacks.paraphrasing import mean_of, worst_of
 from grail.evaluation.attacks.pruning import pruned
 from grail.evaluation.attacks.quantisation import GRIDS, quantised
 from grail.evaluation.attacks.relearning import Descent, relearn
@@ -22,6 +24,8 @@ from grail.model import is_adapter, trainable
 from grail.progress import Tick
 
 PLAIN, MERGED = "plain", "merged"
+MARK = "#"
+"""Between a row's key and the number of its paraphrase."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,33 @@ def within(tick: Tick, number: int, count: int) -> Tick:
     return piece
 
 
+def _paraphrase(bench: Bench, tick: Tick) -> list[SampleValue]:
+    """Ask in other words; a row's mean and worst case over its paraphrases."""
+    samples, rows = asked_otherwise(bench)
+    values = bench.read_others("", samples, rows, tick)
+    by_row: dict[str, list[SampleValue]] = {}
+    for value in values:
+        key = value.key.rpartition(MARK)[0]
+        by_row.setdefault(key, []).append(replace(value, key=key))
+    groups = list(by_row.values())
+    means = [replace(mean_of(group), model="mean") for group in groups]
+    return means + [replace(worst_of(group), model="worst") for group in groups]
+
+
+def asked_otherwise(bench: Bench) -> tuple[dict[str, Sample], list[Encoded]]:
+    """Return the measured rows that carry paraphrases, once for each, under keys of their own."""
+    samples: dict[str, Sample] = {}
+    rows: list[Encoded] = []
+    encoder = bench.encoder()
+    for row in bench.rows:
+        sample = bench.texts[row.key]
+        for number, prompt in enumerate(sample.paraphrases):
+            key = f"{row.key}{MARK}{number}"
+            samples[key] = replace(sample, prompt=prompt)
+            rows.append(replace(encoder.encode(samples[key])[0], key=key))
+    return samples, [row for row in rows if row.answer]  # without: the prompt alone fills it
+
+
 def _relearning(name: str, split: Any, why: str) -> Attempt:
     return Attempt(
         "relearn",
@@ -158,4 +189,11 @@ ATTEMPTS: dict[str, Attempt] = {
     "relearn-few": _relearning("few", few, "no unlearn train row is left to measure"),
     "relearn-other": _relearning("other", other, "there are no unlearn val rows"),
     "relearn-unrelated": _relearning("unrelated", unrelated, "there is no general text"),
+    "paraphrase": Attempt(
+        "paraphrase",
+        ("vanilla", "unlearned", "oracle"),
+        (),
+        _paraphrase,
+        lambda bench: "" if asked_otherwise(bench)[1] else "no row carries paraphrases",
+    ),
 }

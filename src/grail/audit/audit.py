@@ -141,6 +141,7 @@ class Auditor:
         reads = ("max_rows", "generate", *attempt.reads)
         rate = config.unlearning.learning_rate if "relearn" in attempt.reads else None
         weights = {key: value for key, (_, value) in self._models().items()}
+        others = {s.key: s.paraphrases for s in bench.texts.values() if s.paraphrases}
         return self.materials.key(
             "model",
             "data",
@@ -151,6 +152,7 @@ class Auditor:
             chosen=digest([row.key for row in bench.rows]),
             settings={key: settings[key] for key in reads} | {"rate": rate},
             draws=bench.seed,
+            paraphrases=others if name == "paraphrase" else None,
         )
 
     def _findings(self, measured: Measured, skipped: list[dict[str, str]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from grail.audit_settings import Audit
-from grail.data.encode import Encoded, shuffled
+from grail.data.encode import Encoded, Encoder, shuffled
 from grail.data.samples import Sample
 from grail.evaluation.evaluate import Evaluator, SampleValue
 from grail.materials import Materials
@@ -63,7 +63,7 @@ class Bench:
 
     def read(self, label: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass, no generation unless asked."""
-        return self._evaluator(self._texts).run(label, rows, tick)
+        return self._evaluator(self.texts).run(label, rows, tick)
 
     def read_others(
         self, label: str, samples: Mapping[str, Sample], rows: Sequence[Encoded], tick: Tick
@@ -87,8 +87,14 @@ class Bench:
         chosen = {row.key for row in drawn}
         return [row for row in group if row.key in chosen]
 
+    def encoder(self) -> Encoder:
+        """Return what turns samples into ids as the run does."""
+        data = self.materials.config.data
+        return Encoder(self.materials.tokenizer, data.template, data.max_tokens)
+
     @cached_property
-    def _texts(self) -> dict[str, Sample]:
+    def texts(self) -> dict[str, Sample]:
+        """All samples of the run by key."""
         inputs = self.materials.inputs
         return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}
 
