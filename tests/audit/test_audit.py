@@ -104,10 +104,10 @@ def test_other_settings_do_again_only_what_reads_them(audited, tmp_path):
     folder = shutil.copytree(audited[0], tmp_path / "run")
     ear = Ear()
     audit(folder, overrides=["audit.prune=[0.5]"], listener=ear)
-    assert ear.done == ["audit unlearned: prune"]
+    assert ear.done == ["audit unlearned: prune", "audit inside"]  # no oracle is looked into
     ear = Ear()
     found = audit(folder, overrides=["audit.attacks=[prune]", "audit.prune=[0.5]"], listener=ear)
-    assert not [name for name in ear.done if not name.endswith("inside")]
+    assert not ear.done
     assert {entry["attack"] for entry in found["measured"]} == {"plain", "prune"}
     assert "relearn (not asked for)" in " ".join(found["sentences"])
 

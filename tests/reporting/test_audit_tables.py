@@ -1,7 +1,15 @@
 """The tables of an audit show what its rows say."""
 
+import json
+
 from grail.audit_settings import Audit
-from grail.reporting.audit_tables import audit_page, audit_tables
+from grail.reporting.audit_tables import (
+    audit_markdown,
+    audit_section,
+    audit_tables,
+    read_audit,
+    strongest_table,
+)
 from grail.reporting.tables import MISSING
 
 
@@ -39,7 +47,30 @@ def test_every_model_and_attack_has_a_line():
     )
 
 
-def test_the_page_is_markdown_and_escaped():
-    page = audit_page(found())
+def test_the_section_is_markdown_and_escaped():
+    page = audit_markdown(audit_section(found()))
     assert "- Removed: &lt;b>." in page
     assert "d\\|e | unlearned | quantise int4" in page
+    assert audit_markdown(audit_section(None)) == ""
+
+
+def test_the_strongest_of_each_attack_is_shown():
+    case = found()
+    for amount, us in (("int8", 70.0), ("int2", 65.0)):
+        rows = [row("unlearn", "US", us, change=1.0, change_error=1.0)]
+        entry = {"model": "unlearned", "attack": "quantise", "amount": amount, "rows": rows}
+        case["measured"].append(entry)
+    assert [line[1] for line in strongest_table(case).rows] == ["quantise int4"]
+    case["measured"][-1]["rows"][0]["value"] = 10.0
+    assert [line[1:3] for line in strongest_table(case).rows] == [("quantise int2", "90.0 ± 2.0")]
+
+
+def test_an_audit_of_other_weights_is_not_read(tmp_path):
+    assert read_audit(tmp_path) is None
+    (tmp_path / "unlearned").mkdir()
+    (tmp_path / "audit.json").write_text(json.dumps(found()))
+    stamp = tmp_path / "unlearned" / "stage.json"
+    stamp.write_text('{"weights": "y"}')
+    assert read_audit(tmp_path) == found()
+    stamp.write_text('{"weights": "z"}')
+    assert read_audit(tmp_path) is None

@@ -28,7 +28,7 @@ from grail.materials import Materials
 from grail.model import load_weights, trainable
 from grail.progress import Listener, Nobody
 from grail.reporting.audit import verdict
-from grail.reporting.audit_tables import audit_page
+from grail.reporting.audit_tables import audit_markdown, audit_section
 from grail.train import make_accelerator
 
 FILE = "audit.json"
@@ -85,7 +85,7 @@ class Auditor:
                     self._attempt(name, attempt, model, measured, skipped)
             found = self._findings(measured, skipped)
             write_json(folder / FILE, found)
-            write_text(folder / "audit" / "report.md", audit_page(found))
+            write_text(folder / "audit" / "report.md", audit_markdown(audit_section(found)))
         return found
 
     def _asked(self) -> dict[str, Attempt]:

@@ -50,14 +50,13 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def _show(folder: Path, found: dict[str, Any], console: Any) -> None:
-    from grail.audit.audit import FILE
-    from grail.reporting.audit_tables import audit_tables
+    from grail.reporting.audit_tables import strongest_table
     from grail.terminal import render
 
-    for table in audit_tables(found):
-        console.print(render(table))
+    console.print(render(strongest_table(found)))
     for sentence in found["sentences"]:
         console.print(f"- {sentence}", markup=False)
     passed = "passed" if found["passed"] else "not passed"
-    console.print(f"audit: {passed} ({found['outcome']}). Written: {folder / FILE}", markup=False)
-    console.print(f"To have it in the report: grail report {folder}", markup=False)
+    last = f"audit: {passed} ({found['outcome']}); all figures: {folder / 'audit' / 'report.md'}"
+    console.print(last, markup=False, soft_wrap=True)
+    console.print(f"into the report: grail report {folder}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from grail.reporting.inside import inside_sentences
 from grail.reporting.outcome import (
     BACK,
     BY_WEIGHT,
@@ -63,6 +64,7 @@ def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         *_survived(found),
         *harm,
         *_returns(found),
+        *inside_sentences(found),
         *_doubts(found),
     ]
     return {

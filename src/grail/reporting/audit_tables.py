@@ -1,12 +1,15 @@
-"""An audit as tables and as a page of Markdown; reads the content of ``audit.json`` alone."""
+"""An audit as tables, and as a section of a report; reads ``audit.json`` alone."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from grail.reporting.audit import named
-from grail.reporting.outcome import WORDS, domains, known, metrics
+from grail.reporting.inside import inside_tables
+from grail.reporting.outcome import WORDS, Known, domains, known, metrics
 from grail.reporting.tables import (
     MISSING,
     Table,
@@ -31,17 +34,52 @@ HARM_NOTE = (
 )
 
 
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the content of ``audit.json``; None without one, or if it is of other weights."""
+    try:
+        found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        stamp = json.loads((folder / "unlearned" / "stage.json").read_text(encoding="utf-8"))
+        return found if found["weights"]["unlearned"] == stamp["weights"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def audit_tables(found: Mapping[str, Any]) -> list[Table]:
     """Return the tables of an audit."""
     tables = [_attacks(found, metric) for metric in metrics(found)]
-    return [*tables, _harm(found)]
+    return [*tables, _harm(found), *inside_tables(found)]
 
 
-def audit_page(found: Mapping[str, Any]) -> str:
-    """Return the audit as Markdown: the sentences, then the tables."""
-    sentences = "".join(f"- {escaped(sentence)}\n" for sentence in found["sentences"])
-    tables = "\n".join(markdown(table) for table in audit_tables(found))
-    return f"# grail audit\n\n{sentences}\n{tables}"
+def audit_section(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return {"sentences", "tables"} for a report; both empty where no audit was made."""
+    if found is None:
+        return {"sentences": [], "tables": []}
+    return {"sentences": found["sentences"], "tables": audit_tables(found)}
+
+
+def audit_markdown(section: Mapping[str, Any]) -> str:
+    """Return a section as Markdown: the sentences, then the tables; nothing without sentences."""
+    if not section["sentences"]:
+        return ""
+    sentences = "".join(f"- {escaped(sentence)}\n" for sentence in section["sentences"])
+    return "\n".join([f"## Audit\n\n{sentences}", *map(markdown, section["tables"])])
+
+
+def strongest_table(found: Mapping[str, Any]) -> Table:
+    """Return each attack at the strength at which most is known, in token accuracy, per domain."""
+    rows = []
+    for domain in domains(found):
+        best: dict[str, Known] = {}
+        for one in known(found, "unlearned", domain, "train", "US"):
+            if one.amount not in ("0", "area"):
+                old = best.get(one.attack)
+                best[one.attack] = one if old is None or one.value > old.value else old
+        for one in best.values():
+            name = "as it is" if one.attack == "plain" else named(one)
+            change = "" if one.attack == "plain" else plus_minus(one.change, one.change_error, "+")
+            rows.append((domain, name, plus_minus(one.value, one.error), change, str(one.n)))
+    columns = ("Domain", "Unlearned model", "Known %", "Change", "n")
+    return Table("What each attack brings back at most", columns, tuple(rows))
 
 
 def _attacks(found: Mapping[str, Any], metric: str) -> Table:

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from grail.errors import InputError
 from grail.files import write_text
+from grail.reporting.audit_tables import audit_markdown, audit_section, read_audit
 from grail.reporting.tables import (
     MISSING,
     Pair,
@@ -62,6 +63,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
+            "audit": read_audit(folder),
         }
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
@@ -81,7 +83,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         folder: Where the two files go.
         results: The rows, the proof of freezing and the summary of the run.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl) and "samples" (lines of samples.jsonl); empty ones are left out.
+            train.jsonl), "samples" (lines of samples.jsonl), "audit" (audit.json); empty ones are
+            left out.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -101,6 +104,7 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(config.get("output", "RUN")),
         "about": _about(config),
         "verdict": verdict(results),
+        "audit": audit_section(run.get("audit")),
         "success": success_table(results),
         "bars": _success_bars(results),
         "text": text_table(results),
@@ -133,6 +137,7 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     pieces = [
         head,
         f"## Verdict\n\n{sentences}",
+        *filter(None, [audit_markdown(content["audit"])]),
         *(markdown(t) for t in tables if t.rows or t.note),
     ]
     indented = "".join(f"    {line}\n" for line in content["settings"].splitlines())
