@@ -91,11 +91,12 @@ def _blocks(seen: Mapping[str, Any]) -> Table:
     names = dict.fromkeys([*map(str, range(depth)), *moved])
     rows = []
     for name in names:
+        known = name.isdecimal() and int(name) < depth
         cells = []
-        for place in places:
-            both = [shares[(model, *place)] for model in ("vanilla", "unlearned")]
-            known = name.isdecimal() and int(name) < depth
-            cells.append(arrow(*(own[int(name)] for own in both), percent) if known else MISSING)
+        for place in places if known else ():
+            before, after = (shares[(model, *place)] for model in ("vanilla", "unlearned"))
+            cells.append(arrow(before[int(name)], after[int(name)], percent))
+        cells = cells or [MISSING] * len(places)
         own = moved.get(name, {}).get("moved")
         rows.append((_number(name), MISSING if own is None else percent(100 * own), *cells))
     columns = ("Block", "Moved %", *(f"{domain} {side}" for domain, side in places))

@@ -51,8 +51,9 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
     everything = {id(p): p for p in (*weights, *adapted)}.values()
     kinds = [(parameter, parameter.dtype) for parameter in everything]
     with restored(everything), _merged(model, adapted), torch.no_grad():
-        for layer in layers.values() if change is not None else ():
-            _put(layer, change)
+        if change is not None:
+            for layer in layers.values():
+                _put(layer, change)
         for parameter, dtype in kinds:
             parameter.data = parameter.data.to(dtype)
         yield
@@ -65,7 +66,7 @@ def linear_layers(model: Policy) -> dict[str, nn.Module]:
     for layer in inner.modules():
         if isinstance(layer, BaseTunerLayer):
             kept = {id(part) for part in layer.get_base_layer().modules()}
-            others |= {id(part) for part in layer.modules()} - kept
+            others |= {id(part) for part in nn.Module.modules(layer)} - kept  # type: ignore
     return {
         name: module
         for name, module in inner.named_modules()
