@@ -193,6 +193,6 @@ def test_an_attack_that_breaks_the_model_is_told_and_not_kept(copied):
     folder = copied("run")
     found = audit(folder, overrides=["audit.attacks=[relearn]", "audit.relearn.learning_rate=1e30"])
     assert found["skipped"]
-    assert "broke it" in found["skipped"][0]["reason"]
+    assert "the attacked model broke: " in found["skipped"][0]["reason"]
     assert "Not tried" in " ".join(found["sentences"])
     assert not (folder / "audit" / "unlearned.relearn-few.json").exists()

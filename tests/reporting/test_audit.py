@@ -42,7 +42,7 @@ def test_what_stays_removed_passes_and_says_how_sure_that_is():
     text = "\n".join(said["sentences"])
     assert said["sentences"][0] == HEADLINES[REMOVED]
     assert "d: removed (98.0 → 4.0 ± 1.5 % answer tokens right; n 24)" in text
-    assert "Brings nothing back: quantise." in text
+    assert "Brings back little or nothing (points at most): quantise +1.0." in text
     assert "a change below 4.0 points could be missed" in text
     assert "No oracle" in text
     assert "Kept: d (98.0 → 97.0 ± 1.5; n 24); general text (2.90 → 3.00 nats/token; n 24)." in text
@@ -64,7 +64,7 @@ def test_what_comes_back_is_named_with_the_strongest_amount():
     text = "\n".join(said["sentences"])
     told = "Comes back: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
     assert WARNING + told in text
-    assert "Brings nothing back: quantise." in text
+    assert "Brings back little or nothing (points at most): quantise +0.0." in text
 
 
 def test_relearning_is_decided_by_the_oracle():

@@ -5,10 +5,9 @@ Labels of the values are the amounts of an attack: ``int8``, ``10`` steps, ``0.3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from grail.audit.bench import Bench
 from grail.data.encode import Encoded, shuffled
@@ -21,11 +20,15 @@ from grail.evaluation.attacks.relearning import Descent, relearn
 from grail.evaluation.calibration import Way
 from grail.evaluation.evaluate import SampleValue
 from grail.model import is_adapter, trainable
-from grail.progress import Tick
+from grail.progress import Tick, silent
 
 PLAIN, MERGED = "plain", "merged"
 MARK = "#"
 """Between a row's key and the number of its paraphrase."""
+
+
+Split = Callable[[Bench], tuple[list[Encoded], list[Encoded]]]
+"""Which rows the attacker of a relearning has, and which are asked afterwards."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,7 @@ def _interpolate(bench: Bench, tick: Tick) -> list[SampleValue]:
     return found
 
 
-def _relearn(
-    bench: Bench, tick: Tick, name: str, split: Callable[[Bench], tuple[list, list]]
-) -> list[SampleValue]:
+def _relearn(bench: Bench, tick: Tick, name: str, split: Split) -> list[SampleValue]:
     """Descend on some rows and measure others after every number of steps."""
     config, how = bench.materials.config, bench.settings.relearn
     taught, asked = split(bench)
@@ -101,7 +102,7 @@ def _relearn(
     model = bench.materials.model
 
     def measure(steps: int) -> list[SampleValue]:
-        return bench.read(str(steps), asked, lambda *_: None)
+        return bench.read(str(steps), asked, silent)
 
     def say(done: int, total: int, note: str) -> None:
         tick(done, total, f"{name}: {note}")
@@ -131,7 +132,7 @@ def unrelated(bench: Bench) -> tuple[list[Encoded], list[Encoded]]:
     return bench.given("general", "train"), list(bench.targets())
 
 
-def _no_rows(bench: Bench, split: Callable[[Bench], tuple[Sequence, Sequence]], why: str) -> str:
+def _no_rows(bench: Bench, split: Split, why: str) -> str:
     return "" if all(split(bench)) else why
 
 
@@ -147,7 +148,7 @@ def within(tick: Tick, number: int, count: int) -> Tick:
 def _paraphrase(bench: Bench, tick: Tick) -> list[SampleValue]:
     """Ask in other words; a row's mean and worst case over its paraphrases."""
     samples, rows = asked_otherwise(bench)
-    values = bench.read_others("", samples, rows, tick)
+    values = bench.read_others("asked otherwise", samples, rows, tick)
     by_row: dict[str, list[SampleValue]] = {}
     for value in values:
         key = value.key.rpartition(MARK)[0]
@@ -171,7 +172,7 @@ def asked_otherwise(bench: Bench) -> tuple[dict[str, Sample], list[Encoded]]:
     return samples, [row for row in rows if row.answer]  # without: the prompt alone fills it
 
 
-def _relearning(name: str, split: Any, why: str) -> Attempt:
+def _relearning(name: str, split: Split, why: str) -> Attempt:
     return Attempt(
         "relearn",
         ("unlearned", "oracle"),

@@ -128,7 +128,8 @@ class Auditor:
             except DivergenceError as error:
                 if not attempt.kind:  # the run's own model is broken: nothing can be said of it
                     raise
-                skipped.append({"attack": f"{name} on {model}", "reason": f"broke it: {error}"})
+                why = f"the attacked model broke: {str(error).split('. ')[0]}"
+                skipped.append({"attack": f"{name} on {model}", "reason": why})
                 return
             write_values(path, found, key)
         for value in found:

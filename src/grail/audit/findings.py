@@ -19,7 +19,7 @@ RELEARN, START, AREA = "relearn", "0", "area"
 Measured = dict[Key, list[SampleValue]]
 
 
-def findings(measured: Mapping[Key, Group], oracle: str | None) -> list[dict]:
+def findings(measured: Mapping[Key, Group], oracle: str | None) -> list[dict[str, Any]]:
     """Return one entry per model, attack and amount, each with its rows.
 
     A row is a Result row without its model, and with ``error`` (standard error of ``value``),

@@ -156,23 +156,32 @@ def _returns(found: Mapping[str, Any]) -> list[str]:
                     f"{_above(after)}; n {after.n})"
                 )
                 (back if decisive(found, after) else open_).append(text)
-    tried = list(
-        dict.fromkeys(
-            entry["attack"]
-            for entry in found["measured"]
-            if entry["model"] == "unlearned" and entry["attack"] not in ("plain", *DESCRIBING)
-        )
-    )
-    won = {a.attack for d in domains(found) for m in metrics(found) for a in returning(found, d, m)}
-    held = [attack for attack in tried if attack not in won]
     return [
         f"{WARNING}Comes back: {'; '.join(back)}." if back else "",
         f"{WARNING}Rises, but without an oracle it cannot be told what comes back from what is "
         f"merely learnt anew: {'; '.join(open_)}."
         if open_
         else "",
-        f"Brings nothing back: {', '.join(held)}." if held else "",
+        _little(found),
     ]
+
+
+def _little(found: Mapping[str, Any]) -> str:
+    """Name the attacks that bring back too little to count, with the most that each does."""
+    every = [
+        after
+        for domain in domains(found)
+        for metric in metrics(found)
+        for after in known(found, "unlearned", domain, "train", metric)
+        if after.attack not in ("plain", *DESCRIBING) and after.change is not None
+    ]
+    won = {a.attack for d in domains(found) for m in metrics(found) for a in returning(found, d, m)}
+    most: dict[str, float] = {}
+    for after in every:
+        if after.attack not in won:
+            most[after.attack] = max(most.get(after.attack, -100.0), after.change or 0.0)
+    held = [f"{attack} {change:+.1f}" for attack, change in most.items()]
+    return f"Brings back little or nothing (points at most): {', '.join(held)}." if held else ""
 
 
 def named(after: Known) -> str:

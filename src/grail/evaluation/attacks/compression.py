@@ -6,7 +6,7 @@ Knows no way of compressing: a function on one weight is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,8 +92,7 @@ def _adapted(model: Policy) -> Iterator[nn.Parameter]:
 @contextmanager
 def _merged(model: Any, adapted: Iterable[nn.Parameter]) -> Iterator[None]:
     if not is_adapter(model):
-        with nullcontext():
-            yield
+        yield
         return
     for parameter in adapted:
         parameter.data = parameter.data.float()

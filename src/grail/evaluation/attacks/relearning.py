@@ -5,7 +5,7 @@ The attacker knows nothing of how the model was unlearned; the loop is that of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,7 +72,9 @@ class RelearnTask:
         """All rows in one: nothing is masked."""
         return self.descent.groups(rows)
 
-    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping) -> Outcome:
+    def run(
+        self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping[str, Any]
+    ) -> Outcome:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
         return self.descent.run(rows, step, seen)
 
@@ -109,7 +111,7 @@ def relearn(
 
 
 @contextmanager
-def _training(model: Policy) -> Any:
+def _training(model: Policy) -> Iterator[None]:
     was = model.training
     model.train()
     try:
