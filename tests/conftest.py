@@ -255,3 +255,9 @@ def tiny_config(tmp_path, tiny_model_folder):
 def module_config(tmp_path_factory, tiny_model_folder):
     """The same for a run that the tests of a module have in common; the folder is its own."""
     return _tiny_config(tmp_path_factory.mktemp("module"), tiny_model_folder)
+
+
+@pytest.fixture(scope="session")
+def session_config(tmp_path_factory, tiny_model_folder):
+    """The same for runs that many modules have in common."""
+    return _tiny_config(tmp_path_factory.mktemp("session"), tiny_model_folder)

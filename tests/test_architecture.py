@@ -24,8 +24,9 @@ ARROWS: dict[str, set[str]] = {
     "explain": set(),
     "kinds": set(),
     "presets": set(),
+    "audit_settings": {"kinds"},
     "localization_settings": {"kinds"},
-    "config": {"explain", "kinds", "localization_settings", "presets"},
+    "config": {"audit_settings", "explain", "kinds", "localization_settings", "presets"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -43,7 +44,8 @@ ARROWS: dict[str, set[str]] = {
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
-    "evaluation": {"answers", "config", "results", "data", "model", "train"},
+    "evaluation": {"answers", "artifacts", "config", "results", "data", "model", "optimization"}
+    | {"task", "train", "vanilla"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
     "preparation": {"config", "data", "weights", "localization", "unlearning", "evaluation"},
@@ -69,9 +71,13 @@ ARROWS: dict[str, set[str]] = {
     }
     | STAGES
     | {"reporting"},
+    "audit": {"artifacts", "audit_settings", "config", "config_file", "data", "directory"}
+    | {"evaluation", "materials", "model", "preparation", "reporting", "terminal", "train"}
+    | {"unlearning"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
     | {"preparation", "presets", "provenance", "results", "weights"},
     "cli": {
+        "audit",
         "comparison",
         "config",
         "config_file",
@@ -87,16 +93,8 @@ ARROWS: dict[str, set[str]] = {
 }
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
-LIGHT = {
-    "explain",
-    "kinds",
-    "localization_settings",
-    "presets",
-    "config",
-    "config_file",
-    "results",
-    "reporting",
-} | LEAVES
+LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
+LIGHT |= {"audit_settings", "localization_settings"}
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

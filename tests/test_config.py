@@ -119,7 +119,8 @@ BAD = [
     ("evaluation.retain_target", 101, "less than or equal to 100"),
     ("evaluation.general_tasks", "mmlu", "list"),
     ("evaluation.general_max_items", 0, "greater than or equal to 1"),
-    ("evaluation.attacks", ["quantize"], "Leave the list empty"),
+    ("audit.attacks", "prune", "list"),
+    ("audit.relearn.steps", [5, 5], "grow from one number to the next"),
     ("domains", {}, "at least one"),
     ("domains", ["privacy"], "section"),
     ("domains.privacy.unlearn", "file.jsonl", "section"),
@@ -302,8 +303,10 @@ def test_an_entry_of_a_list_is_named_by_its_place():
 def test_two_configurations_share_nothing_that_can_be_changed():
     one, two = parse(SMALLEST), parse(SMALLEST)
     one.unlearning.trackers.append("x")
-    one.evaluation.attacks.append("x")
-    assert two.unlearning.trackers == two.evaluation.attacks == []
+    one.evaluation.general_tasks.append("x")
+    one.audit.attacks.append("x")
+    assert two.unlearning.trackers == two.evaluation.general_tasks == []
+    assert "x" not in two.audit.attacks
     assert parse(SMALLEST).unlearning.trackers == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grail import __version__
+from grail.audit import command as audit_command
 from grail.errors import DivergenceError, InputError
 
 STAGES = {
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare)
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
+    audit_command.add(commands)
     validate = commands.add_parser("validate", help="check configuration and data, load nothing")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from grail.audit_settings import Audit, with_attacks
 from grail.errors import InputError
 from grail.explain import explain, short
 from grail.kinds import (
@@ -211,7 +212,6 @@ class Evaluation(Section):
     retain_target: Percent | None = None
     general_tasks: list[Name] = Field(default_factory=list)
     general_max_items: Count | None = None
-    attacks: list[str] = Field(default_factory=list, max_length=0)
 
 
 class Config(Section):
@@ -230,6 +230,7 @@ class Config(Section):
     localization: Localization = Localization()
     unlearning: Unlearning = Unlearning()
     evaluation: Evaluation = Evaluation()
+    audit: Audit = Audit()
     seed: Seed = 0
     output: Name
     made_with: dict[str, Any] | None = None
@@ -254,7 +255,7 @@ def parse(raw: Any) -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
-        return Config.model_validate(_with_rates(with_preset(raw)))
+        return Config.model_validate(_with_rates(with_preset(with_attacks(raw))))
     except ValidationError as error:
         problems = [explain(dict(problem), Config) for problem in error.errors()]
         raise InputError("\n".join(problems)) from error

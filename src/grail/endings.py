@@ -11,7 +11,7 @@ from rich.console import Console
 
 from grail.reporting.comparison_tables import comparison_tables
 from grail.reporting.general import general_table, read_general
-from grail.reporting.tables import measured
+from grail.reporting.measured import measured
 from grail.reporting.verdict import verdict
 from grail.results import as_json as results_json
 from grail.results import read_results

@@ -30,6 +30,7 @@ def test_the_digest_changes_with_settings_and_data_and_not_with_places(config, t
     assert cells.config_digest(config.model_copy(update={"output": "elsewhere"})) == first
     assert cells.config_digest(config.model_copy(update={"made_with": {}})) == first
     assert cells.config_digest(config.model_copy(update={"preset": "grail"})) == first
+    assert cells.config_digest(changed(config, "audit", attacks=[])) == first
     assert cells.config_digest(config.model_copy(update={"seed": 1})) != first
     assert cells.config_digest(changed(config, "localization", k_op_ur=0.2)) != first
     moved = tmp_path / "moved.jsonl"

@@ -164,11 +164,30 @@ def test_entities_lists_the_names(domain):
     assert set(names) == NAMES[domain]
 
 
-def test_rows_have_exactly_the_two_text_fields():
+def test_rows_have_exactly_the_two_text_fields_and_perhaps_paraphrases():
     for row in everything():
-        assert set(row) == {"prompt", "completion"}
-        assert all(isinstance(text, str) and text == text.strip() for text in row.values())
-        assert all(text.isascii() and text for text in row.values())
+        assert set(row) - {"paraphrases"} == {"prompt", "completion"}
+        texts = [row["prompt"], row["completion"], *row.get("paraphrases", [])]
+        assert all(isinstance(text, str) and text == text.strip() for text in texts)
+        assert all(text.isascii() and text for text in texts)
+
+
+@pytest.mark.parametrize("domain", embedded.DOMAINS)
+def test_every_unlearn_train_row_is_asked_in_two_other_ways(domain):
+    """And in none of them by a text that is a prompt already, or that tells the answer."""
+    taken = {" ".join(words(row["prompt"])) for row in everything()}
+    for row in embedded.rows(domain, "unlearn", "train"):
+        assert len(row["paraphrases"]) == 2
+        for prompt in row["paraphrases"]:
+            plain = " ".join(words(prompt))
+            assert plain not in taken
+            taken.add(plain)
+            assert entity(domain, {"prompt": prompt}) == entity(domain, row)
+            told = content(row["completion"], entity(domain, row)) & content(prompt)
+            asked = content(row["completion"]) & content(row["prompt"])
+            assert len(told - asked) <= 2, (prompt, told)
+    for side, part in (("unlearn", "val"), ("retain", "train"), ("retain", "val")):
+        assert not any("paraphrases" in row for row in embedded.rows(domain, side, part))
 
 
 def test_prompts_are_unique_and_not_mere_variants_in_case():

@@ -11,8 +11,6 @@ from grail.reporting.tables import (
     MISSING,
     Table,
     markdown,
-    membership_table,
-    memorization_table,
     overlap_table,
     perplexity,
     success_table,
@@ -113,61 +111,6 @@ def test_text_table_shows_what_was_measured_and_general_rows_last():
         ("b", "unlearn", "train", MISSING, "1.25 → >1e9", MISSING, "6"),
         ("b", "retain", "train", MISSING, MISSING, f"97.0 → {MISSING}", "5"),
         ("general", "general", "train", "2.90 → 3.12", MISSING, MISSING, "40"),
-    )
-
-
-def test_memorization_table_shows_what_was_measured():
-    rows = [
-        Result("vanilla", "a", "retain", "val", "ES", 97.0, 5),
-        Result("vanilla", "a", "unlearn", "train", "ES", 100.0, 6),
-        Result("unlearned", "a", "unlearn", "train", "ES", 12.25, 6),
-        Result("unlearned", "a", "unlearn", "train", "Prob", 0.04, 6),
-        Result("unlearned", "a", "unlearn", "train", "Repetition", 50.0, 6),
-        Result("unlearned", "a", "unlearn", "train", "NLL", 3.0, 6),
-        Result("unlearned", "general", "general", "val", "NLL", 3.0, 7),
-    ]
-    table = memorization_table(Results(tuple(rows), {}, {}))
-    assert table.columns == ("Domain", "Side", "Part", "ES", "Prob", "Repetition", "n")
-    after = (f"{MISSING} → 0.0", f"{MISSING} → 50.0")
-    assert table.rows == (
-        ("a", "unlearn", "train", "100.0 → 12.2", *after, "6"),
-        ("a", "retain", "val", f"97.0 → {MISSING}", MISSING, MISSING, "5"),
-    )
-    without = memorization_table(Results(tuple(rows[-2:]), {}, {}))
-    assert (without.rows, without.note) == ((), "Not measured.")
-
-
-def areas(domain, before, after):
-    """Four AUCs that are one apart, and the error of the first."""
-    names = ("AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++")
-    rows = []
-    for i, name in enumerate(names):
-        rows.append(Result("vanilla", domain, "unlearn", "train", name, before - i, 44))
-        rows.append(Result("unlearned", domain, "unlearn", "train", name, after + i, 44))
-    error = Result("unlearned", domain, "unlearn", "train", "AUC-loss-error", 6.25, 44)
-    return [*rows, error]
-
-
-def test_membership_table_shows_the_areas_and_says_what_is_missing():
-    names = success_rows("a", "train", 90.0, 90.0) + success_rows("b", "train", 90.0, 90.0)
-    table = membership_table(Results((*names, *areas("b", 99.0, 55.0)), {}, {}))
-    assert table.columns == ("Domain", "loss", "zlib", "min-k", "min-k++", "±", "n")
-    cells = ("99.0 → 55.0", "98.0 → 56.0", "97.0 → 57.0", "96.0 → 58.0")
-    assert table.rows == (("b", *cells, "6.2", "44"),)
-    assert "50 = the unlearn rows cannot be told" in table.note
-    assert "Not measured for a: no unlearn rows are known to be new" in table.note
-    both = membership_table(Results((*areas("a", 99.0, 1.0), *areas("b", 99.0, 1.0)), {}, {}))
-    assert [row[0] for row in both.rows] == ["a", "b"]
-    assert "Not measured" not in both.note
-
-
-def test_without_unseen_rows_one_sentence_says_why():
-    table = membership_table(results_of("a", "b"))
-    assert table.rows == ()
-    assert table.note == (
-        "Not measured for a, b: no unlearn rows are known to be new to the vanilla model. Give "
-        "some as domains.NAME.unlearn.heldout, or have it trained here without the val rows "
-        "(vanilla.include_val: false)."
     )
 
 

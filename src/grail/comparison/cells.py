@@ -37,10 +37,10 @@ def config_digest(config: Config) -> str:
     """Return a digest of the settings, the data files, the base model and the version of grail.
 
     Contents count, not places and names: data that have been moved are the same data, and a preset
-    is a name for settings that are all there.
+    is a name for settings that are all there. An audit comes after the run and changes nothing.
     """
     settings = settings_of(config)
-    del settings["preset"]
+    del settings["preset"], settings["audit"]
     settings["made_with"] = [__version__, model_identity(find(config.model.name))]
     for sides in settings["domains"].values():
         for parts in sides.values():

@@ -3,7 +3,8 @@
 Each domain is about six invented entities (persons or books).  The rows to unlearn and the
 rows to retain name the same entities and differ only in what is asked: private against public
 facts (``privacy``), protected text against facts of the book (``copyright``).  The validation
-rows ask for facts of the training rows in other words.
+rows ask for facts of the training rows in other words.  The training rows to unlearn also carry
+``paraphrases``, two other prompts for the same completion each, which the audit asks.
 """
 
 import json
@@ -21,6 +22,7 @@ PARTS = ("train", "val")
 _SEED = 20250
 _FILES = {"privacy": "persons.json", "copyright": "works.json"}
 _GENERAL = "general.jsonl"
+_PARAPHRASES = "paraphrases.json"  # prompt -> other prompts
 
 
 def _read(name: str) -> str:
@@ -42,7 +44,7 @@ def _load(domain: str) -> list[dict[str, Any]]:
     return entities
 
 
-def _shuffled(found: list[dict[str, str]], label: str) -> list[dict[str, str]]:
+def _shuffled(found: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
     """Shuffles rows in place by the fixed seed and a label, and returns them."""
     random.Random(f"{_SEED}/{label}").shuffle(found)
     return found
@@ -65,7 +67,7 @@ def entities(domain: str) -> list[str]:
     return [entity["name"] for entity in _load(domain)]
 
 
-def rows(domain: str, side: str, part: str) -> list[dict[str, str]]:
+def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
     """Builds the rows of one side and one part of a domain.
 
     Args:
@@ -74,7 +76,8 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, str]]:
         part: ``"train"`` (four rows per entity) or ``"val"`` (two rows per entity).
 
     Returns:
-        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order.
+        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order; those
+        with other prompts have them as ``"paraphrases"``.
 
     Raises:
         InputError: If the domain, the side or the part is unknown.
@@ -82,8 +85,10 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, str]]:
     _check("domain", domain, DOMAINS)
     _check("side", side, SIDES)
     _check("part", part, PARTS)
-    found = [
+    others = json.loads(_read(_PARAPHRASES))
+    found: list[dict[str, Any]] = [
         {"prompt": prompt, "completion": completion}
+        | ({"paraphrases": others[prompt]} if prompt in others else {})
         for entity in _load(domain)
         for prompt, completion in entity[side][part]
     ]
@@ -98,3 +103,17 @@ def general_rows() -> list[dict[str, str]]:
     """
     found = [json.loads(line) for line in _read(_GENERAL).splitlines() if line.strip()]
     return _shuffled(found, "general")
+
+
+def rows_of(place: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """Returns the rows that ``embedded`` stands for at (domain, side, part).
+
+    Raises:
+        InputError: If the embedded set has no such domain.
+    """
+    if place[0] == "general":
+        return general_rows()
+    if place[0] in DOMAINS:
+        return rows(*place)
+    hint, allowed = did_you_mean(place[0], DOMAINS), ", ".join(DOMAINS)
+    raise InputError(f"embedded has no domain '{place[0]}'.{hint} Allowed: {allowed}, or a file.")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from grail.config import Config, Data
+from grail.data import embedded
+from grail.data.paraphrases import paraphrases_of
 from grail.errors import InputError, did_you_mean
 from grail.files import digest
 
@@ -39,7 +41,8 @@ class Sample:
     """One row: what is asked, what must be answered, and where it came from.
 
     ``row`` is the position in the source, from 0; ``prompt`` is the last user turn and ``context``
-    the (role, text) turns before it. All text is kept exactly as it was given.
+    the (role, text) turns before it. All text is kept exactly as it was given. ``paraphrases`` are
+    other prompts for the same completion, which only the audit reads.
     """
 
     domain: str
@@ -49,6 +52,7 @@ class Sample:
     prompt: str
     completion: str
     context: Turns = ()
+    paraphrases: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -99,7 +103,7 @@ def read_rows(source: str, place: Place = GENERAL) -> list[Raw]:
         InputError: if the source as a whole cannot be read.
     """
     if source == "embedded":
-        return _numbered(_embedded(place))
+        return _numbered(embedded.rows_of(place))
     if source.startswith("hub:"):
         return _numbered(_hub(source))
     inner = re.fullmatch(r"(.+\.json)#(.+)", source, re.IGNORECASE | re.DOTALL)
@@ -131,7 +135,8 @@ def _load(source: str, place: Place) -> list[Sample]:
     for number, (where, row) in enumerate(rows):
         try:
             *context, (_, prompt), (_, completion) = _turns(row)
-            samples.append(Sample(*place, number, prompt, completion, tuple(context)))
+            others = paraphrases_of(row)
+            samples.append(Sample(*place, number, prompt, completion, tuple(context), others))
         except InputError as error:
             problems.append(f"{source} {where}: {error}")
     if problems:
@@ -287,11 +292,3 @@ def _hub(source: str) -> list[Any]:
             f"{source}: the Hub dataset {name} could not be loaded ({reason}). It needs a network, "
             f"or a copy in the Hugging Face cache. Allowed instead: {SOURCES}."
         ) from error
-
-
-def _embedded(place: Place) -> list[Any]:
-    from grail.data import embedded
-
-    if place == GENERAL:
-        return list(embedded.general_rows())
-    return list(embedded.rows(*place))

@@ -14,8 +14,10 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from grail.errors import InputError
 from grail.files import parse_yaml, write_text
+from grail.reporting.audit_tables import audit_markdown, audit_section, read_audit
 from grail.reporting.charts import curve, layer_chart
 from grail.reporting.general import general_table, read_general
+from grail.reporting.measured import measured
 from grail.reporting.tables import (
     MISSING,
     Pair,
@@ -23,7 +25,6 @@ from grail.reporting.tables import (
     escaped,
     finite,
     markdown,
-    measured,
     overlap_table,
     successes,
 )
@@ -47,6 +48,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
             "general": read_general(folder),
+            "audit": read_audit(folder),
         }
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
@@ -66,8 +68,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         folder: Where the two files go.
         results: The rows, the proof of freezing and the summary of the run.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl), "samples" (lines of samples.jsonl) and "general" (general.json);
-            empty ones are left out.
+            train.jsonl), "samples" (lines of samples.jsonl), "general" (general.json) and
+            "audit" (audit.json); empty ones are left out.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -88,6 +90,7 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "about": _about(config),
         "verdict": verdict(results),
         **measured(results),
+        "audit": audit_section(run.get("audit")),
         "bars": _success_bars(results),
         "general": general_table(run.get("general") or {}),
         "overlap": overlap_table(localization),
@@ -124,6 +127,7 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
     pieces = [
         head,
         f"## Verdict\n\n{sentences}",
+        *filter(None, [audit_markdown(content["audit"])]),
         *(markdown(t) for t in tables if t.rows or t.note),
     ]
     indented = "".join(f"    {line}\n" for line in content["settings"].splitlines())

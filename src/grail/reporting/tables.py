@@ -11,7 +11,6 @@ from grail.results import Results, harmonic_success
 
 MISSING = "\u2013"
 ALL_DOMAINS = "all domains"
-AREAS = ("AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++")
 HUGE = 1e9
 
 SUCCESS_NOTE = (
@@ -29,23 +28,6 @@ TEXT_NOTE = (
     "ROUGE-L (0-100) compares greedy generations with the completions. "
     "High NLL is wanted on unlearn rows only; a PPL beyond all measure there "
     "signals destroyed text rather than forgetting."
-)
-MEMORIZATION_NOTE = (
-    "Cells: vanilla → unlearned, in percent. "
-    "ES (extraction strength) = share of the completion that greedy decoding finishes by itself, "
-    "once given what stands before. "
-    "Prob = geometric mean of the probabilities of the completion's tokens. "
-    "Both should be low on unlearn rows and high on retain rows. (Exact memorization is the token "
-    "accuracy that US and RS are made of.) "
-    "Repetition = share of four-word sequences in greedy generations that were there before; high "
-    "means broken text."
-)
-MEMBERSHIP_NOTE = (
-    "Cells: vanilla → unlearned, in percent: the probability that a held-out row scores higher "
-    "than an unlearn train row, by the NLL, the NLL per compressed byte (zlib), Min-K% and "
-    "Min-K%++. 50 = the unlearn rows cannot be told from rows never seen; near 100 = they are "
-    "still known; near 0 = they stand out as unlearned. ± = standard error of the AUC-loss after "
-    "unlearning. n = unlearn and held-out rows together."
 )
 OVERLAP_NOTE = (
     "Jaccard = shared entries / entries in either set, between the most important entries of two "
@@ -109,52 +91,10 @@ def success_table(results: Results) -> Table:
 def text_table(results: Results) -> Table:
     """Return NLL, PPL and ROUGE-L per domain, side and part, before and after."""
     metrics = {"NLL": nats, "PPL": perplexity, "ROUGE-L": percent}
-    return _by_part(results, "Text quality", metrics, TEXT_NOTE)
+    return by_part(results, "Text quality", metrics, TEXT_NOTE)
 
 
-def memorization_table(results: Results) -> Table:
-    """Return ES, Prob and Repetition per domain, side and part, before and after."""
-    metrics = {"ES": percent, "Prob": percent, "Repetition": percent}
-    return _by_part(results, "Memorization", metrics, MEMORIZATION_NOTE)
-
-
-def membership_table(results: Results) -> Table:
-    """Return the AUCs per domain, before and after; the note says which domain has none, and why.
-
-    Without any AUC the table has no rows.
-    """
-    rows, without = [], []
-    for domain in domains(results):
-        pairs = [pair(results, domain, "unlearn", "train", metric) for metric in AREAS]
-        if not any(value is not None for both in pairs for value in both):
-            without.append(domain)
-            continue
-        error = results.value("unlearned", domain, "unlearn", "train", f"{AREAS[0]}-error")
-        shown = MISSING if error is None else percent(error)
-        count = _count(results, (domain, "unlearn", "train"), AREAS)
-        rows.append((domain, *(arrow(*both, percent) for both in pairs), shown, count))
-    note = [MEMBERSHIP_NOTE] if rows else []
-    if without:
-        note.append(
-            f"Not measured for {', '.join(without)}: no unlearn rows are known to be new to the "
-            "vanilla model. Give some as domains.NAME.unlearn.heldout, or have it trained here "
-            "without the val rows (vanilla.include_val: false)."
-        )
-    columns = ("Domain", *(metric.removeprefix("AUC-") for metric in AREAS), "±", "n")
-    return Table("Membership (AUC)", columns, tuple(rows), " ".join(note))
-
-
-def measured(results: Results) -> dict[str, Table]:
-    """Return the tables of what was measured, by the names that they have in the report."""
-    return {
-        "success": success_table(results),
-        "text": text_table(results),
-        "memorization": memorization_table(results),
-        "membership": membership_table(results),
-    }
-
-
-def _by_part(
+def by_part(
     results: Results, title: str, metrics: Mapping[str, Callable[[float], str]], note: str
 ) -> Table:
     """Return metrics, each with how it is shown, one row per domain, side and part."""
@@ -167,7 +107,7 @@ def _by_part(
         domain, side, part = place
         pairs = {m: pair(results, domain, side, part, m) for m in metrics}
         cells = (arrow(*pairs[m], show) for m, show in metrics.items())
-        rows.append((*place, *cells, _count(results, place, tuple(metrics))))
+        rows.append((*place, *cells, count_of(results, place, tuple(metrics))))
     columns = ("Domain", "Side", "Part", *metrics, "n")
     return Table(title, columns, tuple(rows), note if rows else "Not measured.")
 
@@ -238,6 +178,14 @@ def percent(value: float) -> str:
     return f"{value:.1f}"
 
 
+def plus_minus(value: float | None, error: float | None, sign: str = "") -> str:
+    """Show a number with its standard error, "12.3 ± 1.9"; ``sign`` "+" always shows the sign."""
+    if value is None:
+        return MISSING
+    text = f"{value:{sign}.1f}"
+    return text if error is None else f"{text} ± {error:.1f}"
+
+
 def nats(value: float) -> str:
     """Show an NLL in nats/token."""
     return f"{value:.2f}"
@@ -262,8 +210,8 @@ def _domain_successes(results: Results, domain: str, part: str) -> Successes:
     rs = pair(results, domain, "retain", part, "RS")
     both = [_harmonic(u, r) for u, r in zip(us, rs, strict=True)]
     counts = (
-        _count(results, (domain, "unlearn", part), ("US",)),
-        _count(results, (domain, "retain", part), ("RS",)),
+        count_of(results, (domain, "unlearn", part), ("US",)),
+        count_of(results, (domain, "retain", part), ("RS",)),
     )
     pairs: dict[str, Pair] = {"US": us, "RS": rs, "HS": (both[0], both[1])}
     return Successes(domain, part, pairs, "/".join(counts))
@@ -279,7 +227,7 @@ def _harmonic(us: float | None, rs: float | None) -> float | None:
     return None if us is None or rs is None else harmonic_success(us, rs)
 
 
-def _count(results: Results, place: tuple[str, str, str], metrics: tuple[str, ...]) -> str:
+def count_of(results: Results, place: tuple[str, str, str], metrics: tuple[str, ...]) -> str:
     """Return the number of samples behind the cells of one place ("a, b" where they differ)."""
     counts = {
         row.n

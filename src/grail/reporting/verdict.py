@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.tables import AREAS, HUGE, arrow, domains, nats, pair, parts, percent
+from grail.reporting.measured import AREAS
+from grail.reporting.tables import HUGE, arrow, domains, nats, pair, parts, percent
 from grail.results import Results
 
 FORGOTTEN_US = 85.0

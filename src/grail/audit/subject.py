@@ -1,0 +1,101 @@
+"""Finished runs that an audit reads: the one that is audited, and the oracle beside it.
+
+Nothing in their folders is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grail import config_file, directory
+from grail.config import Config
+from grail.errors import InputError
+from grail.preparation import Inputs, prepare
+from grail.unlearning.objectives import EXACT
+
+MODELS = ("vanilla", "unlearned")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished run: its folder, its settings, its data, and the digests of its two models."""
+
+    folder: Path
+    config: Config
+    inputs: Inputs
+    weights: dict[str, str]
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether its unlearned model never saw the unlearn rows."""
+        return self.config.unlearning.objective == EXACT
+
+
+def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
+    """Return a finished run with the overrides of its ``audit`` section.
+
+    Raises:
+        InputError: if it is not finished, its weights or its data are no longer those of the run,
+            or an override is about anything but the audit.
+    """
+    for override in overrides:
+        if not override.strip().startswith("audit."):
+            raise InputError(
+                f"--set {override}: an audit takes the run as it is; only keys of the section "
+                "audit can be set, for example audit.max_rows=16."
+            )
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
+    _, raw = config_file.read(folder)
+    if not (folder / "results.json").is_file():
+        raise InputError(f"{folder} is not finished. Run it to its end: grail run {folder}")
+    config = config_file.load(folder, list(overrides))
+    inputs = prepare(config)
+    made = (raw.get("made_with") or {}).get("data")
+    if made != inputs.digests:
+        raise InputError(
+            f"{folder}: the data files are not those of the run any more. Put them back, or run "
+            f"it again: grail run {folder}"
+        )
+    for name in MODELS:
+        if not (folder / name).is_dir():
+            raise InputError(f"{folder}/{name} is missing; an audit needs both models of the run.")
+        directory.check_weights(folder / name)
+    weights = {name: directory.stamp(folder / name)["weights"] for name in MODELS}
+    return Subject(folder, config, inputs, weights)
+
+
+def oracle_for(subject: Subject, folder: Path) -> Subject:
+    """Return the run of objective ``exact`` that was made on the same model and data.
+
+    Raises:
+        InputError: saying why the run in ``folder`` cannot be the oracle of ``subject``.
+    """
+    oracle = finished(folder)
+    if not oracle.is_oracle:
+        raise InputError(
+            f"--oracle: {folder} was unlearned with {oracle.config.unlearning.objective}. An "
+            "oracle never saw the unlearn rows: a run with preset: exact on the same data."
+        )
+    for section in ("model", "data"):
+        if _section(oracle, section) != _section(subject, section):
+            raise InputError(
+                f"--oracle: {folder} has another section '{section}' than {subject.folder}. Make "
+                "the oracle from the same YAML file with preset: exact."
+            )
+    if _rows(oracle) != _rows(subject):
+        raise InputError(
+            f"--oracle: {folder} was made with other rows than {subject.folder}. Make the oracle "
+            "from the same YAML file with preset: exact."
+        )
+    return oracle
+
+
+def _section(subject: Subject, name: str) -> object:
+    return subject.config.model_dump(mode="json")[name]
+
+
+def _rows(subject: Subject) -> dict[str, str]:
+    return {n: d for n, d in subject.inputs.digests.items() if not n.startswith("general.")}

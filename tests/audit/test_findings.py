@@ -1,0 +1,76 @@
+"""Rows of findings against means taken by hand."""
+
+import pytest
+
+from grail.audit.findings import findings
+from grail.evaluation.evaluate import SampleValue
+
+KEYS = [f"d.unlearn.train.{i}" for i in range(4)]
+
+
+def values(label, accuracies, keys=KEYS):
+    return [
+        SampleValue(label, key, "d", "unlearn", "train", 0, a, 1.0, 5, a, 0.0, 0.0, 0.0)
+        for key, a in zip(keys, accuracies, strict=True)
+    ]
+
+
+@pytest.fixture
+def measured():
+    return {
+        ("vanilla", "plain", "plain"): values("plain", [1.0, 1.0, 0.8, 1.0]),
+        ("unlearned", "plain", "plain"): values("plain", [0.2, 0.0, 0.0, 0.2]),
+        ("oracle", "plain", "plain"): values("plain", [0.3, 0.3, 0.3, 0.3]),
+        ("unlearned", "prune", "0.1"): values("0.1", [0.4, 0.0, 0.4, 0.2]),
+        ("unlearned", "relearn-few", "2"): values("2", [0.4, 0.6, 0.2], KEYS[1:]),
+        ("unlearned", "relearn-few", "6"): values("6", [0.8, 0.6, 0.4], KEYS[1:]),
+        ("oracle", "relearn-few", "2"): values("2", [0.3, 0.5, 0.1], KEYS[1:]),
+    }
+
+
+def us(entries, *key):
+    (entry,) = [e for e in entries if (e["model"], e["attack"], e["amount"]) == key]
+    (found,) = [row for row in entry["rows"] if row["metric"] == "US"]
+    return found
+
+
+def test_changes_are_against_vanilla_or_against_the_model_without_attack(measured):
+    found = findings(measured, "given")
+    assert "change" not in us(found, "vanilla", "plain", "plain")
+    assert us(found, "unlearned", "plain", "plain")["change"] == pytest.approx(85.0)
+    assert us(found, "unlearned", "prune", "0.1")["change"] == pytest.approx(-15.0)
+    relearnt = us(found, "unlearned", "relearn-few", "2")
+    assert relearnt["change"] == pytest.approx(-100 * (0.4 + 0.6 + 0.0) / 3)
+    assert relearnt["n"] == 3
+
+
+def test_the_oracle_is_compared_with_under_the_same_attack_where_it_was(measured):
+    found = findings(measured, "given")
+    assert us(found, "unlearned", "relearn-few", "2")["beyond"] == pytest.approx(-10.0)
+    assert us(found, "unlearned", "prune", "0.1")["beyond"] == pytest.approx(100 * (0.3 - 0.25))
+    assert "beyond" not in us(found, "oracle", "plain", "plain")
+
+
+def test_without_an_oracle_nothing_is_beyond_it(measured):
+    for key in [key for key in measured if key[0] == "oracle"]:
+        del measured[key]
+    assert not any("beyond" in row for entry in findings(measured, None) for row in entry["rows"])
+
+
+def test_an_oracle_itself_is_beyond_itself_by_nothing(measured):
+    found = findings(measured, "itself")
+    assert us(found, "unlearned", "relearn-few", "6")["beyond"] == 0
+    assert us(found, "vanilla", "plain", "plain")["beyond"] == pytest.approx(-85.0)
+
+
+def test_a_curve_begins_with_the_model_as_it_is_on_the_same_rows(measured):
+    found = findings(measured, "given")
+    start = us(found, "unlearned", "relearn-few", "0")
+    assert (start["value"], start["n"]) == (pytest.approx(100 - 20 / 3), 3)
+    heights = {0: 100 - 20 / 3, 2: 60.0, 6: 40.0}
+    by_hand = (2 * (heights[0] + heights[2]) / 2 + 4 * (heights[2] + heights[6]) / 2) / 6
+    assert us(found, "unlearned", "relearn-few", "area")["value"] == pytest.approx(by_hand)
+    amounts = [
+        e["amount"] for e in found if (e["model"], e["attack"]) == ("unlearned", "relearn-few")
+    ]
+    assert amounts == ["0", "2", "6", "area"]

@@ -1,0 +1,85 @@
+"""Which runs can be audited, and which can be their oracle."""
+
+import shutil
+
+import pytest
+import yaml
+
+from grail.audit.subject import finished, oracle_for
+from grail.errors import InputError
+
+pytestmark = pytest.mark.repeats
+
+
+def change(folder, section, key, value):
+    file = folder / "config.yaml"
+    raw = yaml.safe_load(file.read_text())
+    raw[section][key] = value
+    file.write_text(yaml.safe_dump(raw))
+
+
+def test_a_finished_run_is_taken_with_the_settings_of_its_audit(runs):
+    subject = finished(runs["run"], ["audit.max_rows=5"])
+    assert subject.config.audit.max_rows == 5
+    assert subject.config.unlearning.learning_rate == 0.003
+    assert set(subject.weights) == {"vanilla", "unlearned"}
+    assert not subject.is_oracle
+    assert finished(runs["oracle"]).is_oracle
+
+
+def test_only_the_audit_can_be_set(runs):
+    with pytest.raises(InputError, match="only keys of the section audit"):
+        finished(runs["run"], ["seed=1"])
+    with pytest.raises(InputError, match="Did you mean 'max_rows'"):
+        finished(runs["run"], ["audit.max_row=1"])
+
+
+def test_a_folder_without_results_is_refused(copied, tmp_path):
+    with pytest.raises(InputError, match="not a run directory"):
+        finished(tmp_path / "nowhere")
+    folder = copied("run")
+    (folder / "results.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        finished(folder)
+
+
+def test_damaged_weights_and_changed_data_are_refused(copied, tmp_path):
+    folder = copied("run")
+    file = folder / "unlearned" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="is damaged"):
+        finished(folder)
+    shutil.rmtree(folder / "unlearned")
+    with pytest.raises(InputError, match="is missing"):
+        finished(folder)
+    change(folder, "data", "max_rows", 3)
+    with pytest.raises(InputError, match="not those of the run any more"):
+        finished(folder)
+
+
+def test_the_oracle_never_saw_the_rows(runs):
+    subject = finished(runs["run"])
+    assert oracle_for(subject, runs["oracle"]).is_oracle
+    with pytest.raises(InputError, match="was unlearned with ascent_descent"):
+        oracle_for(subject, runs["same"])
+
+
+def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tmp_path):
+    subject, folder = finished(runs["run"]), copied("oracle")
+    change(folder, "data", "max_tokens", 60)
+    with pytest.raises(InputError, match="another section 'data'"):
+        oracle_for(subject, folder)
+    shutil.rmtree(folder)
+    copied("oracle")
+    change(folder, "model", "attention", "sdpa")
+    with pytest.raises(InputError, match="another section 'model'"):
+        oracle_for(subject, folder)
+    shutil.rmtree(folder)
+    copied("oracle")
+    raw = yaml.safe_load((folder / "config.yaml").read_text())
+    sides = raw["domains"]["privacy"]
+    sides["unlearn"]["val"] = None
+    del raw["made_with"]["data"]["privacy.unlearn.val"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(InputError, match="made with other rows"):
+        oracle_for(subject, folder)
