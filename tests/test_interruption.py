@@ -78,6 +78,8 @@ def _serve():
     import grail.terminal
 
     grail.terminal.quiet()  # its imports are shared, too
+    for module in ("peft", "rouge_score.rouge_scorer"):
+        importlib.import_module(module)  # what a run imports where it needs it, and then once each
     for module in ("AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig", "LlamaForCausalLM"):
         getattr(importlib.import_module("transformers"), module)
     for line in sys.stdin:

@@ -576,6 +576,7 @@ def assert_same_end(a, b):
     assert not a.place.log.with_name(a.place.log.name + ".partial").exists()
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("mask", ["static", "by_side"])
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_resumed_equals_uninterrupted(world, optimizer, mask):
@@ -609,6 +610,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize(  # 4: exactly at the border of a phase
     ("name", "every"), [*((name, 4) for name in RESUMED), ("phases, rectified", 1)]
 )
