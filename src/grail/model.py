@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,16 @@ def generate(
     return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-@contextmanager
-def evaluating(model: Policy) -> Iterator[None]:
+def evaluating(model: Policy) -> AbstractContextManager[None]:
     """Switch dropout off inside the block."""
+    return in_mode(model, training=False)
+
+
+@contextmanager
+def in_mode(model: Policy, training: bool) -> Iterator[None]:
+    """Let the model be in training mode or not inside the block, and then as it was."""
     was = model.training
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:

@@ -117,25 +117,34 @@ class Evaluator:
     def retain_success(self, rows: Sequence[Encoded], tick: Tick = silent) -> float:
         """Return RS in percent on retain rows, the mean over their domains."""
         domains: dict[str, list[float]] = {}
-        for value in self._read("retained", rows, len(rows), tick).values():
-            domains.setdefault(value.domain, []).append(value.accuracy)
+        for group, answers in self._answers("retained", rows, len(rows), tick):
+            for row, accuracy in zip(group, answers.accuracy.tolist(), strict=True):
+                domains.setdefault(row.domain, []).append(accuracy)
         return metrics.mean([metrics.retain_success(own) for own in domains.values()])
 
-    @torch.no_grad()
+    def _answers(
+        self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
+    ) -> Iterator[tuple[list[Encoded], Answers]]:
+        """Yield batches of rows with what the model says about them."""
+        done = 0
+        for group in by_tokens(rows, BATCH_TOKENS):
+            batch = collate(group, self.tokenizer.pad_token_id, device_of(self.model))
+            with torch.no_grad(), evaluating(self.model):
+                answers = answers_of(self.model, batch)
+            yield group, answers
+            done += len(group)
+            tick(done, total, f"{label}: rows read")
+
     def _read(
         self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
     ) -> dict[str, SampleValue]:
         values: dict[str, SampleValue] = {}
-        for group in by_tokens(rows, BATCH_TOKENS):
-            batch = collate(group, self.tokenizer.pad_token_id, device_of(self.model))
-            with evaluating(self.model):
-                answers = answers_of(self.model, batch)
+        for group, answers in self._answers(label, rows, total, tick):
             nlls = mean_per_row(answers.nll, answers.lengths).tolist()
             read = (group, nlls, answers.accuracy.tolist(), _per_row(answers))
             for row, nll, accuracy, tokens in zip(*read, strict=True):
                 _check_finite(label, row.key, nll)
                 values[row.key] = self._value(label, row, accuracy, nll, tokens)
-            tick(len(values), total, f"{label}: rows read")
         return values
 
     def _value(

@@ -5,8 +5,7 @@ The attacker knows nothing of how the model was unlearned; the loop is that of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from accelerate import Accelerator
 from grail.config import Vanilla
 from grail.data.encode import Encoded, shuffled
 from grail.evaluation.attacks.compression import restored
-from grail.model import Policy, trainable
+from grail.model import Policy, in_mode, trainable
 from grail.optimization import Settings
 from grail.progress import Tick, silent
 from grail.task import Outcome
@@ -104,20 +103,10 @@ def relearn(
         if done in how.points:
             found.append(measure(done))
 
-    with TemporaryDirectory() as folder, restored(trainable(model).values()), _training(model):
+    with TemporaryDirectory() as folder, restored(trainable(model).values()), in_mode(model, True):
         place = Place(Path(folder) / "log.jsonl", Path(folder) / "checkpoint", "")
         Loop(trainable(model), task, None, steps, accelerator).run(place, after)
     return found
-
-
-@contextmanager
-def _training(model: Policy) -> Iterator[None]:
-    was = model.training
-    model.train()
-    try:
-        yield
-    finally:
-        model.train(was)
 
 
 def area(points: Mapping[int, float]) -> float:
