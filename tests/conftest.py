@@ -58,6 +58,9 @@ FAMILIES = {
     "gemma": WIDTH,
     "gemma2": WIDTH | {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 12},
     "gpt_neox": WIDTH | {"rotary_pct": 0.5},
+    "mistral": WIDTH,
+    "gemma3_text": WIDTH | {"query_pre_attn_scalar": 12},
+    "gpt_oss": WIDTH | {"num_local_experts": 2, "num_experts_per_tok": 1},
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 512},
 }
 """model_type -> its own settings."""

@@ -34,18 +34,21 @@ ARROWS: dict[str, set[str]] = {
     "config_file": {"config"},
     "data": {"config"},
     "weights": set(),  # where the weights of a model come from
-    "model": {"config", "weights"},
+    "packing": set(),  # rows behind each other, as a kind of attention
+    "lora": set(),  # adapters computed in one step
+    "model": {"config", "packing", "weights"},
+    "generation": {"model"},
     "task": set(),
     "reference": set(),
     "rectification": set(),
-    "answers": {"data", "model", "reference"},
+    "answers": {"data", "lora", "model", "packing", "reference"},
     "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
     "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
     "importance": {"config", "artifacts", "data", "model"},
     "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
-    "evaluation": {"answers", "artifacts", "config", "results", "data", "model", "optimization"}
-    | {"task", "train", "vanilla"},
+    "evaluation": {"answers", "artifacts", "config", "results", "data", "generation", "model"}
+    | {"optimization", "task", "train", "vanilla"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
     "preparation": {"config", "data", "weights", "localization", "unlearning", "evaluation"},

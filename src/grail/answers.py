@@ -5,6 +5,7 @@ One place for the numbers that training, unlearning and evaluation all read off 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grail.data.encode import Batch
-from grail.model import Policy, answer_logits, evaluating, token_nll
+from grail.data.encode import Batch, Encoded, by_length
+from grail.lora import fused
+from grail.model import Policy, answer_logits, evaluating, packed_logits, token_nll
+from grail.packing import packs
 from grail.reference import Reference
 
 CHUNK = 1 << 20
@@ -64,6 +67,13 @@ class Answers:
         """Share of right tokens per row, 0-1."""
         return mean_per_row(self.right.float(), self.lengths)
 
+    def split(self, rows: Sequence[int]) -> list[Answers]:
+        """Split the answers into those of the first ``rows[0]`` rows, the next ``rows[1]``, ..."""
+        lengths = self.lengths.split(list(rows))
+        tokens = [int(own.sum()) for own in lengths]
+        parts = zip(self.logits.split(tokens), self.targets.split(tokens), lengths, strict=True)
+        return [Answers(*part) for part in parts]
+
 
 def log_p_moments(
     logits: Float[Tensor, "K V"],
@@ -95,12 +105,27 @@ def mean_per_row(values: Float[Tensor, " K"], lengths: Int[Tensor, " B"]) -> Flo
 def answers_of(model: Policy, batch: Batch, reference: Reference | None = None) -> Answers:
     """Run the model over a batch and read its answers (with gradients, where they are on).
 
-    A reference is run first, without gradients and without dropout.
+    A reference is run too, without gradients and without dropout.
     """
-    compared = None
-    if reference is not None:
-        with torch.no_grad(), reference.in_place(), evaluating(model):
-            compared = answer_logits(model, batch.ids, batch.attention, batch.at)
-    logits = answer_logits(model, batch.ids, batch.attention, batch.at)
+    logits = _logits(model, batch)
     lengths = torch.tensor(batch.lengths, device=logits.device)
+    compared = None if reference is None else reference_logits(model, batch, reference)
     return Answers(logits, batch.targets[batch.at], lengths, compared)
+
+
+@torch.no_grad()
+def reference_logits(model: Policy, batch: Batch, reference: Reference) -> Float[Tensor, "K V"]:
+    """Return what the reference says about a batch, without dropout."""
+    with reference.in_place(), evaluating(model):
+        return _logits(model, batch)
+
+
+def _logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
+    read = packed_logits if packs(model) else answer_logits
+    with fused(model):
+        return read(model, batch.ids, batch.attention, batch.at)
+
+
+def together(model: Policy, rows: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Group rows that one forward pass should read: all, where that computes on no padding."""
+    return [list(rows)] if packs(model) else by_length(rows)

@@ -51,7 +51,7 @@ class Model(Section):
 
     name: Name = "smollm2-135m"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    attention: Literal["auto", "packed", "eager", "sdpa"] = "auto"
     lora: Lora | None = Lora()
 
     @model_validator(mode="after")

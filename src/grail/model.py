@@ -7,7 +7,7 @@ row), V vocabulary, O x I a weight.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from grail import packing
 from grail.config import Lora, Model
 from grail.errors import InputError
 from grail.weights import PACKAGED, Source, find
@@ -91,10 +92,25 @@ def answer_logits(
     would cost more than the rest of a small model. What follows the head in a model's own forward
     (soft caps, scales) works entry by entry, so it is applied as it stands.
     """
+    return _logits(model, at, {"input_ids": ids, "attention_mask": attention})
+
+
+def packed_logits(
+    model: Policy, ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]
+) -> Float[Tensor, "K V"]:
+    """Return what ``answer_logits`` does, from a model that packs: padding is not computed."""
+    rows = packing.pack(ids, attention, at)
+    with packing.reading(rows):
+        return _logits(model, rows.at, rows.inputs)
+
+
+def _logits(
+    model: Policy, at: Bool[Tensor, "B T"], inputs: dict[str, Tensor]
+) -> Float[Tensor, "K V"]:
     head = model.get_output_embeddings()  # type: ignore[operator]
     hook = head.register_forward_pre_hook(partial(_only, at))
     try:
-        return model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+        return model(**inputs, use_cache=False).logits
     finally:
         hook.remove()
 
@@ -106,35 +122,6 @@ def _only(at: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor,
 def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
     """Return -log p(target) in nats for each answer token, in float32."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-
-
-@torch.no_grad()
-def generate(
-    model: Policy, prompts: Sequence[Sequence[int]], most: Sequence[int], tokenizer: Any
-) -> list[list[int]]:
-    """Greedy continuations of a batch of prompts, without the end token.
-
-    Args:
-        model: The model.
-        prompts: Token ids, one sequence per row; padded on the left here.
-        most: The most tokens to generate, per row.
-        tokenizer: Gives the padding and end tokens.
-    """
-    from transformers import GenerationConfig
-
-    width, device = max(map(len, prompts)), device_of(model)
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    greedy = GenerationConfig(
-        max_new_tokens=max(most), do_sample=False, pad_token_id=pad, eos_token_id=end
-    )
-    with evaluating(model), _without_defaults(model):
-        out = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=attention.to(device), generation_config=greedy
-        )
-    rows = [row[:limit] for row, limit in zip(out[:, width:].tolist(), most, strict=True)]
-    return [row[: row.index(end)] if end in row else row for row in rows]
 
 
 def evaluating(model: Policy) -> AbstractContextManager[None]:
@@ -151,20 +138,6 @@ def in_mode(model: Policy, training: bool) -> Iterator[None]:
         yield
     finally:
         model.train(was)
-
-
-@contextmanager
-def _without_defaults(model: Policy) -> Iterator[None]:
-    """Set aside what the model's authors prefer (a repetition penalty, say): it is not greedy."""
-    from transformers import GenerationConfig
-
-    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
-    was = inner.generation_config
-    inner.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        inner.generation_config = was
 
 
 def save_weights(model: Policy, folder: Path) -> None:
@@ -223,13 +196,21 @@ def is_adapter(model: Policy) -> bool:
 def _base(source: Source, settings: Model) -> Policy:
     from transformers import AutoModelForCausalLM
 
-    dtype = _dtype(settings)
+    kind = _attention(settings)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source.unpacked(), dtype=dtype, attn_implementation=_attention(settings)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.unpacked(),
+            dtype=_dtype(settings),
+            attn_implementation="eager" if kind == "packed" else kind,
         )
     except Exception as error:  # transformers raises many kinds for one cause: no such model
         raise _unreadable(settings.name, error) from error
+    if kind == "packed" and not packing.adopt(model) and settings.attention == "packed":
+        raise InputError(
+            f"model.attention: packed does not give what {settings.name} says about single rows. "
+            "Use auto, eager or sdpa."
+        )
+    return model
 
 
 def _unreadable(name: str, error: Exception) -> InputError:
@@ -257,10 +238,13 @@ def _dtype(settings: Model) -> torch.dtype:
 
 
 def _attention(settings: Model) -> str:
-    """``auto``: plain attention on a CPU, where it is faster at the length of short answers."""
+    """``auto``: on a CPU rows behind each other, with plain attention, if the model can do that.
+
+    A GPU reads padded rows faster than it starts a kernel for each of them.
+    """
     if settings.attention != "auto":
         return settings.attention
-    return "sdpa" if torch.cuda.is_available() else "eager"
+    return "sdpa" if torch.cuda.is_available() else "packed"
 
 
 def _given_adapter(model: Policy, start: Path, train: bool) -> Policy:

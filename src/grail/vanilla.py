@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from grail.answers import answers_of, mean_per_row
+from grail.answers import answers_of, mean_per_row, together
 from grail.config import Vanilla
-from grail.data.encode import Encoded, by_length, collate, shuffled
+from grail.data.encode import Encoded, collate, shuffled
 from grail.model import Policy, device_of
 from grail.optimization import Settings
 from grail.task import Outcome, merged
@@ -66,7 +66,7 @@ class VanillaTask:
     ) -> Outcome:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
         del seen
-        return merged([self._share(part, len(step)) for part in by_length(rows)])
+        return merged([self._share(part, len(step)) for part in together(self.model, rows)])
 
     def _share(self, rows: Sequence[Encoded], count: int) -> Outcome:
         answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))

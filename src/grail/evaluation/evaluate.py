@@ -23,7 +23,8 @@ from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import fluency, memorization, metrics
 from grail.files import write_json
-from grail.model import Policy, device_of, evaluating, generate
+from grail.generation import generate
+from grail.model import Policy, device_of, evaluating
 from grail.progress import Tick, silent
 from grail.results import Result
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from grail.answers import Answers, answers_of, mean_per_row
+from grail.answers import Answers, answers_of, mean_per_row, reference_logits, together
 from grail.config import Unlearning
-from grail.data.encode import Encoded, by_length, collate, shuffled
+from grail.data.encode import Batch, Encoded, collate, shuffled
 from grail.model import Policy, device_of
 from grail.optimization import Settings
 from grail.reference import Reference
@@ -94,17 +94,18 @@ class UnlearnTask:
 
     def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
         """Return the share of ``rows`` in the loss of ``step``; see Outcome."""
+        read = [row for row in rows if row.side in self.objective.sides]
         parts = []
-        for side in self.objective.sides:
-            own = [row for row in rows if row.side == side]
-            parts += [self._share(side, part, step, seen) for part in by_length(own)]
+        for group in together(self.model, read):
+            parts += [self._share(own, answers, step, seen) for own, answers in self._read(group)]
         return merged(parts)
 
     def _share(
-        self, side: str, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen
+        self, rows: Sequence[Encoded], answers: Answers, step: Sequence[Encoded], seen: Seen
     ) -> Outcome:
         """Return the share of some rows of one side."""
-        answers, accuracy = self._read(side, rows)
+        side = rows[0].side
+        accuracy = self._accuracy(rows, answers)
         share = 1 / sum(row.side == side for row in step)
         done = self._forgotten(seen)
         active = [self._goes_on(row, accuracy, done) for row in rows]
@@ -118,19 +119,34 @@ class UnlearnTask:
                 log[term.name] = share * value.detach().sum()
         return Outcome(loss, log, accuracy, sum(active) if side == "unlearn" else 0)
 
-    def _read(self, side: str, rows: Sequence[Encoded]) -> tuple[Answers, dict[str, float]]:
-        """Run the model; return its answers and each row's token accuracy on the true answer."""
-        said = [self.substitute(row) for row in rows] if side == "unlearn" else list(rows)
-        device = device_of(self.model)
-        reference = self.reference if self.objective.compares(side) else None
-        answers = answers_of(self.model, collate(said, self.pad, device), reference)
-        if [row.ids for row in said] == [row.ids for row in rows]:
+    def _read(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[Encoded], Answers]]:
+        """Run the model once over rows of all sides; yield each side's rows and answers."""
+        sides = [[r for r in rows if r.side == side] for side in self.objective.sides]
+        sides = [own for own in sides if own]
+        answers = answers_of(self.model, self._batch([row for own in sides for row in own]))
+        for own, part in zip(sides, answers.split([len(own) for own in sides]), strict=True):
+            if self.reference is not None and self.objective.compares(own[0].side):
+                compared = reference_logits(self.model, self._batch(own), self.reference)
+                part = replace(part, reference=compared)
+            yield own, part
+
+    def _batch(self, rows: Sequence[Encoded]) -> Batch:
+        return collate([self._said(row) for row in rows], self.pad, device_of(self.model))
+
+    def _said(self, row: Encoded) -> Encoded:
+        """What the model reads for a row: unlearn rows may say something else than the truth."""
+        return self.substitute(row) if row.side == "unlearn" else row
+
+    def _accuracy(self, rows: Sequence[Encoded], answers: Answers) -> dict[str, float]:
+        """Return each row's token accuracy on the true answer."""
+        device = answers.logits.device
+        if all(self._said(row).ids == row.ids for row in rows):
             true = torch.tensor([token for row in rows for token in row.answer], device=device)
             right = mean_per_row((answers.guesses == true).float(), answers.lengths)
         else:  # the model read something else than the truth: ask it once more
             with torch.no_grad():
                 right = answers_of(self.model, collate(rows, self.pad, device)).accuracy
-        return answers, dict(zip((row.key for row in rows), right.tolist(), strict=True))
+        return dict(zip((row.key for row in rows), right.tolist(), strict=True))
 
     # -- which rows, when ----------------------------------------------------------------------
 

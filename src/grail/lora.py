@@ -1,0 +1,106 @@
+"""LoRA layers as one step of autograd, in the precision of the base model.
+
+PEFT computes an adapter's path in the adapter's own float32: every input is copied to it and every
+output back, which on small batches costs as much as the base layer. Here the two products read
+the base model's precision and accumulate in float32; the weights stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LoraLinear(torch.autograd.Function):
+    """x W^T + b + scaling (x A^T) B^T, with gradients for x, A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "... I"],
+        base: nn.Linear,
+        a: Float[Tensor, "R I"],
+        b: Float[Tensor, "O R"],
+        scaling: float,
+    ) -> Float[Tensor, "... O"]:
+        """Compute the layer's output."""
+        flat, weight = x.reshape(-1, x.shape[-1]), base.weight
+        a, b = a.to(x.dtype), b.to(x.dtype)
+        out = nn.functional.linear(flat, weight, base.bias)
+        inner = flat @ a.t()
+        out.addmm_(inner, b.t(), alpha=scaling)
+        ctx.save_for_backward(flat, weight, a, b, inner)
+        ctx.scaling = scaling
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Compute the gradients; those of A and B in float32."""
+        flat, weight, a, b, inner = ctx.saved_tensors
+        out = gradients[0].reshape(-1, gradients[0].shape[-1])
+        within = (out @ b).mul_(ctx.scaling)
+        for_a = within.t() @ flat
+        for_b = (out.t() @ inner).mul_(ctx.scaling)
+        for_x = None
+        if ctx.needs_input_grad[0]:
+            for_x = (out @ weight).addmm_(within, a).view(*gradients[0].shape[:-1], -1)
+        return for_x, None, for_a.float(), for_b.float(), None
+
+
+@contextmanager
+def fused(model: nn.Module) -> Iterator[None]:
+    """Let the plain LoRA layers of a model compute in one step inside the block.
+
+    Layers with anything beyond (dropout that is on, DoRA, biases, merged or several adapters, hooks
+    on their parts, another base layer than Linear) stay PEFT's.
+    """
+    layers = _layers(model) if hasattr(model, "peft_config") else {}
+    for module, name in layers.items():
+        module.forward = partial(_forward, module, name)
+    try:
+        yield
+    finally:
+        for module in layers:
+            del module.forward
+
+
+def _forward(module: Any, name: str, x: Tensor) -> Tensor:
+    a, b = module.lora_A[name].weight, module.lora_B[name].weight
+    if x.dtype != module.base_layer.weight.dtype:  # autocast, say
+        return type(module).forward(module, x)
+    return LoraLinear.apply(x, module.base_layer, a, b, module.scaling[name])  # type: ignore
+
+
+def _layers(model: nn.Module) -> dict[Any, str]:
+    """Return the layers that are nothing but a base and one LoRA adapter, with its name."""
+    from peft.tuners.lora.layer import Linear
+
+    return {
+        module: module.active_adapters[0]
+        for module in model.modules()
+        if type(module) is Linear and _plain(module)
+    }
+
+
+def _plain(module: Any) -> bool:
+    active = module.active_adapters
+    if len(active) != 1 or active[0] not in module.lora_A:
+        return False
+    name, base = active[0], module.base_layer
+    parts = (base, module.lora_A[name], module.lora_B[name], module.lora_dropout[name])
+    dropout = module.lora_dropout[name]
+    return (
+        type(base) is nn.Linear
+        and not base.weight.requires_grad
+        and not (module.merged or module.disable_adapters)
+        and not module.lora_bias[name]
+        and name not in module.lora_variant
+        and (isinstance(dropout, nn.Identity) or not module.training)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+    )

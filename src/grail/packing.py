@@ -1,0 +1,194 @@
+"""Rows behind each other instead of padded: one long sequence in which every row sees only itself.
+
+Matrix products then read each weight once for all rows and compute on no padding. It is an
+attention kind of transformers like any other (``model.attention: packed``); what it needs beyond
+one is the rows' lengths, and a model that keeps rows apart everywhere else: ``adopt`` tries that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+NAME = "grail_packed"
+
+LENGTHS: ContextVar[tuple[int, ...]] = ContextVar("lengths")
+"""Tokens of each row of the packed sequence that is being read; unset: rows are padded."""
+
+TRIED = (3, 9, 5)
+"""Lengths of the rows that ``adopt`` reads packed and one by one."""
+
+
+def packs(model: nn.Module) -> bool:
+    """Tell whether a model reads packed rows (see ``adopt``)."""
+    config = getattr(model, "config", None)
+    return getattr(config, "_attn_implementation", None) == NAME
+
+
+def adopt(model: nn.Module) -> bool:
+    """Let a transformers model read packed rows, if that gives what it says about single rows.
+
+    A model qualifies whose attention goes through transformers' interface and in which nothing else
+    passes from token to token (a convolution, a recurrent state). That cannot be read off a
+    model's class, so three short rows are read both ways; otherwise the model stays as it was.
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None or not getattr(model, "_supports_attention_backend", False):
+        return False
+    _register()
+    was, training = config._attn_implementation, model.training
+    model.eval()
+    try:
+        alone, together = _trial(model, was), _trial(model, NAME)
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError):
+        together = None  # a model of another build, whose forward pass takes other arguments
+    finally:
+        model.train(training)
+        config._attn_implementation = was
+    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    if together is None or not _close(together, alone, 1e-3 if exact else 0.05):
+        return False
+    config._attn_implementation = NAME
+    return True
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows as one sequence.
+
+    Attributes:
+        inputs: What the model's forward pass is given.
+        at: The positions that were asked for.
+        lengths: Tokens per row.
+    """
+
+    inputs: dict[str, Tensor]
+    at: Bool[Tensor, "1 T"]
+    lengths: tuple[int, ...]
+
+
+def pack(ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]) -> Packed:
+    """Put rows behind each other, each up to the last position that is asked for.
+
+    Args:
+        ids: Rows padded on the right.
+        attention: 1 on tokens, 0 on padding.
+        at: The positions that are asked for: at least one in every row.
+    """
+    kept = attention.bool() & (at.flip(1).cumsum(1).flip(1) > 0)  # nothing reads what comes after
+    lengths = kept.sum(1).tolist()
+    inputs = {
+        "input_ids": ids[kept][None],
+        "position_ids": torch.cat([torch.arange(n, device=ids.device) for n in lengths])[None],
+        "attention_mask": ids.new_zeros((1, 1, 1, 1)),  # passes as ready-made: none is built
+    }
+    return Packed(inputs, at[kept][None], tuple(lengths))
+
+
+@contextmanager
+def reading(rows: Packed) -> Iterator[None]:
+    """Keep the rows apart inside the block."""
+    token = LENGTHS.set(rows.lengths)
+    try:
+        yield
+    finally:
+        LENGTHS.reset(token)
+
+
+def _register() -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # where rows are padded: generation
+
+
+def attend(
+    module: nn.Module,
+    query: Float[Tensor, "B H T D"],
+    key: Float[Tensor, "B G S D"],
+    value: Float[Tensor, "B G S D"],
+    attention_mask: Tensor | None,
+    **kind: Any,
+) -> tuple[Float[Tensor, "B T H D"], None]:
+    """Plain attention, row by row where rows are packed.
+
+    Args:
+        module: The attention layer.
+        query: Queries of all heads.
+        key: Keys; a group of heads may share one.
+        value: Values, likewise.
+        attention_mask: Added to the weights where rows are padded.
+        kind: As transformers passes it: scaling, dropout, softcap, sliding_window; others are not
+            known here (``adopt`` finds out whether that matters).
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    lengths = LENGTHS.get(())
+    if not lengths:
+        out = _attend(module, query, key, value, attention_mask, kind)
+    else:
+        rows = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)
+        window = kind.get("sliding_window")
+        every = [
+            _attend(module, q, k, v, _causal(q.shape[2], window, q.dtype, q.device), kind)
+            for q, k, v in rows
+        ]
+        out = torch.cat(every, 2)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, kind: dict[str, Any]
+) -> Float[Tensor, "B H T D"]:
+    scaling, softcap = kind.get("scaling"), kind.get("softcap")
+    weights = torch.matmul(q, k.transpose(-1, -2))
+    weights = weights * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        weights = torch.tanh(weights / softcap) * softcap
+    if bias is not None:
+        weights = weights + bias
+    weights = weights.softmax(-1, dtype=torch.float32).to(q.dtype)
+    rate = kind.get("dropout", 0.0) if module.training else 0.0
+    return torch.matmul(nn.functional.dropout(weights, rate), v)
+
+
+@lru_cache(maxsize=256)
+def _causal(
+    tokens: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "T T"]:
+    """Return what is added to weights: 0 where a token sees another, else the lowest value."""
+    back = torch.arange(tokens)[:, None] - torch.arange(tokens)
+    hidden = back < 0 if window is None else (back < 0) | (back >= window)
+    return torch.zeros(tokens, tokens).masked_fill(hidden, torch.finfo(dtype).min).to(device, dtype)
+
+
+@torch.no_grad()
+def _trial(model: nn.Module, kind: str) -> Float[Tensor, "K V"]:
+    """Read three rows of other tokens, one by one or (NAME) packed, and return all logits."""
+    config: Any = model.config
+    config._attn_implementation = kind
+    device = next(model.parameters()).device
+    made = torch.Generator().manual_seed(0)
+    rows = [torch.randint(config.get_text_config().vocab_size, (n,), generator=made) for n in TRIED]
+    if kind != NAME:
+        read = [model(input_ids=row[None].to(device), use_cache=False).logits[0] for row in rows]
+        return torch.cat(read).float()
+    own = torch.arange(max(TRIED)) < torch.tensor(TRIED)[:, None]
+    ids = torch.zeros(own.shape, dtype=torch.long).masked_scatter(own, torch.cat(rows))
+    packed = pack(ids.to(device), own.long().to(device), own.to(device))
+    with reading(packed):
+        return model(**packed.inputs, use_cache=False).logits[0].float()
+
+
+def _close(a: Tensor, b: Tensor, limit: float) -> bool:
+    """Tell whether two readings differ by rounding alone."""
+    return bool((a - b).norm() <= limit * (b - b.mean(-1, keepdim=True)).norm())
