@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "packing": set(),  # rows behind each other, as a kind of attention
     "lora": set(),  # adapters computed in one step
     "model": {"config", "packing", "weights"},
-    "generation": {"model"},
+    "generation": {"lora", "model"},
     "task": set(),
     "reference": set(),
     "rectification": set(),
@@ -75,7 +75,16 @@ ARROWS: dict[str, set[str]] = {
     | STAGES
     | {"reporting"},
     "audit": {"artifacts", "audit_settings", "config", "config_file", "data", "directory"}
-    | {"evaluation", "materials", "model", "preparation", "reporting", "terminal", "train"}
+    | {
+        "evaluation",
+        "generation",
+        "materials",
+        "model",
+        "preparation",
+        "reporting",
+        "terminal",
+        "train",
+    }
     | {"unlearning"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
     | {"preparation", "presets", "provenance", "results", "weights"},

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from grail.kinds import Accuracy, Count, Fraction, NotNegative, Positive, Section, Share
 
-Attack = Literal["quantise", "prune", "interpolate", "relearn", "paraphrase"]
-ALL: tuple[Attack, ...] = ("quantise", "prune", "interpolate", "relearn", "paraphrase")
+Attack = Literal["quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"]
+ALL: tuple[Attack, ...] = get_args(Attack)
 
 
 def _ascending(steps: list[int]) -> list[int]:
@@ -59,7 +59,9 @@ class Audit(Section):
 
     ``max_rows`` bounds what is measured of each part of each side, ``lens_rows`` what is read
     block by block; null takes all. ``prune`` are shares of a tensor's entries; ``interpolate`` how
-    far back towards the vanilla model (0-1). ``generate`` also generates after every attack.
+    far back towards the vanilla model (0-1). ``samples``: answers sampled for each row; ``told``:
+    shares of the true answer that are given away; both are written for ``written_rows`` train rows
+    of each domain (null: all that are measured). ``generate`` also generates after every attack.
     """
 
     attacks: list[Attack] = Field(default_factory=lambda: list(ALL))
@@ -69,6 +71,9 @@ class Audit(Section):
     thresholds: Thresholds = Thresholds()
     max_rows: Count | None = 64
     lens_rows: Count | None = 16
+    samples: Count = 8
+    told: list[Fraction] = Field(default_factory=lambda: [0.5])
+    written_rows: Count | None = 12
     generate: bool = False
 
 

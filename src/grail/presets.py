@@ -17,8 +17,12 @@ PAPER: dict[str, Any] = {"max_token_nll": None, "until": None}
 BOUNDED: dict[str, Any] = {
     "max_token_nll": 12.0,
     "until": {"row_accuracy": 0.1, "domain_accuracy": None},
+    "general_weight": 0.2,
 }
-"""Ascent that leaves unlearned rows alone, and tokens about as unlikely as by chance."""
+"""Ascent that leaves unlearned rows alone, and tokens about as unlikely as by chance.
+
+General text is held near the vanilla model (KL): what that keeps is not said by any retain row.
+"""
 
 ABSOLUTE: dict[str, Any] = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
 """MemFlex's thresholds as published for Llama-2-7B and two domains together."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from grail.audit.bench import Bench
+from grail.audit.generating import extract, sample
 from grail.data.encode import Encoded, shuffled
 from grail.data.samples import Sample
 from grail.evaluation.attacks.compression import Change, compressed, restored
@@ -182,6 +183,12 @@ def _relearning(name: str, split: Split, why: str) -> Attempt:
     )
 
 
+def _writing(
+    name: str, reads: tuple[str, ...], run: Callable[[Bench, Tick], list[SampleValue]]
+) -> Attempt:
+    return Attempt(name, ("vanilla", "unlearned", "oracle"), reads, run)
+
+
 ATTEMPTS: dict[str, Attempt] = {
     PLAIN: Attempt("", ("vanilla", "unlearned", "oracle"), (), _plain),
     "quantise": Attempt("quantise", ("unlearned",), (), _quantise),
@@ -197,4 +204,6 @@ ATTEMPTS: dict[str, Attempt] = {
         _paraphrase,
         lambda bench: "" if asked_otherwise(bench)[1] else "no row carries paraphrases",
     ),
+    "sample": _writing("sample", ("samples", "written_rows"), sample),
+    "extract": _writing("extract", ("told", "written_rows"), extract),
 }

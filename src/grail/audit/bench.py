@@ -71,6 +71,10 @@ class Bench:
         """Measure rows that are not the run's own, with the samples that they stand for."""
         return self._evaluator(samples).run(label, rows, tick)
 
+    def room(self, row: Encoded) -> int:
+        """Return how many tokens an answer to a row may take."""
+        return self._evaluator(self.texts).room(row)
+
     def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
         settings = self.materials.config.evaluation
         quick = settings.model_copy(update={"generate": self.settings.generate})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grail.audit.attempts import PLAIN
+from grail.audit.generating import WRITES
 from grail.evaluation.attacks.relearning import area
 from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.jackknife import Estimate, Group, Place, differences, estimates
@@ -23,10 +24,11 @@ def findings(measured: Mapping[Key, Group], oracle: str | None) -> list[dict[str
     """Return one entry per model, attack and amount, each with its rows.
 
     A row is a Result row without its model, and with ``error`` (standard error of ``value``),
-    ``change`` (against the same model without the attack; without attack: against the vanilla
-    model) and ``beyond`` (against the oracle under the same attack; where it was not attacked so,
-    against the oracle as it is), both paired by sample and each with its error. A curve of
-    relearning also has one entry "area": the mean height over its steps.
+    ``change`` (against the same model without the attack; without attack, or where what the model
+    writes is scored: against the vanilla model) and ``beyond`` (against the oracle under the same
+    attack; where it was not attacked so, against the oracle as it is), both paired by sample and
+    each with its error. A curve of relearning also has one entry "area": the mean height over its
+    steps.
 
     Args:
         measured: What was measured.
@@ -36,7 +38,7 @@ def findings(measured: Mapping[Key, Group], oracle: str | None) -> list[dict[str
     entries = []
     for key, values in every.items():
         before = _before(measured, *key)
-        rows = _rows(values, before, _reference(measured, key, oracle))
+        rows = _rows(key[1], values, before, _reference(measured, key, oracle))
         entries.append(dict(zip(("model", "attack", "amount"), key, strict=True)) | {"rows": rows})
     order = list(dict.fromkeys((model, attack) for model, attack, _ in measured))
     return sorted([*entries, *_areas(every)], key=lambda entry: _place(entry, order))
@@ -49,9 +51,9 @@ def _place(entry: Mapping[str, Any], order: list[tuple[str, str]]) -> tuple[int,
 
 def _before(measured: Mapping[Key, Group], model: str, attack: str, amount: str) -> Group | None:
     """Return what a measurement is a change of; nothing for the vanilla model itself."""
-    if attack != PLAIN:
-        return None if amount == START else measured.get((model, PLAIN, PLAIN))
-    return None if model == "vanilla" else measured.get(("vanilla", PLAIN, PLAIN))
+    if attack in (PLAIN, *WRITES):
+        return None if model == "vanilla" else measured.get(("vanilla", attack, amount))
+    return None if amount == START else measured.get((model, PLAIN, PLAIN))
 
 
 def _reference(measured: Mapping[Key, Group], key: Key, oracle: str | None) -> Group | None:
@@ -64,6 +66,7 @@ def _reference(measured: Mapping[Key, Group], key: Key, oracle: str | None) -> G
 
 
 def _rows(
+    attack: str,
     values: Group,
     before: Group | None,
     reference: Group | None,
@@ -72,6 +75,8 @@ def _rows(
     beyond = {} if reference is None else differences(values, reference)
     rows = []
     for place, found in estimates(values).items():
+        if attack in WRITES and place[-1] != "ROUGE-L":
+            continue
         row: dict[str, Any] = dict(zip(PLACE, place, strict=True))
         row |= {"value": found.value, "n": found.n, "error": found.error}
         row |= _named("change", changes.get(place)) | _named("beyond", beyond.get(place))

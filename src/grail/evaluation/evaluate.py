@@ -179,14 +179,14 @@ class Evaluator:
         for first in range(0, len(order), self.settings.batch_size):
             group = order[first : first + self.settings.batch_size]
             prompts = [row.ids[: row.start] for row in group]
-            made = generate(self.model, prompts, [self._most(r) for r in group], self.tokenizer)
+            made = generate(self.model, prompts, [self.room(r) for r in group], self.tokenizer)
             for row, ids in zip(group, made, strict=True):
                 texts[row.key] = self.tokenizer.decode(ids, skip_special_tokens=True)
             tick(before + len(texts), total, "answers generated")
         return texts
 
-    def _most(self, row: Encoded) -> int:
-        """Room for half as much again as the true completion, within the configured limit."""
+    def room(self, row: Encoded) -> int:
+        """Return the most tokens that a generation may have: half as many again as the truth."""
         return min(self.settings.max_new_tokens, len(row.answer) + len(row.answer) // 2 + 4)
 
     def _with_text(self, value: SampleValue, generation: str) -> SampleValue:

@@ -31,6 +31,7 @@ from grail.reporting.outcome import (
 )
 from grail.reporting.tables import nats, percent, plus_minus
 from grail.reporting.verdict import WARNING
+from grail.reporting.written import written_sentences
 
 HEADLINES = {
     REMOVED: "Removed: no attack that was tried brings it back.",
@@ -64,6 +65,7 @@ def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         *_survived(found),
         *harm,
         *_returns(found),
+        *written_sentences(found),
         *inside_sentences(found),
         *_doubts(found),
     ]
@@ -219,7 +221,8 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
     elif found["oracle"] == "itself":
         sentences.append("This run is an oracle itself: its model never saw the unlearn rows.")
     asked = set(found["settings"]["attacks"])
-    missing = [a for a in ("quantise", "prune", "relearn", "paraphrase") if a not in asked]
+    every = ("quantise", "prune", "relearn", "paraphrase", "sample", "extract")
+    missing = [attack for attack in every if attack not in asked]
     reasons = [f"{one['attack']} ({one['reason']})" for one in found["skipped"]]
     untried = [*(f"{name} (not asked for)" for name in missing), *reasons]
     return sentences + ([f"{WARNING}Not tried: {'; '.join(untried)}."] if untried else [])

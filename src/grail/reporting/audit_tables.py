@@ -19,6 +19,7 @@ from grail.reporting.tables import (
     percent,
     plus_minus,
 )
+from grail.reporting.written import written_tables
 
 ATTACK_NOTE = (
     "Percent of what the unlearn train rows ask for that is known (answer tokens right), and its "
@@ -47,7 +48,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
 def audit_tables(found: Mapping[str, Any]) -> list[Table]:
     """Return the tables of an audit."""
     tables = [_attacks(found, metric) for metric in metrics(found)]
-    return [*tables, _harm(found), *inside_tables(found)]
+    return [*tables, *written_tables(found), _harm(found), *inside_tables(found)]
 
 
 def audit_section(found: Mapping[str, Any] | None) -> dict[str, Any]:
