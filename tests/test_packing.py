@@ -1,6 +1,7 @@
 """Packed rows against single rows, in every family; and what must not be packed."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ def packed(model):
 
 
 def read(model, batch, way):
+    if way is packed_logits:
+        return way(model, packing.pack(batch.ids, batch.attention, batch.at))
     return way(model, batch.ids, batch.attention, batch.at)
 
 
@@ -47,6 +50,33 @@ def test_padding_is_not_computed(tiny_model, tiny_rows):
     block.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].shape[:2]))
     read(model, collate(rows, 0), packed_logits)
     assert seen == [(1, sum(len(row.ids) - 1 for row in rows))]  # nobody reads the end token
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_branches_say_what_single_rows_do_and_read_their_beginning_once(
+    family, tiny_model, tiny_rows
+):
+    """Rows of one prompt and other answers; one group whose prompts differ after all."""
+    model, rows = tiny_model(family).eval(), []
+    for group, row in enumerate(tiny_rows(3)):
+        for trial, other in enumerate(tiny_rows(3, seed=7)):
+            ids = (*row.ids[: row.start], *other.ids[other.start :])
+            if (group, trial) == (2, 1):
+                ids = (5, *ids[1:]) if ids[0] != 5 else (6, *ids[1:])
+            rows.append(dataclasses.replace(row, ids=ids))
+    batch, other = collate(rows, 0), packed(model)
+    joint = packing.pack(batch.ids, batch.attention, batch.at, branches=3)
+    a, b = read(model, batch, answer_logits), packed_logits(other, joint)
+    assert torch.allclose(a, b, atol=2e-5)
+    once = [rows[0].start + sum(len(r.ids) - 1 - r.start for r in rows[:3])]
+    once += [rows[3].start + sum(len(r.ids) - 1 - r.start for r in rows[3:6])]
+    assert joint.lengths == [*once, *(len(row.ids) - 1 for row in rows[6:])]
+    goal = torch.randn(a.shape, generator=torch.Generator().manual_seed(1))
+    for logits in (a, b):
+        (logits * goal).sum().backward()
+    for name, parameter in trainable(model).items():
+        gradient, scale = trainable(other)[name].grad, float(parameter.grad.abs().max())
+        assert torch.allclose(parameter.grad, gradient, atol=3e-5 * max(1.0, scale)), name
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
@@ -108,8 +138,8 @@ def test_attention_of_its_own_kind_is_left_alone(tiny_model):
 def test_no_state_is_left_after_an_exception(tiny_model, tiny_rows):
     model, batch = packed(tiny_model(lora=False)), collate(tiny_rows(2), 0)
     with pytest.raises(IndexError):
-        packed_logits(model, batch.ids + 10**6, batch.attention, batch.at)
-    assert packing.LENGTHS.get(()) == ()
+        packed_logits(model, packing.pack(batch.ids + 10**6, batch.attention, batch.at))
+    assert packing.ROWS.get(()) == ()
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 

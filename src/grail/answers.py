@@ -16,7 +16,7 @@ from torch import Tensor
 from grail.data.encode import Batch, Encoded, by_length
 from grail.lora import fused
 from grail.model import Policy, answer_logits, evaluating, packed_logits, token_nll
-from grail.packing import packs
+from grail.packing import pack, packs
 from grail.reference import Reference
 
 CHUNK = 1 << 20
@@ -121,9 +121,10 @@ def reference_logits(model: Policy, batch: Batch, reference: Reference) -> Float
 
 
 def _logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
-    read = packed_logits if packs(model) else answer_logits
     with fused(model):
-        return read(model, batch.ids, batch.attention, batch.at)
+        if packs(model):
+            return packed_logits(model, pack(batch.ids, batch.attention, batch.at))
+        return answer_logits(model, batch.ids, batch.attention, batch.at)
 
 
 def together(model: Policy, rows: Sequence[Encoded]) -> list[list[Encoded]]:

@@ -47,7 +47,11 @@ class Lora(Section):
 
 
 class Model(Section):
-    """Which model, in which precision. ``lora: null`` trains all weights, in float32."""
+    """Which model, in which precision. ``lora: null`` trains all weights, in float32.
+
+    ``attention``: ``packed`` reads rows behind each other, without padding; ``auto`` does so on a
+    CPU, where the model can (else ``eager``), and takes ``sdpa`` on a GPU.
+    """
 
     name: Name = "smollm2-135m"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -45,12 +45,14 @@ class LoraLinear(torch.autograd.Function):
         flat, weight, a, b, inner = ctx.saved_tensors
         out = gradients[0].reshape(-1, gradients[0].shape[-1])
         within = (out @ b).mul_(ctx.scaling)
-        for_a = within.t() @ flat
-        for_b = (out.t() @ inner).mul_(ctx.scaling)
-        for_x = None
+        for_x = for_a = for_b = None
         if ctx.needs_input_grad[0]:
             for_x = (out @ weight).addmm_(within, a).view(*gradients[0].shape[:-1], -1)
-        return for_x, None, for_a.float(), for_b.float(), None
+        if ctx.needs_input_grad[2]:
+            for_a = (within.t() @ flat).float()
+        if ctx.needs_input_grad[3]:
+            for_b = (out.t() @ inner).float().mul_(ctx.scaling)
+        return for_x, None, for_a, for_b, None
 
 
 @contextmanager

@@ -95,18 +95,14 @@ def answer_logits(
     return _logits(model, at, {"input_ids": ids, "attention_mask": attention})
 
 
-def packed_logits(
-    model: Policy, ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]
-) -> Float[Tensor, "K V"]:
+def packed_logits(model: Policy, rows: packing.Packed) -> Float[Tensor, "K V"]:
     """Return what ``answer_logits`` does, from a model that packs: padding is not computed."""
-    rows = packing.pack(ids, attention, at)
     with packing.reading(rows):
         return _logits(model, rows.at, rows.inputs)
 
 
-def _logits(
-    model: Policy, at: Bool[Tensor, "B T"], inputs: dict[str, Tensor]
-) -> Float[Tensor, "K V"]:
+def _logits(model: Policy, at: Tensor, inputs: dict[str, Tensor]) -> Float[Tensor, "K V"]:
+    """Run the model; ``at`` marks positions of a padded batch, or counts those of packed rows."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     hook = head.register_forward_pre_hook(partial(_only, at))
     try:
@@ -116,7 +112,8 @@ def _logits(
 
 
 def _only(at: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (inputs[0][at], *inputs[1:])
+    states = inputs[0] if at.dtype == torch.bool else inputs[0][0]
+    return (states[at], *inputs[1:])
 
 
 def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 NAME = "grail_packed"
 
-LENGTHS: ContextVar[tuple[int, ...]] = ContextVar("lengths")
-"""Tokens of each row of the packed sequence that is being read; unset: rows are padded."""
+ROWS: ContextVar[tuple[tuple[int, ...], ...]] = ContextVar("rows")
+"""The parts of each row of the packed sequence that is being read; unset: rows are padded."""
 
 TRIED = (3, 9, 5)
 """Lengths of the rows that ``adopt`` reads packed and one by one."""
@@ -60,47 +60,97 @@ def adopt(model: nn.Module) -> bool:
     return True
 
 
+Parts = tuple[int, ...]
+"""Tokens of a row: of its beginning, then of every branch that goes on from it (a plain row: none).
+
+Branches see the beginning and themselves: the trials of a sample, which differ in the answer only.
+"""
+
+
 @dataclass(frozen=True)
 class Packed:
     """Rows as one sequence.
 
     Attributes:
         inputs: What the model's forward pass is given.
-        at: The positions that were asked for.
-        lengths: Tokens per row.
+        at: Where in the sequence the logits that were asked for stand, row after row; branches
+            share the last position of their beginning.
+        rows: The parts of each row.
     """
 
     inputs: dict[str, Tensor]
-    at: Bool[Tensor, "1 T"]
-    lengths: tuple[int, ...]
+    at: Int[Tensor, " K"]
+    rows: tuple[Parts, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens per row."""
+        return [sum(parts) for parts in self.rows]
 
 
-def pack(ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]) -> Packed:
+def pack(
+    ids: Int[Tensor, "B T"],
+    attention: Int[Tensor, "B T"],
+    at: Bool[Tensor, "B T"],
+    branches: int = 1,
+) -> Packed:
     """Put rows behind each other, each up to the last position that is asked for.
 
     Args:
         ids: Rows padded on the right.
         attention: 1 on tokens, 0 on padding.
         at: The positions that are asked for: at least one in every row.
+        branches: So many rows, next to each other, become one row, in which what they begin with
+            up to the first position that is asked for stands once.
     """
-    kept = attention.bool() & (at.flip(1).cumsum(1).flip(1) > 0)  # nothing reads what comes after
-    lengths = kept.sum(1).tolist()
+    device = ids.device
+    ids, at = ids.cpu(), at.cpu() & attention.bool().cpu()
+    tokens, positions, wanted = list[Tensor](), list[Tensor](), list[Tensor]()
+    rows: list[Parts] = []
+    place = 0
+    for first in range(0, len(ids), branches):
+        group = slice(first, first + branches)
+        starts, ends = _spans(at[group])
+        begin = starts[0] if branches > 1 and _begin_alike(ids[group], starts) else 0
+        parts = [begin]
+        tokens.append(ids[first, :begin])
+        positions.append(torch.arange(begin))
+        for row, end in zip(range(first, first + branches), ends, strict=True):
+            tokens.append(ids[row, begin:end])
+            positions.append(torch.arange(begin, end))
+            own = at[row].nonzero()[:, 0]
+            shift = place + sum(parts) - begin
+            wanted.append(torch.where(own < begin, place + own, shift + own))
+            parts.append(end - begin)
+        place += sum(parts)
+        rows += [(begin, *parts[1:])] if begin else [(n,) for n in parts[1:]]
     inputs = {
-        "input_ids": ids[kept][None],
-        "position_ids": torch.cat([torch.arange(n, device=ids.device) for n in lengths])[None],
-        "attention_mask": ids.new_zeros((1, 1, 1, 1)),  # passes as ready-made: none is built
+        "input_ids": torch.cat(tokens)[None].to(device),
+        "position_ids": torch.cat(positions)[None].to(device),
+        "attention_mask": torch.zeros((1, 1, 1, 1), dtype=torch.long, device=device),  # as made
     }
-    return Packed(inputs, at[kept][None], tuple(lengths))
+    return Packed(inputs, torch.cat(wanted).to(device), tuple(rows))
+
+
+def _spans(at: Bool[Tensor, "R T"]) -> tuple[list[int], list[int]]:
+    """Return where the tokens end that lead to the first position asked for, and to the last."""
+    width = at.shape[1]
+    found = at.int()
+    return (found.argmax(1) + 1).tolist(), (width - found.flip(1).argmax(1)).tolist()
+
+
+def _begin_alike(ids: Int[Tensor, "R T"], starts: list[int]) -> bool:
+    return len(set(starts)) == 1 and bool((ids[:, : starts[0]] == ids[:1, : starts[0]]).all())
 
 
 @contextmanager
 def reading(rows: Packed) -> Iterator[None]:
     """Keep the rows apart inside the block."""
-    token = LENGTHS.set(rows.lengths)
+    token = ROWS.set(rows.rows)
     try:
         yield
     finally:
-        LENGTHS.reset(token)
+        ROWS.reset(token)
 
 
 def _register() -> None:
@@ -132,15 +182,15 @@ def attend(
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    lengths = LENGTHS.get(())
-    if not lengths:
+    packed = ROWS.get(())
+    if not packed:
         out = _attend(module, query, key, value, attention_mask, kind)
     else:
-        rows = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)
-        window = kind.get("sliding_window")
+        lengths, window = [sum(parts) for parts in packed], kind.get("sliding_window")
+        rows = (tensor.split(lengths, 2) for tensor in (query, key, value))
         every = [
-            _attend(module, q, k, v, _causal(q.shape[2], window, q.dtype, q.device), kind)
-            for q, k, v in rows
+            _attend(module, q, k, v, _bias(parts, window, q.dtype, q.device), kind)
+            for parts, q, k, v in zip(packed, *rows, strict=True)
         ]
         out = torch.cat(every, 2)
     return out.transpose(1, 2).contiguous(), None
@@ -162,13 +212,19 @@ def _attend(
 
 
 @lru_cache(maxsize=256)
-def _causal(
-    tokens: int, window: int | None, dtype: torch.dtype, device: torch.device
+def _bias(
+    parts: Parts, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "T T"]:
     """Return what is added to weights: 0 where a token sees another, else the lowest value."""
-    back = torch.arange(tokens)[:, None] - torch.arange(tokens)
-    hidden = back < 0 if window is None else (back < 0) | (back >= window)
-    return torch.zeros(tokens, tokens).masked_fill(hidden, torch.finfo(dtype).min).to(device, dtype)
+    part = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
+    inside = torch.cat([torch.arange(n) for n in parts])
+    place = inside + torch.where(part > 0, parts[0], 0)
+    back = place[:, None] - place
+    hidden = (back < 0) | ((part > 0) & (part != part[:, None]))
+    if window is not None:
+        hidden |= back >= window
+    bias = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(dtype).min)
+    return bias.to(device, dtype)
 
 
 @torch.no_grad()
