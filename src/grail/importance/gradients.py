@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from grail.artifacts import Scores
 from grail.data.encode import Batch
 from grail.errors import InputError
+from grail.importance.kernels import Fused
 from grail.importance.rules import Call, rule_for
 from grail.model import Policy, answer_logits, evaluating, token_nll, trainable
+
+TokenLoss = Callable[[Tensor, Batch], Tensor]
+"""(logits of the answer tokens, their batch) -> NLL in nats of each answer token."""
 
 CHUNK_BYTES = 256 * 2**20
 """Per-sample gradients of one parameter are made for as many samples at once as fit in this."""
@@ -63,21 +67,29 @@ class Sums:
         return Scores(mean(self.total_abs), mean(self.total), mean(self.total_sq), self.samples)
 
 
-def add_by_loop(model: Policy, trials: Sequence[Batch], sums: Sums) -> None:
+def nll_of_targets(logits: Float[Tensor, "K V"], batch: Batch) -> Float[Tensor, " K"]:
+    """Return -log p in nats of the tokens that the batch names as targets."""
+    return token_nll(logits, batch.targets[batch.at])
+
+
+def add_by_loop(
+    model: Policy, trials: Sequence[Batch], sums: Sums, loss: TokenLoss = nll_of_targets
+) -> None:
     """Add one sample: one backward pass per trial, gradients averaged, then the three statistics.
 
     Args:
-        model: The model; its trainable parameters are scored.
+        model: The model; of its trainable parameters, those of ``sums`` are scored.
         trials: The sample with each trial's labels: batches of one row.
         sums: Where to add.
+        loss: Loss of each answer token.
     """
-    parameters = trainable(model)
+    parameters = {name: p for name, p in trainable(model).items() if name in sums.total}
     mean: dict[str, Tensor] = {}
     with evaluating(model):
         for batch in trials:
             logits = answer_logits(model, batch.ids, batch.attention, batch.at)
-            loss = token_nll(logits, batch.targets[batch.at]).mean() / len(trials)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            mean_loss = loss(logits, batch).mean() / len(trials)
+            found = torch.autograd.grad(mean_loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     mean[name] = mean[name] + gradient.float() if name in mean else gradient.float()
@@ -86,24 +98,33 @@ def add_by_loop(model: Policy, trials: Sequence[Batch], sums: Sums) -> None:
     sums.samples += 1
 
 
-def add_by_batch(model: Policy, batch: Batch, trials: int, sums: Sums) -> None:
+def add_by_batch(
+    model: Policy,
+    batch: Batch,
+    trials: int,
+    sums: Sums,
+    loss: TokenLoss = nll_of_targets,
+    fused: Fused | None = None,
+) -> None:
     """Add all samples of a batch in one forward and one backward pass.
 
     The loss is the sum over samples of the mean over trials of the mean token NLL: any other
     reduction would weigh samples by who shares the batch.
 
     Args:
-        model: The model; its trainable parameters are scored.
+        model: The model; of its trainable parameters, those of ``sums`` are scored.
         batch: N * trials rows, the trials of a sample next to each other.
         trials: Rows per sample.
         sums: Where to add.
+        loss: Loss of each answer token.
+        fused: A kernel that adds the weights it takes without writing their gradients.
     """
-    with evaluating(model), _watching(model, batch, trials, sums):
+    with evaluating(model), _watching(model, _Watch(batch, trials, sums, fused)):
         logits = answer_logits(model, batch.ids, batch.attention, batch.at)
-        nll = token_nll(logits, batch.targets[batch.at])
-        lengths = torch.tensor(batch.lengths, device=nll.device)
+        losses = loss(logits, batch)
+        lengths = torch.tensor(batch.lengths, device=losses.device)
         weights = torch.repeat_interleave(1.0 / (lengths * trials), lengths)
-        (nll * weights).sum().backward()
+        (losses * weights).sum().backward()
     sums.samples += len(batch.rows) // trials
 
 
@@ -112,18 +133,18 @@ class _Use:
     """The calls of one parameter's modules in one pass; complete when all came back."""
 
     calls: int = 0
-    seen: list[Callable[[int, int], Tensor]] = field(default_factory=list)
+    seen: list[tuple[Call, str]] = field(default_factory=list)
 
 
 @contextmanager
-def _watching(model: Policy, batch: Batch, trials: int, sums: Sums) -> Iterator[None]:
+def _watching(model: Policy, watch: _Watch) -> Iterator[None]:
     """Hook the modules that own trainable parameters; weight gradients themselves are switched off.
 
     Gradients are requested on the embeddings' output instead of on the weights: they flow through
     all layers, and autograd skips the weight-gradient products that the hooks make per sample.
     """
     parameters = trainable(model)
-    watch = _Watch(batch, trials, sums, {id(p): n for n, p in parameters.items()})
+    watch.names = {id(p): n for n, p in parameters.items() if n in watch.sums.total}
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handles = [embeddings.register_forward_hook(lambda _m, _i, out: _tracked(out))]
     handles += [
@@ -150,8 +171,9 @@ def _tracked(out: Tensor) -> Tensor:
 class _Watch:
     """Collects (input, output gradient) pairs and turns them into sums as soon as it can."""
 
-    def __init__(self, batch: Batch, trials: int, sums: Sums, names: dict[int, str]) -> None:
-        self.batch, self.trials, self.sums, self.names = batch, trials, sums, names
+    def __init__(self, batch: Batch, trials: int, sums: Sums, fused: Fused | None) -> None:
+        self.batch, self.trials, self.sums, self.fused = batch, trials, sums, fused
+        self.names: dict[int, str] = {}
         self.uses: dict[str, _Use] = {}
 
     def forward(
@@ -182,7 +204,7 @@ class _Watch:
         call = Call(module, given, gradient.detach(), self._samples(packed))
         for kind, name in own.items():
             use = self.uses[name]
-            use.seen.append(rule_for(call, kind))
+            use.seen.append((call, kind))
             if len(use.seen) == use.calls:
                 self._flush(name, use)
 
@@ -194,16 +216,22 @@ class _Watch:
         return [sum(lengths[i : i + self.trials]) for i in range(0, len(lengths), self.trials)]
 
     def _flush(self, name: str, use: _Use) -> None:
+        self.uses[name] = _Use()
+        call, kind = use.seen[0]
+        if use.calls == 1 and self.fused is not None and self.fused.takes(call.module, kind):
+            sums = (of[name] for of in (self.sums.total_abs, self.sums.total, self.sums.total_sq))
+            self.fused.add(*call.flat(), *sums)
+            return
+        rules = [rule_for(*seen) for seen in use.seen]
         samples = len(self.batch.rows) // self.trials
         size = self.sums.total[name].numel() * 4
         chunk = max(1, CHUNK_BYTES // size)
         for first in range(0, samples, chunk):
             last = min(samples, first + chunk)
-            gradients = use.seen[0](first, last)
-            for other in use.seen[1:]:  # a weight used twice: its gradients add up before |.|
+            gradients = rules[0](first, last)
+            for other in rules[1:]:  # a weight used twice: its gradients add up before |.|
                 gradients = gradients + other(first, last)
             self.sums.add(name, gradients)
-        self.uses[name] = _Use()
 
     def check_complete(self) -> None:
         """Refuse to lose a contribution without a word."""
