@@ -85,15 +85,16 @@ def test_equals_a_loop_in_float64_on_an_accelerator(lengths, outputs, inputs, dt
 
 @pytest.mark.parametrize("tall", [True, False])
 def test_every_tile_is_added_once_in_bands_of_any_height(fused, tall, monkeypatch):
-    """Ten tiles below each other are a whole band and a part of one."""
+    """Three tiles below each other are a whole band and a part of one."""
     monkeypatch.setattr(fused, "TILE", 16)
-    shape = (16 * 9 + 5, 40) if tall else (40, 16 * 9 + 5)
+    monkeypatch.setattr(fused, "GROUP", 2)
+    shape = (16 * 2 + 5, 20) if tall else (20, 16 * 2 + 5)
     x, d = drawn([2, 3], *shape)
     assert_close(summed(fused, x, d, [2, 3]), by_loop(x, d, [2, 3]))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_products_are_summed_in_float32(fused, dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_and_two_at_once_are_widened(fused, dtype):
     lengths = [40, 3]
     x, d = drawn(lengths, 20, 18, dtype)
     assert_close(summed(fused, x, d, lengths), by_loop(x, d, lengths))
@@ -134,7 +135,7 @@ def test_plain_sum_is_the_ordinary_gradient(fused):
     layer = torch.nn.Linear(21, 13)
     x, d = drawn([8, 4], 13, 21)
     (gradient,) = torch.autograd.grad(layer(x), layer.weight, d)
-    total_abs, total, total_sq = summed(fused, x, d, [8, 4])
+    total_abs, total, _ = summed(fused, x, d, [8, 4])
     assert_close([total], [gradient.double()])
     assert (total_abs >= total.abs() - 1e-5).all()
     one = summed(fused, x[:8], d[:8], [8])  # one sample: the three sums tell of one gradient
@@ -142,12 +143,10 @@ def test_plain_sum_is_the_ordinary_gradient(fused):
     assert torch.equal(one[2], one[1].square())
 
 
-@pytest.mark.parametrize(("lora", "tied"), [(True, None), (False, True), (False, False)])
-def test_scores_of_a_model_equal_batched_products(
-    fused, lora, tied, tiny_model, tiny_rows, monkeypatch
-):
+@pytest.mark.parametrize("tied", [True, False])
+def test_scores_of_a_model_equal_batched_products(fused, tied, tiny_model, tiny_rows, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    model, rows = tiny_model("llama", lora=lora, tied=tied), tiny_rows(3)
+    model, rows = tiny_model("llama", lora=False, tied=tied), tiny_rows(3)
     shapes, real = [], fused.add_products
 
     def spy(given, gradient, lengths, *sums):
@@ -157,7 +156,7 @@ def test_scores_of_a_model_equal_batched_products(
     monkeypatch.setattr(fused, "add_products", spy)
 
     def scores(kernel):
-        settings = Importance(trials=2, kernel=kernel)
+        settings = Importance(trials=1, kernel=kernel)
         labels = RandomLabels(WORDS, settings.substitution, 0)
         return Scorer(model, settings, labels, pad=0).score(rows)
 
