@@ -25,8 +25,10 @@ ARROWS: dict[str, set[str]] = {
     "kinds": set(),
     "presets": set(),
     "audit_settings": {"kinds"},
+    "importance_settings": {"kinds"},
     "localization_settings": {"kinds"},
-    "config": {"audit_settings", "explain", "kinds", "localization_settings", "presets"},
+    "config": {"audit_settings", "explain", "importance_settings", "kinds", "presets"}
+    | {"localization_settings"},
     "results": set(),
     "artifacts": set(),
     "checkpoint": set(),
@@ -44,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "answers": {"data", "lora", "model", "packing", "reference"},
     "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
     "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
-    "importance": {"config", "artifacts", "data", "model"},
+    "importance": {"config", "artifacts", "data", "lora", "model", "packing"},
     "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
     "evaluation": {"answers", "artifacts", "config", "results", "data", "generation", "model"}
@@ -106,7 +108,7 @@ ARROWS: dict[str, set[str]] = {
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
 LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
-LIGHT |= {"audit_settings", "localization_settings"}
+LIGHT |= {"audit_settings", "importance_settings", "localization_settings"}
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}

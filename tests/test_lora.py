@@ -7,7 +7,7 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 from grail.data.encode import collate
-from grail.lora import LoraLinear, _layers, fused
+from grail.lora import LoraLinear, fused, lora_layers
 from grail.model import answer_logits, trainable
 
 
@@ -29,7 +29,7 @@ def test_output_and_gradients_are_those_of_peft(family, tiny_model, tiny_rows):
             logits = read(model, batch)
         logits.float().logsumexp(-1).sum().backward()
         found[way] = (logits, {n: p.grad.clone() for n, p in trainable(model).items()})
-    assert _layers(model)
+    assert lora_layers(model)
     assert torch.allclose(found["peft"][0], found["fused"][0], atol=2e-5)
     for name, gradient in found["peft"][1].items():
         assert gradient.dtype == found["fused"][1][name].dtype == torch.float32
@@ -95,32 +95,32 @@ def with_adapter(tiny_model, **settings):
     "settings", [{"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 0.5}]
 )
 def test_other_kinds_of_adapters_stay_peft_s(settings, tiny_model):
-    assert _layers(with_adapter(tiny_model, **settings).train()) == {}
+    assert lora_layers(with_adapter(tiny_model, **settings).train()) == {}
 
 
 def test_dropout_that_is_off_does_not_matter(tiny_model):
-    assert _layers(with_adapter(tiny_model, lora_dropout=0.5).eval())
+    assert lora_layers(with_adapter(tiny_model, lora_dropout=0.5).eval())
 
 
 def test_merged_disabled_hooked_and_several_adapters_stay_peft_s(tiny_model):
     model = with_adapter(tiny_model)
     layers = [m for m in model.modules() if type(m) is Linear]
-    assert set(_layers(model)) == set(layers)
+    assert set(lora_layers(model)) == set(layers)
     model.merge_adapter()
-    assert _layers(model) == {}
+    assert lora_layers(model) == {}
     model.unmerge_adapter()
     with model.disable_adapter():
-        assert _layers(model) == {}
+        assert lora_layers(model) == {}
     hook = layers[0].lora_A["default"].register_forward_hook(lambda *_: None)
-    assert set(_layers(model)) == set(layers[1:])
+    assert set(lora_layers(model)) == set(layers[1:])
     hook.remove()
     model.add_adapter("other", model.peft_config["default"])
     model.base_model.set_adapter(["default", "other"])
-    assert _layers(model) == {}
+    assert lora_layers(model) == {}
 
 
 def test_a_base_layer_that_is_trained_too_stays_peft_s(tiny_model):
     model = with_adapter(tiny_model)
     layers = [m for m in model.modules() if type(m) is Linear]
     layers[0].base_layer.weight.requires_grad_(True)
-    assert set(_layers(model)) == set(layers[1:])
+    assert set(lora_layers(model)) == set(layers[1:])

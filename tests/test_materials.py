@@ -73,6 +73,7 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
     [
         ("unlearning", "checkpoint_steps", 1),
         ("unlearning", "trackers", ["tensorboard"]),
+        ("importance", "memory_gib", 1.5),
         ("vanilla", "checkpoint_steps", 1),
         ("data", "max_rows", 2),
         ("data", "max_val_rows", 2),

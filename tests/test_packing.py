@@ -70,7 +70,7 @@ def test_branches_say_what_single_rows_do_and_read_their_beginning_once(
     assert torch.allclose(a, b, atol=2e-5)
     once = [rows[0].start + sum(len(r.ids) - 1 - r.start for r in rows[:3])]
     once += [rows[3].start + sum(len(r.ids) - 1 - r.start for r in rows[3:6])]
-    assert joint.lengths == [*once, *(len(row.ids) - 1 for row in rows[6:])]
+    assert joint.lengths == [*once, sum(len(row.ids) - 1 for row in rows[6:])]
     goal = torch.randn(a.shape, generator=torch.Generator().manual_seed(1))
     for logits in (a, b):
         (logits * goal).sum().backward()

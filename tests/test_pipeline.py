@@ -344,6 +344,7 @@ VARIANTS = {
     "damage budget": {"localization": {"method": "damage_budget", "statistic": "z_mean"}},
     "targets only": {"importance": {"substitution": "targets"}},
     "all substituted": {"importance": {"substitution": "all"}},
+    "expected labels": {"importance": {"labels": "expected", "substitution": "targets"}},
     "true labels": {"importance": {"labels": "true"}},
     "plain loop": {"importance": {"gradients": "loop"}},
     "no val": {"val": 0},

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from grail.audit_settings import Audit, with_attacks
 from grail.errors import InputError
 from grail.explain import explain, short
+from grail.importance_settings import Importance
 from grail.kinds import (
     Accuracy,
     Count,
@@ -129,20 +130,6 @@ class Vanilla(Section):
         if self.adapter is not None and self.skip:
             raise ValueError("adapter and skip exclude each other: give one of them")
         return self
-
-
-class Importance(Section):
-    """Stage 1: gradients with randomly substituted labels.
-
-    ``seed`` is that of the labels; null takes the run's, a number lets runs share their scores.
-    """
-
-    labels: Literal["random", "true"] = "random"
-    substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
-    trials: Count = 3
-    gradients: Literal["batched", "loop"] = "batched"
-    batch_tokens: Count = 1024
-    seed: Seed | None = None
 
 
 class Until(Section):

@@ -62,7 +62,7 @@ def fused(model: nn.Module) -> Iterator[None]:
     Layers with anything beyond (dropout that is on, DoRA, biases, merged or several adapters, hooks
     on their parts, another base layer than Linear) stay PEFT's.
     """
-    layers = _layers(model) if hasattr(model, "peft_config") else {}
+    layers = lora_layers(model)
     for module, name in layers.items():
         module.forward = partial(_forward, module, name)
     try:
@@ -79,8 +79,10 @@ def _forward(module: Any, name: str, x: Tensor) -> Tensor:
     return LoraLinear.apply(x, module.base_layer, a, b, module.scaling[name])  # type: ignore
 
 
-def _layers(model: nn.Module) -> dict[Any, str]:
+def lora_layers(model: nn.Module) -> dict[Any, str]:
     """Return the layers that are nothing but a base and one LoRA adapter, with its name."""
+    if not hasattr(model, "peft_config"):
+        return {}
     from peft.tuners.lora.layer import Linear
 
     return {

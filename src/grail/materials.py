@@ -26,7 +26,11 @@ from grail.provenance import model_identity
 from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
-UNRELATED = ("checkpoint_steps", "trackers")  # settings that do not change what is made
+UNRELATED = (
+    "checkpoint_steps",
+    "trackers",
+    "memory_gib",
+)  # settings that do not change what is made
 COVERED = ("max_rows", "max_val_rows", "seed", "retain_target", "general_tasks")
 COVERED += ("general_max_items",)  # all of them told by what a stage adds
 

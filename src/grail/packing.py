@@ -76,16 +76,13 @@ class Packed:
         at: Where in the sequence the logits that were asked for stand, row after row; branches
             share the last position of their beginning.
         rows: The parts of each row.
+        lengths: Tokens of each row, or of each group of rows that could have shared a beginning.
     """
 
     inputs: dict[str, Tensor]
     at: Int[Tensor, " K"]
     rows: tuple[Parts, ...]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens per row."""
-        return [sum(parts) for parts in self.rows]
+    lengths: list[int]
 
 
 def pack(
@@ -107,7 +104,7 @@ def pack(
     ids, at = ids.cpu(), at.cpu() & attention.bool().cpu()
     tokens, positions, wanted = list[Tensor](), list[Tensor](), list[Tensor]()
     rows: list[Parts] = []
-    place = 0
+    lengths: list[int] = []
     for first in range(0, len(ids), branches):
         group = slice(first, first + branches)
         starts, ends = _spans(at[group])
@@ -119,17 +116,18 @@ def pack(
             tokens.append(ids[row, begin:end])
             positions.append(torch.arange(begin, end))
             own = at[row].nonzero()[:, 0]
+            place = sum(lengths)
             shift = place + sum(parts) - begin
             wanted.append(torch.where(own < begin, place + own, shift + own))
             parts.append(end - begin)
-        place += sum(parts)
+        lengths.append(sum(parts))
         rows += [(begin, *parts[1:])] if begin else [(n,) for n in parts[1:]]
     inputs = {
         "input_ids": torch.cat(tokens)[None].to(device),
         "position_ids": torch.cat(positions)[None].to(device),
         "attention_mask": torch.zeros((1, 1, 1, 1), dtype=torch.long, device=device),  # as made
     }
-    return Packed(inputs, torch.cat(wanted).to(device), tuple(rows))
+    return Packed(inputs, torch.cat(wanted).to(device), tuple(rows), lengths)
 
 
 def _spans(at: Bool[Tensor, "R T"]) -> tuple[list[int], list[int]]:
@@ -223,8 +221,8 @@ def _bias(
     hidden = (back < 0) | ((part > 0) & (part != part[:, None]))
     if window is not None:
         hidden |= back >= window
-    bias = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(dtype).min)
-    return bias.to(device, dtype)
+    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+    return bias.to(device)
 
 
 @torch.no_grad()

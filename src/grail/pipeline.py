@@ -111,6 +111,7 @@ class Run:
             return
         self.materials.check()
         check_general(self.materials)
+        self._scorer().check()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
@@ -140,8 +141,7 @@ class Run:
         for (domain, side), rows in self.materials.sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
-            text = self.inputs.digests[f"{name}.train"]
-            seed = self.config.label_seed
+            seed, text = self.config.label_seed, self.inputs.digests[f"{name}.train"]
             key = self.materials.key(
                 "model", "data", "importance", seed=seed, weights=weights, rows=text
             )

@@ -1,5 +1,6 @@
 """Random labels: who draws, what may change, how often."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from statistics import mean
@@ -100,8 +101,20 @@ def test_positions_are_drawn_with_replacement(length):
     trials = 40_000 // length
     share = mean(len(changed(row, labels.draw(row, t))) / length for t in range(trials))
     expected = 1 - (1 - 1 / length) ** (length // 2)
+    assert labels.chance(length) == expected
     assert share == pytest.approx(expected, abs=0.02)  # about six standard errors
     assert abs(share - 0.5) > 0.05, "without replacement it would be one half"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7])
+def test_chance_is_the_share_of_all_draws_that_hit_a_position(length):
+    every = list(itertools.product(range(length), repeat=max(1, length // 2)))
+    for position in {0, length - 1}:
+        share = mean(position in positions for positions in every)
+        for substitution in ("inputs_and_targets", "targets"):
+            found = RandomLabels(WORDS, substitution, 0).chance(length)
+            assert found == pytest.approx(share)
+    assert RandomLabels(WORDS, "all", 0).chance(length) == 1
 
 
 def test_positions_and_labels_are_uniform():

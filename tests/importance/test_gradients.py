@@ -12,9 +12,10 @@ from grail.config import Importance
 from grail.data.encode import collate
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
-from grail.importance import gradients
-from grail.importance.gradients import Sums, add_by_batch, add_by_loop
+from grail.importance import gradients, watching
+from grail.importance.gradients import add_by_batch, add_by_loop
 from grail.importance.score import Scorer, compare
+from grail.importance.sums import Sums
 from grail.model import trainable
 
 CLOSE = 1e-5
@@ -156,7 +157,7 @@ def test_chunks_of_one_sample(lora, tied, tiny_model, tiny_rows, monkeypatch):
         add(self, name, gradients)
 
     monkeypatch.setattr(Sums, "add", counted)
-    monkeypatch.setattr(gradients, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(watching, "CHUNK_BYTES", 1)
     assert_same(scores(model, rows, "batched", trials=2), whole, close=1e-6)
     assert set(calls) == {1}
     assert len(calls) == 5 * len(trainable(model))

@@ -117,3 +117,13 @@ def test_parts_follow_the_rows_of_each_sample():
     assert x.flatten().tolist() == [4, 5, 6, 7]
     assert d.flatten().tolist() == [40, 50, 60, 70]
     assert rows == [1, 3]
+
+
+@pytest.mark.parametrize("axes", [(), (5,), (5, 2)])
+def test_flat_is_token_by_token_with_the_samples_behind_each_other(axes):
+    given, gradient = torch.randn(5, *axes, WIDTH), torch.randn(5, *axes, 4)
+    x, d, lengths = Call(nn.Linear(WIDTH, 4), given, gradient, [4, 1]).flat()
+    assert (x.shape[1], d.shape[1]) == (WIDTH, 4)
+    for n, (first, last) in enumerate(((0, 4), (4, 5))):
+        assert torch.equal(x.split(lengths)[n], given[first:last].reshape(-1, WIDTH))
+        assert torch.equal(d.split(lengths)[n], gradient[first:last].reshape(-1, 4))

@@ -37,11 +37,20 @@ class RandomLabels:
             return replace(row, targets=tuple(labels))
         return replace(row, ids=(*row.ids[: row.start], *labels), targets=tuple(labels))
 
+    def chance(self, length: int) -> float:
+        """Return the probability that a given one of ``length`` positions is drawn in a trial."""
+        if self.substitution == "all":
+            return 1.0
+        return 1 - (1 - 1 / length) ** _draws(length)
+
     def _positions(self, length: int, random: Random) -> list[int]:
         if self.substitution == "all":
             return list(range(length))
-        draws = max(1, length // 2)  # a completion of one token would otherwise keep its label
-        return [random.randrange(length) for _ in range(draws)]
+        return [random.randrange(length) for _ in range(_draws(length))]
+
+
+def _draws(length: int) -> int:
+    return max(1, length // 2)  # a completion of one token would otherwise keep its label
 
 
 def ordinary_tokens(vocabulary_size: int, special: Iterable[int]) -> tuple[int, ...]:

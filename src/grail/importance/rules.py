@@ -41,6 +41,12 @@ class Call:
         span = slice(ends[first], ends[last])
         return self.given[span], self.gradient[span], self.rows[first:last]
 
+    def flat(self) -> tuple[Float[Tensor, "K I"], Float[Tensor, "K O"], list[int]]:
+        """Return input and output gradient token by token, and how many belong to each sample."""
+        tokens = self.given.shape[1:-1].numel()
+        lengths = [rows * tokens for rows in self.rows]
+        return self.given.flatten(0, -2), self.gradient.flatten(0, -2), lengths
+
 
 def rule_for(call: Call, kind: str) -> PerSample:
     """Choose the rule for parameter ``kind`` ("weight", "bias", ...) of the call's module."""
