@@ -332,6 +332,13 @@ def test_results_do_not_outlive_the_settings_they_came_from(tiny_config, run, tm
     assert "evaluate vanilla" in kept
 
 
+def test_scores_that_cannot_be_made_are_refused_before_training(tiny_config, tmp_path):
+    config = load(tiny_config(importance={"memory_gib": 1e-9}), [])
+    with pytest.raises(InputError, match=r"importance\.memory_gib: 1e-09 is too little"):
+        Run(config, prepare(config)).through()
+    assert not (tmp_path / "run" / "vanilla").exists()
+
+
 VARIANTS = {
     "one domain": {"domains": ("only",)},
     "three domains": {"domains": ("a", "b", "c")},

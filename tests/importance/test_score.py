@@ -10,6 +10,7 @@ from grail.config import Importance, Model
 from grail.data.encode import Encoder
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.samples import Sample
+from grail.errors import InputError
 from grail.importance import score
 from grail.importance.score import Agreement, Scorer, compare, relative_difference, self_check
 from grail.model import load, load_tokenizer, trainable
@@ -95,6 +96,13 @@ def test_budget_of_tokens_counts_the_trials(tiny_model, tiny_rows, monkeypatch):
     scorer(tiny_model(), trials=3, batch_tokens=100).score(rows)
     assert max(sizes) <= 100
     assert len(sizes) > 1
+
+
+def test_check_refuses_a_kernel_that_cannot_run_here(tiny_model, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    scorer(tiny_model(), kernel="auto").check()
+    with pytest.raises(InputError, match=r"importance\.kernel: triton"):
+        scorer(tiny_model(), kernel="triton").check()
 
 
 def test_relative_difference():
