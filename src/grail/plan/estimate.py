@@ -20,7 +20,7 @@ STATISTICS = 3
 SAMPLES_BYTES = 256 * 2**20
 """The most that per-sample gradients of one parameter take at once."""
 SELECTING = 40e-9
-"""Seconds an entry and selection (one core, measured on 20 million entries); four passes read it."""
+"""Seconds an entry and selection: measured on one core with 20 million entries."""
 LOGITS = 3
 """Copies of a batch's logits in float32: themselves, their softmax, its gradient."""
 
@@ -73,6 +73,8 @@ class Speed:
         backward: Seconds a token forward and backward.
         decoding: Seconds a decoding step.
         saved: Bytes a token that a forward pass keeps for the backward pass.
+        share: How much of a core (at most 1) the process had meanwhile: below 1, others were at
+            work, and with the machine to itself it would be as much faster.
     """
 
     rate: float
@@ -80,6 +82,7 @@ class Speed:
     backward: float | None = None
     decoding: float | None = None
     saved: float = 0.0
+    share: float = 1.0
 
 
 def operations(work: Work, shape: Shape) -> float:
@@ -98,13 +101,16 @@ def operations(work: Work, shape: Shape) -> float:
 
 
 def seconds(work: Work, shape: Shape, speed: Speed) -> Range:
-    """Return the shortest and the longest that a stage's passes may take, by a rough margin."""
+    """Return the shortest and the longest that a stage's passes may take, by a rough margin.
+
+    The shortest is that on a machine without other work, the longest on one as busy as measured.
+    """
     if speed.forward is None or speed.backward is None:
         plain = operations(work, shape) / speed.rate
         return plain * ASSUMED[0], plain * ASSUMED[1]
     own = work.forward.tokens * speed.forward + work.backward.tokens * speed.backward
     own += work.generated.batches * (speed.decoding or 0.0)
-    return own * MEASURED[0], own * MEASURED[1]
+    return own * MEASURED[0] * speed.share, own * MEASURED[1]
 
 
 def selecting(shape: Shape, sides: int) -> Range:

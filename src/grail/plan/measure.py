@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grail.answers import answers_of
 from grail.config import Config
@@ -30,9 +30,9 @@ NEW_TOKENS = 6
 def shape_of(model: Policy) -> Shape:
     """Read a model's numbers off its parameters (which may be on the device ``meta``)."""
     own: Any = model
-    head, embeddings = own.get_output_embeddings().weight, own.get_input_embeddings().weight
+    head = own.get_output_embeddings().weight
     parameters = list(model.parameters())
-    outside = {id(head), id(embeddings)}
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | {id(head)}
     blocks = [p for p in parameters if p.dim() == 2 and id(p) not in outside]
     trained = list(trainable(model).values())
     text = own.config.get_text_config()
@@ -74,6 +74,7 @@ def speed_of(model: Policy, rows: Sequence[Encoded], tokenizer: Any, config: Con
         forward().backward()
 
     tokens = batch.ids.numel()
+    began, worked = time.perf_counter(), time.process_time()
     with evaluating(model):
         with torch.no_grad():
             forward()  # the first pass sets the libraries up
@@ -84,8 +85,10 @@ def speed_of(model: Policy, rows: Sequence[Encoded], tokenizer: Any, config: Con
     decoding = None
     if config.evaluation.generate:
         decoding = _decoding(model, some, tokenizer, once / tokens)
-    dtype = next(model.parameters()).dtype
-    return Speed(rate_of(device, dtype), once / tokens, train / tokens, decoding, saved / tokens)
+    rate = rate_of(device, next(model.parameters()).dtype)
+    had = (time.process_time() - worked) / (time.perf_counter() - began)
+    share = min(1.0, had) if device.type == "cpu" else 1.0
+    return Speed(rate, once / tokens, train / tokens, decoding, saved / tokens, share)
 
 
 def sample(rows: Sequence[Encoded], tokens: int) -> list[Encoded]:

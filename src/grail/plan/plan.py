@@ -129,7 +129,7 @@ def make_plan(config: Config, inputs: Inputs, listener: Listener) -> Plan:
         )
         for name, own in work.stages.items()
     )
-    notes = (how, LEFT_OUT, *_more(config, work))
+    notes = (how, LEFT_OUT, *_more(config, work, speed))
     sizes = artifact_bytes(config, shape, sides)
     return Plan(str(device), shape, speed, work.counts, stages, sizes, libraries, notes)
 
@@ -143,14 +143,21 @@ ASSUMED = (
     "measured. Times assume that a pass takes 1.5 to 6 times as long as its matrix products alone; "
     "memory leaves out what is kept for the backward pass."
 )
+ALONE = 0.8
+"""Share of a core from which on a machine does not count as busy."""
 LEFT_OUT = (
     "Assumed: scoring a token takes as long as training with it. Left out: loading, optimiser "
     "steps, reading and writing files."
 )
 
 
-def _more(config: Config, work: Workload) -> list[str]:
+def _more(config: Config, work: Workload, speed: Speed) -> list[str]:
     notes = []
+    if speed.share < ALONE:
+        notes.append(
+            f"This machine is busy: the measurement had {100 * speed.share:.0f} % of a core. The "
+            "shorter times are those without other work, the longer ones as busy as now."
+        )
     if any(stage.at_most for stage in work.stages.values()):
         notes.append(
             "At most: the stage may end earlier, and then it takes less (rows that are known, or "

@@ -121,7 +121,7 @@ def passes(groups: Iterable[Rows], copies: int = 1) -> Passes:
 
 
 def vanilla_work(config: Config, rows: Rows) -> Work:
-    """Return the longest vanilla training: every row in every epoch (none if the model is given)."""
+    """Return the longest vanilla training: every row in every epoch; none if a model is given."""
     given = config.vanilla
     if given.skip or given.adapter is not None:
         return Work()
