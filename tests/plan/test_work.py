@@ -66,13 +66,8 @@ class Counter:
             name = "decode" if ids.shape[1] == 1 else "prompts"
         elif torch.is_grad_enabled():
             name += "+"
-        batches, tokens, largest = self.stages.get(name, (0, 0, 0))
-        found = (batches + 1, tokens + ids.numel(), max(largest, ids.numel()))
-        self.stages[name] = found
-
-
-def counted(found: Passes):
-    return (found.batches, found.tokens, found.largest)
+        batches, tokens = self.stages.get(name, (0, 0))
+        self.stages[name] = (batches + 1, tokens + ids.numel())
 
 
 @pytest.fixture(params=RUNS)
@@ -102,7 +97,7 @@ def test_passes_and_files_are_those_of_a_real_run(finished, payload):
     }
     if "generate" in work:
         expected |= {"prompts": work["generate"].forward, "decode": work["generate"].generated}
-    want = {name: counted(found) for name, found in expected.items() if found != NOTHING}
+    want = {n: (p.batches, p.tokens) for n, p in expected.items() if p != NOTHING}
     assert stages == want
     rows, tokens, answers = made.counts["privacy.unlearn.train"]
     own = run.materials.sides()["privacy", "unlearn"]
@@ -135,6 +130,8 @@ def test_twice_the_rows_are_twice_the_work_where_each_is_read_once(module_config
     assert small.stages["score"].backward.tokens == 2 * 16 * 12  # two trials of 16 rows
     assert small.stages["evaluate"].forward.answers == 2 * 16 * 7  # two models
     assert large.stages["unlearn"].steps == 2 * small.stages["unlearn"].steps
+    assert small.stages["vanilla"].backward.largest == 4 * 12  # rows of a step: batch_size
+    assert small.stages["unlearn"].backward.largest == 2 * 2 * 12  # with as many retain rows
 
 
 def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
@@ -156,3 +153,4 @@ def test_passes_add_up():
     assert found + NOTHING == found
     assert found * 0 == NOTHING
     assert found * 2 == found + found
+    assert found.at_once() == Passes(2, found.tokens, found.answers, found.tokens, found.answers)

@@ -31,8 +31,9 @@ class Passes:
         batches: Forward passes.
         tokens: Positions in all batches, padding included.
         answers: Positions whose logits are computed.
-        largest: Positions of the largest batch.
-        most_answers: The most answer positions of a batch.
+        largest: The most positions held at once: of one batch, or of the batches of a step whose
+            losses are added up before they are differentiated.
+        most_answers: The same for answer positions.
     """
 
     batches: int = 0
@@ -57,6 +58,10 @@ class Passes:
             return Passes()
         sums = (self.batches * times, self.tokens * times, self.answers * times)
         return Passes(*sums, self.largest, self.most_answers)
+
+    def at_once(self) -> Passes:
+        """Hold all of them until a common backward pass."""
+        return Passes(self.batches, self.tokens, self.answers, self.tokens, self.answers)
 
 
 NOTHING = Passes()
@@ -135,7 +140,7 @@ def _descent(config: Config, rows: tuple[Encoded, ...], seed: int) -> Work:
     found, steps = NOTHING, 0
     for epoch in range(config.vanilla.epochs):
         for step in task.plan(epoch, {}):
-            found, steps = found + passes(by_length(step)), steps + 1
+            found, steps = found + passes(by_length(step)).at_once(), steps + 1
     return Work(backward=found, steps=steps, at_most=True)
 
 
@@ -179,11 +184,13 @@ def _step(task: UnlearnTask, objective: Objective, step: Rows) -> tuple[Passes, 
     for _, members in task.groups(step):
         pieces = [members[i :: task.settings.accumulation] for i in range(len(members))]
         for micro in pieces[: task.settings.accumulation]:
+            held = NOTHING
             for side in objective.sides:
                 own = passes(by_length([row for row in micro if row.side == side]))
-                trained += own
+                held += own
                 asked_again = side == "unlearn" and objective.labels == "refusal"
                 read += own * (objective.compares(side) + asked_again)
+            trained += held.at_once()
     return trained, read
 
 
