@@ -6,7 +6,7 @@ import pytest
 
 from grail.cli import main
 from grail.plan import measure
-from grail.plan.command import number, size, span
+from grail.plan.command import number, size, sizes, span
 
 pytestmark = pytest.mark.repeats
 
@@ -53,6 +53,7 @@ def test_numbers_have_the_digits_they_deserve():
         "3.0 GiB",
         "5000.0 GiB",
     ]
+    assert sizes((1.25 * 2**30, 2.5 * 2**30)) == "1.2-2.5 GiB"
     assert [span(v) for v in ((0.1, 0.5), (1.2, 4), (70, 200), (4000, 9000))] == [
         "under 2 s",
         "1.2-4 s",

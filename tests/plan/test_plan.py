@@ -40,7 +40,8 @@ def test_finished_stages_are_known(tiny_config, tmp_path):
     assert [s.name for s in second.stages if s.done] == ["vanilla", "score", "localize"]
     left = [s.seconds for s in second.stages if not s.done]
     assert second.seconds == (sum(low for low, _ in left), sum(high for _, high in left))
-    assert second.memory >= second.libraries + max(s.memory for s in second.stages if not s.done)
+    needed = second.libraries + max(s.memory for s in second.stages if not s.done)
+    assert second.memory == (needed, plan.RETAINED * needed)
     (tmp_path / "run" / "localization.json").unlink()
     assert done(config, inputs) == {"vanilla", "score"}
     other = load(file, ["seed=1"], None)

@@ -67,15 +67,15 @@ def tables(plan: Plan) -> list[Table]:
     from grail.reporting.tables import Table
 
     counts = [(name, *map(str, own)) for name, own in plan.counts.items()]
-    sizes = [(name, size(value)) for name, value in plan.artifacts.items() if value]
+    files = [(name, size(value)) for name, value in plan.artifacts.items() if value]
     return [
         Table("Rows", ("Side", "Rows", "Tokens", "Answer tokens"), tuple(counts)),
         Table(
             "Stages",
             ("Stage", "", "Passes", "Tokens", "FLOP", "Peak memory", "Time"),
-            tuple(_row(stage, plan.libraries) for stage in plan.stages),
+            tuple(_row(plan, stage) for stage in plan.stages),
         ),
-        Table("Files", ("File", "Size"), tuple(sizes)),
+        Table("Files", ("File", "Size"), tuple(files)),
     ]
 
 
@@ -85,11 +85,11 @@ def summary(plan: Plan) -> str:
     return (
         f"{number(shape.parameters)} parameters, {number(shape.trainable)} trainable, on "
         f"{plan.device} ({number(plan.speed.rate)}FLOP/s); still to do: {span(plan.seconds)}, "
-        f"at most {size(plan.memory)} of memory"
+        f"with {sizes(plan.memory)} of memory"
     )
 
 
-def _row(stage: Stage, libraries: int) -> tuple[str, ...]:
+def _row(plan: Plan, stage: Stage) -> tuple[str, ...]:
     work = stage.work
     kinds = (work.forward, work.backward, work.generated)
     state = "done" if stage.done else "at most" if work.at_most else ""
@@ -99,7 +99,7 @@ def _row(stage: Stage, libraries: int) -> tuple[str, ...]:
         str(sum(passes.batches for passes in kinds)),
         number(sum(passes.tokens for passes in kinds)),
         number(stage.operations),
-        size(stage.memory + libraries),
+        sizes(plan.peak(stage.memory)),
         span(stage.seconds),
     )
 
@@ -121,6 +121,11 @@ def size(value: float) -> str:
             return f"{value:.{0 if unit == 'B' else 1}f} {unit}"
         value /= 1024
     raise AssertionError("the last unit takes every number")
+
+
+def sizes(memory: tuple[float, float]) -> str:
+    """Return a range of bytes in GiB: 1.3-2.6 GiB."""
+    return "-".join(f"{value / 2**30:.1f}" for value in memory) + " GiB"
 
 
 def span(seconds: tuple[float, float]) -> str:

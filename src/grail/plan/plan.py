@@ -32,6 +32,9 @@ from grail.plan.work import Work, Workload, workload
 from grail.preparation import Inputs
 from grail.progress import Listener
 
+RETAINED = 2.0
+"""The process's memory over what it needs: freed memory is kept for later (measured: up to 1.7)."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -42,7 +45,7 @@ class Stage:
         work: What it computes.
         operations: Floating-point operations.
         seconds: From and to.
-        memory: Bytes at its peak.
+        memory: Bytes of its tensors at its peak.
         done: Whether the run directory has its outcome, from the same settings and data.
     """
 
@@ -85,9 +88,14 @@ class Plan:
         return sum(low for low, _ in left), sum(high for _, high in left)
 
     @property
-    def memory(self) -> float:
-        """The peak of the stages that are still to be done, in bytes, libraries included."""
-        return self.libraries + max((s.memory for s in self.stages if not s.done), default=0.0)
+    def memory(self) -> Range:
+        """The peak of the stages that are still to be done, in bytes."""
+        return self.peak(max((s.memory for s in self.stages if not s.done), default=0.0))
+
+    def peak(self, tensors: float) -> Range:
+        """Return what the process may have in memory where a stage's tensors take so much."""
+        needed = self.libraries + tensors
+        return needed, needed * RETAINED
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -147,7 +155,8 @@ ALONE = 0.8
 """Share of a core from which on a machine does not count as busy."""
 LEFT_OUT = (
     "Assumed: scoring a token takes as long as training with it. Left out: loading, optimiser "
-    "steps, reading and writing files."
+    "steps, reading and writing files. Memory is from what tensors and libraries need to twice "
+    "that, because freed memory is not returned at once."
 )
 
 
