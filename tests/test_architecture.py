@@ -90,6 +90,9 @@ ARROWS: dict[str, set[str]] = {
     | {"unlearning"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
     | {"preparation", "presets", "provenance", "results", "weights"},
+    "plan": {"answers", "artifacts", "config", "config_file", "data", "directory", "evaluation"}
+    | {"generation", "importance", "materials", "model", "packing", "preparation", "reporting"}
+    | {"terminal", "unlearning", "vanilla", "weights"},
     "cli": {
         "audit",
         "comparison",
@@ -97,6 +100,7 @@ ARROWS: dict[str, set[str]] = {
         "config_file",
         "endings",
         "environment",
+        "plan",
         "preparation",
         "pipeline",
         "reporting",

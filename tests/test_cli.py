@@ -42,7 +42,7 @@ def test_help_needs_no_heavy_import_and_little_time():
     seconds, loaded = found.stderr.split(" ", 1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 1
-    for command in ("demo", "run", "score", "report", "compare", "validate", "env"):
+    for command in ("demo", "run", "score", "report", "compare", "validate", "plan", "env"):
         assert re.search(rf"^    {command} ", found.stdout, re.MULTILINE)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from grail import __version__
 from grail.audit import command as audit_command
 from grail.errors import DivergenceError, InputError
+from grail.plan import command as plan_command
 
 STAGES = {
     "run": "all stages; finished ones are skipped, an interrupted run goes on where it stopped",
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
     validate.set_defaults(handler=_validate)
+    _add_run_options(plan_command.add(commands))
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)

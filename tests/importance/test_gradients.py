@@ -271,18 +271,6 @@ def test_loss_is_per_sample_not_per_batch(tiny_model, tiny_rows):
         assert torch.allclose(value, mean, rtol=0, atol=1e-5 * float(mean.abs().max()))
 
 
-def test_sums_are_means_over_samples():
-    parameter = {"w": nn.Parameter(torch.zeros(2))}
-    sums = Sums.zeros(parameter)
-    sums.add("w", torch.tensor([[1.0, -2.0], [-3.0, 2.0]]))
-    sums.add("w", torch.tensor([[4.0, 0.0]]))
-    sums.samples = 3
-    found = sums.scores()
-    assert found.mean["w"].tolist() == pytest.approx([2 / 3, 0])
-    assert found.mean_abs["w"].tolist() == pytest.approx([8 / 3, 4 / 3])
-    assert found.mean_sq["w"].tolist() == pytest.approx([26 / 3, 8 / 3])
-
-
 def test_loop_averages_trials_before_the_absolute_value(tiny_model, tiny_rows):
     """Eq. 3 takes |.| of the sample's averaged gradient; two trials can cancel."""
     model, (row,) = tiny_model("llama"), tiny_rows(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from grail.audit_settings import Audit
 from grail.data.encode import Encoded, Encoder, shuffled
 from grail.data.samples import Sample
-from grail.evaluation.evaluate import Evaluator, SampleValue
+from grail.evaluation.evaluate import Evaluator, SampleValue, most_new
 from grail.materials import Materials
 from grail.progress import Tick
 
@@ -73,7 +73,7 @@ class Bench:
 
     def room(self, row: Encoded) -> int:
         """Return how many tokens an answer to a row may take."""
-        return self._evaluator(self.texts).room(row)
+        return most_new(row, self.materials.config.evaluation.max_new_tokens)
 
     def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
         settings = self.materials.config.evaluation

@@ -107,8 +107,7 @@ class Evaluator:
         Raises:
             DivergenceError: if a row's NLL is not finite: the model's weights are broken.
         """
-        told = [row for row in rows if row.side != "general" and row.part != HELD_OUT]
-        asked = told if self.settings.generate else []
+        asked = asked_of(rows, self.settings)
         total = len(rows) + len(asked)
         values = self._read(label, rows, total, tick)
         for key, text in self._generations(asked, len(rows), total, tick).items():
@@ -174,20 +173,15 @@ class Evaluator:
         self, rows: Sequence[Encoded], before: int, total: int, tick: Tick
     ) -> dict[str, str]:
         """Continue the prompts greedily, rows of similar answer length together."""
-        order = sorted(rows, key=lambda row: (len(row.answer), row.start, row.key))
         texts: dict[str, str] = {}
-        for first in range(0, len(order), self.settings.batch_size):
-            group = order[first : first + self.settings.batch_size]
+        for group in groups_of(rows, self.settings.batch_size):
             prompts = [row.ids[: row.start] for row in group]
-            made = generate(self.model, prompts, [self.room(r) for r in group], self.tokenizer)
+            most = [most_new(row, self.settings.max_new_tokens) for row in group]
+            made = generate(self.model, prompts, most, self.tokenizer)
             for row, ids in zip(group, made, strict=True):
                 texts[row.key] = self.tokenizer.decode(ids, skip_special_tokens=True)
             tick(before + len(texts), total, "answers generated")
         return texts
-
-    def room(self, row: Encoded) -> int:
-        """Return the most tokens that a generation may have: half as many again as the truth."""
-        return min(self.settings.max_new_tokens, len(row.answer) + len(row.answer) // 2 + 4)
 
     def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
         sample = self.samples[value.key]
@@ -202,6 +196,23 @@ class Evaluator:
         return replace(
             value, prompt=sample.prompt, completion=sample.completion, generation=generation
         )
+
+
+def asked_of(rows: Sequence[Encoded], settings: Evaluation) -> list[Encoded]:
+    """Return the rows whose prompts are continued: those with a side, but held-out ones."""
+    told = [row for row in rows if row.side != "general" and row.part != HELD_OUT]
+    return told if settings.generate else []
+
+
+def groups_of(rows: Sequence[Encoded], batch_size: int) -> list[list[Encoded]]:
+    """Return the batches in which prompts are continued: similar answer lengths together."""
+    order = sorted(rows, key=lambda row: (len(row.answer), row.start, row.key))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def most_new(row: Encoded, limit: int) -> int:
+    """Return how many tokens may be made: half as many again as the true ones, within a limit."""
+    return min(limit, len(row.answer) + len(row.answer) // 2 + 4)
 
 
 def write_values(

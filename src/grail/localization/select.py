@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.errors import InputError
+from grail.localization.radix import ALONE, NO_ORDER, Processes, mark_top
 
 BLOCK = re.compile(r"layers?\.(\d+)\.|\.h\.(\d+)\.")
 """The block number in a parameter's name, as Llama, Qwen, Gemma, GPT-NeoX and GPT-2 write it."""
@@ -65,40 +67,30 @@ def check_finite(scores: Float[Tensor, "..."]) -> None:
         InputError: if one is NaN or infinite.
     """
     if not bool(torch.isfinite(scores).all()):
-        raise InputError("scores hold NaN or infinite values: no order is defined. Score again.")
+        raise InputError(NO_ORDER)
 
 
-def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
-    """Mark the ``count`` largest entries; ties go to the lowest index, zeros are never taken.
+def top_per_layer(
+    scores: Mapping[str, Float[Tensor, "..."]],
+    k: float,
+    layer: str,
+    processes: Processes = ALONE,
+) -> dict[str, Bool[Tensor, "..."]]:
+    """Mark the top ``k`` (fraction) of the entries of each layer; float32 scores.
+
+    Entries of a layer are compared across its parameters; their flat order is that of the sorted
+    names, each parameter in C order. Ties go to the lowest place; zeros are never taken. With
+    several processes, each gives its part of every parameter and gets the marks of that part, the
+    same as one process would (see ``Processes``).
 
     Raises:
         InputError: if a score is NaN or infinite.
     """
-    check_finite(scores)
-    if count <= 0 or scores.numel() == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    count = min(count, scores.numel())
-    threshold = torch.topk(scores, count, sorted=True).values[-1]
-    above = scores > threshold
-    tied = scores == threshold
-    wanted = count - int(above.sum())
-    chosen = above | (tied & (tied.cumsum(0) <= wanted))
-    return chosen & (scores > 0)
-
-
-def top_per_layer(
-    scores: Mapping[str, Float[Tensor, "..."]], k: float, layer: str
-) -> dict[str, Bool[Tensor, "..."]]:
-    """Mark the top ``k`` (fraction) of the entries of each layer.
-
-    Entries of a layer are compared across its parameters; their flat order is that of the sorted
-    names, each parameter in C order.
-    """
-    chosen: dict[str, Tensor] = {}
-    for names in layers(scores, layer).values():
-        flat = torch.cat([scores[name].flatten() for name in names])
-        marks = top(flat, budget(k, flat.numel()))
-        parts = marks.split([scores[name].numel() for name in names])
-        for name, part in zip(names, parts, strict=True):
-            chosen[name] = part.reshape(scores[name].shape)
-    return chosen
+    groups = list(layers(scores, layer).values())
+    chunks = [[scores[name] for name in names] for names in groups]
+    marks = mark_top(chunks, partial(budget, k), processes)
+    return {
+        name: own
+        for names, of_layer in zip(groups, marks, strict=True)
+        for name, own in zip(names, of_layer, strict=True)
+    }
