@@ -22,9 +22,11 @@ class Plan:
         steps: Steps of a training block; the first is not counted.
         mask_rounds: Rounds of the race of masks, whose differences are small.
         evaluation: Rows that are measured.
+        evaluation_repeats: Rounds of that.
         pipeline: Rows of each side in the pipeline.
         pipeline_repeats: Rounds of the pipeline.
         vanilla_epochs: How long the pipeline's vanilla model is trained at most.
+        growth_model: Who shows how cost grows with rows.
         sizes: Rows, to see how cost grows.
         growing: Rows that are made longer, or put into several domains.
         shapes: Models of growing size, random weights.
@@ -36,15 +38,17 @@ class Plan:
     model: str = "smollm2-135m"
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     repeats: int = 3
-    scoring: int = 12
+    scoring: int = 8
     few: int = 4
     batch: int = 4
-    steps: int = 5
+    steps: int = 4
     mask_rounds: int = 5
     evaluation: int = 16
+    evaluation_repeats: int = 2
     pipeline: int = 8
     pipeline_repeats: int = 2
     vanilla_epochs: int = 16
+    growth_model: str = "llama-25m"
     sizes: tuple[int, ...] = (100, 400, 1600)
     growing: int = 16
     shapes: tuple[str, ...] = ("llama-1m", "llama-6m", "llama-25m")
@@ -66,9 +70,11 @@ QUICK = Plan(
     steps=3,
     mask_rounds=1,
     evaluation=4,
+    evaluation_repeats=1,
     pipeline=2,
     pipeline_repeats=1,
     vanilla_epochs=2,
+    growth_model="tiny",
     sizes=(2, 4),
     growing=2,
     shapes=("tiny", "llama-1m"),
@@ -93,6 +99,7 @@ def make_plan(device: str, data: Path | None, quick: bool, rows: int | None) -> 
             steps=3,
             mask_rounds=1,
             evaluation=rows,
+            evaluation_repeats=1,
             pipeline=max(1, rows // 2),
             pipeline_repeats=1,
             vanilla_epochs=2,

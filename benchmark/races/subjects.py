@@ -116,12 +116,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Field:
-    """A loaded subject with its rows."""
+    """A loaded subject with its rows, ``factor`` times as long as the samples are."""
 
     subject: Subject
     model: Policy
     tokenizer: Any
     samples: tuple[Sample, ...]
+    factor: int = 1
 
     @property
     def pad(self) -> int:
@@ -132,7 +133,7 @@ class Field:
     def rows(self) -> list[Encoded]:
         """The samples in ids; a vocabulary smaller than the tokenizer's takes them modulo."""
         encoder = Encoder(self.tokenizer, "plain", MAX_TOKENS)
-        rows = [encoder.encode(sample)[0] for sample in self.samples]
+        rows = [lengthened(encoder.encode(sample)[0], self.factor) for sample in self.samples]
         size = self.vocabulary
         if len(self.tokenizer) <= size:
             return rows
@@ -161,10 +162,12 @@ class Field:
                 parameter.copy_(weights[name])
 
 
-def field_of(subject: Subject, data: Path | None, count: int, domains: int = 1) -> Field:
-    """Load a subject and ``count`` rows."""
-    tokenizer = tokenizer_of(subject)
-    return Field(subject, subject.policy(), tokenizer, tuple(samples_of(data, count, domains)))
+def field_of(
+    subject: Subject, data: Path | None, count: int, domains: int = 1, factor: int = 1
+) -> Field:
+    """Load a subject and ``count`` rows of each domain."""
+    samples = tuple(samples_of(data, count, domains))
+    return Field(subject, subject.policy(), tokenizer_of(subject), samples, factor)
 
 
 def tokenizer_of(subject: Subject) -> Any:
@@ -193,6 +196,8 @@ def samples_of(data: Path | None, count: int, domains: int = 1) -> list[Sample]:
 
 def lengthened(row: Encoded, factor: int) -> Encoded:
     """Return the row with its answer repeated, so that it has ``factor`` times as many tokens."""
+    if factor == 1:
+        return row
     more = (row.answer * (factor * len(row.ids)))[: factor * len(row.ids) - row.start]
     return replace(row, ids=(*row.ids[: row.start], *more))
 
