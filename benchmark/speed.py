@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     import torch
-
-    from grail.terminal import quiet
     from machine import write
     from races.plan import make_plan
+
+    from grail.terminal import quiet
 
     quiet()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -110,8 +110,9 @@ def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
 
 
 def _show(found: Sequence[Outcome]) -> None:
-    from grail.reporting.tables import Table, markdown
     from races.outcome import verdict
+
+    from grail.reporting.tables import Table, markdown
 
     rows = [
         (name, f"{value:.3g}", verdict(name, value))

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from grail.model import Policy, trainable
 from races.clock import timed
 
-
 STATISTICS = 3 * 2 * 4
 """Bytes that each entry's three statistics in float32 take when read and written once."""
 

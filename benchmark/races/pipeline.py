@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from machine import rows_of
 
 from grail import cli, config_file
 from grail.assembly import unlearn_training, vocabulary
@@ -21,7 +22,6 @@ from grail.model import trainable
 from grail.preparation import prepare
 from grail.progress import Nobody
 from grail.unlearning.unlearn import UnlearnTask
-from machine import rows_of
 from races import naive, trainer
 from races.outcome import Outcome
 from races.plan import Plan

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from grail.config import Unlearning
 from grail.data.encode import IGNORED, Encoded
@@ -139,6 +139,7 @@ def train(
         data_collator=lambda pairs: _sides(pairs, pad),
         callbacks=[watch],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.weights = {"unlearn": -settings.unlearn_weight, "retain": settings.retain_weight}
     trainer.seen = {"unlearn": [], "retain": []}
     trainer.train()
@@ -148,11 +149,12 @@ def train(
 
 def freeze(model: Policy, frozen: Mapping[str, Tensor]) -> list[Any]:
     """Let gradients of frozen entries be 0; returns handles whose ``remove`` ends it."""
-    return [
-        parameter.register_hook(lambda g, bits=frozen[name].to(parameter.device): g * ~bits)
-        for name, parameter in trainable(model).items()
-        if name in frozen
-    ]
+
+    def keep(parameter: nn.Parameter, bits: Tensor) -> Any:
+        free = ~bits.to(parameter.device)
+        return parameter.register_hook(lambda gradient: gradient * free)
+
+    return [keep(p, frozen[name]) for name, p in trainable(model).items() if name in frozen]
 
 
 def _sides(pairs: Sequence[Pair], pad: int) -> dict[str, dict[str, Tensor]]:

@@ -90,7 +90,7 @@ def start_to_finish(work: Callable[..., object], *given: Any, fresh: bool) -> fl
 
     ``fresh``: with an interpreter of its own, whose imports count too.
     """
-    context = multiprocessing.get_context("spawn" if fresh else "forkserver")
+    context: Any = multiprocessing.get_context("spawn" if fresh else "forkserver")
 
     def way() -> None:
         process = context.Process(target=_work, args=(work, given, torch.get_num_threads()))
