@@ -25,7 +25,8 @@ def run(plan: Plan) -> Outcome:
     for dtype in plan.precisions:
         field = field_of(Subject(plan.model, dtype, plan.device), plan.data, plan.evaluation)
         for what, generates in (("forced alone", False), ("with generations", True)):
-            _race(field, what, Evaluation(generate=generates), plan.evaluation_repeats, outcome)
+            settings = Evaluation(generate=generates, max_new_tokens=plan.new_tokens)
+            _race(field, what, settings, plan.evaluation_repeats, outcome)
     return outcome
 
 

@@ -144,6 +144,7 @@ def _settings(plan: Plan, model: str) -> dict[str, Any]:
             "schedule": "constant",
             "batch_size": min(plan.batch, plan.pipeline),
         },
+        "evaluation": {"max_new_tokens": plan.new_tokens},
         "output": "run",
     }
 

@@ -23,6 +23,7 @@ class Plan:
         mask_rounds: Rounds of the race of masks, whose differences are small.
         evaluation: Rows that are measured.
         evaluation_repeats: Rounds of that.
+        new_tokens: Tokens of a generation at most.
         pipeline: Rows of each side in the pipeline.
         pipeline_repeats: Rounds of the pipeline.
         vanilla_epochs: How long the pipeline's vanilla model is trained at most.
@@ -45,6 +46,7 @@ class Plan:
     mask_rounds: int = 5
     evaluation: int = 16
     evaluation_repeats: int = 2
+    new_tokens: int = 96
     pipeline: int = 8
     pipeline_repeats: int = 2
     vanilla_epochs: int = 16
@@ -71,6 +73,7 @@ QUICK = Plan(
     mask_rounds=1,
     evaluation=4,
     evaluation_repeats=1,
+    new_tokens=6,
     pipeline=2,
     pipeline_repeats=1,
     vanilla_epochs=2,

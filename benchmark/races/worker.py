@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,13 @@ def start_to_finish(work: Callable[..., object], *given: Any, fresh: bool) -> fl
 def _work(work: Callable[..., object], given: tuple[Any, ...], threads: int) -> None:
     quiet()
     torch.set_num_threads(threads)
-    with contextlib.redirect_stdout(io.StringIO()):
-        work(*given)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            work(*given)
+    except BaseException:
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def _serve(

@@ -31,7 +31,7 @@ def test_the_passes_run_over_every_trial_and_leave_no_gradient(field):
 
 
 def test_a_setting_that_this_grail_lacks_is_named(field):
-    with pytest.raises(InputError, match="does not know importance.kernel: abacus"):
+    with pytest.raises(InputError, match=r"does not know importance\.kernel: abacus"):
         scoring.scorer(field, kernel="abacus")
 
 
