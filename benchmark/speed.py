@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,18 +56,33 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     data = options.data.resolve() if options.data else None
     plan = make_plan(options.device, data, options.quick, options.rows)
-    found: list[Outcome] = []
-    for part in options.only:
-        began = time.monotonic()
-        found.append(importlib.import_module(f"races.{part}").run(plan))
-        print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    found, failed = _race(options.only, plan)
     _show(found)
     settings = _settings(options, plan)
     settings["notes"] = [note for outcome in found for note in outcome.notes]
+    settings["failed"] = failed
     measured = [line for outcome in found for line in outcome.measurements]
     ratios = {name: value for outcome in found for name, value in outcome.ratios.items()}
-    print(f"wrote {write(_output(options), settings, measured, ratios)}")
-    return 0
+    print(f"wrote {write(_output(options, failed), settings, measured, ratios)}")
+    return 1 if failed else 0
+
+
+def _race(parts: Sequence[str], plan: Plan) -> tuple[list[Outcome], list[str]]:
+    """Return what the parts found, and which of them failed: the others are not lost."""
+    from grail.errors import InputError
+
+    found, failed = [], []
+    for part in parts:
+        began = time.monotonic()
+        try:
+            found.append(importlib.import_module(f"races.{part}").run(plan))
+        except InputError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            failed.append(part)
+        print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return found, failed
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -90,11 +106,11 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in given)
 
 
-def _output(options: argparse.Namespace) -> Path:
+def _output(options: argparse.Namespace, failed: Sequence[str]) -> Path:
     if options.output:
         return options.output
-    whole = options.only == PARTS and not options.quick and options.rows is None
-    return DEFAULT if whole else OTHER
+    trial = options.quick or options.rows is not None
+    return DEFAULT if options.only == PARTS and not trial and not failed else OTHER
 
 
 def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:

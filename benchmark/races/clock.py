@@ -30,11 +30,16 @@ def race(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
 
 def timed(way: Way) -> float:
     """Return the seconds that a way takes, with all that it left to an accelerator."""
-    _finish()
-    began = time.perf_counter()
+    began = now()
     way()
-    _finish()
-    return time.perf_counter() - began
+    return now() - began
+
+
+def now() -> float:
+    """Return the time once an accelerator has done all that it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def ratio(seconds: Seconds, slow: str, fast: str) -> float:
@@ -46,8 +51,3 @@ def ratio(seconds: Seconds, slow: str, fast: str) -> float:
 def medians(seconds: Seconds) -> dict[str, float]:
     """Return the median over rounds of every way."""
     return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def _finish() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

@@ -6,7 +6,6 @@ through the model by itself, with all logits.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from grail.config import Unlearning
 from grail.data.encode import IGNORED, Encoded
 from grail.model import Policy, trainable
 from races import naive
+from races.clock import now
 
 Pair = dict[str, Encoded]
 
@@ -46,7 +46,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Take the time."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(now())
 
 
 class Pairs(Dataset):  # type: ignore[type-arg]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from grail.train import Loop, Place, make_accelerator
 from grail.unlearning.objectives import make_objective
 from grail.unlearning.unlearn import UnlearnTask, loop_settings
 from races import trainer
-from races.clock import ratio
+from races.clock import now, ratio, timed
 from races.outcome import Outcome
 from races.plan import Plan
 from races.subjects import Field, Subject, field_of
@@ -71,7 +70,7 @@ def by_loop(field: Field, settings: Unlearning, mask: Mask | None = None) -> Ste
         log = folder / "train.jsonl"
         loop.run(
             Place(log, folder / "checkpoint", "speed"),
-            lambda *_: ends.append(time.perf_counter()),
+            lambda *_: ends.append(now()),
         )
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     seconds = [later - sooner for sooner, later in pairwise(ends)]
@@ -168,14 +167,7 @@ def _masking(field: Field, share: float, times: int = 20) -> float:
     """
     loop = _loop(field, settings_of(1), random_mask(field, share))
     gradients = {n: torch.ones_like(p) for n, p in trainable(field.model).items()}
-    seconds = []
-    for _ in range(times):
-        began = time.perf_counter()
-        loop._masked(gradients, "")
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return statistics.median(timed(lambda: loop._masked(gradients, "")) for _ in range(times))
 
 
 def _blocks(field: Field, ways: dict[str, Any], repeats: int) -> dict[str, list[Steps]]:

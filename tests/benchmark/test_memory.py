@@ -12,7 +12,7 @@ def test_the_peak_counts_though_it_is_over_at_the_end():
     found = memory.extra_gib(way, "cpu")
     if found is None:
         pytest.skip("this system does not tell")
-    assert 64 / 1024 <= found < 80 / 1024
+    assert 60 / 1024 <= found < 80 / 1024  # the system counts pages in bundles
 
 
 def test_what_was_there_before_does_not_count():

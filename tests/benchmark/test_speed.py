@@ -12,6 +12,11 @@ from races.outcome import WANTED
 SCRIPT = Path(__file__).parents[2] / "benchmark" / "speed.py"
 
 
+@pytest.fixture(autouse=True)
+def _devices_as_they_were(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it: put back afterwards
+
+
 @pytest.mark.repeats
 @pytest.mark.slow
 def test_quick_runs_every_part(tmp_path):
@@ -48,9 +53,29 @@ def test_without_a_device_nothing_is_measured(capsys, monkeypatch, tmp_path):
 
 def test_only_the_whole_run_takes_the_place_of_the_results():
     place = {
-        words: speed._output(speed._options(words.split()))
+        words: speed._output(speed._options(words.split()), [])
         for words in ("", "--quick", "--only scoring", "--rows 4", "--output there.json")
     }
     assert place.pop("") == speed.DEFAULT
     assert place.pop("--output there.json") == Path("there.json")
     assert set(place.values()) == {speed.OTHER}
+    assert speed._output(speed._options([]), ["growth"]) == speed.OTHER
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_kept(monkeypatch, tmp_path, capsys):
+    import races.growth
+    import races.scoring
+    from races.outcome import Outcome
+
+    kept = Outcome("growth", ratios={"growth: scoring": 1.0})
+
+    def fail(_):
+        raise RuntimeError("the ways do not find the same scores")
+
+    monkeypatch.setattr(races.scoring, "run", fail)
+    monkeypatch.setattr(races.growth, "run", lambda _: kept)
+    file = tmp_path / "speed.json"
+    assert speed.main(["--only", "scoring,growth", "--output", str(file)]) == 1
+    found = json.loads(file.read_text())
+    assert (found["settings"]["failed"], found["ratios"]) == (["scoring"], {"growth: scoring": 1.0})
+    assert "do not find the same scores" in capsys.readouterr().err
