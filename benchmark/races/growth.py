@@ -17,12 +17,6 @@ from races.plan import Plan
 from races.subjects import Field, Subject, field_of
 from races.worker import Run, alone
 
-TIMES = (1, 2, 4)
-"""By what the length of rows and the number of domains are multiplied."""
-
-WARM = 8
-"""Rows that are scored or trained on before the clock starts."""
-
 Ready = Callable[..., Way]
 
 
@@ -33,9 +27,9 @@ def run(plan: Plan) -> Outcome:
     for stage, ready in (("scoring", ready_to_score), ("training", ready_to_train)):
         _grow(outcome, f"{stage}, rows", plan, ready, {n: (subject, plan, n) for n in plan.sizes})
         few = plan.growing
-        longer = {n: (subject, plan, few, 1, n) for n in TIMES}
+        longer = {n: (subject, plan, few, 1, n) for n in plan.times}
         _grow(outcome, f"{stage}, length of rows", plan, ready, longer)
-        domains = {n: (subject, plan, few, n) for n in TIMES}
+        domains = {n: (subject, plan, few, n) for n in plan.times}
         _grow(outcome, f"{stage}, domains", plan, ready, domains)
     for name in plan.shapes:
         for full in (False, True):
@@ -51,7 +45,7 @@ def ready_to_score(
     """Return Stage 1 over ``count`` rows of each domain, side after side as a run does it."""
     field = field_of(subject, plan.data, count, domains, factor)
     own = scoring.scorer(field)
-    own.score(field.rows[:WARM])
+    own.score(field.rows[:1])
 
     def way() -> int:
         sides = sorted(field.rows, key=lambda row: (row.domain, row.side))
@@ -68,7 +62,7 @@ def ready_to_train(
     """Return an epoch of Stage 3 over ``count`` rows of each domain."""
     field = field_of(subject, plan.data, count, domains, factor)
     settings = training.settings_of(plan.batch)
-    warm = Field(subject, field.model, field.tokenizer, field.samples[:WARM], factor)
+    warm = Field(subject, field.model, field.tokenizer, field.samples[:2], factor)
     start = field.start()
     training.by_loop(warm, settings)
     field.put(start)

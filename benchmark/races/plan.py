@@ -30,6 +30,7 @@ class Plan:
         growth_model: Who shows how cost grows with rows.
         sizes: Rows, to see how cost grows.
         growing: Rows that are made longer, or put into several domains.
+        times: By what their length and the number of domains are multiplied.
         shapes: Models of growing size, random weights.
         fresh: Whether processes start with an interpreter of their own (imports count).
     """
@@ -53,6 +54,7 @@ class Plan:
     growth_model: str = "llama-25m"
     sizes: tuple[int, ...] = (100, 400, 1600)
     growing: int = 16
+    times: tuple[int, ...] = (1, 2, 4)
     shapes: tuple[str, ...] = ("llama-1m", "llama-6m", "llama-25m")
     fresh: bool = True
 
@@ -80,7 +82,8 @@ QUICK = Plan(
     growth_model="tiny",
     sizes=(2, 4),
     growing=2,
-    shapes=("tiny", "llama-1m"),
+    times=(1, 2),
+    shapes=("tiny",),
     fresh=False,
 )
 """Every way of every part once, in seconds: shows that all works; its times say nothing."""

@@ -18,7 +18,8 @@ from grail.terminal import quiet
 from races.clock import Way, timed
 from races.memory import extra_gib
 
-PRELOADED = ["torch", "transformers", "peft", "accelerate"]
+PRELOADED = ["torch", "peft", "accelerate", "transformers.trainer"]
+PRELOADED += ["transformers.models.llama.modeling_llama"]  # what every child would import anew
 
 
 @dataclass(frozen=True)
