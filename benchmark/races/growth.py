@@ -137,7 +137,7 @@ def _race_model(subject: Subject, trained: str, plan: Plan, outcome: Outcome) ->
         floor={"flops": work.flops, "bytes": work.bytes, "seconds": least},
         machine_pace={"flops_per_second": pace.flops, "bytes_per_second": pace.bytes},
     )
-    for name in ways.keys() - {"bare pass"}:
+    for name in [name for name in ways if name != "bare pass"]:
         label = f"{subject.name}, {trained}"
         outcome.rate(f"{label}: pace of the bare pass, {name}", ratio(seconds, "bare pass", name))
         share = least / medians(seconds)[name]
