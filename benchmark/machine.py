@@ -28,13 +28,13 @@ def machine() -> dict[str, Any]:
 
 
 def write(
-    name: str,
+    name: str | Path,
     settings: dict[str, Any],
     measurements: list[dict[str, Any]],
     ratios: dict[str, float],
 ) -> Path:
-    """Write ``results/NAME.json`` and return its path."""
-    path = RESULTS / f"{name}.json"
+    """Write ``results/NAME.json``, or the file that ``name`` is, and return its path."""
+    path = name if isinstance(name, Path) else RESULTS / f"{name}.json"
     content = {"machine": machine(), "settings": settings}
     write_json(path, content | {"measurements": measurements, "ratios": ratios})
     return path

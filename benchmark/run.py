@@ -9,5 +9,5 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("scoring.py", "demo.py"):
+for name in ("speed.py", "demo.py"):
     subprocess.run([sys.executable, str(Path(__file__).parent / name)], check=True)

@@ -1,0 +1,1 @@
+"""Races: several ways to do the same work, side by side (``python benchmark/speed.py``)."""

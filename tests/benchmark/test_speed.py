@@ -1,0 +1,81 @@
+"""The command: everything once on a tiny model, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import speed
+from races.outcome import WANTED
+
+SCRIPT = Path(__file__).parents[2] / "benchmark" / "speed.py"
+
+
+@pytest.fixture(autouse=True)
+def _devices_as_they_were(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it: put back afterwards
+
+
+@pytest.mark.repeats
+@pytest.mark.slow
+def test_quick_runs_every_part(tmp_path):
+    file = tmp_path / "speed.json"
+    command = [sys.executable, str(SCRIPT), "--quick", "--output", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert {line["part"] for line in found["measurements"]} == set(speed.PARTS)
+    assert all(value > 0 for value in found["ratios"].values())
+    for beginning in WANTED:
+        shown = [name for name in found["ratios"] if name.startswith(beginning)]
+        left_out = "expected" in beginning and "expected" in str(found["settings"]["notes"])
+        told = "memory" in beginning and "memory is not measured" in str(found["settings"]["notes"])
+        assert shown or left_out or told, beginning
+        assert all(f"| {name} |" in done.stdout for name in shown)
+    assert str(tmp_path) not in file.read_text()
+
+
+def test_a_part_that_is_not_there_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        speed.main(["--only", "scoring,sorting"])
+    assert stopped.value.code == 2
+    assert "no part sorting; parts: scoring" in capsys.readouterr().err
+
+
+def test_without_a_device_nothing_is_measured(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    file = tmp_path / "speed.json"
+    assert speed.main(["--quick", "--device", "cuda", "--output", str(file)]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not file.exists()
+
+
+def test_only_the_whole_run_takes_the_place_of_the_results():
+    place = {
+        words: speed._output(speed._options(words.split()), [])
+        for words in ("", "--quick", "--only scoring", "--rows 4", "--output there.json")
+    }
+    assert place.pop("") == speed.DEFAULT
+    assert place.pop("--output there.json") == Path("there.json")
+    assert set(place.values()) == {speed.OTHER}
+    assert speed._output(speed._options([]), ["growth"]) == speed.OTHER
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_kept(monkeypatch, tmp_path, capsys):
+    import races.growth
+    import races.scoring
+    from races.outcome import Outcome
+
+    kept = Outcome("growth", ratios={"growth: scoring": 1.0})
+
+    def fail(_):
+        raise RuntimeError("the ways do not find the same scores")
+
+    monkeypatch.setattr(races.scoring, "run", fail)
+    monkeypatch.setattr(races.growth, "run", lambda _: kept)
+    file = tmp_path / "speed.json"
+    assert speed.main(["--only", "scoring,growth", "--output", str(file)]) == 1
+    found = json.loads(file.read_text())
+    assert (found["settings"]["failed"], found["ratios"]) == (["scoring"], {"growth: scoring": 1.0})
+    assert "do not find the same scores" in capsys.readouterr().err
