@@ -19,7 +19,8 @@ from grail.data.encode import IGNORED, Encoded
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
 from grail.evaluation import metrics
-from grail.model import Policy, device_of, generate, trainable
+from grail.generation import generate
+from grail.model import Policy, device_of, trainable
 
 
 def padded(

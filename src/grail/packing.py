@@ -46,15 +46,16 @@ def adopt(model: nn.Module) -> bool:
     _register()
     was, training = config._attn_implementation, model.training
     model.eval()
+    alone = together = None
     try:
         alone, together = _trial(model, was), _trial(model, NAME)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError):
-        together = None  # a model of another build, whose forward pass takes other arguments
+        pass  # a model of another build, whose forward pass takes other arguments
     finally:
         model.train(training)
         config._attn_implementation = was
     exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
-    if together is None or not _close(together, alone, 1e-3 if exact else 0.05):
+    if alone is None or together is None or not _close(together, alone, 1e-3 if exact else 0.05):
         return False
     config._attn_implementation = NAME
     return True

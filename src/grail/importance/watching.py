@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -110,8 +110,8 @@ class Watch:
     def own(self, module: nn.Module) -> dict[str, str]:
         """Return the scored parameters that a module computes with: kind -> name."""
         if module in self.layers:
-            name = self.layers[module]
-            kinds = {"lora_A": module.lora_A[name], "lora_B": module.lora_B[name]}  # type: ignore
+            layer, name = cast(Any, module), self.layers[module]
+            kinds = {"lora_A": layer.lora_A[name], "lora_B": layer.lora_B[name]}
             found = {kind: self.names.get(id(part.weight)) for kind, part in kinds.items()}
             return {kind: name for kind, name in found.items() if name is not None}
         every = module.named_parameters(recurse=False)
