@@ -38,15 +38,16 @@ ARROWS: dict[str, set[str]] = {
     "weights": set(),  # where the weights of a model come from
     "packing": set(),  # rows behind each other, as a kind of attention
     "lora": set(),  # adapters computed in one step
+    "nll": set(),
     "model": {"config", "packing", "weights"},
     "generation": {"lora", "model"},
     "task": set(),
     "reference": set(),
     "rectification": set(),
-    "answers": {"data", "lora", "model", "packing", "reference"},
+    "answers": {"data", "lora", "model", "nll", "packing", "reference"},
     "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
     "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
-    "importance": {"config", "artifacts", "data", "lora", "model", "packing"},
+    "importance": {"config", "artifacts", "data", "lora", "model", "nll", "packing"},
     "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
     "evaluation": {"answers", "artifacts", "config", "results", "data", "generation", "model"}

@@ -40,7 +40,7 @@ class Plan:
     model: str = "smollm2-135m"
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     repeats: int = 3
-    scoring: int = 8
+    scoring: int = 32
     few: int = 4
     batch: int = 4
     steps: int = 4

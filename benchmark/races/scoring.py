@@ -70,7 +70,7 @@ def ways(field: Field, rows: Sequence[Encoded]) -> dict[str, Way]:
         PLAIN: lambda: padded_pass(field, rows, own),
     }
     try:
-        expected = scorer(field, labels="expected")
+        expected = scorer(field, labels="expected", substitution="targets")
     except InputError:
         return found
     return found | {"expected labels": lambda: expected.score(rows)}

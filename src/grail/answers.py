@@ -15,12 +15,10 @@ from torch import Tensor
 
 from grail.data.encode import Batch, Encoded, by_length
 from grail.lora import fused
-from grail.model import Policy, answer_logits, evaluating, packed_logits, token_nll
+from grail.model import Policy, answer_logits, evaluating, packed_logits
+from grail.nll import CHUNK, token_nll
 from grail.packing import pack, packs
 from grail.reference import Reference
-
-CHUNK = 1 << 20
-"""Logits read at once: 4 MiB in float32, whatever the vocabulary, which a core's cache can hold."""
 
 IMPOSSIBLE = -1e4
 """Stands for log p of minus infinity: p is 0 in either case, and 0 times this is no NaN."""

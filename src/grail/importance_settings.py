@@ -26,7 +26,7 @@ class Importance(Section):
     substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
     trials: Count = 3
     gradients: Literal["batched", "loop"] = "batched"
-    batch_tokens: Count = 1024
+    batch_tokens: Count = 2048
     memory_gib: Positive | None = None
     kernel: Literal["auto", "bmm", "triton"] = "auto"
     seed: Seed | None = None

@@ -116,11 +116,6 @@ def _only(at: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor,
     return (states[at], *inputs[1:])
 
 
-def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """Return -log p(target) in nats for each answer token, in float32."""
-    return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-
-
 def evaluating(model: Policy) -> AbstractContextManager[None]:
     """Switch dropout off inside the block."""
     return in_mode(model, training=False)

@@ -7,6 +7,7 @@ import pytest
 import speed
 from races.outcome import WANTED
 
+
 @pytest.fixture(autouse=True)
 def _devices_as_they_were(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it: put back afterwards

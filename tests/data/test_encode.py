@@ -18,7 +18,8 @@ from grail.data.encode import (
 )
 from grail.data.samples import Sample
 from grail.errors import InputError
-from grail.model import answer_logits, token_nll
+from grail.model import answer_logits
+from grail.nll import token_nll
 
 
 def sample(prompt="Who?", completion="Mara Venn", context=(), row=0):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from grail.data.encode import Batch
 from grail.data.labels import RandomLabels
-from grail.model import token_nll
+from grail.nll import mixed_nll
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,4 @@ class ExpectedNll:
         chances = [self.labels.chance(length) for length in batch.lengths]
         rho = torch.tensor(chances, device=logits.device).repeat_interleave(lengths)
         words = torch.tensor(self.labels.vocabulary, device=logits.device)
-        logits = logits.float()
-        mean = logits.index_select(1, words).mean(1)
-        of_truth = logits.gather(1, truth[:, None])[:, 0]
-        return token_nll(logits, truth) + rho * (of_truth - mean)  # the normaliser is common
+        return mixed_nll(logits, truth, rho, words)

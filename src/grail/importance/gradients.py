@@ -21,9 +21,9 @@ from grail.model import (
     answer_logits,
     evaluating,
     packed_logits,
-    token_nll,
     trainable,
 )
+from grail.nll import token_nll
 from grail.packing import pack, packs
 
 TokenLoss = Callable[[Tensor, Batch], Tensor]

@@ -1,0 +1,79 @@
+"""NLL of tokens without a copy of the logits in float32: what a large vocabulary cannot afford.
+
+Forward and backward read the logits a few lines at a time; between them nothing is kept but the
+logits themselves, in their own precision, and one number a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK = 1 << 20
+"""Logits widened at once: 4 MiB in float32, whatever the vocabulary, which a core's cache holds."""
+
+
+def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Return -log p(target) in nats for each line, in float32 (float64 from float64)."""
+    return _Nll.apply(logits, targets, None, None)  # type: ignore[return-value]
+
+
+def mixed_nll(
+    logits: Float[Tensor, "K V"],
+    targets: Int[Tensor, " K"],
+    share: Float[Tensor, " K"],
+    words: Int[Tensor, " W"],
+) -> Float[Tensor, " K"]:
+    """Return (1 - share) NLL(target) + share * mean NLL over ``words``, in nats for each line.
+
+    The cross-entropy to a target that is the true token and, by a share, uniform over ``words``;
+    logits of other tokens may be minus infinity.
+    """
+    return _Nll.apply(logits, targets, share, words)  # type: ignore[return-value]
+
+
+class _Nll(torch.autograd.Function):
+    """log sum exp z - (1 - share) z_target - share * mean z_words; gradients for the logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, share: Tensor | None, words: Tensor | None
+    ) -> Tensor:
+        """Compute the loss of every line."""
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        sums, values = (logits.new_empty(len(logits), dtype=wide) for _ in range(2))
+        share = None if share is None else share.to(wide)
+        for lines in _chunks(logits):
+            z = logits[lines].to(wide)
+            total = z.logsumexp(-1)
+            said = z.gather(-1, targets[lines, None])[:, 0]
+            if share is not None and words is not None:
+                said = said + share[lines] * (z.index_select(-1, words).mean(-1) - said)
+            sums[lines], values[lines] = total, total - said
+        ctx.save_for_backward(logits, targets, share, words, sums)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Compute p minus the target's distribution, times the gradient of each line."""
+        logits, targets, share, words, sums = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        for lines in _chunks(logits):
+            p = (logits[lines].to(sums.dtype) - sums[lines, None]).exp_()
+            true = torch.ones_like(p[:, :1])
+            if share is not None:
+                true -= share[lines, None]
+                p.index_add_(-1, words, (-share[lines, None] / len(words)).expand(-1, len(words)))
+            p.scatter_add_(-1, targets[lines, None], -true)
+            out[lines] = p.mul_(gradients[0][lines, None])
+        return out, None, None, None
+
+
+def _chunks(logits: Tensor) -> Iterator[slice]:
+    step = max(1, CHUNK // logits.shape[1])
+    for first in range(0, len(logits), step):
+        yield slice(first, first + step)
