@@ -277,7 +277,7 @@ def test_the_embedded_model_on_real_items(monkeypatch):
     settings = Model(dtype="float32", lora=None)
     model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
     (task,) = load_tasks([str(DATA / "social_iqa.jsonl")])
-    items = sorted(task.items, key=lambda i: len(prompt(i) + max(i.choices, key=len)))[:16]
-    outcomes, reported = asked(model, tokenizer, items, monkeypatch, batch_size=16)
+    items = sorted(task.items, key=lambda i: len(prompt(i) + max(i.choices, key=len)))[:8]
+    outcomes, reported = asked(model, tokenizer, items, monkeypatch, batch_size=8)
     agree(model, tokenizer, items, outcomes, reported, 1e-3)
     assert 0 < sum(o.correct for o in outcomes) < len(outcomes)
