@@ -21,7 +21,7 @@ from grail.reporting.tables import Table, markdown
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "results.md"
-BLOCK = re.compile(r"(?<=<!-- )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 OWN = ("machine", "settings", "cells")
 """What has a place of its own in the format that all benchmarks write."""
 

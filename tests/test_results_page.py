@@ -35,6 +35,18 @@ def test_a_number_that_was_changed_by_hand_is_found(publish, tmp_path, monkeypat
     assert publish.page(page.read_text()) == text
 
 
+def test_every_block_is_written_not_the_first_alone(publish, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "HERE", tmp_path)
+    monkeypatch.setattr(publish, "tables", lambda name: f"of {name}")
+    (tmp_path / "results").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "results" / f"{name}.json").touch()
+    blocks = "".join(f"<!-- {n} -->\nold\n<!-- end -->\nbetween\n" for n in ("one", "none", "two"))
+    expected = blocks.replace("one -->\nold\n", "one -->\n\nof one\n", 1)
+    expected = expected.replace("two -->\nold\n", "two -->\n\nof two\n")
+    assert publish.page(blocks) == expected
+
+
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_a_result_file_has_the_common_form(file):
     text = file.read_text()
