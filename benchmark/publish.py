@@ -1,7 +1,7 @@
 """From comparisons to documents: ``publish.py RUN ...`` keeps results, and always writes tables.
 
 For each folder of a finished comparison (``runs/table1``) its comparison.json is kept as
-results/NAME.json, without the places of this machine. Then every block of docs/results.md between
+results/NAME.json, without the places of this machine, and its figures in docs/figures. Then every block of docs/results.md between
 ``<!-- NAME -->`` and ``<!-- end -->`` is written anew from results/NAME.json, beside the paper's
 numbers (paper.json).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +22,14 @@ from grail.reporting.tables import Table, markdown
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "results.md"
+FIGURES = PAGE.parent / "figures"
 BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 OWN = ("machine", "settings", "cells")
 """What has a place of its own in the format that all benchmarks write."""
 
 
 def keep(folder: Path) -> Path:
-    """Write results/NAME.json from the comparison in ``folder``."""
+    """Write results/NAME.json, and docs/figures/NAME-*.png, from the comparison in ``folder``."""
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     settings = found["settings"]
     settings["data_sha256"] = {}
@@ -41,6 +43,9 @@ def keep(folder: Path) -> Path:
     content = {"machine": found["machine"], "settings": settings, "measurements": found["cells"]}
     rest = {name: value for name, value in found.items() if name not in OWN}
     write_json(path, content | {"ratios": {}, "comparison": rest})
+    for figure in sorted((folder / "figures").glob("*.png")):
+        FIGURES.mkdir(exist_ok=True)
+        shutil.copyfile(figure, FIGURES / f"{folder.name}-{figure.name}")
     return path
 
 

@@ -35,6 +35,13 @@ def test_a_number_that_was_changed_by_hand_is_found(publish, tmp_path, monkeypat
     assert publish.page(page.read_text()) == text
 
 
+def test_every_figure_of_the_page_is_there(publish):
+    named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", publish.PAGE.read_text())
+    assert named
+    for name in named:
+        assert (publish.PAGE.parent / name).read_bytes().startswith(b"\x89PNG"), name
+
+
 def test_every_block_is_written_not_the_first_alone(publish, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "HERE", tmp_path)
     monkeypatch.setattr(publish, "tables", lambda name: f"of {name}")
