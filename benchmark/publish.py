@@ -1,9 +1,9 @@
 """From comparisons to documents: ``publish.py RUN ...`` keeps results, and always writes tables.
 
 For each folder of a finished comparison (``runs/table1``) its comparison.json is kept as
-results/NAME.json, without the places of this machine, and its figures in docs/figures. Then every block of docs/results.md between
-``<!-- NAME -->`` and ``<!-- end -->`` is written anew from results/NAME.json, beside the paper's
-numbers (paper.json).
+results/NAME.json, without the places of this machine; figures that the page shows are kept in
+docs/figures. Then every block of docs/results.md between ``<!-- NAME -->`` and ``<!-- end -->`` is
+written anew from results/NAME.json, beside the paper's numbers (paper.json).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OWN = ("machine", "settings", "cells")
 
 
 def keep(folder: Path) -> Path:
-    """Write results/NAME.json, and docs/figures/NAME-*.png, from the comparison in ``folder``."""
+    """Write results/NAME.json from the comparison in ``folder``, and copy its figures."""
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     settings = found["settings"]
     settings["data_sha256"] = {}
@@ -43,9 +43,12 @@ def keep(folder: Path) -> Path:
     content = {"machine": found["machine"], "settings": settings, "measurements": found["cells"]}
     rest = {name: value for name, value in found.items() if name not in OWN}
     write_json(path, content | {"ratios": {}, "comparison": rest})
+    shown = PAGE.read_text(encoding="utf-8")
     for figure in sorted((folder / "figures").glob("*.png")):
-        FIGURES.mkdir(exist_ok=True)
-        shutil.copyfile(figure, FIGURES / f"{folder.name}-{figure.name}")
+        name = f"{folder.name}-{figure.name}"
+        if f"({FIGURES.name}/{name})" in shown:
+            FIGURES.mkdir(exist_ok=True)
+            shutil.copyfile(figure, FIGURES / name)
     return path
 
 
