@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
 
@@ -18,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+import grail
 from grail.data.encode import Encoded
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
@@ -264,3 +270,32 @@ def module_config(tmp_path_factory, tiny_model_folder):
 def session_config(tmp_path_factory, tiny_model_folder):
     """The same for runs that many modules have in common."""
     return _tiny_config(tmp_path_factory.mktemp("session"), tiny_model_folder)
+
+
+def _two_processes(name, folder):
+    script = Path(__file__).parent / "scripts" / f"{name}.py"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(grail.__file__).parents[1]),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever --num_processes is.
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    call += ["--master_port", str(port), str(script), str(folder)]
+    caught = {"capture_output": True, "text": True, "check": False}
+    done = subprocess.run(call, env=environment, cwd=folder, timeout=300, **caught)
+    assert done.returncode == 0, done.stdout + done.stderr
+    spec = importlib.util.spec_from_file_location(name, script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    """Run tests/scripts/NAME.py in two processes: ``two_processes(name, folder)`` -> its module."""
+    return _two_processes

@@ -1,22 +1,15 @@
 """The training loop: what may not move, what must add up, what an interruption may not change."""
 
 import dataclasses
-import importlib.util
 import json
 import math
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-import grail
 from grail import checkpoint, train
 from grail.artifacts import Mask
 from grail.config import Unlearning, Until
@@ -835,45 +828,10 @@ def test_what_is_frozen_may_have_no_finite_gradient(world):
 
 # -- processes ------------------------------------------------------------------------------------
 
-SCRIPT = Path(__file__).parent / "scripts" / "two_processes.py"
-
-
-def _script():
-    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(tmp_path):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(grail.__file__).parents[1]),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever --num_processes is.
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    call += ["--master_port", str(_free_port()), str(SCRIPT), str(tmp_path)]
-    done = subprocess.run(
-        call,
-        env=environment,
-        cwd=tmp_path,
-        timeout=300,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    script = _script()
+def test_two_processes_do_what_one_does(two_processes, tmp_path):
+    script = two_processes("two_processes", tmp_path)
     (tmp_path / "one").mkdir()
     for name in script.RUNS:
         facts = [json.loads((tmp_path / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]

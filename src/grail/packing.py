@@ -49,7 +49,7 @@ def adopt(model: nn.Module) -> bool:
     alone = together = None
     try:
         alone, together = _trial(model, was), _trial(model, NAME)
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError):
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         pass  # a model of another build, whose forward pass takes other arguments
     finally:
         model.train(training)

@@ -1,13 +1,7 @@
 """Radix selection against a sort in NumPy and against torch.topk, whoever holds the entries."""
 
-import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import jaxtyping
 import numpy as np
@@ -17,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-import grail
 from grail.errors import InputError
 from grail.localization import radix
 from grail.localization.radix import Processes, descend, mark_top
 from grail.localization.select import top_per_layer
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "two_shards.py"
 TINY = float(np.nextafter(np.float32(0), np.float32(1)))  # the smallest denormal
 LARGE = float(np.finfo(np.float32).max)
 
@@ -197,29 +189,9 @@ def test_descend_finds_the_byte_of_a_rank(histogram, left):
 # -- real processes --------------------------------------------------------------------------------
 
 
-def _script():
-    spec = importlib.util.spec_from_file_location("two_shards", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_two_processes_of_torch_select_what_one_selects(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(grail.__file__).parents[1])}
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    call += ["--master_port", str(_free_port()), str(SCRIPT), str(tmp_path)]
-    done = subprocess.run(
-        call, env=environment, timeout=300, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    script = _script()
+def test_two_processes_of_torch_select_what_one_selects(two_processes, tmp_path):
+    script = two_processes("two_shards", tmp_path)
     scores = script.make_scores()
     found = [load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1)]
     checked = 0
