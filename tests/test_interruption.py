@@ -24,7 +24,7 @@ MOMENTS = {
     "grail.importance.score.Scorer._batch": "score",
     "grail.pipeline.localize": "localize",
     "grail.evaluation.evaluate.collate": "read",
-    "grail.evaluation.evaluate.generate": "generate",
+    "grail.evaluation.continuing.generate": "generate",
     "grail.pipeline.report": "report",
 }
 """What can be interrupted, and what it is called here; each counts before and after."""

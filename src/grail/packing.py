@@ -110,14 +110,13 @@ def pack(
         group = slice(first, first + branches)
         starts, ends = _spans(at[group])
         begin = starts[0] if branches > 1 and _begin_alike(ids[group], starts) else 0
-        parts = [begin]
+        parts, place = [begin], sum(lengths)
         tokens.append(ids[first, :begin])
         positions.append(torch.arange(begin))
         for row, end in zip(range(first, first + branches), ends, strict=True):
             tokens.append(ids[row, begin:end])
             positions.append(torch.arange(begin, end))
             own = at[row].nonzero()[:, 0]
-            place = sum(lengths)
             shift = place + sum(parts) - begin
             wanted.append(torch.where(own < begin, place + own, shift + own))
             parts.append(end - begin)

@@ -10,6 +10,7 @@ from grail.audit.audit import Auditor
 from grail.audit.generating import begin, extract, sample
 from grail.audit.subject import finished
 from grail.data.encode import Encoded
+from grail.evaluation.continuing import Writer, most_new
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.metrics import rouge_l
 from grail.generation import Draw, generate
@@ -54,7 +55,8 @@ def by_amount(values):
 def alone(bench, row):
     """What the model writes to one row, greedily, and what it should have written."""
     model, tokenizer = bench.materials.model, bench.materials.tokenizer
-    (ids,) = generate(model, [row.ids[: row.start]], [bench.room(row)], tokenizer)
+    most = most_new(row, bench.materials.config.evaluation.max_new_tokens)
+    (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
     return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (row.answer, ids)]
 
 
@@ -76,15 +78,15 @@ def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
     """The estimates are those of scores made up here, row by row and in their order."""
     draw, told = random.Random(0), {}
 
-    def write(_, rows, seed, say):
+    def write(_, rows, say, draw=None):
         say(len(rows))
-        return [f"{row.key} {'greedy' if seed is None else i % 3}" for i, row in enumerate(rows)]
+        return [f"{row.key} {'greedy' if draw is None else i % 3}" for i, row in enumerate(rows)]
 
     def score(_, row, text):
         assert text.startswith(row.key)
         return told.setdefault(text, draw.uniform(0, 100))
 
-    monkeypatch.setattr(generating, "_write", write)
+    monkeypatch.setattr(Writer, "continued", write)
     monkeypatch.setattr(generating, "_score", score)
     found = by_amount(sample(bench, silent))
     for amount, group in found.items():
@@ -92,14 +94,6 @@ def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
             own = [told[f"{value.key} {i}"] for i in range(3)]
             expected = told[f"{value.key} greedy"] if amount == "greedy" else None
             assert value.rouge_l == (expected or pytest.approx(leak_at_k(own, int(amount))))
-
-
-def test_texts_come_in_the_order_of_the_rows(bench, monkeypatch):
-    monkeypatch.setattr(generating, "TOGETHER", 2)
-    rows = list(bench.targets())[:5]
-    texts = generating._write(bench, rows, None, lambda _: None)
-    assert texts == [alone(bench, row)[1] for row in rows]
-    assert len(set(texts)) > 1
 
 
 def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(

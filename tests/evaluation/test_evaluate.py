@@ -11,7 +11,7 @@ from grail.config import Evaluation
 from grail.data.encode import Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
-from grail.evaluation import evaluate
+from grail.evaluation import continuing, evaluate
 from grail.evaluation.evaluate import (
     Evaluator,
     SampleValue,
@@ -197,14 +197,14 @@ def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
 
 def test_the_limit_of_tokens_is_per_row(measure, monkeypatch):
     asked = {}
-    inner = evaluate.generate
+    inner = continuing.generate
 
-    def watched(model, prompts, most, tokenizer):
-        made = inner(model, prompts, most, tokenizer)
+    def watched(model, prompts, most, *others):
+        made = inner(model, prompts, most, *others)
         asked.update(zip(map(tuple, prompts), zip(most, map(len, made), strict=True), strict=True))
         return made
 
-    monkeypatch.setattr(evaluate, "generate", watched)
+    monkeypatch.setattr(continuing, "generate", watched)
     measure(max_new_tokens=12)
     for row in measure.rows[:8]:
         most, made = asked[row.ids[: row.start]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from grail.audit_settings import Audit
 from grail.data.encode import Encoded, Encoder, shuffled
 from grail.data.samples import Sample
-from grail.evaluation.evaluate import Evaluator, SampleValue, most_new
+from grail.evaluation.continuing import Writer
+from grail.evaluation.evaluate import Evaluator, SampleValue
 from grail.materials import Materials
 from grail.progress import Tick
 
@@ -71,9 +72,10 @@ class Bench:
         """Measure rows that are not the run's own, with the samples that they stand for."""
         return self._evaluator(samples).run(label, rows, tick)
 
-    def room(self, row: Encoded) -> int:
-        """Return how many tokens an answer to a row may take."""
-        return most_new(row, self.materials.config.evaluation.max_new_tokens)
+    def writer(self, batch_size: int) -> Writer:
+        """Return what lets the model, as it is now, continue prompts."""
+        limit = self.materials.config.evaluation.max_new_tokens
+        return Writer(self.materials.model, self.materials.tokenizer, limit, batch_size)
 
     def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
         settings = self.materials.config.evaluation
@@ -101,8 +103,3 @@ class Bench:
         """All samples of the run by key."""
         inputs = self.materials.inputs
         return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}
-
-
-def relabelled(values: Sequence[SampleValue], label: str) -> list[SampleValue]:
-    """Return the values under another label."""
-    return [replace(value, model=label) for value in values]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from grail.audit.bench import Bench
 from grail.data.encode import Encoded, shuffled
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.fluency import leak_at_k
-from grail.generation import Draw, generate
+from grail.generation import Draw
 from grail.progress import Tick, silent
 
 GREEDY = "greedy"
@@ -25,6 +24,8 @@ WRITES = ("sample", "extract")
 TOGETHER = 32
 """Sequences that are written at once."""
 
+SAID = "answers written"
+
 
 def sample(bench: Bench, tick: Tick) -> list[SampleValue]:
     """Write ``audit.samples`` answers to each row at temperature 1.
@@ -33,18 +34,17 @@ def sample(bench: Bench, tick: Tick) -> list[SampleValue]:
     """
     rows, count = _rows(bench), bench.settings.samples
     total = len(rows) * (count + 1)
-    greedy = _write(bench, rows, None, lambda done: tick(done, total, "answers written"))
+    values, writer = bench.read(GREEDY, rows, silent), bench.writer(TOGETHER)
+    greedy = writer.continued(rows, lambda done: tick(done, total, SAID))
+    found = _scored(bench, values, rows, greedy)
     copies = [row for row in rows for _ in range(count)]
-    texts = _write(
-        bench, copies, bench.seed, lambda done: tick(len(rows) + done, total, "answers written")
-    )
+    draw = Draw(1.0, bench.seed)
+    texts = writer.continued(copies, lambda done: tick(len(rows) + done, total, SAID), draw)
     scores = [_score(bench, row, text) for row, text in zip(copies, texts, strict=True)]
     own = [scores[first : first + count] for first in range(0, len(scores), count)]
-    found = _scored(
-        bench, GREEDY, rows, [_score(bench, *pair) for pair in zip(rows, greedy, strict=True)]
-    )
     for k in sorted({1, count}):
-        found += _scored(bench, str(k), rows, [leak_at_k(every, k) for every in own])
+        best = zip(values, (leak_at_k(every, k) for every in own), strict=True)
+        found += [replace(value, model=str(k), rouge_l=score) for value, score in best]
     return found
 
 
@@ -60,11 +60,11 @@ def extract(bench: Bench, tick: Tick) -> list[SampleValue]:
         before = number * len(rows)
 
         def say(done: int, before: int = before) -> None:
-            tick(before + done, len(shares) * len(rows), "answers written")
+            tick(before + done, len(shares) * len(rows), SAID)
 
-        texts = _write(bench, begun, None, say)
-        scores = [_score(bench, row, text) for row, text in zip(begun, texts, strict=True)]
-        found += _scored(bench, f"{share:g}", begun, scores)
+        texts = bench.writer(TOGETHER).continued(begun, say)
+        values = bench.read(f"{share:g}", begun, silent) if begun else []
+        found += _scored(bench, values, begun, texts)
     return found
 
 
@@ -90,26 +90,6 @@ def _rows(bench: Bench) -> list[Encoded]:
     return [row for row in targets if row.key in chosen]
 
 
-def _write(bench: Bench, rows: Sequence[Encoded], seed: int | None, say: Any) -> list[str]:
-    """Continue the rows' prompts, rows of similar length together; texts in the order given."""
-    materials = bench.materials
-    texts = [""] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].answer), rows[i].start, i))
-    for first in range(0, len(order), TOGETHER):
-        group = order[first : first + TOGETHER]
-        made = generate(
-            materials.model,
-            [rows[i].ids[: rows[i].start] for i in group],
-            [bench.room(rows[i]) for i in group],
-            materials.tokenizer,
-            None if seed is None else Draw(1.0, seed + first),
-        )
-        for i, ids in zip(group, made, strict=True):
-            texts[i] = materials.tokenizer.decode(ids, skip_special_tokens=True)
-        say(min(first + TOGETHER, len(order)))
-    return texts
-
-
 def _score(bench: Bench, row: Encoded, text: str) -> float:
     """Return ROUGE-L F1 (percent) with the true answer, or with the rest that was not told."""
     said = bench.materials.tokenizer.decode(row.answer, skip_special_tokens=True)
@@ -117,8 +97,8 @@ def _score(bench: Bench, row: Encoded, text: str) -> float:
 
 
 def _scored(
-    bench: Bench, amount: str, rows: Sequence[Encoded], scores: Sequence[float]
+    bench: Bench, values: Sequence[SampleValue], rows: Sequence[Encoded], texts: Sequence[str]
 ) -> list[SampleValue]:
     """Return what one pass says about the rows, with the scores of what was written."""
-    values = bench.read(amount, rows, silent) if rows else []
-    return [replace(value, rouge_l=score) for value, score in zip(values, scores, strict=True)]
+    every = zip(values, rows, texts, strict=True)
+    return [replace(value, rouge_l=_score(bench, row, text)) for value, row, text in every]

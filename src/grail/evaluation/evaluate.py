@@ -22,8 +22,8 @@ from grail.data.heldout import HELD_OUT
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import fluency, memorization, metrics
+from grail.evaluation.continuing import Writer
 from grail.files import write_json
-from grail.generation import generate
 from grail.model import Policy, device_of, evaluating
 from grail.progress import Tick, silent
 from grail.results import Result
@@ -172,16 +172,15 @@ class Evaluator:
     def _generations(
         self, rows: Sequence[Encoded], before: int, total: int, tick: Tick
     ) -> dict[str, str]:
-        """Continue the prompts greedily, rows of similar answer length together."""
-        texts: dict[str, str] = {}
-        for group in groups_of(rows, self.settings.batch_size):
-            prompts = [row.ids[: row.start] for row in group]
-            most = [most_new(row, self.settings.max_new_tokens) for row in group]
-            made = generate(self.model, prompts, most, self.tokenizer)
-            for row, ids in zip(group, made, strict=True):
-                texts[row.key] = self.tokenizer.decode(ids, skip_special_tokens=True)
-            tick(before + len(texts), total, "answers generated")
-        return texts
+        """Continue the prompts greedily."""
+
+        def say(done: int) -> None:
+            tick(before + done, total, "answers generated")
+
+        how = self.settings
+        writer = Writer(self.model, self.tokenizer, how.max_new_tokens, how.batch_size)
+        texts = writer.continued(rows, say)
+        return dict(zip((row.key for row in rows), texts, strict=True))
 
     def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
         sample = self.samples[value.key]
@@ -202,17 +201,6 @@ def asked_of(rows: Sequence[Encoded], settings: Evaluation) -> list[Encoded]:
     """Return the rows whose prompts are continued: those with a side, but held-out ones."""
     told = [row for row in rows if row.side != "general" and row.part != HELD_OUT]
     return told if settings.generate else []
-
-
-def groups_of(rows: Sequence[Encoded], batch_size: int) -> list[list[Encoded]]:
-    """Return the batches in which prompts are continued: similar answer lengths together."""
-    order = sorted(rows, key=lambda row: (len(row.answer), row.start, row.key))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def most_new(row: Encoded, limit: int) -> int:
-    """Return how many tokens may be made: half as many again as the true ones, within a limit."""
-    return min(limit, len(row.answer) + len(row.answer) // 2 + 4)
 
 
 def write_values(

@@ -15,7 +15,8 @@ from torch import nn
 from grail.config import Config
 from grail.data.encode import Encoded, by_length, by_tokens
 from grail.evaluation.calibration import MOST
-from grail.evaluation.evaluate import BATCH_TOKENS, asked_of, groups_of, most_new
+from grail.evaluation.continuing import groups_of, most_new
+from grail.evaluation.evaluate import BATCH_TOKENS, asked_of
 from grail.unlearning import unlearn
 from grail.unlearning.objectives import EXACT, Objective, make_objective
 from grail.unlearning.unlearn import UnlearnTask
@@ -232,7 +233,9 @@ def generation_work(config: Config, rows: Rows) -> tuple[Passes, Passes]:
     """
     how = config.evaluation
     prompts = made = NOTHING
-    for group in groups_of(asked_of(rows, how), how.batch_size):
+    asked = asked_of(rows, how)
+    for places in groups_of(asked, how.batch_size):
+        group = [asked[i] for i in places]
         size = len(group)
         tokens = size * max(row.start for row in group)
         prompts += Passes(1, tokens, size, tokens, size)
