@@ -57,7 +57,6 @@ def _run(options: argparse.Namespace) -> int:
     data = options.data.resolve() if options.data else None
     plan = make_plan(options.device, data, options.quick, options.rows)
     found, failed = _race(options.only, plan)
-    _show(found)
     settings = _settings(options, plan)
     settings["notes"] = [note for outcome in found for note in outcome.notes]
     settings["failed"] = failed
@@ -68,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _race(parts: Sequence[str], plan: Plan) -> tuple[list[Outcome], list[str]]:
-    """Return what the parts found, and which of them failed: the others are not lost."""
+    """Show each part as it is done; return all, and which failed: the others are not lost."""
     from grail.errors import InputError
 
     found, failed = [], []
@@ -76,6 +75,7 @@ def _race(parts: Sequence[str], plan: Plan) -> tuple[list[Outcome], list[str]]:
         began = time.monotonic()
         try:
             found.append(importlib.import_module(f"races.{part}").run(plan))
+            _show(found[-1])
         except InputError:
             raise
         except Exception:
@@ -125,23 +125,19 @@ def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _show(found: Sequence[Outcome]) -> None:
+def _show(outcome: Outcome) -> None:
     from races.outcome import verdict
 
     from grail.reporting.tables import Table, markdown
 
-    rows = [
-        (name, f"{value:.3g}", verdict(name, value))
-        for outcome in found
-        for name, value in outcome.ratios.items()
-    ]
+    rows = [(name, f"{value:.3g}", verdict(name, value)) for name, value in outcome.ratios.items()]
     print(markdown(Table("Speed", ("ratio", "value", "wanted"), tuple(rows))))
-    for outcome in found:
-        for line in outcome.measurements:
-            if "tables" in line:
-                _show_tables(line["tables"])
-        for note in outcome.notes:
-            print(f"Note: {note}.")
+    for line in outcome.measurements:
+        if "tables" in line:
+            _show_tables(line["tables"])
+    for note in outcome.notes:
+        print(f"Note: {note}.")
+    sys.stdout.flush()
 
 
 def _show_tables(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:

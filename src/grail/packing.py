@@ -178,8 +178,6 @@ def attend(
         kind: As transformers passes it: scaling, dropout, softcap, sliding_window; others are not
             known here (``adopt`` finds out whether that matters).
     """
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     packed = ROWS.get(())
     if not packed:
         out = _attend(module, query, key, value, attention_mask, kind)
@@ -198,7 +196,10 @@ def _attend(
     module: nn.Module, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, kind: dict[str, Any]
 ) -> Float[Tensor, "B H T D"]:
     scaling, softcap = kind.get("scaling"), kind.get("softcap")
-    weights = torch.matmul(q, k.transpose(-1, -2))
+    heads, groups = q.shape[1], k.shape[1]
+    # Heads that share keys stand below each other in one product: their keys are never copied.
+    q = q.reshape(q.shape[0], groups, -1, q.shape[-1])
+    weights = torch.matmul(q, k.transpose(-1, -2)).unflatten(2, (heads // groups, -1)).flatten(1, 2)
     weights = weights * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         weights = torch.tanh(weights / softcap) * softcap
@@ -206,7 +207,9 @@ def _attend(
         weights = weights + bias
     weights = weights.softmax(-1, dtype=torch.float32).to(q.dtype)
     rate = kind.get("dropout", 0.0) if module.training else 0.0
-    return torch.matmul(nn.functional.dropout(weights, rate), v)
+    weights = nn.functional.dropout(weights, rate)
+    out = torch.matmul(weights.reshape(weights.shape[0], groups, -1, weights.shape[-1]), v)
+    return out.unflatten(2, (heads // groups, -1)).flatten(1, 2)
 
 
 @lru_cache(maxsize=256)

@@ -78,7 +78,7 @@ def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
     """The estimates are those of scores made up here, row by row and in their order."""
     draw, told = random.Random(0), {}
 
-    def write(_, rows, say, draw=None):
+    def write(_, rows, say, draw=None, known=None):
         say(len(rows))
         return [f"{row.key} {'greedy' if draw is None else i % 3}" for i, row in enumerate(rows)]
 

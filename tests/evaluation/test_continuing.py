@@ -1,7 +1,10 @@
 """Texts against those of each row alone, whoever shares a batch."""
 
+import dataclasses
+
 import pytest
 
+from grail.evaluation import continuing
 from grail.evaluation.continuing import Writer, groups_of, most_new
 from grail.generation import Draw, generate
 
@@ -41,3 +44,39 @@ def test_rows_of_similar_answers_share_a_batch(tiny_rows):
     lengths = [len(rows[i].answer) for group in groups for i in group]
     assert lengths == sorted(lengths)
     assert sorted(i for group in groups for i in group) == list(range(7))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_is_known_of_a_text_is_not_made_again(size, writer, tiny_rows, monkeypatch):
+    """Answers that begin as the model's own text does, for 0 to 4 tokens, and then leave it."""
+    own, rows, known = writer(size), [], {}
+    for many, row in enumerate(tiny_rows(5, answer=(6, 6))):
+        prompt = row.ids[: row.start]
+        (made,) = generate(own.model, [prompt], [9], own.tokenizer)
+        made = made[:many]
+        rest = [1 + token % 2 for token in row.answer[len(made) :]]
+        rows.append(dataclasses.replace(row, ids=(*prompt, *made, *rest)))
+        known[row.key] = len(made)
+    plain, read = own.continued(rows, lambda _: None), []
+
+    def spy(model, prompts, *others):
+        read.extend(tuple(prompt) for prompt in prompts)
+        return generate(model, prompts, *others)
+
+    monkeypatch.setattr(continuing, "generate", spy)
+    assert own.continued(rows, lambda _: None, known=known) == plain
+    assert sorted(read) == sorted(row.ids[: row.start + known[row.key]] for row in rows)
+    assert max(known.values()) > 2
+
+
+def test_a_text_that_is_known_to_its_end_is_not_made_at_all(writer, tiny_rows, monkeypatch):
+    own, told = writer(2), []
+    end = own.tokenizer.eos_token_id
+    ended, cut = tiny_rows(2, answer=(6, 6))
+    ended = dataclasses.replace(ended, ids=(*ended.ids[: ended.start], 40, 41, end))
+    cut = dataclasses.replace(cut, ids=(*cut.ids[: cut.start], *range(40, 60)))  # beyond the limit
+    monkeypatch.setattr(continuing, "generate", None)
+    known = {ended.key: 3, cut.key: 20}
+    texts = own.continued([ended, cut], told.append, known=known)
+    assert texts == [own.tokenizer.decode(ids) for ids in ([40, 41], range(40, 49))]
+    assert told == [2]

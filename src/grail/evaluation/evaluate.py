@@ -102,15 +102,16 @@ class Evaluator:
         """Return one value per row, in the order of ``rows``.
 
         One teacher-forced pass gives all that needs no text; ROUGE-L, repetition and compression
-        need a greedy generation: of rows with a side (not of general text), but held-out ones.
+        need a greedy generation: of rows with a side (not of general text), but held-out ones. It
+        begins where the first pass saw greedy decoding leave the true completion.
 
         Raises:
             DivergenceError: if a row's NLL is not finite: the model's weights are broken.
         """
         asked = asked_of(rows, self.settings)
         total = len(rows) + len(asked)
-        values = self._read(label, rows, total, tick)
-        for key, text in self._generations(asked, len(rows), total, tick).items():
+        values, known = self._read(label, rows, total, tick)
+        for key, text in self._generations(asked, known, len(rows), total, tick).items():
             values[key] = self._with_text(values[key], text)
         return [values[row.key] for row in rows]
 
@@ -137,15 +138,18 @@ class Evaluator:
 
     def _read(
         self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
-    ) -> dict[str, SampleValue]:
+    ) -> tuple[dict[str, SampleValue], dict[str, int]]:
+        """Return values, and with how many tokens of its answer each greedy text begins."""
         values: dict[str, SampleValue] = {}
+        known: dict[str, int] = {}
         for group, answers in self._answers(label, rows, total, tick):
             nlls = mean_per_row(answers.nll, answers.lengths).tolist()
             read = (group, nlls, answers.accuracy.tolist(), _per_row(answers))
             for row, nll, accuracy, tokens in zip(*read, strict=True):
                 _check_finite(label, row.key, nll)
                 values[row.key] = self._value(label, row, accuracy, nll, tokens)
-        return values
+                known[row.key] = int(tokens[0].long().cumprod(0).sum())
+        return values, known
 
     def _value(
         self, label: str, row: Encoded, accuracy: float, nll: float, tokens: Sequence[Tensor]
@@ -170,7 +174,7 @@ class Evaluator:
         )
 
     def _generations(
-        self, rows: Sequence[Encoded], before: int, total: int, tick: Tick
+        self, rows: Sequence[Encoded], known: Mapping[str, int], before: int, total: int, tick: Tick
     ) -> dict[str, str]:
         """Continue the prompts greedily."""
 
@@ -179,7 +183,7 @@ class Evaluator:
 
         how = self.settings
         writer = Writer(self.model, self.tokenizer, how.max_new_tokens, how.batch_size)
-        texts = writer.continued(rows, say)
+        texts = writer.continued(rows, say, known=known)
         return dict(zip((row.key for row in rows), texts, strict=True))
 
     def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
