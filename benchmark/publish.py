@@ -15,6 +15,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import audits
+
 from grail.files import file_digest, write_json, write_text
 from grail.reporting.comparison_tables import BEST, comparison_tables
 from grail.reporting.tables import Table, markdown
@@ -55,6 +57,8 @@ def keep(folder: Path) -> Path:
 def tables(name: str) -> str:
     """Return the tables of results/NAME.json in Markdown; the paper's numbers in parentheses."""
     found = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "audit":
+        return f"#{markdown(audits.table(found['measurements']))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
     paper = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))

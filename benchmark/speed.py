@@ -3,8 +3,9 @@
 Usage: python benchmark/speed.py [--only PART,PART] [--data DIR] [--device cpu|cuda] [--quick]
 
 Parts: scoring, training, evaluation, pipeline, growth. DIR holds knowundo_privacy/ (default: the
-embedded rows). The whole run writes results/speed.json; any other goes to runs/speed.json, or
-where --output says. --quick runs everything once on a tiny model: its times say nothing.
+embedded rows). Each part writes results/speed/DEVICE/PART.json when it is done; a trial (--quick:
+everything once on a tiny model, its times say nothing; --rows N: a few rows, once) writes to
+runs/speed/, and --output DIR says otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from races.plan import Plan
 
 PARTS = ("scoring", "training", "evaluation", "pipeline", "growth")
-DEFAULT, OTHER = Path(__file__).parent / "results" / "speed.json", Path("runs/speed.json")
+MEASURED, TRIED = Path(__file__).parent / "results" / "speed", Path("runs/speed")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     import torch
-    from machine import write
     from races.plan import make_plan
 
     from grail.terminal import quiet
@@ -56,33 +56,32 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     data = options.data.resolve() if options.data else None
     plan = make_plan(options.device, data, options.quick, options.rows)
-    found, failed = _race(options.only, plan)
-    settings = _settings(options, plan)
-    settings["notes"] = [note for outcome in found for note in outcome.notes]
-    settings["failed"] = failed
-    measured = [line for outcome in found for line in outcome.measurements]
-    ratios = {name: value for outcome in found for name, value in outcome.ratios.items()}
-    print(f"wrote {write(_output(options, failed), settings, measured, ratios)}")
+    failed = [part for part in options.only if not _race(part, plan, options)]
+    if failed:
+        print(f"speed: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _race(parts: Sequence[str], plan: Plan) -> tuple[list[Outcome], list[str]]:
-    """Show each part as it is done; return all, and which failed: the others are not lost."""
+def _race(part: str, plan: Plan, options: argparse.Namespace) -> bool:
+    """Run one part, show it and write it; a part that fails costs the others nothing."""
+    from machine import write
+
     from grail.errors import InputError
 
-    found, failed = [], []
-    for part in parts:
-        began = time.monotonic()
-        try:
-            found.append(importlib.import_module(f"races.{part}").run(plan))
-            _show(found[-1])
-        except InputError:
-            raise
-        except Exception:
-            traceback.print_exc()
-            failed.append(part)
-        print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return found, failed
+    began = time.monotonic()
+    try:
+        outcome = importlib.import_module(f"races.{part}").run(plan)
+    except InputError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        return False
+    minutes = (time.monotonic() - began) / 60
+    _show(outcome)
+    settings = _settings(options, plan) | {"notes": outcome.notes, "minutes": round(minutes, 1)}
+    path = _output(options) / f"{part}.json"
+    print(f"wrote {write(path, settings, outcome.measurements, outcome.ratios)}", flush=True)
+    return True
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,7 +93,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rows", type=int, metavar="N", help="a trial with N rows, once")
-    parser.add_argument("--output", type=Path, metavar="FILE")
+    parser.add_argument("--output", type=Path, metavar="DIR")
     return parser.parse_args(arguments)
 
 
@@ -106,11 +105,11 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in given)
 
 
-def _output(options: argparse.Namespace, failed: Sequence[str]) -> Path:
+def _output(options: argparse.Namespace) -> Path:
     if options.output:
         return options.output
     trial = options.quick or options.rows is not None
-    return DEFAULT if options.only == PARTS and not trial and not failed else OTHER
+    return TRIED if trial else MEASURED / options.device
 
 
 def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
@@ -120,7 +119,6 @@ def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     return {
         "command": command + (" --device cuda" if options.device == "cuda" else ""),
         "value": "a ratio is the median over rounds in which its two sides ran in turn",
-        "parts": list(options.only),
         "plan": told,
     }
 
@@ -131,13 +129,12 @@ def _show(outcome: Outcome) -> None:
     from grail.reporting.tables import Table, markdown
 
     rows = [(name, f"{value:.3g}", verdict(name, value)) for name, value in outcome.ratios.items()]
-    print(markdown(Table("Speed", ("ratio", "value", "wanted"), tuple(rows))))
+    print(markdown(Table(outcome.part.capitalize(), ("ratio", "value", "wanted"), tuple(rows))))
     for line in outcome.measurements:
         if "tables" in line:
             _show_tables(line["tables"])
     for note in outcome.notes:
         print(f"Note: {note}.")
-    sys.stdout.flush()
 
 
 def _show_tables(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -272,30 +271,83 @@ def session_config(tmp_path_factory, tiny_model_folder):
     return _tiny_config(tmp_path_factory.mktemp("session"), tiny_model_folder)
 
 
-def _two_processes(name, folder):
-    script = Path(__file__).parent / "scripts" / f"{name}.py"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(grail.__file__).parents[1]),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    # Not `accelerate launch --cpu`: without MPI it starts one process, whatever --num_processes is.
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    call += ["--master_port", str(port), str(script), str(folder)]
-    caught = {"capture_output": True, "text": True, "check": False}
-    done = subprocess.run(call, env=environment, cwd=folder, timeout=300, **caught)
-    assert done.returncode == 0, done.stdout + done.stderr
-    spec = importlib.util.spec_from_file_location(name, script)
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class Forks:
+    """Processes that start at once: forks of one that has imported grail (``scripts/server.py``).
+
+    Its hashes of text, and with them the order of sets, are not those of this process.
+    """
+
+    def __init__(self, nowhere):
+        own = os.environ.get("PYTHONHASHSEED")
+        environment = os.environ | {
+            "PYTHONPATH": str(Path(grail.__file__).parents[1]),
+            "PYTHONHASHSEED": "4711" if own != "4711" else "4712",
+            "OMP_NUM_THREADS": "1",
+            "GIT_DIR": str(nowhere),
+        }
+        call, pipe = [sys.executable, str(SCRIPTS / "server.py")], subprocess.PIPE
+        self.server = subprocess.Popen(call, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def start(self, name, *arguments, log, **environment):
+        """Let a fork call ``main(*arguments)`` of ``scripts/NAME.py``; return its pid."""
+        words = [str(a) if isinstance(a, Path) else a for a in arguments]
+        script = str(SCRIPTS / f"{name}.py")
+        order = {"script": script, "arguments": words, "log": str(log), "environment": environment}
+        return self._ask(order)
+
+    def wait(self, pid):
+        """Return the exit code of a fork that was started, once it has ended."""
+        return self._ask({"wait": pid})
+
+    def run(self, name, *arguments, log, **environment):
+        """Start, wait, and return the exit code; what is said goes to the file ``log``."""
+        return self.wait(self.start(name, *arguments, log=log, **environment))
+
+    def close(self):
+        with self.server:
+            self.server.stdin.close()
+
+    def _ask(self, order):
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="session")
-def two_processes():
+def script():
+    """Import tests/scripts/NAME.py: ``script(name)``."""
+    return _script
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """Processes of their own, see ``Forks``."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    made = Forks(tmp_path_factory.mktemp("no-git"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def two_processes(forks):
     """Run tests/scripts/NAME.py in two processes: ``two_processes(name, folder)`` -> its module."""
-    return _two_processes
+
+    def run(name, folder):
+        script, log = SCRIPTS / f"{name}.py", folder / "torchrun.log"
+        # Not `accelerate launch --cpu`: without MPI it starts one, whatever --num_processes is.
+        code = forks.run("torchrun", script, folder, log=log, ACCELERATE_USE_CPU="true")
+        assert code == 0, log.read_text()
+        return _script(name)
+
+    return run

@@ -107,7 +107,7 @@ ARROWS: dict[str, set[str]] = {
         "reporting",
     }
     | {"terminal"},
-    "api": {"config", "config_file", "pipeline", "preparation", "results"},
+    "api": {"audit", "config", "config_file", "pipeline", "preparation", "results"},
     "__main__": {"cli"},
 }
 

@@ -1,121 +1,18 @@
 """Killed at any moment, the same command ends in the same bytes; nothing half-written counts.
 
-Run as a script, this file imports grail once and forks a child for every command that it is sent:
-children kill themselves at the n-th write, step or batch.
+Every command is a fork (``scripts/interrupted.py``) that kills itself at the n-th write, step or
+batch.
 """
 
-import importlib
-import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-MOMENTS = {
-    "os.replace": "write",
-    "pathlib.Path.rename": "move",
-    "pathlib.Path.replace": "log",
-    "grail.train.Loop._step": "step",
-    "grail.importance.score.Scorer._batch": "score",
-    "grail.pipeline.localize": "localize",
-    "grail.evaluation.evaluate.collate": "read",
-    "grail.evaluation.continuing.generate": "generate",
-    "grail.pipeline.report": "report",
-}
-"""What can be interrupted, and what it is called here; each counts before and after."""
+import pytest
+import yaml
 
-
-# -- the script: no test in it ------------------------------------------------------------------
-
-
-def _watched(inner, name, happened):
-    def outer(*arguments, **more):
-        happened(f"before {name} {_place(arguments)}")
-        made = inner(*arguments, **more)
-        happened(f"after {name} {_place(arguments)}")
-        return made
-
-    return outer
-
-
-def _place(arguments):
-    paths = [Path(a).name for a in arguments if isinstance(a, str | Path)]
-    return paths[-1] if paths else ""
-
-
-def _child(order):
-    """Run one command; die by SIGKILL at the moment that was asked for."""
-    from grail.cli import main
-
-    count = 0
-
-    def happened(name):
-        nonlocal count
-        count += 1
-        with open(order["events"], "a") as file:
-            file.write(name + "\n")
-        if count == order["kill"] or (order["at"] and re.fullmatch(order["at"], name)):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    for dotted, name in MOMENTS.items():
-        owner, _, attribute = dotted.rpartition(".")
-        module, _, kind = owner.rpartition(".") if owner[-1:].isalpha() else ("", "", "")
-        try:
-            place = importlib.import_module(owner)
-        except ModuleNotFoundError:
-            place = getattr(importlib.import_module(module), kind)
-        setattr(place, attribute, _watched(getattr(place, attribute), name, happened))
-    return main(order["arguments"])
-
-
-def _serve():
-    import grail.pipeline
-    import grail.terminal
-
-    grail.terminal.quiet()  # its imports are shared, too
-    for module in ("peft", "rouge_score.rouge_scorer"):
-        importlib.import_module(module)  # what a run imports where it needs it, and then once each
-    for module in ("AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig", "LlamaForCausalLM"):
-        getattr(importlib.import_module("transformers"), module)
-    for line in sys.stdin:
-        order = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            code = 70
-            try:
-                code = _child(order)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        sys.stdout.write(json.dumps(status) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve()
-    sys.exit()
-
-
-# -- the tests ----------------------------------------------------------------------------------
-
-import pytest  # noqa: E402
-import yaml  # noqa: E402
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 KILLED = -9
 SECONDS = re.compile(rb'"seconds": [0-9.]+')
 
@@ -134,49 +31,21 @@ def differing(one, other):
     return sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    nowhere = str(tmp_path_factory.mktemp("no-git"))
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "GIT_DIR": nowhere}
-
-
-@pytest.fixture(scope="module")
-def server(environment):
-    """The script above."""
-    with subprocess.Popen(
-        [sys.executable, __file__],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.stdin.close()
-
-
-def _caller(server, folder):
+def _caller(forks, folder):
     """Return a function that runs a command; ``folder`` takes what it says and goes through."""
 
     def call(*arguments, kill=None, at=None):
-        order = {
-            "arguments": [str(word) for word in arguments],
-            "kill": kill,
-            "at": at,
-            "events": str(folder / "events"),
-            "log": str(folder / "log"),
-        }
         (folder / "events").unlink(missing_ok=True)
-        server.stdin.write(json.dumps(order) + "\n")
-        server.stdin.flush()
-        return json.loads(server.stdout.readline())
+        words = [str(word) for word in arguments]
+        return forks.run("interrupted", words, kill, at, folder / "events", log=folder / "log")
 
     return call
 
 
 @pytest.fixture
-def grail(server, tmp_path):
+def grail(forks, tmp_path):
     """Run a command in a process of its own; returns its exit code, or -9."""
-    return _caller(server, tmp_path)
+    return _caller(forks, tmp_path)
 
 
 @pytest.fixture
@@ -192,11 +61,11 @@ def said(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(module_config, server, tmp_path_factory):
+def uninterrupted(module_config, forks, tmp_path_factory):
     """A run in a folder of its own, and its configuration."""
     config = module_config(localization={"freeze": "by_side"}, evaluation={"show_text": True})
     folder = tmp_path_factory.mktemp("uninterrupted")
-    code = _caller(server, folder)("run", config, "--output", folder / "whole")
+    code = _caller(forks, folder)("run", config, "--output", folder / "whole")
     assert code == 0, (folder / "log").read_text()
     return folder / "whole", config
 
@@ -264,23 +133,18 @@ def test_killed_again_and_again(whole, grail, said, tmp_path):
     assert not differing(expected, files(tmp_path / "run"))
 
 
-def test_killed_from_outside_while_unlearning(whole, environment, grail, tmp_path):
+def test_killed_from_outside_while_unlearning(whole, forks, grail, tmp_path):
     expected, config = whole
     words = ["run", str(config), "--output", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "grail", *words],
-        env={**environment, "PYTHONHASHSEED": "5"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if line.startswith("unlearn: started"):
-            break
+    log, events = tmp_path / "other.log", tmp_path / "other.events"
+    pid = forks.start("interrupted", words, None, None, events, log=log)
+    latest = time.monotonic() + 120
+    while not (log.exists() and "unlearn: started" in log.read_text()):
+        assert time.monotonic() < latest, log.read_text()
+        time.sleep(0.01)
     time.sleep(0.05)
-    process.kill()
-    process.stderr.close()
-    assert process.wait() == KILLED
+    os.kill(pid, signal.SIGKILL)
+    assert forks.wait(pid) == KILLED
     assert grail(*words) == 0
     assert not differing(expected, files(tmp_path / "run"))
 

@@ -3,11 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -448,16 +446,13 @@ def test_a_replay_in_another_place_gives_the_same_bytes(tiny_config, run, tmp_pa
         assert renamed == one[name]
 
 
-def test_two_processes_write_the_same_bytes(tiny_config, run, tmp_path):
+def test_two_processes_write_the_same_bytes(tiny_config, run, forks, tmp_path):
     """Python's hashes of text differ between processes, and with them the order of sets."""
-    config = tiny_config()
-    words = [sys.executable, "-m", "grail", "run", str(config), "--output", str(tmp_path / "other")]
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        run("run", config)
-        assert process.wait(120) == 0, process.stderr.read().decode()
+    config, events, log = tiny_config(), tmp_path / "events", tmp_path / "log"
+    words = ["run", str(config), "--output", str(tmp_path / "other")]
+    pid = forks.start("interrupted", words, None, None, events, log=log)
+    run("run", config)
+    assert forks.wait(pid) == 0, log.read_text()
     found = set(differing(files(tmp_path / "run"), files(tmp_path / "other")))
     assert found <= {"config.yaml", "report.md", "report.html"}
 

@@ -156,8 +156,11 @@ def test_the_first_of_two_processes_wins(gguf, tmp_path, monkeypatch):
 def test_another_gguf_file_of_the_same_name_is_unpacked_anew(gguf):
     path, calls = gguf
     first = converted(path)
-    path.write_bytes(b"two")  # same size, later
-    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
+    again = (path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9)
+    os.utime(path, ns=again)
+    assert converted(path) == first  # installed again
+    path.write_bytes(b"two")  # of the same size and time
+    os.utime(path, ns=again)
     second = converted(path)
     assert first != second
     assert len(calls) == 2

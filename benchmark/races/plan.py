@@ -45,7 +45,7 @@ class Plan:
     batch: int = 4
     steps: int = 4
     mask_rounds: int = 5
-    evaluation: int = 16
+    evaluation: int = 32
     evaluation_repeats: int = 2
     new_tokens: int = 96
     pipeline: int = 8

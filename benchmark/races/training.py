@@ -171,14 +171,16 @@ def _masking(field: Field, share: float, times: int = 20) -> float:
 
 
 def _blocks(field: Field, ways: dict[str, Any], repeats: int) -> dict[str, list[Steps]]:
-    """Run blocks of steps in turn, each from the same weights."""
+    """Run blocks of steps in turn, each from the same weights; a first round only warms up."""
     start = field.start()
     blocks: dict[str, list[Steps]] = {name: [] for name in ways}
     field.model.train()
-    for _ in range(repeats):
+    for counted in range(-1, repeats):
         for name, way in ways.items():
             field.put(start)
-            blocks[name].append(way())
+            block = way()
+            if counted >= 0:
+                blocks[name].append(block)
     field.put(start)
     field.model.eval()
     return blocks

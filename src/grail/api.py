@@ -1,12 +1,14 @@
-"""The main job as one function, for programs; the command line is the same with words around it."""
+"""The main job and its audit, for programs; the command line is the same with words around it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from grail import config_file
+from grail.audit import audit as auditing
 from grail.config import Config, parse
 from grail.pipeline import Run
 from grail.preparation import prepare
@@ -35,6 +37,30 @@ def run(settings: Given, listener: Listener | None = None) -> Results:
         made.listener.warn(warning)
     made.through()
     return made.results
+
+
+def audit(
+    folder: Path | str,
+    oracle: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Attack a finished run's model, and return what ``audit.json`` then holds.
+
+    Args:
+        folder: The run directory; its own files stay as they are.
+        oracle: The directory of a run of preset ``exact`` on the same model and data.
+        settings: Keys of the ``audit`` section, dotted where they nest, over those of the run:
+            ``{"attacks": ["quantise"], "relearn.steps": [5]}``.
+        listener: Who hears of the attacks and their progress.
+
+    Raises:
+        InputError: if the run is not finished, a setting is wrong, or the oracle is not one of
+            this run.
+    """
+    overrides = [f"audit.{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    beside = None if oracle is None else Path(oracle)
+    return auditing.audit(Path(folder), beside, overrides, listener)
 
 
 def _config(settings: Given) -> Config:

@@ -196,7 +196,7 @@ class Evaluation(Section):
     """
 
     generate: bool = True
-    batch_size: Count = 16
+    batch_size: Count = 32
     max_new_tokens: Count = 96
     min_k: Fraction = 0.2
     show_text: bool = False

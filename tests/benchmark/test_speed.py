@@ -17,16 +17,19 @@ def _devices_as_they_were(monkeypatch):
 def test_parts_run_once_on_a_tiny_model_and_fill_the_table(tmp_path, capsys, monkeypatch):
     """The parts in this process; the others have tests of their own, and processes besides."""
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
-    file, parts = tmp_path / "speed.json", ("training", "evaluation")
-    assert speed.main(["--quick", "--only", ",".join(parts), "--output", str(file)]) == 0
-    found, shown = json.loads(file.read_text()), capsys.readouterr().out
-    assert {line["part"] for line in found["measurements"]} == set(parts)
-    assert all(value > 0 for value in found["ratios"].values())
-    for beginning in (name for name in WANTED if name.startswith(parts)):
-        named = [name for name in found["ratios"] if name.startswith(beginning)]
-        assert named, beginning
-        assert all(f"| {name} |" in shown for name in named)
-    assert str(tmp_path) not in file.read_text()
+    parts = ("training", "evaluation")
+    assert speed.main(["--quick", "--only", ",".join(parts), "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for part in parts:
+        text = (tmp_path / f"{part}.json").read_text()
+        found = json.loads(text)
+        assert {line["part"] for line in found["measurements"]} == {part}
+        assert all(value > 0 for value in found["ratios"].values())
+        for beginning in (name for name in WANTED if name.startswith(part)):
+            named = [name for name in found["ratios"] if name.startswith(beginning)]
+            assert named, beginning
+            assert all(f"| {name} |" in shown for name in named)
+        assert str(tmp_path) not in text
 
 
 def test_a_part_that_is_not_there_is_refused(capsys):
@@ -38,21 +41,20 @@ def test_a_part_that_is_not_there_is_refused(capsys):
 
 def test_without_a_device_nothing_is_measured(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    file = tmp_path / "speed.json"
-    assert speed.main(["--quick", "--device", "cuda", "--output", str(file)]) == 2
+    assert speed.main(["--quick", "--device", "cuda", "--output", str(tmp_path)]) == 2
     assert "no CUDA device" in capsys.readouterr().err
-    assert not file.exists()
+    assert not list(tmp_path.iterdir())
 
 
-def test_only_the_whole_run_takes_the_place_of_the_results():
+def test_a_trial_does_not_take_the_place_of_the_results():
     place = {
-        words: speed._output(speed._options(words.split()), [])
-        for words in ("", "--quick", "--only scoring", "--rows 4", "--output there.json")
+        words: speed._output(speed._options(words.split()))
+        for words in ("", "--device cuda", "--quick", "--rows 4", "--quick --output there")
     }
-    assert place.pop("") == speed.DEFAULT
-    assert place.pop("--output there.json") == Path("there.json")
-    assert set(place.values()) == {speed.OTHER}
-    assert speed._output(speed._options([]), ["growth"]) == speed.OTHER
+    assert place[""] == speed.MEASURED / "cpu"
+    assert place["--device cuda"] == speed.MEASURED / "cuda"
+    assert place["--quick --output there"] == Path("there")
+    assert {place["--quick"], place["--rows 4"]} == {speed.TRIED}
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_kept(monkeypatch, tmp_path, capsys):
@@ -67,8 +69,9 @@ def test_a_part_that_fails_is_named_and_the_others_are_kept(monkeypatch, tmp_pat
 
     monkeypatch.setattr(races.scoring, "run", fail)
     monkeypatch.setattr(races.growth, "run", lambda _: kept)
-    file = tmp_path / "speed.json"
-    assert speed.main(["--only", "scoring,growth", "--output", str(file)]) == 1
-    found = json.loads(file.read_text())
-    assert (found["settings"]["failed"], found["ratios"]) == (["scoring"], {"growth: scoring": 1.0})
-    assert "do not find the same scores" in capsys.readouterr().err
+    assert speed.main(["--only", "scoring,growth", "--output", str(tmp_path)]) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["growth.json"]
+    assert json.loads((tmp_path / "growth.json").read_text())["ratios"] == kept.ratios
+    told = capsys.readouterr().err
+    assert "do not find the same scores" in told
+    assert "speed: failed: scoring" in told

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,6 @@ from grail.reporting.tables import MISSING
 from grail.results import Results, write_results
 
 pytestmark = pytest.mark.repeats
-SOURCE = str(Path(__file__).parents[2] / "src")
 TIMES = ("seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
 STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
 
@@ -198,10 +196,9 @@ def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_pa
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only there children die with their parent")
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(
-    played, comparison, tmp_path, capsys, monkeypatch
+    played, comparison, forks, tmp_path, capsys
 ):
     """Real children, two at a time; what is left after their death is played in this process."""
-    monkeypatch.setenv("PYTHONPATH", SOURCE)
     methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
     shared = {"shared": str(tmp_path / "base")}  # made by neither
     file = comparison(methods, reference="grail", parallel=2, figures=["heatmap"], **shared)
@@ -210,12 +207,14 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     assert len(played) == 3
     shutil.rmtree(tmp_path / "base/.comparison/finished")  # or its cells would be taken over
     played.clear()
-    command = [sys.executable, "-m", "grail", "compare", str(file), "--output", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    words, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
+    pid = forks.start("interrupted", words, None, None, tmp_path / "killed.events", log=log)
+    latest = time.monotonic() + 120
+    while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
+        assert time.monotonic() < latest, log.read_text()
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    assert forks.wait(pid) == -signal.SIGKILL
     for lock in folder.glob("*/*/.lock"):
         _wait_for(lock)
     assert not (folder / "comparison.json").exists()

@@ -1,6 +1,6 @@
 """The same small trainings in one process or several; writes what each process ends with.
 
-Run as ``torchrun --nproc_per_node 2 two_processes.py FOLDER``, or imported (one process).
+Its ``main`` runs in each of two processes (``torchrun.py``), the rest in the test's own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -111,6 +110,7 @@ def train(name, folder, accelerator, stop=0):
 
 
 def main(folder):
+    folder = Path(folder)
     accelerator = make_accelerator()
     for name in RUNS:
         stop = 3 if name in ("by_side", "rectified") else 0
@@ -123,8 +123,3 @@ def main(folder):
         )
         facts = {"frozen": same, "processes": accelerator.num_processes, "proof": proof}
         (folder / f"{name}.{rank}.json").write_text(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))

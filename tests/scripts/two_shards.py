@@ -1,12 +1,11 @@
 """Select the top of shards in as many processes as are started; each writes its marks.
 
-Run as ``torchrun --nproc_per_node 2 two_shards.py FOLDER``, or imported (what is selected from).
+Its ``main`` runs in each of two processes (``torchrun.py``), the rest in the test's own.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -49,6 +48,7 @@ CUTS = {"runs": runs_of_the_flat_order, "rows": cut_rows}
 
 
 def main(folder):
+    folder = Path(folder)
     group.init_process_group("gloo")
     rank = group.get_rank()
     scores = make_scores()
@@ -69,8 +69,3 @@ def main(folder):
             refused.append(str(error))
     (folder / f"{rank}.json").write_text(json.dumps(refused))
     group.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))

@@ -1,0 +1,89 @@
+"""Audit every cell of a finished comparison beside its oracle: ``python benchmark/audits.py RUN``.
+
+RUN is the folder of experiments/audit.yaml (``runs/audit``). The cell of objective ``exact`` is the
+oracle of all others; one that passes itself. Writes results/audit.json with each audit's findings.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from machine import write
+
+from grail.api import audit
+from grail.reporting.outcome import Known, domains, known
+from grail.reporting.tables import MISSING, Table, nats, percent
+
+ORACLE = "exact"
+KEPT = ("outcome", "outcomes", "passed", "sentences", "oracle", "settings", "measured", "weights")
+COLUMNS: dict[str, Sequence[str]] = {
+    "as it is": ("plain",),
+    "int8, int4": ("quantise",),
+    "pruned": ("prune",),
+    "other words": ("paraphrase",),
+    "relearnt, own rows": ("relearn-few",),
+    "relearnt, val rows": ("relearn-other",),
+    "relearnt, general text": ("relearn-general",),
+}
+"""Column -> attacks; at their strongest."""
+
+NOTE = (
+    "Percent of the unlearn train rows' answer tokens that the model gets right, under each attack "
+    "at the strength at which most comes back: lower is better, and what the oracle shows under "
+    "the same attack is what anybody learns from it. In parentheses: above the oracle, in points. "
+    "Outcome: the verdict of the audit, the worse of the domains and metrics."
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Audit the cells and write what was found."""
+    (place,) = arguments
+    cells = json.loads((Path(place) / "comparison.json").read_text(encoding="utf-8"))["cells"]
+    folders = {cell["method"]: Path(place) / cell["folder"] for cell in cells}
+    found = []
+    for method, folder in folders.items():
+        oracle = None if method == ORACLE else folders[ORACLE]
+        result = audit(folder, oracle)
+        print(f"{method}: {result['outcome']}", flush=True)
+        found.append({"method": method, **{key: result[key] for key in KEPT}})
+    print(write("audit", {"command": "python benchmark/audits.py runs/audit"}, found, {}))
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one line per method and domain; the vanilla model first."""
+    (oracle,) = [own for own in found if own["method"] == ORACLE]
+    others = [own for own in found if own["method"] != ORACLE]
+    names = domains(oracle)
+    rows = [("vanilla", d, *_cells(others[0], "vanilla", d), MISSING) for d in names]
+    for own in (*others, oracle):
+        said = own["outcome"] + (", passed" if own["passed"] else "")
+        rows += [(own["method"], d, *_cells(own, "unlearned", d), said) for d in names]
+    columns = ("Method", "Domain", *COLUMNS, "general NLL", "Outcome")
+    return Table("What is known under attack", columns, tuple(rows), NOTE)
+
+
+def _cells(own: Mapping[str, Any], model: str, domain: str) -> Iterator[str]:
+    measured = list(known(own, model, domain, "train", "US"))
+    for attacks in COLUMNS.values():
+        tried = [k for k in measured if k.attack in attacks and k.amount not in ("0", "area")]
+        yield _shown(max(tried, key=lambda one: one.value)) if tried else MISSING
+    yield next(
+        nats(row["value"])
+        for entry in own["measured"]
+        if (entry["model"], entry["attack"]) == (model, "plain")
+        for row in entry["rows"]
+        if (row["domain"], row["part"], row["metric"]) == ("general", "val", "NLL")
+    )
+
+
+def _shown(one: Known) -> str:
+    beyond = "" if one.beyond is None else f" ({one.beyond:+.0f})"
+    return percent(one.value) + beyond
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
