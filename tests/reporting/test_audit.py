@@ -78,6 +78,17 @@ def test_relearning_is_decided_by_the_oracle():
     assert any("+30.0 ± 3.0 above the oracle" in sentence for sentence in said["sentences"])
 
 
+def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
+    """38 points more, and the oracle shows as much under the same attack."""
+    taught = attacked("relearn-unrelated", "20", 58.0, -38.0, beyond=-1.0, beyond_error=3.0)
+    said = verdict(found(taught, attacked("quantise", "int4", 95.0, -1.0), oracle="given"))
+    assert said["outcome"] == REMOVED
+    text = "\n".join(said["sentences"])
+    assert "Brings back little or nothing (points at most): quantise +1.0." in text
+    told = "Raises it, but within errors or to no more than the oracle shows (points at most): "
+    assert f"{told}relearn-unrelated +38.0." in text
+
+
 @pytest.mark.parametrize("harm", [{"rs": 70.0}, {"nll": 9.0}])
 def test_a_harmed_model_does_not_pass(harm):
     said = verdict(found(**harm))

@@ -164,12 +164,17 @@ def _returns(found: Mapping[str, Any]) -> list[str]:
         f"merely learnt anew: {'; '.join(open_)}."
         if open_
         else "",
-        _little(found),
+        *_held(found),
     ]
 
 
-def _little(found: Mapping[str, Any]) -> str:
-    """Name the attacks that bring back too little to count, with the most that each does."""
+def _held(found: Mapping[str, Any]) -> list[str]:
+    """Name the attacks that decide nothing against it, with the most points that each brings.
+
+    Some raise it much, but no more surely than errors allow, or no further than they raise it in a
+    model that never saw the rows: that is learnt, not back.
+    """
+    limit = found["settings"]["thresholds"]["back"]
     every = [
         after
         for domain in domains(found)
@@ -178,12 +183,21 @@ def _little(found: Mapping[str, Any]) -> str:
         if after.attack not in ("plain", *DESCRIBING) and after.change is not None
     ]
     won = {a.attack for d in domains(found) for m in metrics(found) for a in returning(found, d, m)}
-    most: dict[str, float] = {}
+    most: dict[str, Known] = {}
     for after in every:
-        if after.attack not in won:
-            most[after.attack] = max(most.get(after.attack, -100.0), after.change or 0.0)
-    held = [f"{attack} {change:+.1f}" for attack, change in most.items()]
-    return f"Brings back little or nothing (points at most): {', '.join(held)}." if held else ""
+        old = most.get(after.attack)
+        if after.attack not in won and (old is None or (after.change or 0) > (old.change or 0)):
+            most[after.attack] = after
+    much = [after for after in most.values() if (after.change or 0) > limit]
+    little = [after for after in most.values() if after not in much]
+    return [
+        f"{words} (points at most): {', '.join(f'{a.attack} {a.change:+.1f}' for a in some)}."
+        for words, some in (
+            ("Brings back little or nothing", little),
+            ("Raises it, but within errors or to no more than the oracle shows", much),
+        )
+        if some
+    ]
 
 
 def named(after: Known) -> str:
