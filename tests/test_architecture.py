@@ -51,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "localization": {"localization_settings", "artifacts"},
     "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
     "evaluation": {"answers", "artifacts", "config", "results", "data", "generation", "model"}
-    | {"optimization", "task", "train", "vanilla"},
+    | {"lora", "optimization", "task", "train", "vanilla"},
     "reporting": {"results"},
     "directory": {"config", "artifacts"},
     "preparation": {"config", "data", "weights", "localization", "unlearning", "evaluation"},

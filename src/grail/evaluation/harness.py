@@ -17,6 +17,7 @@ from grail.config import GENERAL_TASKS
 from grail.data.choices import Item, LocalTask
 from grail.errors import DivergenceError, InputError, did_you_mean
 from grail.evaluation.outcomes import Outcome
+from grail.lora import fused
 from grail.model import Policy, evaluating
 from grail.progress import Tick, silent
 
@@ -179,7 +180,7 @@ class Harness:
 
         evaluate: Any = lm_eval.evaluate
         self._lm.batch_size_per_gpu = max(1, min(self._batch_size, BATCH_TOKENS // widest))
-        with _quiet(), evaluating(self._model):
+        with _quiet(), evaluating(self._model), fused(self._model):
             found = evaluate(
                 lm=self._lm,
                 task_dict={"tasks": {task.task_name: task}},
