@@ -20,6 +20,7 @@ from grail.reporting.outcome import Known, domains, known
 from grail.reporting.tables import MISSING, Table, nats, percent
 
 ORACLE = "exact"
+# of a comparison with one seed: a cell for each method
 KEPT = ("outcome", "outcomes", "passed", "sentences", "oracle", "settings", "measured", "weights")
 COLUMNS: dict[str, Sequence[str]] = {
     "as it is": ("plain",),
@@ -77,7 +78,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> Table:
     names = domains(oracle)
     rows = [("vanilla", d, *_cells(others[0], "vanilla", d), MISSING) for d in names]
     for own in (*others, oracle):
-        said = own["outcome"] + (", passed" if own["passed"] else "")
+        itself = own["oracle"] == "itself"  # compared with itself it passes whatever it knows
+        said = "is the oracle" if itself else own["outcome"] + ", passed" * own["passed"]
         rows += [(own["method"], d, *_cells(own, "unlearned", d), said) for d in names]
     columns = ("Method", "Domain", *COLUMNS, "general NLL", "Outcome")
     return Table("What is known under attack", columns, tuple(rows), NOTE)
@@ -87,7 +89,8 @@ def _cells(own: Mapping[str, Any], model: str, domain: str) -> Iterator[str]:
     measured = list(known(own, model, domain, "train", "US"))
     for attacks in COLUMNS.values():
         tried = [k for k in measured if k.attack in attacks and k.amount not in ("0", "area")]
-        yield _shown(max(tried, key=lambda one: one.value)) if tried else MISSING
+        strongest = max(tried, key=lambda one: one.value, default=None)
+        yield MISSING if strongest is None else _shown(strongest, own["oracle"] != "itself")
     yield next(
         nats(row["value"])
         for entry in own["measured"]
@@ -97,9 +100,9 @@ def _cells(own: Mapping[str, Any], model: str, domain: str) -> Iterator[str]:
     )
 
 
-def _shown(one: Known) -> str:
-    beyond = "" if one.beyond is None else f" ({one.beyond:+.0f})"
-    return percent(one.value) + beyond
+def _shown(one: Known, compared: bool) -> str:
+    beyond = one.beyond if compared else None
+    return percent(one.value) + ("" if beyond is None else f" ({beyond:+.0f})")
 
 
 if __name__ == "__main__":

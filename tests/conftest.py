@@ -186,7 +186,7 @@ def tiny_model_folder(tmp_path_factory):
 
 SMALL = {
     "data": {"template": "plain", "max_tokens": 64},
-    "vanilla": {"epochs": 3, "batch_size": 8, "learning_rate": 0.02, "checkpoint_steps": 2},
+    "vanilla": {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "checkpoint_steps": 2},
     "importance": {"trials": 2, "batch_tokens": 128},
     "unlearning": {
         "epochs": 2,

@@ -124,3 +124,10 @@ def test_a_base_layer_that_is_trained_too_stays_peft_s(tiny_model):
     layers = [m for m in model.modules() if type(m) is Linear]
     layers[0].base_layer.weight.requires_grad_(True)
     assert set(lora_layers(model)) == set(layers[1:])
+
+
+def test_trained_biases_of_base_layers_get_their_gradient(tiny_model):
+    model = with_adapter(tiny_model, bias="lora_only")
+    with_bias = {m for m in model.modules() if type(m) is Linear and m.base_layer.bias is not None}
+    assert with_bias
+    assert not with_bias & set(lora_layers(model))

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RESULTS = sorted((ROOT / "benchmark" / "results").glob("*.json"))
+RESULTS = sorted((ROOT / "benchmark" / "results").rglob("*.json"))
 
 
 @pytest.fixture
-def publish():
+def publish(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
     spec = importlib.util.spec_from_file_location("publish", ROOT / "benchmark" / "publish.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

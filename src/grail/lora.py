@@ -101,7 +101,7 @@ def _plain(module: Any) -> bool:
     dropout = module.lora_dropout[name]
     return (
         type(base) is nn.Linear
-        and not base.weight.requires_grad
+        and not any(parameter.requires_grad for parameter in base.parameters())
         and not (module.merged or module.disable_adapters)
         and not module.lora_bias[name]
         and name not in module.lora_variant

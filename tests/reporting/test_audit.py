@@ -89,6 +89,14 @@ def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
     assert f"{told}relearn-unrelated +38.0." in text
 
 
+def test_without_an_attack_or_with_one_that_broke_off_nothing_passes():
+    held = attacked("quantise", "int8", 96.0, 0.0)
+    broke = [{"attack": "prune on unlearned", "reason": "the attacked model broke"}]
+    assert verdict(found(held))["passed"]
+    for case in (found(), found(held, skipped=broke)):
+        assert (verdict(case)["outcome"], verdict(case)["passed"]) == (REMOVED, False)
+
+
 @pytest.mark.parametrize("harm", [{"rs": 70.0}, {"nll": 9.0}])
 def test_a_harmed_model_does_not_pass(harm):
     said = verdict(found(**harm))

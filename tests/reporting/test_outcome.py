@@ -99,6 +99,16 @@ def test_what_the_oracle_relearns_too_does_not_come_back(after, word):
     assert outcome(found(("relearn-few", "10", after, 5.0), oracle=40.0), "d", "US") == word
 
 
+def test_relearning_decides_nothing_where_the_oracle_was_not_attacked_so():
+    case = found(("relearn-few", "10", 56.0, 5.0), oracle=40.0)
+    assert outcome(case, "d", "US") == BACK
+    for entry in case["measured"]:
+        if entry["attack"] == "relearn-few":
+            for row in entry["rows"]:
+                del row["beyond"]
+    assert outcome(case, "d", "US") == UNDECIDED
+
+
 def test_an_oracle_itself_is_not_asked_what_it_lost():
     case = found(vanilla=98.0, now=95.0, oracle=95.0)
     assert outcome(case, "d", "US") == NOTHING

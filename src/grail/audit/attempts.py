@@ -191,8 +191,8 @@ def _writing(
 
 ATTEMPTS: dict[str, Attempt] = {
     PLAIN: Attempt("", ("vanilla", "unlearned", "oracle"), (), _plain),
-    "quantise": Attempt("quantise", ("unlearned",), (), _quantise),
-    "prune": Attempt("prune", ("unlearned",), ("prune",), _prune),
+    "quantise": Attempt("quantise", ("unlearned", "oracle"), (), _quantise),
+    "prune": Attempt("prune", ("unlearned", "oracle"), ("prune",), _prune),
     "interpolate": Attempt("interpolate", ("unlearned",), ("interpolate",), _interpolate),
     "relearn-few": _relearning("few", few, "no unlearn train row is left to measure"),
     "relearn-other": _relearning("other", other, "there are no unlearn val rows"),

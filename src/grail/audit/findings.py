@@ -57,12 +57,17 @@ def _before(measured: Mapping[Key, Group], model: str, attack: str, amount: str)
 
 
 def _reference(measured: Mapping[Key, Group], key: Key, oracle: str | None) -> Group | None:
+    """Return the oracle under the same attack; on the way back to vanilla, the oracle as it is.
+
+    Where the attack on the oracle is missing there is none: what it would show is not known.
+    """
     model, attack, amount = key
     if model == "oracle" or oracle is None:
         return None
     name = "unlearned" if oracle == "itself" else "oracle"
-    plain = measured.get((name, PLAIN, PLAIN))
-    return measured.get((name, attack, amount), plain)
+    if attack == "interpolate":
+        return measured.get((name, PLAIN, PLAIN))
+    return measured.get((name, attack, amount))
 
 
 def _rows(

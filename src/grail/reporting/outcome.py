@@ -25,7 +25,7 @@ REMOVED, BACK, UNDECIDED, PARTLY, NOT, NOTHING = (
     "not unlearned",
     "nothing to remove",
 )
-BY_WEIGHT = (REMOVED, NOTHING, UNDECIDED, BACK, PARTLY, NOT)
+BY_WEIGHT = (NOTHING, REMOVED, UNDECIDED, BACK, PARTLY, NOT)
 """Outcomes from good to bad; a run's is the worst of its domains'."""
 
 DESCRIBING = ("interpolate",)
@@ -126,8 +126,12 @@ def returning(found: Mapping[str, Any], domain: str, metric: str) -> Iterator[Kn
 
 
 def decisive(found: Mapping[str, Any], after: Known) -> bool:
-    """Tell whether an attack that raises what is known decides: relearning needs an oracle."""
-    return found["oracle"] is not None or not after.attack.startswith("relearn")
+    """Tell whether an attack that raises what is known decides: relearning needs an oracle.
+
+    And the oracle must have been attacked so, too.
+    """
+    compared = found["oracle"] is not None and after.beyond is not None
+    return compared or not after.attack.startswith("relearn")
 
 
 def level(now: Known) -> float:
