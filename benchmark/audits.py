@@ -1,7 +1,7 @@
 """Audit every cell of a finished comparison beside its oracle: ``python benchmark/audits.py RUN``.
 
 RUN is the folder of experiments/audit.yaml (``runs/audit``). The cell of objective ``exact`` is the
-oracle of all others; one that passes itself. Writes results/audit.json with each audit's findings.
+oracle of all others. One seed: a cell for each method. Writes results/audit.json: every finding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from grail.reporting.outcome import Known, domains, known
 from grail.reporting.tables import MISSING, Table, nats, percent
 
 ORACLE = "exact"
-# of a comparison with one seed: a cell for each method
 KEPT = ("outcome", "outcomes", "passed", "sentences", "oracle", "settings", "measured", "weights")
 COLUMNS: dict[str, Sequence[str]] = {
     "as it is": ("plain",),

@@ -178,6 +178,11 @@ def attend(
         kind: As transformers passes it: scaling, dropout, softcap, sliding_window; others are not
             known here (``adopt`` finds out whether that matters).
     """
+    if query.shape[2] > 1:
+        # One product per head. With those that share keys in one, float32 scores agree less well
+        # with the loop's; for a single new token the copy of a whole cache would cost more.
+        shared = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
     packed = ROWS.get(())
     if not packed:
         out = _attend(module, query, key, value, attention_mask, kind)
