@@ -1,14 +1,19 @@
-"""Tiny models and tokenizers, made in memory: random weights, no download, milliseconds a pass."""
+"""Fixtures: tiny models, their runs, and processes of their own.
+
+What imports torch and transformers is imported when it is first asked for (``scripts``): the
+process that hands out the tests to others never is.
+"""
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import functools
 import importlib.util
+import io
 import json
 import os
 import random
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
@@ -16,17 +21,24 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no 
 import hypothesis
 import jaxtyping
 import pytest
-import torch
 import yaml
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-import grail
-from grail.data.encode import Encoded
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def _tiny():
+    return _script("tiny")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,139 +59,31 @@ def _shapes_once(request):
     jaxtyping.config.update("jaxtyping_disable", was)
 
 
-VOCABULARY = 96
-WIDTH = {
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 12,
-    "max_position_embeddings": 512,
-}
-FAMILIES = {
-    "llama": WIDTH,
-    "qwen2": WIDTH,
-    "gemma": WIDTH,
-    "gemma2": WIDTH | {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 12},
-    "gpt_neox": WIDTH | {"rotary_pct": 0.5},
-    "mistral": WIDTH,
-    "gemma3_text": WIDTH | {"query_pre_attn_scalar": 12},
-    "gpt_oss": WIDTH | {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 512},
-}
-"""model_type -> its own settings."""
-
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-def _randomise(model, seed):
-    """Give every entry a value far from its initial one: norms off 1, biases and LoRA's B off 0."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1:
-                parameter.add_(0.2 * noise)
-            else:  # a strong adapter would saturate attention: tiny gradients, all rounding
-                scale = 0.3 if "lora_" in name else 1.0
-                parameter.copy_(noise * scale / parameter.shape[-1] ** 0.5)
-
-
-def _tiny_model(family="llama", lora=True, tied=None, seed=0, vocabulary=VOCABULARY, **more):
-    """Return a model of its own; equal ones are built once and copied, which is twice as fast."""
-    key = repr((family, lora, tied, seed, vocabulary, sorted(more.items())))
-    if key not in _built:
-        _built[key] = _build(family, lora, tied, seed, vocabulary, **more)
-    return copy.deepcopy(_built[key])
-
-
-_built = {}
-
-
-def _build(family, lora, tied, seed, vocabulary, **more):
-    settings = {**FAMILIES[family], **more}
-    settings |= {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    if tied is not None:
-        settings["tie_word_embeddings"] = tied
-    config = AutoConfig.for_model(family, **settings)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-        if lora:
-            named = ["c_attn", "c_proj", "c_fc"] if family == "gpt2" else "all-linear"
-            adapter = LoraConfig(
-                r=3,
-                lora_alpha=6,
-                target_modules=named,
-                fan_in_fan_out=family == "gpt2",
-                task_type="CAUSAL_LM",
-            )
-            model = get_peft_model(model, adapter)
-    _randomise(model, seed)
-    return model.float()
-
-
-def _tiny_tokenizer(bos=True, chat=False, pad=True):
-    """One token per byte, so that any text can be encoded and counted by hand."""
-    special = ["<pad>", "<bos>", "<eos>", "<|user|>", "<|assistant|>", "<|system|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    inner.add_special_tokens(special)
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.decoder = decoders.ByteLevel()
-    if bos:
-        inner.post_processor = processors.TemplateProcessing(
-            single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]
-        )
-    names = {"bos_token": "<bos>", "eos_token": "<eos>"} | ({"pad_token": "<pad>"} if pad else {})
-    extra = {"extra_special_tokens": special[3:]}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **names, **extra)
-    if chat:
-        tokenizer.chat_template = CHAT
-    return tokenizer
-
-
-def _tiny_rows(count, seed=0, vocabulary=VOCABULARY, prompt=(2, 6), answer=(1, 9)):
-    """Encoded samples of different lengths; ids from 3 on (0 to 2 are special)."""
-    draw = random.Random(seed)
-    rows = []
-    for i in range(count):
-        start = draw.randint(*prompt)
-        length = start + draw.randint(*answer)
-        ids = tuple(draw.randrange(3, vocabulary) for _ in range(length))
-        rows.append(Encoded(f"d.unlearn.train.{seed}-{i}", "d", "unlearn", "train", ids, start))
-    return rows
-
-
 @pytest.fixture(scope="session")
 def tiny_model():
     """Make a model: ``tiny_model(family, lora=True, tied=None, seed=0, **settings)``, float32."""
-    return _tiny_model
+    return _tiny().tiny_model
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Make a byte-level tokenizer: ``tiny_tokenizer(bos=True, chat=False, pad=True)``."""
-    return _tiny_tokenizer
+    return _tiny().tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tiny_rows():
     """Make encoded samples: ``tiny_rows(count, seed=0, vocabulary=96, prompt=.., answer=..)``."""
-    return _tiny_rows
+    return _tiny().tiny_rows
 
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory):
     """A folder for ``model.name``: Llama, float32, full weights, byte-level tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tokenizer = _tiny_tokenizer()
-    _tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(folder)
+    tiny = _tiny()
+    tokenizer = tiny.tiny_tokenizer()
+    tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -271,56 +175,36 @@ def session_config(tmp_path_factory, tiny_model_folder):
     return _tiny_config(tmp_path_factory.mktemp("session"), tiny_model_folder)
 
 
-SCRIPTS = Path(__file__).parent / "scripts"
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_model_folder):
+    """The folder of a run of ``tiny_config()``, made once. Not to be changed."""
+    from grail.cli import main
+
+    folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
+    quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
+    with quiet[0], quiet[1], pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_DIR", str(folder / "no-git"))
+        code = main(["run", str(_tiny_config(folder, tiny_model_folder)())])
+    assert code == 0, said.getvalue()
+    return folder / "run"
 
 
-class Forks:
-    """Processes that start at once: forks of one that has imported grail (``scripts/server.py``).
+@pytest.fixture
+def finished(finished_run, tiny_config, tmp_path):
+    """Make a configuration and a finished run of it: ``finished()``, as if it had run here.
 
-    Its hashes of text, and with them the order of sets, are not those of this process.
+    Takes what ``tiny_config`` takes; the run that is there was made with none of that.
     """
 
-    def __init__(self, nowhere):
-        own = os.environ.get("PYTHONHASHSEED")
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(grail.__file__).parents[1]),
-            "PYTHONHASHSEED": "4711" if own != "4711" else "4712",
-            "OMP_NUM_THREADS": "1",
-            "GIT_DIR": str(nowhere),
-        }
-        call, pipe = [sys.executable, str(SCRIPTS / "server.py")], subprocess.PIPE
-        self.server = subprocess.Popen(call, env=environment, stdin=pipe, stdout=pipe, text=True)
+    def make(**sections):
+        own = tmp_path / "run"
+        shutil.copytree(finished_run, own)
+        for file in own.rglob("*"):  # settings and reports show where data and output lie
+            if file.is_file() and bytes(finished_run.parent) in (content := file.read_bytes()):
+                file.write_bytes(content.replace(bytes(finished_run.parent), bytes(tmp_path)))
+        return tiny_config(**sections)
 
-    def start(self, name, *arguments, log, **environment):
-        """Let a fork call ``main(*arguments)`` of ``scripts/NAME.py``; return its pid."""
-        words = [str(a) if isinstance(a, Path) else a for a in arguments]
-        script = str(SCRIPTS / f"{name}.py")
-        order = {"script": script, "arguments": words, "log": str(log), "environment": environment}
-        return self._ask(order)
-
-    def wait(self, pid):
-        """Return the exit code of a fork that was started, once it has ended."""
-        return self._ask({"wait": pid})
-
-    def run(self, name, *arguments, log, **environment):
-        """Start, wait, and return the exit code; what is said goes to the file ``log``."""
-        return self.wait(self.start(name, *arguments, log=log, **environment))
-
-    def close(self):
-        with self.server:
-            self.server.stdin.close()
-
-    def _ask(self, order):
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-
-def _script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -331,10 +215,10 @@ def script():
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory):
-    """Processes of their own, see ``Forks``."""
+    """Processes of their own, see ``scripts/forks.py``."""
     if not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
-    made = Forks(tmp_path_factory.mktemp("no-git"))
+    made = _script("forks").Forks(tmp_path_factory.mktemp("no-git"))
     yield made
     made.close()
 

@@ -330,9 +330,8 @@ def test_a_good_configuration_is_no_bad_input(tiny_config, tmp_path):
     assert main(["vanilla", str(tiny_config())]) == 0
 
 
-def test_a_finished_run_survives_bad_settings(tiny_config, tmp_path, capsys):
-    config = str(tiny_config())
-    assert main(["run", config]) == 0
+def test_a_finished_run_survives_bad_settings(finished, tmp_path, capsys):
+    finished()
     before = snapshot(tmp_path)
     for change in ("data.max_tokens=8", "model.lora.target_modules=[nothing]", "seed=x"):
         assert main(["run", str(tmp_path / "run"), "--set", change]) == 2, change

@@ -76,6 +76,12 @@ def drop_checkpoint(model: Path) -> None:
     shutil.rmtree(checkpoint_of(model), ignore_errors=True)
 
 
+def drop_training(model: Path) -> None:
+    """Drop what tells of a training: the model that lies there now was never trained here."""
+    model.with_name(f"{model.name}.train.jsonl").unlink(missing_ok=True)
+    drop_checkpoint(model)
+
+
 def stamp(folder: Path) -> dict[str, Any]:
     """Return what a model's folder says about how it was made."""
     return json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))

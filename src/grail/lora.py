@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -83,13 +84,15 @@ def lora_layers(model: nn.Module) -> dict[Any, str]:
     """Return the layers that are nothing but a base and one LoRA adapter, with its name."""
     if not hasattr(model, "peft_config"):
         return {}
-    from peft.tuners.lora.layer import Linear
+    if model not in _LAYERS:  # thousands of modules; a new token is read in less time than they are
+        from peft.tuners.lora.layer import Linear
 
-    return {
-        module: module.active_adapters[0]
-        for module in model.modules()
-        if type(module) is Linear and _plain(module)
-    }
+        _LAYERS[model] = [module for module in model.modules() if type(module) is Linear]
+    return {module: module.active_adapters[0] for module in _LAYERS[model] if _plain(module)}
+
+
+_LAYERS: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
+"""Model -> its LoRA layers as first seen; one that came later is left to PEFT, as rightly."""
 
 
 def _plain(module: Any) -> bool:
@@ -101,7 +104,8 @@ def _plain(module: Any) -> bool:
     dropout = module.lora_dropout[name]
     return (
         type(base) is nn.Linear
-        and not any(parameter.requires_grad for parameter in base.parameters())
+        and not base.weight.requires_grad
+        and not (base.bias is not None and base.bias.requires_grad)
         and not (module.merged or module.disable_adapters)
         and not module.lora_bias[name]
         and name not in module.lora_variant

@@ -131,8 +131,9 @@ class Run:
         if data:
             task, settings = vanilla_training(self.materials)
             self._train("vanilla", task, None, settings, key)
-            return
-        self._save("vanilla", key, {})
+        else:
+            self._save("vanilla", key, {})
+            directory.drop_training(self.folder / "vanilla")
 
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
@@ -154,8 +155,7 @@ class Run:
                 artifacts.write_scores(path, self._scorer().score(rows, tick), key)
 
     def _localize(self) -> None:
-        path = self.folder / "mask.safetensors"
-        folder = self.folder / "scores"
+        path, folder = self.folder / "mask.safetensors", self.folder / "scores"
         files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.materials.sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
         key = self.materials.key("localization", "seed", scores=hashes)

@@ -198,7 +198,7 @@ def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_pa
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     played, comparison, forks, tmp_path, capsys
 ):
-    """Real children, two at a time; what is left after their death is played in this process."""
+    """Processes, two at a time; what is left after their death is played in this one."""
     methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
     shared = {"shared": str(tmp_path / "base")}  # made by neither
     file = comparison(methods, reference="grail", parallel=2, figures=["heatmap"], **shared)
@@ -208,7 +208,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     shutil.rmtree(tmp_path / "base/.comparison/finished")  # or its cells would be taken over
     played.clear()
     words, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
-    pid = forks.start("interrupted", words, None, None, tmp_path / "killed.events", log=log)
+    pid = forks.start("compared", words, log=log)
     latest = time.monotonic() + 120
     while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
         assert time.monotonic() < latest, log.read_text()

@@ -1,4 +1,4 @@
-"""Imports grail once and forks a child for whatever it is told to run (``conftest.Forks``).
+"""Imports grail once and forks a child for whatever it is told to run (``forks.py``).
 
 A fresh interpreter takes seconds to import torch and transformers; a fork of this one is as clean.
 """
@@ -9,7 +9,9 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
+import time
 import traceback
 
 
@@ -52,13 +54,26 @@ def _child(order):
         os._exit(code)
 
 
+def _waited(pid, seconds):
+    """Return the exit code of a child; it is aborted where it takes longer than that."""
+    latest = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > latest:
+            os.kill(pid, signal.SIGABRT)
+            latest = float("inf")
+        time.sleep(0.005)
+
+
 def serve():
     """Answer orders, one a line: start a child (its pid), or wait for one (its exit code)."""
     _warm()
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+            answer = _waited(order["wait"], order["seconds"])
         else:
             answer = os.fork() or _child(order)
         sys.stdout.write(f"{answer}\n")

@@ -42,8 +42,8 @@ class StoppedError(Exception):
     pass
 
 
-def _conftest():
-    path = Path(__file__).parents[1] / "conftest.py"
+def _tiny():
+    path = Path(__file__).with_name("tiny.py")
     spec = importlib.util.spec_from_file_location("tiny_for_processes", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -68,7 +68,7 @@ def make_rows(tiny):
         dataclasses.replace(row, key=f"{d}.{s}.{i}", domain=d, side=s)
         for i, (row, (d, s)) in enumerate(
             zip(
-                tiny._tiny_rows(16),
+                tiny.tiny_rows(16),
                 [(d, s) for s in ("unlearn", "retain") for d in "ab"] * 4,
                 strict=True,
             )
@@ -78,11 +78,11 @@ def make_rows(tiny):
 
 def train(name, folder, accelerator, stop=0):
     """Do one of RUNS, interrupted at step ``stop`` and gone on with; return weights and mask."""
-    tiny = _conftest()
+    tiny = _tiny()
     settings = Unlearning(**SHARED, **RUNS[name])
 
     def go(tick):
-        model = tiny._tiny_model()
+        model = tiny.tiny_model()
         parameters = trainable(model)
         mask = make_mask(parameters, name == "by_side")
         before = {n: p.detach().clone() for n, p in parameters.items()}
