@@ -21,7 +21,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no 
 import hypothesis
 import jaxtyping
 import pytest
-import yaml
+
+from grail.files import dump_yaml
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
@@ -147,7 +148,7 @@ def _tiny_config(tmp_path, tiny_model_folder):
             old = config.get(key)
             config[key] = {**old, **value} if isinstance(old, dict) else value
         file = tmp_path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(config, sort_keys=False))
+        file.write_text(dump_yaml(config))
         return file
 
     return make

@@ -9,7 +9,7 @@ import yaml
 
 from grail.config import Config, parse
 from grail.errors import InputError
-from grail.files import parse_yaml, write_text
+from grail.files import dump_yaml, parse_yaml, write_text
 
 EMBEDDED, HUB = "embedded", "hub:"
 TASK_FILE = ".jsonl"
@@ -56,7 +56,7 @@ def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
     """Write the resolved configuration: complete, and replayable as it is."""
     values = config.model_dump(mode="json", exclude={"made_with"})
     values["made_with"] = made_with
-    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    write_text(path, dump_yaml(values))
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -108,3 +108,9 @@ def parse_yaml(text: str) -> Any:
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it exists
     return yaml.load(text, Loader=loader)
+
+
+def dump_yaml(values: Any) -> str:
+    """Return ``values`` as YAML, keys in the order in which they stand."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True)

@@ -135,11 +135,21 @@ def in_mode(model: Policy, training: bool) -> Iterator[None]:
 def save_weights(model: Policy, folder: Path) -> None:
     """Write the adapter (PEFT's format and names) or the full model into an existing folder."""
     if is_adapter(model):
-        model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
-        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+        with _without_card(model):
+            model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
         _sort_lists(folder / "adapter_config.json")
     else:
         model.save_pretrained(folder)  # type: ignore[operator]
+
+
+@contextmanager
+def _without_card(model: Any) -> Iterator[None]:
+    """Let PEFT write no model card: an empty form, which takes longer than a small adapter."""
+    model.create_or_update_model_card = lambda *_: None
+    try:
+        yield
+    finally:
+        del model.create_or_update_model_card
 
 
 def _sort_lists(file: Path) -> None:

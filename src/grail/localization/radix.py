@@ -95,12 +95,13 @@ def mark_top(
     """
     if not layers:
         return []
-    entries, left = _to_take(layers, wanted, processes)
+    whole = [_together(layer) for layer in layers]
+    entries, left = _to_take(whole, wanted, processes)
     found = torch.zeros_like(entries)  # per layer, the bytes of the threshold so far
     for shift in BYTES:
         counts = [
             _histogram(layer, shift, prefix)
-            for layer, prefix in zip(layers, found.tolist(), strict=True)
+            for layer, prefix in zip(whole, found.tolist(), strict=True)
         ]
         byte, left = descend(processes.add(torch.stack(counts)), left)
         found = found * BINS + byte
@@ -198,6 +199,15 @@ def _marks(chunk: Chunk, limit: int, ties: int) -> Bool[Tensor, "..."]:
             out[tied] = True
             ties -= len(tied)
     return marks.reshape(chunk.shape)
+
+
+def _together(layer: Layer) -> Layer:
+    """Return a layer that fits into a block as one chunk, to be counted in one go."""
+    small = sum(chunk.numel() for chunk in layer) <= BLOCK
+    alike = len({(chunk.device, chunk.dtype) for chunk in layer}) == 1
+    return (
+        [torch.cat([chunk.detach().reshape(-1) for chunk in layer])] if small and alike else layer
+    )
 
 
 def _blocks(layer: Layer) -> Iterator[Int[Tensor, " n"]]:

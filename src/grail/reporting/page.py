@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from grail.errors import InputError
-from grail.files import parse_yaml, write_text
+from grail.files import dump_yaml, parse_yaml, write_text
 from grail.reporting.audit_tables import audit_markdown, audit_section, read_audit
 from grail.reporting.charts import curve, layer_chart
 from grail.reporting.general import general_table, read_general
@@ -99,7 +99,7 @@ def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "curve": curve(run.get("training") or []),
         "freezing": _freezing_table(results.freezing),
         "samples": _sample_table(run.get("samples") or []),
-        "settings": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        "settings": dump_yaml(config),
         "made_with": _made_with_table(run["config"].get("made_with") or {}),
         "warning": WARNING,
     }
