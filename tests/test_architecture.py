@@ -84,16 +84,17 @@ ARROWS: dict[str, set[str]] = {
         "materials",
         "model",
         "preparation",
+        "provenance",
         "reporting",
         "terminal",
         "train",
     }
-    | {"unlearning"},
+    | {"unlearning", "weights"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
     | {"preparation", "presets", "provenance", "results", "weights"},
     "plan": {"answers", "artifacts", "config", "config_file", "data", "directory", "evaluation"}
-    | {"generation", "importance", "materials", "model", "packing", "preparation", "reporting"}
-    | {"terminal", "unlearning", "vanilla", "weights"},
+    | {"generation", "importance", "materials", "model", "packing", "preparation", "provenance"}
+    | {"reporting", "terminal", "unlearning", "vanilla", "weights"},
     "cli": {
         "audit",
         "comparison",

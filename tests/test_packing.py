@@ -135,11 +135,33 @@ def test_attention_of_its_own_kind_is_left_alone(tiny_model):
     assert model.config._attn_implementation == "eager"
 
 
+@pytest.mark.parametrize("window", [64, None])
+def test_windows_that_the_mask_alone_knows_are_left_alone(window, tiny_model, tiny_rows):
+    """Shorter rows, such as those that are tried, do not show them; longer ones would."""
+    windows = {} if window is None else {"use_sliding_window": True, "sliding_window": window}
+    model = tiny_model("qwen2_moe", lora=False, **windows).eval()
+    assert packing.adopt(model) == (window is None)
+    if window is None:
+        batch = collate(tiny_rows(3), 0)
+        a = read(model, batch, packed_logits)
+        model.config._attn_implementation = "eager"
+        assert torch.allclose(a, read(model, batch, answer_logits), atol=2e-5)
+
+
+def test_what_hides_rows_is_made_once_a_pass_and_not_kept(tiny_model, tiny_rows):
+    model, batch = packed(tiny_model(lora=False)), collate(tiny_rows(3), 0)
+    rows = packing.pack(batch.ids, batch.attention, batch.at)
+    with packing.reading(rows) as seen, torch.no_grad():
+        model(**rows.inputs, use_cache=False)
+    assert {parts for parts, *_ in seen.biases} == set(rows.rows)
+    assert seen.windows == {None}
+
+
 def test_no_state_is_left_after_an_exception(tiny_model, tiny_rows):
     model, batch = packed(tiny_model(lora=False)), collate(tiny_rows(2), 0)
     with pytest.raises(IndexError):
         packed_logits(model, packing.pack(batch.ids + 10**6, batch.attention, batch.at))
-    assert packing.ROWS.get(()) == ()
+    assert packing.READING.get() is None
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 

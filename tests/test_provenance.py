@@ -63,13 +63,14 @@ def test_no_revision_without_git(package, monkeypatch):
 
 
 def test_made_with_names_versions_and_data(package):
-    found = made_with({"d.unlearn.train": "ab"})
+    found = made_with("m", {"d.unlearn.train": "ab"})
+    assert found["model"] == "m"
     assert found["grail"] == __version__
     assert found["git"] is None
     assert found["data"] == {"d.unlearn.train": "ab"}
     assert set(found["packages"]) == set(PACKAGES)
     assert all(found["packages"].values())
-    assert found == made_with({"d.unlearn.train": "ab"})
+    assert found == made_with("m", {"d.unlearn.train": "ab"})
 
 
 def models(*folders):

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,8 +19,30 @@ from torch import Tensor, nn
 
 NAME = "grail_packed"
 
-ROWS: ContextVar[tuple[tuple[int, ...], ...]] = ContextVar("rows")
-"""The parts of each row of the packed sequence that is being read; unset: rows are padded."""
+Parts = tuple[int, ...]
+"""Tokens of a row: of its beginning, then of every branch that goes on from it (a plain row: none).
+
+Branches see the beginning and themselves: the trials of a sample, which differ in the answer only.
+"""
+
+
+@dataclass
+class Reading:
+    """A packed sequence that is being read.
+
+    Attributes:
+        rows: The parts of each row.
+        biases: What is added to the weights of rows of these parts, made once for all layers.
+        windows: The windows that layers have asked for.
+    """
+
+    rows: tuple[Parts, ...]
+    biases: dict[Any, Tensor] = field(default_factory=dict)
+    windows: set[int | None] = field(default_factory=set)
+
+
+READING: ContextVar[Reading | None] = ContextVar("reading", default=None)
+"""What is being read; None: rows are padded."""
 
 TRIED = (3, 9, 5)
 """Lengths of the rows that ``adopt`` reads packed and one by one."""
@@ -38,7 +59,9 @@ def adopt(model: nn.Module) -> bool:
 
     A model qualifies whose attention goes through transformers' interface and in which nothing else
     passes from token to token (a convolution, a recurrent state). That cannot be read off a
-    model's class, so three short rows are read both ways; otherwise the model stays as it was.
+    model's class, so three short rows are read both ways; otherwise the model stays as it was. Nor
+    does one qualify that has windows and does not tell its attention of them: short rows, on which
+    they do not show, would be read rightly and long ones not.
     """
     config: Any = getattr(model, "config", None)
     if config is None or not getattr(model, "_supports_attention_backend", False):
@@ -59,13 +82,6 @@ def adopt(model: nn.Module) -> bool:
         return False
     config._attn_implementation = NAME
     return True
-
-
-Parts = tuple[int, ...]
-"""Tokens of a row: of its beginning, then of every branch that goes on from it (a plain row: none).
-
-Branches see the beginning and themselves: the trials of a sample, which differ in the answer only.
-"""
 
 
 @dataclass(frozen=True)
@@ -142,13 +158,13 @@ def _begin_alike(ids: Int[Tensor, "R T"], starts: list[int]) -> bool:
 
 
 @contextmanager
-def reading(rows: Packed) -> Iterator[None]:
+def reading(rows: Packed) -> Iterator[Reading]:
     """Keep the rows apart inside the block."""
-    token = ROWS.set(rows.rows)
+    token = READING.set(Reading(rows.rows))
     try:
-        yield
+        yield READING.get()  # type: ignore[misc]
     finally:
-        ROWS.reset(token)
+        READING.reset(token)
 
 
 def _register() -> None:
@@ -183,15 +199,16 @@ def attend(
         # with the loop's; for a single new token the copy of a whole cache would cost more.
         shared = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    packed = ROWS.get(())
-    if not packed:
+    packed = READING.get()
+    if packed is None:
         out = _attend(module, query, key, value, attention_mask, kind)
     else:
-        lengths, window = [sum(parts) for parts in packed], kind.get("sliding_window")
-        rows = (tensor.split(lengths, 2) for tensor in (query, key, value))
+        window = kind.get("sliding_window")
+        packed.windows.add(window)
+        rows = (t.split([sum(parts) for parts in packed.rows], 2) for t in (query, key, value))
         every = [
-            _attend(module, q, k, v, _bias(parts, window, q.dtype, q.device), kind)
-            for parts, q, k, v in zip(packed, *rows, strict=True)
+            _attend(module, q, k, v, _bias(packed.biases, parts, window, q), kind)
+            for parts, q, k, v in zip(packed.rows, *rows, strict=True)
         ]
         out = torch.cat(every, 2)
     return out.transpose(1, 2).contiguous(), None
@@ -217,11 +234,17 @@ def _attend(
     return out.unflatten(2, (heads // groups, -1)).flatten(1, 2)
 
 
-@lru_cache(maxsize=256)
 def _bias(
-    parts: Parts, window: int | None, dtype: torch.dtype, device: torch.device
+    known: dict[Any, Tensor], parts: Parts, window: int | None, like: Tensor
 ) -> Float[Tensor, "T T"]:
     """Return what is added to weights: 0 where a token sees another, else the lowest value."""
+    key = (parts, window, like.dtype, like.device)
+    if key not in known:
+        known[key] = _hiding(parts, window, like.dtype).to(like.device)
+    return known[key]
+
+
+def _hiding(parts: Parts, window: int | None, dtype: torch.dtype) -> Float[Tensor, "T T"]:
     part = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
     inside = torch.cat([torch.arange(n) for n in parts])
     place = inside + torch.where(part > 0, parts[0], 0)
@@ -229,8 +252,7 @@ def _bias(
     hidden = (back < 0) | ((part > 0) & (part != part[:, None]))
     if window is not None:
         hidden |= back >= window
-    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
-    return bias.to(device)
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
 
 
 @torch.no_grad()
@@ -247,8 +269,20 @@ def _trial(model: nn.Module, kind: str) -> Float[Tensor, "K V"]:
     own = torch.arange(max(TRIED)) < torch.tensor(TRIED)[:, None]
     ids = torch.zeros(own.shape, dtype=torch.long).masked_scatter(own, torch.cat(rows))
     packed = pack(ids.to(device), own.long().to(device), own.to(device))
-    with reading(packed):
-        return model(**packed.inputs, use_cache=False).logits[0].float()
+    with reading(packed) as seen:
+        found = model(**packed.inputs, use_cache=False).logits[0].float()
+    if _windows(config) and seen.windows <= {None}:
+        raise ValueError("windows that live in the mask alone, which packed rows do without")
+    return found
+
+
+def _windows(config: Any) -> bool:
+    """Tell whether a model sees no further back than so many tokens, in any of its layers."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    if kinds:
+        return any(kind in ("sliding_attention", "chunked_attention") for kind in kinds)
+    return bool(getattr(text, "sliding_window", None))
 
 
 def _close(a: Tensor, b: Tensor, limit: float) -> bool:

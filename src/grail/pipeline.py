@@ -68,7 +68,7 @@ class Run:
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
         with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
-            self._settle(made_with(self.inputs.digests))
+            self._settle(made_with(self.materials.start, self.inputs.digests))
             if self.config.unlearning.trackers:
                 self.accelerator.init_trackers("grail")
             for stage in STAGES[: STAGES.index(last) + 1]:

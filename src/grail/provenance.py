@@ -17,13 +17,17 @@ BLOCKS, BLOCK = 64, 1 << 16
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
 
 
-def made_with(data: Mapping[str, str]) -> dict[str, Any]:
-    """Return versions, git revision (None outside a checkout) and data hashes, without any time."""
+def made_with(model: str, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return versions, git revision (None outside a checkout), identity of the model, data hashes.
+
+    No time is among them: equal runs say the same.
+    """
     return {
         "grail": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "git": revision(),
+        "model": model,
         "data": dict(data),
     }
 

@@ -57,6 +57,15 @@ def test_damaged_weights_and_changed_data_are_refused(copied, tmp_path):
         finished(folder)
 
 
+def test_another_base_model_in_the_same_place_is_refused(runs, copied):
+    folder = copied("run")
+    raw = yaml.safe_load((folder / "config.yaml").read_text())
+    raw["made_with"]["model"] = "of another model"
+    (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(InputError, match=r"model\.name, .*, holds another model"):
+        finished(folder)
+
+
 def test_the_oracle_never_saw_the_rows(runs):
     subject = finished(runs["run"])
     assert oracle_for(subject, runs["oracle"]).is_oracle

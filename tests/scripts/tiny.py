@@ -33,6 +33,9 @@ FAMILIES = {
     "mistral": WIDTH,
     "gemma3_text": WIDTH | {"query_pre_attn_scalar": 12},
     "gpt_oss": WIDTH | {"num_local_experts": 2, "num_experts_per_tok": 1},
+    "qwen2_moe": WIDTH
+    | {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 24}
+    | {"shared_expert_intermediate_size": 24, "max_window_layers": 1},
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 512},
 }
 """model_type -> its own settings."""

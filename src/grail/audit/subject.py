@@ -5,15 +5,18 @@ Nothing in their folders is changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grail import config_file, directory
 from grail.config import Config
 from grail.errors import InputError
 from grail.preparation import Inputs, prepare
+from grail.provenance import model_identity
 from grail.unlearning.objectives import EXACT
+from grail.weights import find
 
 MODELS = ("vanilla", "unlearned")
 
@@ -37,8 +40,8 @@ def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
     """Return a finished run with the overrides of its ``audit`` section.
 
     Raises:
-        InputError: if it is not finished, its weights or its data are no longer those of the run,
-            or an override is about anything but the audit.
+        InputError: if it is not finished, its weights, data or base model are no longer those of
+            the run, or an override is about anything but the audit.
     """
     for override in overrides:
         if not override.strip().startswith("audit."):
@@ -53,18 +56,27 @@ def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
         raise InputError(f"{folder} is not finished. Run it to its end: grail run {folder}")
     config = config_file.load(folder, list(overrides))
     inputs = prepare(config)
-    made = (raw.get("made_with") or {}).get("data")
-    if made != inputs.digests:
-        raise InputError(
-            f"{folder}: the data files are not those of the run any more. Put them back, or run "
-            f"it again: grail run {folder}"
-        )
+    _check_origin(folder, raw.get("made_with") or {}, config, inputs)
     for name in MODELS:
         if not (folder / name).is_dir():
             raise InputError(f"{folder}/{name} is missing; an audit needs both models of the run.")
         directory.check_weights(folder / name)
     weights = {name: directory.stamp(folder / name)["weights"] for name in MODELS}
     return Subject(folder, config, inputs, weights)
+
+
+def _check_origin(folder: Path, made: Mapping[str, Any], config: Config, inputs: Inputs) -> None:
+    """Refuse data and a base model that are not those of the run; ``made`` says what it had."""
+    if made.get("data") != inputs.digests:
+        raise InputError(
+            f"{folder}: the data files are not those of the run any more. Put them back, or run "
+            f"it again: grail run {folder}"
+        )
+    if made.get("model") not in (None, model_identity(find(config.model.name))):
+        raise InputError(
+            f"{folder}: model.name, {config.model.name}, holds another model than when the run "
+            f"was made. Put it back, or run it again: grail run {folder}"
+        )
 
 
 def oracle_for(subject: Subject, folder: Path) -> Subject:

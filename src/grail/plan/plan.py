@@ -33,6 +33,8 @@ from grail.plan.outline import at_hand, outline
 from grail.plan.work import Reading, Work, Workload, workload
 from grail.preparation import Inputs
 from grail.progress import Listener
+from grail.provenance import model_identity
+from grail.weights import find
 
 RETAINED = 2.0
 """The process's memory over what it needs: freed memory is kept for later (measured: up to 1.7)."""
@@ -197,6 +199,8 @@ def done(config: Config, inputs: Inputs) -> set[str]:
     about = found.pop("made_with", None) or {}
     same = found == config.model_dump(mode="json", exclude={"made_with"})
     if not same or about.get("data") != inputs.digests:
+        return set()
+    if about.get("model") != model_identity(find(config.model.name)):
         return set()
     sides = [f"{name}.{side}" for name in config.domains for side in ("unlearn", "retain")]
     files = {
