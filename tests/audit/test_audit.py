@@ -124,10 +124,22 @@ def test_the_weights_are_back_after_every_attack(runs):
     assert trainable(auditor.materials.model).keys() == before.keys()
 
 
-def test_an_oracle_passes(runs, copied, audited):
+def test_an_oracle_passes_beside_another(runs, second_oracle, tmp_path):
+    """Here it could fail: no number of the other seed's is its own."""
+    folder = shutil.copytree(second_oracle, tmp_path / "second")
+    found = audit(folder, runs["oracle"], listener=Ear())
+    assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
+    assert found["oracle"] == "given"
+    assert len(set(found["weights"].values())) == 3
+    rows = rows_of(found, "unlearned", "plain", "plain")
+    assert any(row.get("beyond") for row in rows.values())
+
+
+def test_an_oracle_alone_passes_and_says_that_this_proves_nothing(runs, copied, audited):
     found = audit(copied("oracle"), listener=Ear())
     assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
     assert found["oracle"] == "itself"
+    assert "passes whatever it knows" in " ".join(found["sentences"])
     beside = rows_of(audited[1], "oracle", "plain", "plain")
     alone = rows_of(found, "unlearned", "plain", "plain")
     assert {p: r["value"] for p, r in beside.items()} == {p: r["value"] for p, r in alone.items()}

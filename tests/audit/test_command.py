@@ -49,7 +49,7 @@ def test_the_report_has_a_section_for_the_audit(copied, capsys):
 
 
 def test_from_python_it_is_the_same_audit(copied, runs):
-    folder, keys = copied("run"), {"attacks": ["prune"], "lens_rows": 1, "relearn.steps": [3]}
+    folder, keys = copied("run"), {"attacks": ["prune"], "lens_rows": 1, "relearn": {"steps": [3]}}
     found = api.audit(str(folder), runs["oracle"], keys)
     written = (folder / "audit.json").read_bytes()
     assert json.loads(json.dumps(found)) == json.loads(written)

@@ -242,7 +242,11 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
             "what is left is counted from 0."
         )
     elif found["oracle"] == "itself":
-        sentences.append("This run is an oracle itself: its model never saw the unlearn rows.")
+        sentences.append(
+            "This run is an oracle itself: its model never saw the unlearn rows. It was compared "
+            "with itself and passes whatever it knows; an oracle of another seed (--oracle) would "
+            "be a test of it."
+        )
     asked = set(found["settings"]["attacks"])
     every = ("quantise", "prune", "relearn", "paraphrase", "sample", "extract")
     missing = [attack for attack in every if attack not in asked]

@@ -115,7 +115,10 @@ def outcome(found: Mapping[str, Any], domain: str, metric: str) -> str:
 
 
 def returning(found: Mapping[str, Any], domain: str, metric: str) -> Iterator[Known]:
-    """Yield the attacks that surely bring something back on train rows."""
+    """Yield the attacks that surely bring something back on train rows.
+
+    A single row has no error: what it shows counts as it stands.
+    """
     limits = found["settings"]["thresholds"]
     for after in known(found, "unlearned", domain, "train", metric):
         if after.attack in ("plain", *DESCRIBING) or after.change is None:
