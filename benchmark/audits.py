@@ -16,6 +16,7 @@ from typing import Any
 from machine import write
 
 from grail.api import audit
+from grail.errors import InputError
 from grail.reporting.outcome import Known, domains, known
 from grail.reporting.tables import MISSING, Table, nats, percent
 
@@ -45,12 +46,18 @@ def main(arguments: Sequence[str]) -> None:
     (place,) = arguments
     cells = json.loads((Path(place) / "comparison.json").read_text(encoding="utf-8"))["cells"]
     folders = {cell["method"]: Path(place) / cell["folder"] for cell in cells}
+    if len(folders) < len(cells) or ORACLE not in folders:
+        sys.exit(f"{place}: one seed for each method, and a method named {ORACLE}, are needed")
     found = []
     for method, folder in folders.items():
         oracle = None if method == ORACLE else folders[ORACLE]
         for other in folders.values():
             _take(other / "audit", folder / "audit")
-        result = audit(folder, oracle)
+        try:
+            result = audit(folder, oracle)
+        except InputError as error:  # a cell that failed has no model to audit
+            print(f"{method}: not audited: {error}", flush=True)
+            continue
         print(f"{method}: {result['outcome']}", flush=True)
         kept = {key: result[key] for key in KEPT}
         own = ("unlearned",) if found else ("vanilla", "unlearned")  # that of all is told once

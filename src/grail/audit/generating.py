@@ -21,7 +21,7 @@ GREEDY = "greedy"
 WRITES = ("sample", "extract")
 """Names of these attacks; only ROUGE-L is measured under them."""
 
-TOGETHER = 32
+TOGETHER = 96
 """Sequences that are written at once."""
 
 SAID = "answers written"
