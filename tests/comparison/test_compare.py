@@ -113,6 +113,26 @@ def test_equal_settings_run_once_in_all_comparisons_that_share_a_base(
     assert [words[0] for words in played] == ["evaluate", "run"]
 
 
+def test_what_ended_before_an_interruption_is_taken_by_others(
+    played, comparison, tmp_path, monkeypatch
+):
+    whole = runner.run_all
+
+    def interrupted(jobs, parallel, ended):
+        whole(jobs[:1], parallel, ended)
+        if jobs[1:]:
+            raise KeyboardInterrupt
+
+    file = comparison({"one": {"preset": "ascent"}, "two": {}}, figures=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run_all", interrupted)
+        assert main(["compare", str(file)]) == 1
+    played.clear()
+    other = ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "second")]
+    assert main(["compare", str(file), *other]) == 0
+    assert [Path(words[1]).parent.parent.name for words in played[1:]] == ["two"]
+
+
 def test_the_choice_never_sees_val(plan):
     """The point that is better on train wins, though the other has far better val rows."""
     found = plan({"one": {"grid": {"unlearning.learning_rate": [0.05, 0.001]}}})

@@ -178,6 +178,7 @@ class Cells:
             resumed = before["resumed"]
         measured = {"seconds": seconds, "peak_bytes": peak, "resumed": resumed}
         cells.write_record(cell, self.stamp, measured)
+        cells.announce(cell, self.plan.base)  # now: this comparison may never come to its end
 
 
 def _ending(outcome: Outcome) -> str:
