@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from grail.files import write_json
-from grail.provenance import made_with
+from grail.provenance import versions
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -23,7 +23,7 @@ def machine() -> dict[str, Any]:
         "bfloat16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **made_with({}),
+        **versions(),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import io
 import json
@@ -23,6 +24,8 @@ import jaxtyping
 import pytest
 
 from grail.files import dump_yaml
+
+gc.set_threshold(50_000, 20, 20)  # torch's modules are a million objects, which none of them frees
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")

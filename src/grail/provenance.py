@@ -22,13 +22,16 @@ def made_with(model: str, data: Mapping[str, str]) -> dict[str, Any]:
 
     No time is among them: equal runs say the same.
     """
+    return versions() | {"model": model, "data": dict(data)}
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions of grail, Python and what grail computes with, and the git revision."""
     return {
         "grail": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "git": revision(),
-        "model": model,
-        "data": dict(data),
     }
 
 
