@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from grail import config_file
 from grail.audit import audit as auditing
 from grail.config import Config, parse
+from grail.files import dotted
 from grail.pipeline import Run
 from grail.preparation import prepare
 from grail.progress import Listener
@@ -58,18 +59,9 @@ def audit(
         InputError: if the run is not finished, a setting is wrong, or the oracle is not one of
             this run.
     """
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _flat("audit", settings or {})]
+    overrides = [f"{key}={json.dumps(value)}" for key, value in dotted(settings or {}, "audit.")]
     beside = None if oracle is None else Path(oracle)
     return auditing.audit(Path(folder), beside, overrides, listener)
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and the values that are no sections."""
-    if not isinstance(value, Mapping):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from _flat(f"{name}.{key}", inner)
 
 
 def _config(settings: Given) -> Config:

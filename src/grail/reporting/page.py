@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from grail.errors import InputError
-from grail.files import dump_yaml, parse_yaml, write_text
+from grail.files import dotted, dump_yaml, parse_yaml, write_text
 from grail.reporting.audit_tables import audit_markdown, audit_section, read_audit
 from grail.reporting.charts import curve, layer_chart
 from grail.reporting.general import general_table, read_general
@@ -140,7 +140,7 @@ def _about(config: Mapping[str, Any]) -> str:
     """Name model, localizer, objective and seed in one line."""
     keys = ("model.name", "localization.method", "unlearning.objective", "seed")
     words = ("model", "localizer", "objective", "seed")
-    flat = dict(_flat(config))
+    flat = dict(dotted(config))
     return ", ".join(f"{w} {flat[key]}" for key, w in zip(keys, words, strict=True) if key in flat)
 
 
@@ -179,7 +179,7 @@ def _freezing_table(freezing: Mapping[str, Any]) -> Table:
 
 
 def _made_with_table(made_with: Mapping[str, Any]) -> Table:
-    rows = tuple((key, _cell(value)) for key, value in _flat(made_with))
+    rows = tuple((key, _cell(value)) for key, value in dotted(made_with))
     return Table("Made with", ("", "Value"), rows)
 
 
@@ -200,15 +200,6 @@ def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Table:
 
 def _sample_id(sample: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(sample.get(key) for key in ("domain", "side", "part", "row", "key"))
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _cell(value: Any) -> str:
