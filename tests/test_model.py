@@ -17,6 +17,7 @@ from grail.errors import InputError
 from grail.model import (
     answer_logits,
     evaluating,
+    in_mode,
     is_adapter,
     load,
     load_tokenizer,
@@ -109,6 +110,17 @@ def test_evaluating_switches_dropout_off_and_on_again(tiny_model):
     assert seen
     assert not any(seen)
     assert all(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mode_lasts_for_the_block_and_each_module_returns_to_its_own(tiny_model, training):
+    model = tiny_model("llama").train()
+    next(model.children()).eval()  # as somebody who wants no dropout in a part
+    was = [module.training for module in model.modules()]
+    with in_mode(model, training):
+        assert {module.training for module in model.modules()} == {training}
+    assert [module.training for module in model.modules()] == was
+    assert len(set(was)) == 2
 
 
 # -- weights on disk -----------------------------------------------------------------------------

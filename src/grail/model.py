@@ -123,13 +123,15 @@ def evaluating(model: Policy) -> AbstractContextManager[None]:
 
 @contextmanager
 def in_mode(model: Policy, training: bool) -> Iterator[None]:
-    """Let the model be in training mode or not inside the block, and then as it was."""
-    was = model.training
-    model.train(training)
+    """Let the model be in training mode or not inside the block, then each module as it was."""
+    others = [module for module in model.modules() if module.training != training]
     try:
+        for module in others:
+            module.training = training
         yield
     finally:
-        model.train(was)
+        for module in others:
+            module.training = not training
 
 
 def save_weights(model: Policy, folder: Path) -> None:

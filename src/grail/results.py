@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def as_json(results: Results) -> dict[str, Any]:
         for part, models in results.summary.items()
     }
     return {
-        "rows": [asdict(row) for row in results.rows],
+        "rows": [dict(vars(row)) for row in results.rows],
         "freezing": results.freezing,
         "summary": summary,
         "inputs": results.inputs,

@@ -5,6 +5,7 @@ Turns ``model.name`` into something ``from_pretrained`` can open; trains and cha
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -181,6 +182,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+@functools.cache  # parsing a distribution's metadata takes milliseconds, and a run asks for six
 def version(package: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:
