@@ -193,7 +193,7 @@ def test_items_that_do_not_fit_are_counted(model, tokenizer):
 
 
 @needs_harness
-def test_subtasks_of_a_group_are_one_task(model, tokenizer, monkeypatch):
+def test_subtasks_of_a_group_are_one_task(model, tokenizer, monkeypatch, capsys):
     parts = {n: harness.local_task(LocalTask(n, ITEMS[:2])) for n in ("sky_day", "sky_night")}
     for part in parts.values():
         part.dataset["test"] = part.dataset["test"].remove_columns(harness.ID)  # as lm-eval's own
@@ -204,7 +204,15 @@ def test_subtasks_of_a_group_are_one_task(model, tokenizer, monkeypatch):
     outcomes = given.run("vanilla", pytest.fail, lambda *seen: ticks.append(seen))
     assert {o.task for o in outcomes} == {"sky"}
     assert [o.id for o in outcomes] == ["sky_day/0", "sky_day/1", "sky_night/0", "sky_night/1"]
-    assert ticks == [(1, 2, "vanilla: sky_day"), (2, 2, "vanilla: sky_night")]
+    choices = sum(len(item.choices) for item in ITEMS[:2])
+    done = [done for done, total, _ in ticks]
+    assert {total for _, total, _ in ticks} == {2 * choices}
+    assert done == sorted(set(done)), "forward, and never the same twice"
+    ends = [(choices, 2 * choices, "vanilla: sky_day")]
+    ends += [(2 * choices, 2 * choices, "vanilla: sky_night")]
+    assert [tick for tick in ticks if tick in ends] == ends
+    assert len(ticks) > len(ends), "and in between"
+    assert not capsys.readouterr().err, "lm-eval shows bars of its own"
 
 
 # -- what cannot be asked ------------------------------------------------------------------------

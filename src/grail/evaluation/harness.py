@@ -145,30 +145,32 @@ class Harness:
         Args:
             label: What messages call the model.
             warn: Told how many items of a task do not fit the model.
-            tick: Told of each task, or subtask of a group, that is done.
+            tick: Told of the choices read, in all tasks together.
 
         Raises:
             DivergenceError: if a log-likelihood is not finite: the model's weights are broken.
         """
+        parts = [(name, part) for name, own in self.tasks.items() for part in own]
+        with _quiet():
+            for _, part in parts:
+                part.build_all_requests(limit=self.most)
         outcomes: list[Outcome] = []
-        total, done = sum(map(len, self.tasks.values())), 0
-        for name, parts in self.tasks.items():
-            for part in parts:
-                lengths = self._lengths(part)
-                if cut := sum(tokens > self._lm.max_length + 1 for tokens in lengths):
-                    warn(
-                        f"{label}: {cut} items of {part.task_name} are longer than the model has "
-                        f"positions for ({self._lm.max_length}); lm-eval cuts them from the left."
-                    )
+        total, done = sum(len(part.instances) for _, part in parts), 0
+        for name, part in parts:
+            lengths, note = self._lengths(part), f"{label}: {part.task_name}"
+            if cut := sum(tokens > self._lm.max_length + 1 for tokens in lengths):
+                warn(
+                    f"{label}: {cut} items of {part.task_name} are longer than the model has "
+                    f"positions for ({self._lm.max_length}); lm-eval cuts them from the left."
+                )
+            own = range(done, done := done + len(part.instances))
+            with _counted(self._model, tick, own, total, note):
                 outcomes += self._ask(label, name, part, max(lengths))
-                done += 1
-                tick(done, total, f"{label}: {part.task_name}")
+            tick(done, total, note)
         return outcomes
 
     def _lengths(self, task: Any) -> list[int]:
         """Return the tokens of each item's prompt and longest choice."""
-        with _quiet():
-            task.build_all_requests(limit=self.most)
         longest: dict[int, int] = {}
         for asked in task.instances:
             tokens = len(self._lm.tok_encode("".join(asked.args)))
@@ -191,6 +193,28 @@ class Harness:
         samples = found["samples"][task.task_name]
         first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         return [_outcome(label, name, task.task_name, sample) for sample in first]
+
+
+@contextmanager
+def _counted(model: Policy, tick: Tick, own: range, total: int, note: str) -> Iterator[None]:
+    """Tick after each forward pass, as ``own`` counts the rows read since the block began.
+
+    lm-eval reads choices of one token together, so rows may stay below; who leaves the block says
+    that all are done.
+    """
+    rows = 0
+
+    def read(_: Any, inputs: tuple[Any, ...], __: Any) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+        if rows < len(own):
+            tick(own[rows], total, note)
+
+    hook = model.register_forward_hook(read)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _outcome(label: str, name: str, part: str, sample: Mapping[str, Any]) -> Outcome:
@@ -240,11 +264,15 @@ def _known() -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's advice on how to load a model out of the output."""
-    log = logging.getLogger("lm_eval")
-    was = log.level
+    """Keep lm-eval's advice on how to load a model, and its bars, out of the output."""
+    from lm_eval.api import task
+
+    log, bar = logging.getLogger("lm_eval"), task.tqdm
+    level = log.level
     log.setLevel(logging.ERROR)
+    task.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
-        log.setLevel(was)
+        log.setLevel(level)
+        task.tqdm = bar
