@@ -45,6 +45,11 @@ def _tiny():
     return _script("tiny")
 
 
+def pytest_collection_modifyitems(items):
+    """Put tests of processes first: one worker then has them all, and one server of forks does."""
+    items.sort(key=lambda item: "forks" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_fsync():
     """Wait for no disk: no test takes the power away, and a process that dies loses no write."""

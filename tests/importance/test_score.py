@@ -209,7 +209,7 @@ def embedded(lora, count, trials):
 
 @pytest.mark.slow
 def test_embedded_model_with_an_adapter():
-    given, rows = embedded(lora=True, count=3, trials=1)
+    given, rows = embedded(lora=True, count=2, trials=1)
     found = self_check(given, rows)
     assert found.worst < 1e-5, found
     assert found.worst > 0
