@@ -67,7 +67,19 @@ def tables(name: str) -> str:
         for method, values in paper.get(name, {}).items()
     }
     made = [_beside(table, numbers) for table in comparison_tables(comparison)]
-    return "\n".join(f"#{markdown(table)}" for table in _short(made, found["comparison"]["title"]))
+    short = _short(made, found["comparison"]["title"])
+    rest = [table for table in short if re.search("equal retention|Differences", table.title)]
+    shown = [f"#{markdown(table)}" for table in short if table not in rest]
+    return "\n".join([*shown, *_folded(rest)])
+
+
+def _folded(rest: list[Table]) -> list[str]:
+    """Let a reader unfold what comes after a method's own numbers."""
+    if not rest:
+        return []
+    summary = "At equal retention, and differences with intervals"
+    tables = [f"#{markdown(table)}" for table in rest]
+    return [f"<details>\n<summary>{summary}</summary>\n", *tables, "</details>\n"]
 
 
 def _short(made: list[Table], title: str) -> list[Table]:
