@@ -18,8 +18,8 @@ from pathlib import Path
 import audits
 
 from grail.files import file_digest, write_json, write_text
-from grail.reporting.comparison_tables import BEST, comparison_tables
-from grail.reporting.tables import Table, markdown
+from grail.reporting.comparison_tables import comparison_tables
+from grail.reporting.tables import BEST, Table, markdown
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

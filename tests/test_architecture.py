@@ -86,6 +86,7 @@ ARROWS: dict[str, set[str]] = {
         "preparation",
         "provenance",
         "reporting",
+        "results",
         "terminal",
         "train",
     }

@@ -14,7 +14,6 @@ from grail.config import parse
 from grail.directory import (
     RESULTS,
     alone,
-    check_weights,
     checkpoint_of,
     drop_checkpoint,
     drop_mask,
@@ -22,6 +21,7 @@ from grail.directory import (
     has_settings,
     keep_scores,
     outdate,
+    sound,
     stamp,
     weights_digest,
 )
@@ -83,10 +83,10 @@ def test_weights_are_those_of_the_stamp(tmp_path):
     values = {"inputs": "key", "weights": weights_digest(tmp_path)}
     (tmp_path / STAMP).write_text(json.dumps(values))
     assert stamp(tmp_path) == values
-    check_weights(tmp_path)
+    sound(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"two")
     with pytest.raises(InputError, match="is damaged"):
-        check_weights(tmp_path)
+        sound(tmp_path)
 
 
 def test_a_finished_training_leaves_no_checkpoint(tmp_path):

@@ -27,7 +27,7 @@ def test_text_and_json_say_the_same(folder, capsys):
     found = json.loads(capsys.readouterr().out)
     assert "91.2" in text
     assert "87.5" in text
-    assert text.rstrip().endswith(f"no report yet: grail report {folder}")
+    assert text.rstrip().endswith(f"no report of these results yet: grail report {folder}")
     assert [row["value"] for row in found["rows"]] == [1.0, 99.0, 91.25, 87.5]
     for sentence in found["verdict"]:
         assert f"- {sentence}"[:60] in text

@@ -650,6 +650,18 @@ def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path
 
 
 @pytest.mark.repeats
+def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):
+    """What the proof says was true when training ended; the files must still be those."""
+    config, folder = finished(), tmp_path / "run"
+    file = folder / "unlearned" / "adapter_model.safetensors"
+    values = load_file(file)
+    next(iter(values.values())).add_(1.0)
+    save_file(values, file, {"format": "pt"})
+    (folder / "results.json").unlink()
+    run("run", config, code=2)
+    assert not (folder / "results.json").exists()
+
+
 def test_weights_that_are_no_numbers_stop_the_run_with_a_message(finished, tmp_path, capsys):
     config, folder = finished(), tmp_path / "run"
     (folder / "evaluation" / "unlearned.json").unlink()

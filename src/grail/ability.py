@@ -76,6 +76,11 @@ def measure_general(
         take: Puts the weights of a model into the run's model.
     """
     if not materials.inputs.tasks:
+        if any((folder / "evaluation").glob("general.*.json")):
+            materials.listener.warn(
+                "evaluation.general_tasks is empty now: results and report are without general "
+                "tasks. What was answered is kept; set the same tasks to see it again."
+            )
         return
     names = ("vanilla", "unlearned")
     asked = {name: outcomes_of(folder, materials, name, weights[name], take) for name in names}

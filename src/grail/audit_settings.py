@@ -65,14 +65,14 @@ class Audit(Section):
     """
 
     attacks: list[Attack] = Field(default_factory=lambda: list(ALL))
-    prune: list[Share] = Field(default_factory=lambda: [0.1, 0.3])
+    prune: list[Share] = Field(default_factory=lambda: [0.1, 0.3], min_length=1)
     interpolate: list[Accuracy] = Field(default_factory=lambda: [0.25, 0.5, 0.75])
     relearn: Relearn = Relearn()
     thresholds: Thresholds = Thresholds()
     max_rows: Count | None = 64
     lens_rows: Count | None = 16
     samples: Count = 8
-    told: list[Fraction] = Field(default_factory=lambda: [0.5])
+    told: list[Fraction] = Field(default_factory=lambda: [0.5], min_length=1)
     written_rows: Count | None = 12
     generate: bool = False
 

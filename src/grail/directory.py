@@ -83,8 +83,21 @@ def drop_training(model: Path) -> None:
 
 
 def stamp(folder: Path) -> dict[str, Any]:
-    """Return what a model's folder says about how it was made."""
-    return json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))
+    """Return what a model's folder says about how it was made.
+
+    Raises:
+        InputError: if it says nothing that can be read.
+    """
+    try:
+        found = json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))
+        if isinstance(found["weights"], str):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(
+        f"{folder} is damaged: its {artifacts.STAMP}, which says how it was made, is missing or no "
+        "longer whole. Delete the folder and run again."
+    )
 
 
 def weights_digest(folder: Path) -> str:
@@ -92,17 +105,19 @@ def weights_digest(folder: Path) -> str:
     return digest([file_digest(file) for file in sorted(folder.glob("*.safetensors"))])
 
 
-def check_weights(folder: Path) -> None:
-    """Refuse weights that are not those that were written.
+def sound(folder: Path) -> dict[str, Any]:
+    """Return the stamp of a model's folder whose weights are those that were written.
 
     Raises:
         InputError: if they differ from the stamp.
     """
-    if weights_digest(folder) != stamp(folder)["weights"]:
+    found = stamp(folder)
+    if weights_digest(folder) != found["weights"]:
         raise InputError(
             f"{folder} is damaged: its weights are not those it was made with. Delete the folder "
             "and run again."
         )
+    return found
 
 
 @contextmanager
@@ -118,7 +133,12 @@ def alone(folder: Path) -> Iterator[None]:
         yield
         return
     fresh = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output: {folder} cannot be made ({error.strerror}). Choose another --output."
+        ) from error
     lock = folder / ".lock"
     with lock.open("w") as file:
         try:

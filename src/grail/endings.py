@@ -42,7 +42,11 @@ def results(folder: Path, as_json: bool) -> None:
             console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)
-    last = f"report: {page}" if page.exists() else f"no report yet: grail report {folder}"
+    last = (
+        f"report: {page}"
+        if page.exists()
+        else f"no report of these results yet: grail report {folder}"
+    )
     console.print(last, markup=False, soft_wrap=True)
 
 

@@ -23,7 +23,7 @@ from grail.config import Config
 from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate, membership
-from grail.evaluation.calibration import Way, weight_at
+from grail.evaluation.calibration import CALIBRATED, Way, measured, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Agreement, Scorer, self_check
 from grail.localization.localizers import localize
@@ -44,9 +44,6 @@ NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
     "(layers.N. or h.N.): every tensor was taken as a layer of its own."
 )
-CALIBRATED = "calibrated"
-"""What results call the model of ``evaluation.retain_target``."""
-
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
@@ -195,10 +192,9 @@ class Run:
         self._train("unlearned", task, mask, settings, key)
 
     def _evaluate(self) -> None:
-        stamps = {n: directory.stamp(self.folder / n) for n in ("vanilla", "unlearned")}
+        stamps = {n: directory.sound(self.folder / n) for n in ("vanilla", "unlearned")}
         weights = {name: stamp["weights"] for name, stamp in stamps.items()}
-        if (target := self.config.evaluation.retain_target) is not None:
-            weights[CALIBRATED] = digest([weights, target])
+        weights = measured(weights, self.config.evaluation.retain_target)
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
@@ -236,9 +232,9 @@ class Run:
             way.put(weight)
             return evaluator.retain_success(retained, tick)
 
-        weight = weight_at(wished, kept)
+        weight, reached = weight_at(wished, kept)
         way.put(weight)
-        return {"weight": weight, "retain_target": wished}
+        return {"weight": weight, "retain_target": wished, "retain_success": reached}
 
     def _report(self) -> None:
         with self.listener.stage("report") as tick:
@@ -260,7 +256,7 @@ class Run:
         return False
 
     def _take(self, name: str) -> None:
-        directory.check_weights(self.folder / name)
+        directory.sound(self.folder / name)
         load_weights(self.materials.model, self.folder / name)
 
     def _weights(self, name: str) -> dict[str, Tensor]:

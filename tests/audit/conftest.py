@@ -41,9 +41,12 @@ def runs(session_config):
         shutil.copytree(folders["run"], folders["oracle"])
         exact = session_config(name="oracle", preset="exact", **LEARNS)
         assert main(["run", str(exact)]) == 0
-    shutil.copytree(folders["run"], folders["same"])
-    shutil.rmtree(folders["same"] / "unlearned")
-    shutil.copytree(folders["same"] / "vanilla", folders["same"] / "unlearned")
+        shutil.copytree(folders["run"], folders["same"])
+        steps = LEARNS | {
+            "unlearning": {"learning_rate": 1e-30, "epochs": 1}
+        }  # which round to none
+        same = session_config(name="same", **steps)
+        assert main(["run", str(same)]) == 0
     return folders
 
 

@@ -9,6 +9,7 @@ import torch
 
 from grail.audit.audit import Auditor, audit
 from grail.audit.subject import finished
+from grail.cli import main
 from grail.model import trainable
 from grail.progress import silent
 from grail.reporting.outcome import NOT, REMOVED
@@ -110,6 +111,18 @@ def test_other_settings_do_again_only_what_reads_them(audited, tmp_path):
     assert not ear.done
     assert {entry["attack"] for entry in found["measured"]} == {"plain", "prune"}
     assert "relearn (not asked for)" in " ".join(found["sentences"])
+
+
+def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, capsys):
+    folder = shutil.copytree(audited[0], tmp_path / "run")
+    assert main(["run", str(folder), "--set", "unlearning.epochs=1"]) == 0
+    capsys.readouterr()
+    ear = Ear()
+    found = audit(folder, listener=ear)
+    assert {"audit unlearned: prune", "audit unlearned: relearn-few"} <= set(ear.done)
+    assert not [stage for stage in ear.kept if "unlearned" in stage]
+    before = json.loads((audited[0] / "audit.json").read_text())
+    assert found["weights"]["unlearned"] != before["weights"]["unlearned"]
 
 
 def test_the_weights_are_back_after_every_attack(runs):

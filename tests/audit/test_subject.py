@@ -92,3 +92,26 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match="made with other rows"):
         oracle_for(subject, folder)
+
+
+def test_models_of_another_run_are_refused(runs, copied):
+    """Each folder is sound in itself, and the results are of others."""
+    for name in ("unlearned", "vanilla"):
+        folder = copied("run")
+        shutil.rmtree(folder / name)
+        shutil.copytree(runs["oracle"] / "unlearned", folder / name)
+        with pytest.raises(InputError, match="is not about the models"):
+            finished(folder)
+        shutil.rmtree(folder)
+
+
+def test_a_damaged_run_is_one_message(copied):
+    folder = copied("run")
+    for name, damage, words in (
+        ("unlearned/stage.json", lambda file: file.write_bytes(file.read_bytes()[:20]), "damaged"),
+        ("unlearned/stage.json", lambda file: file.unlink(), "damaged"),
+        ("mask.safetensors", lambda file: file.unlink(), "is missing"),
+    ):
+        damage(folder / name)
+        with pytest.raises(InputError, match=words):
+            finished(folder)

@@ -62,3 +62,12 @@ def test_other_samples_are_not_paired(tmp_path):
     one = Samples([cell(tmp_path / "one", 0, sides({"x": 0.1}, {"z": 0.9}))])
     other = Samples([cell(tmp_path / "two", 0, sides({"y": 0.1}, {"z": 0.9}))])
     assert compared(one, other, "unlearned", "val") == []
+
+
+def test_a_domain_with_one_side_alone_has_no_difference(tmp_path):
+    one, other = (
+        Samples([cell(tmp_path / name, 0, {("a", "unlearn"): {"x": value, "y": 0.5}})])
+        for name, value in (("one", 0.2), ("other", 0.8))
+    )
+    assert one.seeds("unlearned", "val") == {0}
+    assert compared(one, other, "unlearned", "val") == []

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -53,3 +54,13 @@ def test_domains_and_sides_are_apart():
     found = estimates(both)
     assert {place[:2] for place in found} == {("d", "unlearn"), ("d", "retain"), ("e", "unlearn")}
     assert found["d", "retain", "train", "RS"].value == pytest.approx(100 * statistics.mean(OTHER))
+
+
+def test_a_ruined_model_has_errors_too():
+    """The square of a perplexity of e^600 has no float."""
+    ruined = [replace(value, nll=600.0 + i) for i, value in enumerate(values(ONE))]
+    found = estimates(ruined)["d", "unlearn", "train", "PPL"]
+    assert math.isfinite(found.error)
+    assert found.error > found.value / 10
+    half = [replace(value, nll=value.nll / 2) for value in ruined]
+    assert estimates(half)["d", "unlearn", "train", "PPL"].error > 0

@@ -64,6 +64,23 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(reference, generati
     assert rouge_l(" ".join(reference), " ".join(generation)) == pytest.approx(expected)
 
 
+@given(st.text(st.characters(max_codepoint=126)), st.text(st.characters(max_codepoint=126)))
+def test_rouge_l_of_ascii_is_that_of_the_package(reference, generation):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    theirs = RougeScorer(["rougeL"]).score(reference, generation)["rougeL"].fmeasure
+    assert rouge_l(reference, generation) == 100.0 * theirs
+
+
+@pytest.mark.parametrize(
+    "text", ["Привет мир", "東京都 です", "ภาษาไทย", "Müller", "हिन्दी", "한국어 말"]
+)
+def test_rouge_l_of_other_scripts(text):
+    assert rouge_l(text, text) == 100.0
+    assert 0 < rouge_l(text, f"{text} x") < 100
+    assert rouge_l(text, "m ller") == 0.0
+
+
 def test_rouge_l_by_hand():
     assert rouge_l("the cat sat on the mat", "the cat lay on a mat") == pytest.approx(100 * 4 / 6)
     assert rouge_l("Same, words!", "same words") == pytest.approx(100.0)

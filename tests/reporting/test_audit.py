@@ -42,10 +42,10 @@ def test_what_stays_removed_passes_and_says_how_sure_that_is():
     text = "\n".join(said["sentences"])
     assert said["sentences"][0] == HEADLINES[REMOVED]
     assert "d: removed (98.0 → 4.0 ± 1.5 % answer tokens right; n 24)" in text
-    assert "Brings back little or nothing (points at most): quantise +1.0." in text
+    assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
     assert "a change below 4.0 points could be missed" in text
     assert "No oracle" in text
-    assert "Kept: d (98.0 → 97.0 ± 1.5; n 24); general text (2.90 → 3.00 nats/token; n 24)." in text
+    assert "Kept: d, train rows (98.0 → 97.0 ± 1.5; n 24); general text (2.90 → 3.00 nats" in text
     assert WARNING not in text.replace(f"{WARNING}Not tried", "")
 
 
@@ -64,7 +64,7 @@ def test_what_comes_back_is_named_with_the_strongest_amount():
     text = "\n".join(said["sentences"])
     told = "Comes back: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
     assert WARNING + told in text
-    assert "Brings back little or nothing (points at most): quantise +0.0." in text
+    assert "Brings back little or nothing (points at most): quantise +0.0 ± 2.0." in text
 
 
 def test_relearning_is_decided_by_the_oracle():
@@ -84,25 +84,58 @@ def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
     said = verdict(found(taught, attacked("quantise", "int4", 95.0, -1.0), oracle="given"))
     assert said["outcome"] == REMOVED
     text = "\n".join(said["sentences"])
-    assert "Brings back little or nothing (points at most): quantise +1.0." in text
-    told = "Raises it, but within errors or to no more than the oracle shows (points at most): "
-    assert f"{told}relearn-unrelated +38.0." in text
+    assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
+    told = "Raises it, but to no more than the oracle shows or may be left (points at most): "
+    assert f"{told}relearn-unrelated +38.0 ± 2.0." in text
+
+
+def test_few_rows_that_rise_decide_nothing_and_never_pass():
+    said = verdict(found(attacked("quantise", "int4", 50.0, -46.0, error=46.0)))
+    assert (said["outcome"], said["passed"]) == (UNDECIDED, False)
+    told = "Rises, but these rows are too few to be sure (points at most): quantise +46.0 ± 46.0."
+    assert WARNING + told in said["sentences"]
 
 
 def test_without_an_attack_or_with_one_that_broke_off_nothing_passes():
     held = attacked("quantise", "int8", 96.0, 0.0)
     broke = [{"attack": "prune on unlearned", "reason": "the attacked model broke"}]
     assert verdict(found(held))["passed"]
-    for case in (found(), found(held, skipped=broke)):
+    describing = attacked("interpolate", "0.5", 10.0, -86.0)
+    written = {"model": "unlearned", "attack": "sample", "amount": "8"}
+    written |= {"rows": [row("d", "unlearn", "train", "ROUGE-L", 100.0)]}
+    for case in (found(), found(held, skipped=broke), found(describing), found(written)):
         assert (verdict(case)["outcome"], verdict(case)["passed"]) == (REMOVED, False)
+    two = found(held)
+    for entry in two["measured"][:2]:
+        entry["rows"] += [
+            {**line, "domain": "e"} for line in entry["rows"] if line["domain"] == "d"
+        ]
+    assert not verdict(two)["passed"], "one domain was not attacked"
 
 
-@pytest.mark.parametrize("harm", [{"rs": 70.0}, {"nll": 9.0}])
-def test_a_harmed_model_does_not_pass(harm):
-    said = verdict(found(**harm))
-    assert said["outcome"] == REMOVED
-    assert not said["passed"]
-    assert sum(s.startswith(f"{WARNING}Harmed: ") for s in said["sentences"]) == 1
+@pytest.mark.parametrize(("harm", "limit"), [("rs", 83.0), ("nll", 3.4), ("val", 83.0)])
+def test_a_harmed_model_does_not_pass(harm, limit):
+    """15 points of RS from 98, on train or val rows; 0.5 nats from 2.9."""
+    sign = 1 if harm == "nll" else -1
+    for beyond in (-0.01, 0.01):
+        value = limit + sign * beyond
+        own = {} if harm == "val" else {harm: value}
+        case = found(attacked("prune", "0.1", 96.0, 0.0), **own)
+        if harm == "val":
+            line = row("d", "retain", "val", "RS", value, change=value - 98.0, change_error=1.0)
+            case["measured"][1]["rows"].append(line)
+        said = verdict(case)
+        assert said["outcome"] == REMOVED
+        assert said["passed"] == (beyond < 0)
+        told = sum(s.startswith(f"{WARNING}Harmed: ") for s in said["sentences"])
+        assert told == (beyond > 0)
+
+
+@pytest.mark.parametrize("moved", [0.0, 1e-9])
+def test_frozen_entries_that_moved_do_not_pass(moved):
+    inside = {"moved": {"model": {"frozen": moved, "moved": None}}, "lens": [], "no_lens": ""}
+    said = verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
+    assert said["passed"] == (moved == 0)
 
 
 def test_what_was_not_tried_is_told():

@@ -72,5 +72,8 @@ def test_an_audit_of_other_weights_is_not_read(tmp_path):
     stamp = tmp_path / "unlearned" / "stage.json"
     stamp.write_text('{"weights": "y"}')
     assert read_audit(tmp_path) == found()
+    (tmp_path / "audit.json").write_text(json.dumps({"weights": found()["weights"]}))
+    assert read_audit(tmp_path) is None
+    (tmp_path / "audit.json").write_text(json.dumps(found()))
     stamp.write_text('{"weights": "z"}')
     assert read_audit(tmp_path) is None

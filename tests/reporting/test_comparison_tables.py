@@ -3,17 +3,13 @@
 import csv
 import io
 
-import pytest
-
 from grail.reporting.comparison_tables import (
     comparison_csv,
     comparison_latex,
     comparison_markdown,
     comparison_tables,
-    escape_latex,
-    latex,
 )
-from grail.reporting.tables import MISSING, Table
+from grail.reporting.tables import MISSING
 
 GIB = 1 << 30
 
@@ -39,7 +35,7 @@ def method(name, us=80.0, rs=60.0, **more):
 def comparison(*methods, **more):
     found = {
         "title": "Tiny_1",
-        "settings": {"domains": {"privacy": {}}},
+        "settings": {"domains": {"privacy": {}}, "evaluation": {"retain_target": 95.0}},
         "choose": {"part": "train", "metric": "Avg", "seed": 0},
         "reference": ["grail"],
         "figures": ["tradeoff", "heatmap", "sweep"],
@@ -59,7 +55,8 @@ def best(name, metric, clear=True, part="train", model="unlearned"):
 
 def difference(metric, mean, model="unlearned", resampled="seeds and samples"):
     about = {"method": "b", "reference": "grail", "model": model, "part": "val", "metric": metric}
-    return about | {"mean": mean, "low": mean - 1, "high": mean + 2, "resampled": resampled}
+    about |= {"low": mean - 1, "high": mean + 2, "resampled": resampled}
+    return about | {"mean": mean, "seeds": [0, 1], "by_seed": [mean - 0.5, mean + 0.5]}
 
 
 def test_a_table_per_part():
@@ -77,11 +74,13 @@ def test_a_table_per_part():
         *("9.13 ± 0.50", "3.00 ± 0.00", "1.2", "1.50"),
     )
     assert second[0] == "b"
-    assert train.note.endswith("Seeds: 2.")
+    assert train.note.endswith("Seeds: 0, 1.")
 
 
 def test_a_failed_method_is_a_dash_with_a_note():
-    lost = method("lost", n_seeds=0, failed=2, minutes=None, peak_bytes=None, train={}, val={})
+    lost = method(
+        "lost", seeds=[], n_seeds=0, failed=2, minutes=None, peak_bytes=None, train={}, val={}
+    )
     table = comparison_tables(comparison(method("grail"), lost))[0]
     assert table.rows[2] == ("lost", *[MISSING] * 8)
     assert "Failed cells, which no mean includes: lost (2)." in table.note
@@ -90,13 +89,16 @@ def test_a_failed_method_is_a_dash_with_a_note():
 
 
 def test_what_a_reader_must_know():
+    other = {"evaluation.retain_target": 50, "data.max_rows": 3, "unlearning.epochs": 2}
     cells = [
-        {"method": "b", "own_vanilla": True, "resumed": True},
-        {"method": "grail", "own_vanilla": False},
+        {"method": "b", "own_vanilla": True, "resumed": True, "overrides": other},
+        {"method": "grail", "own_vanilla": False, "overrides": {"unlearning.epochs": 3}},
     ]
-    chosen = method("b", n_seeds=1, chosen={"unlearning.learning_rate": 0.1})
+    chosen = method("b", seeds=[2, 1], chosen={"unlearning.learning_rate": 0.1})
     note = comparison_tables(comparison(method("grail"), chosen, cells=cells))[0].note
-    assert "Seeds differ: grail 2, b 1." in note
+    assert "Seeds differ: grail 0, 1; b 1, 2." in note
+    told = "Measured otherwise, or on other rows: b (evaluation.retain_target=50, data.max_rows=3)."
+    assert told in note
     assert "With a vanilla model of their own: b." in note
     assert "1 cells were interrupted" in note
     assert "Chosen by Avg of the train rows with seed 0: b unlearning.learning_rate=0.1." in note
@@ -126,11 +128,14 @@ def test_differences_are_a_table_of_their_own():
     lines = [difference("Avg", 3.0), difference("HS", -2.0)]
     *_, table = comparison_tables(comparison(method("grail"), method("b"), differences=lines))
     assert table.title == "Differences to grail"
-    assert table.rows == (("b", "val", "+3.0 [+2.0, +5.0]", "-2.0 [-3.0, +0.0]"),)
+    assert table.rows == (("b", "val", "+3.0 [+2.0, +5.0]", "-2.0 [-3.0, +0.0]", "+2.5, +3.5"),)
     assert "10,000 draws of seeds and samples" in table.note
-    lines = [line | {"resampled": "samples"} for line in lines]
+    assert "too narrow" in table.note
+    lines = [line | {"resampled": "samples", "seeds": [0], "by_seed": [3.0]} for line in lines]
     *_, table = comparison_tables(comparison(method("grail"), method("b"), differences=lines))
     assert "10,000 draws of samples" in table.note
+    assert "too narrow" not in table.note
+    assert table.rows[0][-1] == MISSING, "one seed: that is the difference"
 
 
 def test_equal_retention_has_the_same_tables():
@@ -161,42 +166,24 @@ def test_csv_is_unrounded():
     assert (lines[0]["minutes"], lines[0]["peak_bytes"]) == ("1.234", str(GIB * 3 // 2))
 
 
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("a_b & 50%", r"a\_b \& 50\%"),
-        (r"\cmd{x}$#", r"\textbackslash{}cmd\{x\}\$\#"),
-        ("~^<>|", r"\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"),
-        (f"1 ± 2 {MISSING}", r"1 $\pm$ 2 --"),
-    ],
-)
-def test_latex_prints_what_stands_there(text, escaped):
-    assert escape_latex(text) == escaped
-
-
-def test_latex_table():
-    found = latex(Table("A_1", ("Method", "x"), (("a&b", "1.0*"), ("c", "2")), "note %"))
-    assert found.split("\n") == [
-        r"\begin{table}",
-        r"\centering",
-        r"\caption{A\_1}",
-        r"\begin{tabular}{lr}",
-        r"\toprule",
-        r"Method & x \\",
-        r"\midrule",
-        r"a\&b & \textbf{1.0} \\",
-        r"c & 2 \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip\footnotesize note \%",
-        r"\end{table}",
-        "",
-    ]
+def retained(high):
+    """Rows of a calibrated model with a mean RS of ``high`` - 1 on train rows."""
+    rows = [("calibrated", "RS", "train", high), ("calibrated", "RS", "train", high - 2)]
+    rows += [("unlearned", "RS", "train", 1.0), ("calibrated", "RS", "val", 1.0)]
+    return [dict(zip(("model", "metric", "part", "value"), row, strict=True)) for row in rows]
 
 
 def test_who_did_not_meet_the_wished_retain_success_is_named():
-    weights = {"grail": 1.0, "none": 0.4, "ascent": 0.0}
-    cells = [{"method": m, "seed": 3, "calibrated_weight": w} for m, w in weights.items()]
+    weights = {"grail": 1.0, "none": 0.4, "ascent": 0.0, "cliff": 0.2}
+    cells = [
+        {
+            "method": m,
+            "seed": 3,
+            "calibrated_weight": w,
+            "rows": retained(98.0 if w < 0.3 else 95.2),
+        }
+        for m, w in weights.items()
+    ]
     parts = {"train": successes(70.0, 95.0), "val": successes(60.0, 85.0)}
     found = comparison(*(method(m, calibrated=parts) for m in weights), cells=cells)
     plain, calibrated = (
@@ -207,5 +194,7 @@ def test_who_did_not_meet_the_wished_retain_success_is_named():
     assert (
         "vanilla model (weight 0), so that nothing is unlearned: ascent seed 3." in calibrated.note
     )
+    assert "Wished: a mean RS of 95 on train rows." in calibrated.note
+    assert "from there: cliff seed 3 (97.0)." in calibrated.note
     assert "none seed 3" not in calibrated.note
     assert "weight 1" not in plain.note

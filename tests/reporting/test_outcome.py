@@ -14,7 +14,7 @@ from grail.reporting.outcome import (
     known,
     metrics,
     outcome,
-    returning,
+    rising,
 )
 
 
@@ -83,7 +83,8 @@ def test_without_attack_it_is_the_level_and_the_fall_that_count(given, word, met
         (("quantise", "int4", 40.0, 5.0), BACK),
         (("quantise", "int4", 13.9, 1.0), REMOVED),  # less than 10 points
         (("quantise", "int4", 14.9, 1.0), REMOVED),  # not above what may be left
-        (("quantise", "int4", 40.0, 18.1), REMOVED),  # not two standard errors
+        (("quantise", "int4", 40.0, 18.1), UNDECIDED),  # not two standard errors
+        (("quantise", "int4", 13.9, 9.0), REMOVED),  # not much, however unsure
         (("quantise", "int4", 40.0, None), BACK),
         (("interpolate", "0.5", 98.0, 1.0), REMOVED),
         (("relearn-few", "10", 60.0, 5.0), UNDECIDED),
@@ -92,6 +93,13 @@ def test_without_attack_it_is_the_level_and_the_fall_that_count(given, word, met
 )
 def test_an_attack_must_surely_raise_what_is_known(attack, word):
     assert outcome(found(attack), "d", "US") == word
+
+
+@pytest.mark.parametrize(("val", "word"), [(15.0, REMOVED), (15.1, PARTLY)])
+def test_what_is_still_known_of_val_rows_was_not_removed(val, word):
+    case = found(("quantise", "int4", 5.0, 1.0))
+    case["measured"][1]["rows"].append(row(val, part="val"))
+    assert outcome(case, "d", "US") == word
 
 
 @pytest.mark.parametrize(("after", "word"), [(40.0, REMOVED), (54.0, REMOVED), (56.0, BACK)])
@@ -135,4 +143,4 @@ def test_measured_metrics_and_domains_are_found():
 
 def test_all_strengths_that_win_are_named():
     attacks = [("prune", "0.1", 30.0, 1.0), ("prune", "0.3", 50.0, 1.0), ("prune", "0.5", 5.0, 1.0)]
-    assert [one.amount for one in returning(found(*attacks), "d", "US")] == ["0.1", "0.3"]
+    assert [one.amount for one in rising(found(*attacks), "d", "US")] == ["0.1", "0.3"]

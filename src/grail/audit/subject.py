@@ -13,8 +13,11 @@ from typing import Any
 from grail import config_file, directory
 from grail.config import Config
 from grail.errors import InputError
+from grail.evaluation.calibration import measured
+from grail.files import digest
 from grail.preparation import Inputs, prepare
 from grail.provenance import model_identity
+from grail.results import read_results
 from grail.unlearning.objectives import EXACT
 from grail.weights import find
 
@@ -57,12 +60,26 @@ def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
     config = config_file.load(folder, list(overrides))
     inputs = prepare(config)
     _check_origin(folder, raw.get("made_with") or {}, config, inputs)
-    for name in MODELS:
-        if not (folder / name).is_dir():
-            raise InputError(f"{folder}/{name} is missing; an audit needs both models of the run.")
-        directory.check_weights(folder / name)
-    weights = {name: directory.stamp(folder / name)["weights"] for name in MODELS}
-    return Subject(folder, config, inputs, weights)
+    return Subject(folder, config, inputs, _models(folder, config))
+
+
+def _models(folder: Path, config: Config) -> dict[str, str]:
+    """Return the digests of the two models' weights, if results and mask are theirs."""
+    again = f"Make it again: grail run {folder}"
+    for name in (*MODELS, "mask.safetensors"):
+        if not (folder / name).exists():
+            raise InputError(
+                f"{folder}/{name} is missing; an audit needs both models of the run and the mask. "
+                f"{again}"
+            )
+    weights = {name: directory.sound(folder / name)["weights"] for name in MODELS}
+    about = digest(measured(weights, config.evaluation.retain_target))
+    if read_results(folder / "results.json").inputs != about:
+        raise InputError(
+            f"{folder}: results.json is not about the models in vanilla/ and unlearned/; others "
+            f"have been put there since, or it is of an older grail. {again}"
+        )
+    return weights
 
 
 def _check_origin(folder: Path, made: Mapping[str, Any], config: Config, inputs: Inputs) -> None:

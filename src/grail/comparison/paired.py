@@ -56,6 +56,9 @@ def compared(one: Samples, other: Samples, model: str, part: str) -> list[dict[s
     seeds = sorted(one.seeds(model, part) & other.seeds(model, part))
     if not seeds or one.keys(model, part) != other.keys(model, part):
         return []
+    places = {place for place, _ in one.keys(model, part)}
+    if not any((domain, "retain") in places for domain, side in places if side == "unlearn"):
+        return []  # Avg and HS are those of domains with both sides
     about = {
         "model": model,
         "part": part,

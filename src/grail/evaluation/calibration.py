@@ -12,11 +12,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from grail.files import digest
+
+CALIBRATED = "calibrated"
+"""What results call the model of ``evaluation.retain_target``."""
+
 TOLERANCE = 0.25
 """Percent of RS that the found model may keep more than was wished for."""
 
-MOST = 8
-"""Measurements at most: with each the bracket shrinks to half or less."""
+SEARCH = "bisection"
+"""How the weight is found: what was found otherwise is found anew."""
+
+MOST = 14
+"""Measurements at most: the two ends, and twelve that halve what is between them each."""
+
+
+def measured(weights: Mapping[str, str], target: float | None) -> dict[str, str]:
+    """Return the digest of each model that results are about, from those of the two in folders."""
+    if target is None:
+        return dict(weights)
+    return {**weights, CALIBRATED: digest([weights, target, SEARCH])}
 
 
 @dataclass(frozen=True)
@@ -40,8 +55,11 @@ class Way:
             parameter.copy_(torch.lerp(self.start[name], self.end[name], weight))
 
 
-def weight_at(target: float, retain_success: Callable[[float], float]) -> float:
-    """Return the largest weight found at which the mean RS is still ``target`` percent.
+def weight_at(target: float, retain_success: Callable[[float], float]) -> tuple[float, float]:
+    """Return the largest weight found at which the mean RS is still ``target`` percent, and its RS.
+
+    By bisection: RS may stay level for long and fall within a hundredth of the way, where steps
+    that expect a straight line do not arrive.
 
     Args:
         target: RS in percent.
@@ -50,19 +68,17 @@ def weight_at(target: float, retain_success: Callable[[float], float]) -> float:
 
     1 if the unlearned model itself keeps as much; 0 if no other weight that was tried does.
     """
-    high = retain_success(1.0)
-    if high >= target:
-        return 1.0
-    low, above = 0.0, retain_success(0.0)
-    upper = 1.0
+    kept = retain_success(1.0)
+    if kept >= target:
+        return 1.0, kept
+    low, high, kept = 0.0, 1.0, retain_success(0.0)
     for _ in range(MOST - 2):
-        if not target < above or above - target <= TOLERANCE:
+        if kept < target or kept - target <= TOLERANCE:
             break
-        share = (above - target) / (above - high)  # where a straight line would meet the target
-        middle = low + (upper - low) * min(0.75, max(0.25, share))
+        middle = (low + high) / 2
         found = retain_success(middle)
         if found >= target:
-            low, above = middle, found
+            low, kept = middle, found
         else:
-            upper, high = middle, found
-    return low
+            high = middle
+    return low, kept

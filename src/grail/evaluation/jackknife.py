@@ -78,5 +78,8 @@ def _error(without: Sequence[float]) -> float | None:
     n = len(without)
     if n < 2:
         return None
-    centre = math.fsum(without) / n
-    return math.sqrt((n - 1) / n * math.fsum((value - centre) ** 2 for value in without))
+    largest = max(map(abs, without)) or 1.0  # the square of a broken model's PPL has no float
+    scaled = [value / largest for value in without]
+    centre = math.fsum(scaled) / n
+    squares = math.fsum((value - centre) ** 2 for value in scaled)
+    return largest * math.sqrt((n - 1) / n * squares)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+
+SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: a space ends a sentence there, not a word."""
+
+WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
 
 LARGEST_NLL = 700.0  # exp() of more overflows a float; such text is ruined in any case
 
@@ -35,8 +41,19 @@ def perplexity(nlls: Sequence[float]) -> float:
 
 
 def rouge_l(reference: str, generation: str) -> float:
-    """ROUGE-L F1 in percent, without stemming, as the rouge-score package computes it."""
+    """ROUGE-L F1 in percent, without stemming, as the rouge-score package computes it.
+
+    Its own words are of a-z and 0-9 alone, so that no text in another script would be like itself;
+    these are of any letters and digits, and equal to its own where the text is ASCII.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
-    score = RougeScorer(["rougeL"], use_stemmer=False).score(reference, generation)
+    score = RougeScorer(["rougeL"], tokenizer=_Words()).score(reference, generation)
     return 100.0 * score["rougeL"].fmeasure
+
+
+class _Words:
+    """Lower-case words of letters and digits; scripts without spaces give a word a character."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return WORD.findall(text.lower())

@@ -5,14 +5,14 @@ Reads the content of ``audit.json`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from grail.reporting.inside import inside_sentences
+from grail.reporting.inside import frozen_moved, inside_sentences
 from grail.reporting.outcome import (
     BACK,
     BY_WEIGHT,
-    DESCRIBING,
     NOT,
     NOTHING,
     PARTLY,
@@ -21,23 +21,25 @@ from grail.reporting.outcome import (
     WORDS,
     Known,
     as_it_is,
+    attacked,
     decisive,
     domains,
     known,
     level,
     metrics,
     outcome,
-    returning,
+    rising,
+    sure,
 )
 from grail.reporting.tables import nats, percent, plus_minus
 from grail.reporting.verdict import WARNING
 from grail.reporting.written import written_sentences
 
 HEADLINES = {
-    REMOVED: "Removed: no attack that was tried brings it back.",
+    REMOVED: "Removed: no attack that was tried and decides brings it back.",
     NOTHING: "Nothing to remove: it was not known before.",
-    UNDECIDED: "Removed as it stands; whether relearning brings it back cannot be told without an "
-    "oracle.",
+    UNDECIDED: "Removed as it stands; whether it comes back under attack cannot be told from this "
+    "audit (see below).",
     BACK: "Removed as it stands, but it comes back under attack.",
     PARTLY: "Only partly removed.",
     NOT: "Not unlearned: the unlearned model knows what it had to lose.",
@@ -48,8 +50,8 @@ def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return {"outcome", "outcomes", "passed", "sentences"} for the content of ``audit.json``.
 
     The outcome is one of REMOVED, NOTHING, UNDECIDED, BACK, PARTLY, NOT; ``outcomes`` has one for
-    each domain and metric; passed means REMOVED under some attack, with none that broke off, and
-    nothing badly harmed.
+    each domain and metric; passed means REMOVED, with every domain under some attack that decides
+    and none that broke off, nothing badly harmed, and no frozen entry moved.
     """
     outcomes = {
         domain: {metric: outcome(found, domain, metric) for metric in metrics(found)}
@@ -59,7 +61,7 @@ def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     worst = max(every, key=BY_WEIGHT.index) if every else UNDECIDED
     harm = _harm(found)
     harmed = any(sentence.startswith(WARNING) for sentence in harm)
-    passed = worst == REMOVED and not harmed and _attacked(found)
+    passed = worst == REMOVED and not harmed and _attacked(found) and not frozen_moved(found)
     alarm = "" if worst in (REMOVED, NOTHING) else WARNING
     sentences = [
         f"{alarm}{HEADLINES[worst]}",
@@ -118,10 +120,10 @@ def _harm(found: Mapping[str, Any]) -> list[str]:
     limits = found["settings"]["thresholds"]
     harmed, kept = [], []
     for row in _plain_rows(found):
-        if (row["metric"], row["part"]) == ("RS", "train"):
+        if row["metric"] == "RS":
             fall = -(row.get("change") or 0.0)
             text = (
-                f"{row['domain']} ({percent(row['value'] + fall)} → "
+                f"{row['domain']}, {row['part']} rows ({percent(row['value'] + fall)} → "
                 f"{plus_minus(row['value'], row['error'])}; n {row['n']})"
             )
             (harmed if fall > limits["harmed"] else kept).append(text)
@@ -149,7 +151,7 @@ def _returns(found: Mapping[str, Any]) -> list[str]:
     for domain in domains(found):
         for metric in metrics(found):
             strongest: dict[str, Known] = {}
-            for after in returning(found, domain, metric):
+            for after in filter(partial(sure, found), rising(found, domain, metric)):
                 old = strongest.get(after.attack)
                 if old is None or after.value > old.value:
                     strongest[after.attack] = after
@@ -171,42 +173,50 @@ def _returns(found: Mapping[str, Any]) -> list[str]:
 
 
 def _attacked(found: Mapping[str, Any]) -> bool:
-    """Tell whether an attack on the unlearned model was measured, and none broke off."""
-    tried = {e["attack"] for e in found["measured"] if e["model"] == "unlearned"}
+    """Tell whether each domain was under an attack that can decide, and none broke off."""
     broken = any(one["attack"].endswith(" on unlearned") for one in found["skipped"])
-    return bool(tried - {"plain", *DESCRIBING}) and not broken
+    tried = [any(any(attacked(found, d, m)) for m in metrics(found)) for d in domains(found)]
+    return bool(tried) and all(tried) and not broken
 
 
 def _held(found: Mapping[str, Any]) -> list[str]:
-    """Name the attacks that decide nothing against it, with the most points that each brings.
+    """Name the attacks that are not sure to bring it back, with the most points that each brings.
 
-    Some raise it much, but no more surely than errors allow, or no further than they raise it in a
-    model that never saw the rows: that is learnt, not back.
+    Some raise it much, but no further than they raise it in a model that never saw the rows, or
+    than what may be left: that is learnt, not back.
     """
     limit = found["settings"]["thresholds"]["back"]
-    every = [
-        after
-        for domain in domains(found)
-        for metric in metrics(found)
-        for after in known(found, "unlearned", domain, "train", metric)
-        if after.attack not in ("plain", *DESCRIBING) and after.change is not None
-    ]
-    won = {a.attack for d in domains(found) for m in metrics(found) for a in returning(found, d, m)}
-    most: dict[str, Known] = {}
-    for after in every:
-        old = most.get(after.attack)
-        if after.attack not in won and (old is None or (after.change or 0) > (old.change or 0)):
-            most[after.attack] = after
-    much = [after for after in most.values() if (after.change or 0) > limit]
-    little = [after for after in most.values() if after not in much]
+    places = [(domain, metric) for domain in domains(found) for metric in metrics(found)]
+    risen = [after for place in places for after in rising(found, *place)]
+    won = {after.attack for after in risen if sure(found, after)}
+    unsure = _most(after for after in risen if after.attack not in won)
+    every = _most(after for place in places for after in attacked(found, *place))
+    others = [after for after in every if after.attack not in won | {a.attack for a in unsure}]
+    much = [after for after in others if (after.change or 0) > limit]
+    little = [after for after in others if after not in much]
     return [
-        f"{words} (points at most): {', '.join(f'{a.attack} {a.change:+.1f}' for a in some)}."
+        f"{words} (points at most): {', '.join(f'{a.attack} {_rise(a)}' for a in some)}."
         for words, some in (
+            (f"{WARNING}Rises, but these rows are too few to be sure", unsure),
+            ("Raises it, but to no more than the oracle shows or may be left", much),
             ("Brings back little or nothing", little),
-            ("Raises it, but within errors or to no more than the oracle shows", much),
         )
         if some
     ]
+
+
+def _most(some: Iterable[Known]) -> list[Known]:
+    """Return what each attack raises most, in order of first appearance."""
+    most: dict[str, Known] = {}
+    for after in some:
+        old = most.get(after.attack)
+        if old is None or (after.change or 0) > (old.change or 0):
+            most[after.attack] = after
+    return list(most.values())
+
+
+def _rise(after: Known) -> str:
+    return plus_minus(after.change or 0.0, after.change_error, "+")
 
 
 def named(after: Known) -> str:

@@ -40,8 +40,9 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
         stamp = json.loads((folder / "unlearned" / "stage.json").read_text(encoding="utf-8"))
-        return found if found["weights"]["unlearned"] == stamp["weights"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = {"measured", "settings", "sentences"} <= found.keys()
+        return found if whole and found["weights"]["unlearned"] == stamp["weights"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

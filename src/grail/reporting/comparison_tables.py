@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
-from grail.reporting.tables import MISSING, Table, markdown, nats, percent
+from grail.reporting.latex import latex
+from grail.reporting.tables import BEST, MISSING, Table, markdown, nats, percent
 
 MODELS = {"unlearned": "", "calibrated": " at equal retention"}
 PARTS = ("train", "val")
 NLLS = ("unlearn NLL", "general NLL")
-BEST = "*"
 GIB = 1 << 30
 
 NOTE = (
@@ -28,24 +29,16 @@ BEST_NOTE = (
 DIFFERENCE_NOTE = (
     "Percentage points, with the 95 % percentile interval of a paired bootstrap (10,000 draws of "
 )
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    MISSING: "--",
-    "→": r"$\rightarrow$",
-}
+FEW_SEEDS_NOTE = (
+    "With few seeds that differ more than rows do, such intervals are too narrow (three: about "
+    "three quarters of them hold the truth); look at each seed."
+)
+MANY_SEEDS = 10
+MORE_RETAINED = 0.5
+"""Percent of RS above the wished one that a reader is told of."""
+
+MEASURES = ("data.", "domains.", "general.", "evaluation.")
+"""Beginnings of settings that say what is measured, and on which rows."""
 
 Found = Mapping[str, Any]
 
@@ -78,34 +71,6 @@ def comparison_markdown(comparison: Found) -> str:
 def comparison_latex(comparison: Found) -> str:
     """Return all tables as LaTeX (packages: booktabs)."""
     return "\n".join(map(latex, comparison_tables(comparison)))
-
-
-def latex(table: Table) -> str:
-    """Return one table in the style of booktabs, with its title as caption and its note below."""
-    columns = "l" + "r" * (len(table.columns) - 1)
-    rows = [" & ".join(map(escape_latex, table.columns)) + r" \\", r"\midrule"]
-    for row in table.rows:
-        rows.append(" & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\")
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape_latex(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *([rf"\par\smallskip\footnotesize {escape_latex(table.note)}"] if table.note else []),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
-    return "".join(LATEX.get(character, character) for character in text)
 
 
 def comparison_csv(comparison: Found) -> str:
@@ -162,7 +127,7 @@ def _success_table(comparison: Found, model: str, part: str) -> Table:
     title = f"{comparison['title']}: {part} rows{MODELS[model]}"
     note = NOTE + (BEST_NOTE if best else "") + _remarks(comparison)
     if model == "calibrated":
-        note = f"{note} {_unmoved(comparison)}"
+        note = f"{note} {_retained(comparison)}"
     return Table(title, ("Method", *names, "minutes", "peak GiB"), tuple(rows), note.strip())
 
 
@@ -186,29 +151,47 @@ def _mean_sd(found: Found | None, show: Any) -> str:
     return f"{show(found['mean'])}{spread}"
 
 
-def _unmoved(comparison: Found) -> str:
-    """Name the cells in which no model between vanilla and unlearned meets the wished RS."""
+def _retained(comparison: Found) -> str:
+    """Say what was wished, and name the cells in which no model on the way has just that RS."""
     ends = {
         1: "Kept as much as wished as they were, or more (weight 1): {}.",
         0: "Had to go back to the vanilla model (weight 0), so that nothing is unlearned: {}.",
     }
-    said = []
+    wished = comparison["settings"]["evaluation"]["retain_target"]
+    said = [f"Wished: a mean RS of {wished:g} on train rows."]
     for weight, text in ends.items():
         own = [c for c in comparison["cells"] if c.get("calibrated_weight") == weight]
         if own:
             said.append(text.format(", ".join(f"{c['method']} seed {c['seed']}" for c in own)))
+    more = [
+        f"{cell['method']} seed {cell['seed']} ({percent(kept)})"
+        for cell in comparison["cells"]
+        if 0 < (cell.get("calibrated_weight") or 0) < 1
+        and (kept := _kept(cell)) > wished + MORE_RETAINED
+    ]
+    if more:
+        said.append(f"Kept more, since RS falls at once from there: {', '.join(more)}.")
     return " ".join(said)
+
+
+def _kept(cell: Found) -> float:
+    """Return the mean RS on train rows of a cell's calibrated model."""
+    return mean(
+        row["value"]
+        for row in cell["rows"]
+        if (row["model"], row["metric"], row["part"]) == ("calibrated", "RS", "train")
+    )
 
 
 def _remarks(comparison: Found) -> str:
     """Say what a reader must know before comparing two rows."""
     methods, lines = comparison["methods"], comparison["cells"]
-    counts = {method["n_seeds"] for method in methods if method["n_seeds"]}
+    seeds = {m["method"]: ", ".join(map(str, sorted(m["seeds"]))) for m in methods if m["seeds"]}
     remarks = []
-    if len(counts) == 1:
-        remarks.append(f"Seeds: {counts.pop()}.")
-    elif counts:
-        told = ", ".join(f"{m['method']} {m['n_seeds']}" for m in methods)
+    if len(set(seeds.values())) == 1:
+        remarks.append(f"Seeds: {next(iter(seeds.values()))}.")
+    elif seeds:
+        told = "; ".join(f"{method} {own}" for method, own in seeds.items())
         remarks.append(f"Seeds differ: {told}.")
     failed = [f"{m['method']} ({m['failed']})" for m in methods if m["failed"]]
     if failed:
@@ -216,6 +199,9 @@ def _remarks(comparison: Found) -> str:
     own = dict.fromkeys(line["method"] for line in lines if line.get("own_vanilla"))
     if own:
         remarks.append(f"With a vanilla model of their own: {', '.join(own)}.")
+    measured = _measured_otherwise(lines)
+    if measured:
+        remarks.append(f"Measured otherwise, or on other rows: {measured}.")
     resumed = sum(bool(line.get("resumed")) for line in lines)
     if resumed:
         remarks.append(f"{resumed} cells were interrupted: peak is that of their last part.")
@@ -233,6 +219,16 @@ def _remarks(comparison: Found) -> str:
     return " ".join(remarks)
 
 
+def _measured_otherwise(lines: Sequence[Found]) -> str:
+    """Name the methods whose rows, or what is measured on them, are not those of the base."""
+    found = {
+        line["method"]: ", ".join(f"{key}={value}" for key, value in own.items())
+        for line in lines
+        if (own := {k: v for k, v in line.get("overrides", {}).items() if k.startswith(MEASURES)})
+    }
+    return "; ".join(f"{method} ({own})" for method, own in found.items())
+
+
 def _difference_table(comparison: Found, reference: str, model: str) -> Table:
     wanted, rows = (reference, model), []
     lines = [d for d in comparison["differences"] if (d["reference"], d["model"]) == wanted]
@@ -241,15 +237,24 @@ def _difference_table(comparison: Found, reference: str, model: str) -> Table:
             own = [line for line in lines if (line["method"], line["part"]) == (method, part)]
             found = {line["metric"]: line for line in own}
             if found:
-                rows.append((method, part, *(_interval(found[m]) for m in ("Avg", "HS"))))
+                intervals = (_interval(found[m]) for m in ("Avg", "HS"))
+                rows.append((method, part, *intervals, _by_seed(found["Avg"])))
     drawn = {line["resampled"] for line in lines}
-    note = f"{DIFFERENCE_NOTE}{' or '.join(sorted(drawn))}; the same for both methods)."
+    note = f"{DIFFERENCE_NOTE}{' or '.join(sorted(drawn))}; the same for both methods). "
+    if any(1 < len(line["seeds"]) < MANY_SEEDS for line in lines):
+        note += FEW_SEEDS_NOTE
     title = f"Differences to {reference}{MODELS[model]}"
-    return Table(title, ("Method", "Part", "Avg", "HS"), tuple(rows), note if rows else "")
+    columns = ("Method", "Part", "Avg", "HS", "Avg of each seed")
+    return Table(title, columns, tuple(rows), note.strip() if rows else "")
 
 
 def _interval(line: Found) -> str:
     return f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
+
+
+def _by_seed(line: Found) -> str:
+    each = line.get("by_seed", ())
+    return ", ".join(f"{value:+.1f}" for value in each) if len(each) > 1 else MISSING
 
 
 def _marked(table: Table, show: Any) -> Table:
@@ -259,9 +264,3 @@ def _marked(table: Table, show: Any) -> Table:
         for row in table.rows
     )
     return Table(table.title, table.columns, tuple(rows), table.note)
-
-
-def _latex_cell(cell: str) -> str:
-    if cell.endswith(BEST):
-        return rf"\textbf{{{escape_latex(cell[: -len(BEST)])}}}"
-    return escape_latex(cell)

@@ -33,6 +33,12 @@ def inside_sentences(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def frozen_moved(found: Mapping[str, Any]) -> bool:
+    """Tell whether entries that the mask freezes differ between the two models."""
+    seen = found.get("inside")
+    return seen is not None and seen["moved"]["model"]["frozen"] > 0
+
+
 def _moved(moved: Mapping[str, Any]) -> str:
     model = moved["model"]
     if model["frozen"] > 0:

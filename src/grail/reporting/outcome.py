@@ -89,13 +89,14 @@ def domains(found: Mapping[str, Any], side: str = "unlearn") -> list[str]:
 
 
 def outcome(found: Mapping[str, Any], domain: str, metric: str) -> str:
-    """Judge one domain by its train rows, in this order.
+    """Judge one domain, in this order; by its train rows, where val rows are not named.
 
     NOTHING: vanilla knew at most ``left`` (with an oracle: at most ``unchanged`` more than it).
     NOT: what is known fell by at most ``unchanged``, and the run is no oracle itself. PARTLY: more
-    than ``left`` is still known (with an oracle: more than it knows). BACK: an attack raises it by
-    more than ``back``, surely, to more than ``left`` (above the oracle's). UNDECIDED: relearning
-    does, and there is no oracle to show how much of that is merely learnt anew.
+    than ``left`` is still known (with an oracle: more than it knows), of train or of val rows.
+    BACK: an attack raises it by more than ``back``, surely, to more than ``left`` (above the
+    oracle's). UNDECIDED: one does, but not surely; or relearning does, and there is no oracle to
+    show how much of that is merely learnt anew.
     """
     limits = found["settings"]["thresholds"]
     (vanilla,) = as_it_is(found, "vanilla", domain, metric)
@@ -106,26 +107,37 @@ def outcome(found: Mapping[str, Any], domain: str, metric: str) -> str:
         return NOTHING
     if found["oracle"] != "itself" and -(now.change or 0.0) <= limits["unchanged"]:
         return NOT
-    if level(now) > limits["left"]:
+    asked_otherwise = as_it_is(found, "unlearned", domain, metric, "val")
+    if any(level(known) > limits["left"] for known in (now, *asked_otherwise)):
         return PARTLY
-    back = list(returning(found, domain, metric))
-    if any(decisive(found, known) for known in back):
+    back = list(rising(found, domain, metric))
+    if any(decisive(found, known) and sure(found, known) for known in back):
         return BACK
     return UNDECIDED if back else REMOVED
 
 
-def returning(found: Mapping[str, Any], domain: str, metric: str) -> Iterator[Known]:
-    """Yield the attacks that surely bring something back on train rows.
+def attacked(found: Mapping[str, Any], domain: str, metric: str) -> Iterator[Known]:
+    """Yield what is known of train rows under the attacks that can decide something."""
+    for after in known(found, "unlearned", domain, "train", metric):
+        if after.attack not in ("plain", *DESCRIBING) and after.change is not None:
+            yield after
+
+
+def rising(found: Mapping[str, Any], domain: str, metric: str) -> Iterator[Known]:
+    """Yield the attacks that raise it by more than ``back`` to more than ``left``."""
+    limits = found["settings"]["thresholds"]
+    for after in attacked(found, domain, metric):
+        if (after.change or 0.0) > limits["back"] and level(after) > limits["left"]:
+            yield after
+
+
+def sure(found: Mapping[str, Any], after: Known) -> bool:
+    """Tell whether a rise is more than ``errors`` standard errors of it.
 
     A single row has no error: what it shows counts as it stands.
     """
-    limits = found["settings"]["thresholds"]
-    for after in known(found, "unlearned", domain, "train", metric):
-        if after.attack in ("plain", *DESCRIBING) or after.change is None:
-            continue
-        sure = after.change > limits["errors"] * (after.change_error or 0.0)
-        if sure and after.change > limits["back"] and level(after) > limits["left"]:
-            yield after
+    errors = found["settings"]["thresholds"]["errors"]
+    return (after.change or 0.0) > errors * (after.change_error or 0.0)
 
 
 def decisive(found: Mapping[str, Any], after: Known) -> bool:
