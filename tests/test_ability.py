@@ -120,6 +120,9 @@ def test_only_what_changed_is_asked_again(tiny_config, run, tmp_path, sky):
     assert "General ability" not in out
     assert not (folder / "general.json").exists()
     assert not (folder / "general_samples.jsonl").exists()
+    again = ("--set", f"evaluation.general_tasks=[{moved}]", "--set", "unlearning.epochs=1")
+    done, _, _ = run("run", config, *again)
+    assert [stage for stage in done if stage.startswith("general")] == both[1:], "other weights"
 
 
 def test_vanilla_alone_is_asked_for_those_who_share_it(tiny_config, run, tmp_path, sky):

@@ -124,6 +124,19 @@ def test_differences_to_each_reference(plan):
     assert pairs["two", "one"] == -pairs["one", "two"] != 0
 
 
+def test_a_lead_in_one_seed_alone_is_not_clear(plan):
+    found = plan({"one": {}, "two": {}}, seeds=[0, 1], reference="one")
+    for row, shares in zip(found.rows, ((60.0, 90.0), (90.0, 70.0)), strict=True):
+        for cell, us in zip(found.cells(row, {}), shares, strict=True):
+            write(cell, us)
+    lead = collect(found, {"one": {}, "two": {}}, {})["best"][0]
+    assert (lead["method"], lead["second"]) == ("two", "one")
+    assert lead["mean"] == pytest.approx(2.5)
+    assert lead["by_seed"] == pytest.approx([15.0, -10.0])
+    assert lead["low"] < 0 < lead["mean"]
+    assert not lead["clear"]
+
+
 def test_who_leads_and_whether_it_is_clear(made):
     found = {(d["model"], d["part"], d["metric"]): d for d in made["best"]}
     line = found["unlearned", "val", "Avg"]

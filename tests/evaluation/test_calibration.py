@@ -35,7 +35,7 @@ def test_the_found_model_keeps_the_target_and_no_more_than_the_tolerance(target,
     curve = Curve(lambda w: 100 - 60 * w**power)
     found, kept = weight_at(target, curve)
     assert kept == curve.function(found)
-    assert 0 <= kept - target <= TOLERANCE
+    assert 0 <= kept - target <= TOLERANCE <= 0.25
     assert found == max(w for w in curve.asked if curve.function(w) >= target)
     assert len(curve.asked) <= MOST
 
