@@ -120,6 +120,19 @@ def sound(folder: Path) -> dict[str, Any]:
     return found
 
 
+def both(run: Path) -> dict[str, dict[str, Any]]:
+    """Return the stamps of a run's two models; where one is damaged, the results go.
+
+    Raises:
+        InputError: if the weights of one are not those that were written.
+    """
+    try:
+        return {name: sound(run / name) for name in ("vanilla", "unlearned")}
+    except InputError:
+        outdate(run)  # who reads results must be able to trust them
+        raise
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the run directory: two commands in one directory would undo each other's work.

@@ -192,9 +192,9 @@ class Run:
         self._train("unlearned", task, mask, settings, key)
 
     def _evaluate(self) -> None:
-        stamps = {n: directory.sound(self.folder / n) for n in ("vanilla", "unlearned")}
-        weights = {name: stamp["weights"] for name, stamp in stamps.items()}
-        weights = measured(weights, self.config.evaluation.retain_target)
+        stamps = directory.both(self.folder)
+        digests = {name: stamp["weights"] for name, stamp in stamps.items()}
+        weights = measured(digests, self.config.evaluation.retain_target)
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))

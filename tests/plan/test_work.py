@@ -6,6 +6,7 @@ import pytest
 
 from grail.config_file import load
 from grail.data.encode import Encoded
+from grail.evaluation.calibration import MOST
 from grail.pipeline import Run
 from grail.plan.estimate import artifact_bytes
 from grail.plan.measure import shape_of
@@ -148,7 +149,7 @@ def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
         for c in (config, with_target)
     )
     assert plain.batches == 2
-    assert searched.batches == 3 + 8
+    assert searched.batches == 3 + MOST
 
 
 def test_passes_add_up():
