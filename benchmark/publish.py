@@ -38,6 +38,8 @@ def keep(folder: Path) -> Path:
     for domain, sides in settings["domains"].items():
         for side, parts in sides.items():
             for part, source in parts.items():
+                if source is None:
+                    continue
                 name = f"{domain}.{side}.{part}"
                 settings["data_sha256"][name] = file_digest(Path(source))
                 parts[part] = "/".join(Path(source).parts[-2:])
