@@ -145,7 +145,7 @@ def chat(*turns):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"prompt": "p", "answer": "s"}, "no known layout; keys found: answer, prompt, 0 others."),
+        ({"prompt": "p", "answer": "s"}, "no known layout; keys found: answer, prompt."),
         ({"SECRET": "p", "labels": "SECRET"}, "no known layout; keys found: labels, 1 others."),
         ({}, "no known layout; keys found: 0 others."),
         (["SECRET"], "a row must be an object with named values, got list."),

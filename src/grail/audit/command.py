@@ -59,4 +59,4 @@ def _show(folder: Path, found: dict[str, Any], console: Any) -> None:
     passed = "passed" if found["passed"] else "not passed"
     last = f"audit: {passed} ({found['outcome']}); all figures: {folder / 'audit' / 'report.md'}"
     console.print(last, markup=False, soft_wrap=True)
-    console.print(f"into the report: grail report {folder}", markup=False, soft_wrap=True)
+    console.print(f"to put it into the report: grail report {folder}", markup=False, soft_wrap=True)

@@ -160,8 +160,9 @@ def _turns(row: Any) -> Turns:
         return _chat(row["messages"])
     found = sorted(KNOWN & set(row))  # another key may be private text: a CSV without a header
     near = "".join(sorted({did_you_mean(str(key), KNOWN) for key in set(row) - KNOWN}))
-    found.append(f"{len(row) - len(found)} others")
-    raise InputError(f"no known layout; keys found: {', '.join(found)}.{near}")
+    if others := len(row) - len(found):
+        found.append(f"{others} others")
+    raise InputError(f"no known layout; keys found: {', '.join(found) or 'none'}.{near}")
 
 
 def _chat(messages: Any) -> Turns:

@@ -249,7 +249,8 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
     if found["oracle"] is None:
         sentences.append(
             "No oracle: a model that never saw the rows gets some answer tokens right, too, so "
-            "what is left is counted from 0."
+            "what is left is counted from 0. To have one, run the same YAML file with "
+            "preset=exact and an output of its own, and give that as --oracle."
         )
     elif found["oracle"] == "itself":
         sentences.append(

@@ -9,7 +9,7 @@ from typing import Any
 
 from grail.reporting.audit import named
 from grail.reporting.inside import inside_tables
-from grail.reporting.outcome import WORDS, Known, domains, known, metrics
+from grail.reporting.outcome import DESCRIBING, WORDS, Known, domains, known, metrics
 from grail.reporting.tables import (
     MISSING,
     Table,
@@ -22,11 +22,11 @@ from grail.reporting.tables import (
 from grail.reporting.written import written_tables
 
 ATTACK_NOTE = (
-    "Percent of what the unlearn train rows ask for that is known (answer tokens right), and its "
-    "change in points against the model without the attack ± one standard error. Above oracle: "
-    "against a model that never saw the rows, under the same attack where it was attacked so. "
-    "Area: the mean height of the curve of relearning over its steps. Interpolation goes a share "
-    "of the way back to the vanilla model and is no attack."
+    "Percent of what the unlearn train rows ask for that is known ({words}), and its change in "
+    "points against the model without the attack ± one standard error. Above oracle: against a "
+    "model that never saw the rows, under the same attack where it was attacked so. Area: the mean "
+    "height of the curve of relearning over its steps. Interpolation goes a share of the way back "
+    "to the vanilla model and is no attack."
 )
 GENERAL = (["general", "train", "NLL"], ["general", "val", "NLL"])
 HARM_NOTE = (
@@ -78,6 +78,7 @@ def strongest_table(found: Mapping[str, Any]) -> Table:
                 best[one.attack] = one if old is None or one.value > old.value else old
         for one in best.values():
             name = "as it is" if one.attack == "plain" else named(one)
+            name += " (no attack)" * (one.attack in DESCRIBING)
             change = "" if one.attack == "plain" else plus_minus(one.change, one.change_error, "+")
             rows.append((domain, name, plus_minus(one.value, one.error), change, str(one.n)))
     columns = ("Domain", "Unlearned model", "Known %", "Change", "n")
@@ -106,7 +107,8 @@ def _attacks(found: Mapping[str, Any], metric: str) -> Table:
                     )
                 )
     columns = ("Domain", "Model", "Attack", "Known", "Change", "Above oracle", "n")
-    return Table(f"Known under attack ({WORDS[metric]})", columns, tuple(rows), ATTACK_NOTE)
+    note = ATTACK_NOTE.format(words=WORDS[metric])
+    return Table(f"Known under attack ({WORDS[metric]})", columns, tuple(rows), note)
 
 
 def _harm(found: Mapping[str, Any]) -> Table:
