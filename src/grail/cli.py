@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"grail: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("grail: interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        print(
+            "grail: interrupted. The same command goes on from the last finished stage or saved step.",
+            file=sys.stderr,
+        )
         return 1
 
 

@@ -147,7 +147,7 @@ def chat(*turns):
     [
         ({"prompt": "p", "answer": "s"}, "no known layout; keys found: answer, prompt."),
         ({"SECRET": "p", "labels": "SECRET"}, "no known layout; keys found: labels, 1 others."),
-        ({}, "no known layout; keys found: 0 others."),
+        ({}, "no known layout; keys found: none."),
         (["SECRET"], "a row must be an object with named values, got list."),
         ({"question": "q", "answer": 3}, "answer must be text, got int."),
         ({"prompt": None, "completion": "c"}, "prompt must be text, got NoneType."),
