@@ -210,9 +210,7 @@ def test_an_interruption_is_a_message_and_the_next_call_goes_on(
     monkeypatch.setattr(Loop, "_step", interrupted)
     assert main(["run", config]) == 1
     err = capsys.readouterr().err
-    assert err.endswith(
-        "grail: interrupted. The same command goes on from the last finished stage or saved step.\n"
-    )
+    assert err.endswith("goes on from the last finished stage or saved step.\n")
     steps = []
     monkeypatch.setattr(Loop, "_step", lambda *a: steps.append(a[2].step) or inner(*a))
     assert main(["run", config]) == 0

@@ -28,6 +28,7 @@ STAGES = {
     "report": "write report.md and report.html (from a run directory: from its files alone)",
 }
 COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
+INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"grail: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "grail: interrupted. The same command goes on from the last finished stage or saved step.",
-            file=sys.stderr,
-        )
+        print(f"grail: {INTERRUPTED}", file=sys.stderr)
         return 1
 
 
