@@ -19,7 +19,7 @@ from grail.errors import DivergenceError, InputError
 from grail.plan import command as plan_command
 
 STAGES = {
-    "run": "all stages; finished ones are skipped, an interrupted run goes on where it stopped",
+    "run": "all stages; finished ones are skipped, an interrupted run goes on",
     "vanilla": "train the vanilla model (or take it as given)",
     "score": "Stage 1: how important is each entry for each side of each domain",
     "localize": "Stage 2: which entries are frozen",
