@@ -17,15 +17,20 @@ from pathlib import Path
 
 import audits
 
+from grail.comparison.settings import load
 from grail.files import file_digest, write_json, write_text
-from grail.reporting.comparison_tables import comparison_tables
+from grail.reporting.comparison_tables import PARTS, comparison_tables
 from grail.reporting.tables import BEST, Table, markdown
+from grail.results import harmonic_success
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "results.md"
 FIGURES = PAGE.parent / "figures"
 BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+VIEWS = {"table5": "table1"}
+"""Comparison -> that whose cells it shows, with a title and columns of its own."""
+
 OWN = ("machine", "settings", "cells")
 """What has a place of its own in the format that all benchmarks write."""
 
@@ -58,21 +63,43 @@ def keep(folder: Path) -> Path:
 
 def tables(name: str) -> str:
     """Return the tables of results/NAME.json in Markdown; the paper's numbers in parentheses."""
-    found = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    file = HERE / "results" / f"{VIEWS.get(name, name)}.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
     if name == "audit":
         return f"#{markdown(audits.table(found['measurements']))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
-    paper = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
-    numbers = {
-        method: dict(zip(paper["columns"], values, strict=True))
-        for method, values in paper.get(name, {}).items()
-    }
+    if name in VIEWS:
+        view, _ = load(ROOT / "benchmark" / "experiments" / f"{name}.yaml", [])
+        comparison |= {"title": view.title, "columns": view.columns}
+    numbers = _papers(VIEWS.get(name, name))
     made = [_beside(table, numbers) for table in comparison_tables(comparison)]
-    short = _short(made, found["comparison"]["title"])
+    short = _short(made, comparison["title"])
+    if name in VIEWS:
+        return "\n".join(f"#{markdown(_successes(table))}" for table in short[: len(PARTS)])
     rest = [table for table in short if re.search("equal retention|Differences", table.title)]
     shown = [f"#{markdown(table)}" for table in short if table not in rest]
     return "\n".join([*shown, *_folded(rest)])
+
+
+def _papers(name: str) -> dict[str, dict[str, float | None]]:
+    """Return {method: {metric: the paper's number}}; HS of a domain is that of its US and RS."""
+    paper = json.loads((ROOT / "benchmark" / "paper.json").read_text(encoding="utf-8"))
+    numbers = {}
+    for method, values in paper.get(name, {}).items():
+        own = dict(zip(paper["columns"], values, strict=True))
+        for place in [column for column in own if column.endswith(".US")]:
+            domain = place.removesuffix(".US")
+            harmonic = harmonic_success(own[place], own[f"{domain}.RS"])
+            own[f"{domain}.HS"] = round(harmonic, 2)
+        numbers[method] = own
+    return numbers
+
+
+def _successes(table: Table) -> Table:
+    """Leave out what another comparison's table says of the same cells."""
+    end = table.columns.index("HS") + 1
+    return Table(table.title, table.columns[:end], tuple(row[:end] for row in table.rows))
 
 
 def _folded(rest: list[Table]) -> list[str]:
@@ -120,7 +147,7 @@ def page(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        if not (HERE / "results" / f"{name}.json").exists():
+        if not (HERE / "results" / f"{VIEWS.get(name, name)}.json").exists():
             return match[0]
         return f"{name}{match[2]}\n{tables(name)}\n"
 

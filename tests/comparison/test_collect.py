@@ -69,6 +69,8 @@ def test_means_over_seeds(made):
     assert (one["n_seeds"], lost["n_seeds"], lost["failed"]) == (2, 1, 1)
     assert one["train"]["privacy.US"] == {"mean": 65, "sd": pytest.approx(50**0.5)}
     assert one["train"]["Avg"]["mean"] == 57.5
+    seeds = [2 * us * rs / (us + rs) for us, rs in ((60, 50), (70, 50))]  # of each, then the mean
+    assert one["train"]["privacy.HS"]["mean"] == pytest.approx(sum(seeds) / 2)
     assert two["val"]["Avg"]["mean"] == 62.5
     assert one["val"]["unlearn NLL"]["mean"] == 6.5
     assert one["val"]["general NLL"] == {"mean": 3, "sd": 0}

@@ -20,7 +20,7 @@ def number(mean, sd=None):
 
 def successes(us, rs, sd=None):
     avg, hs = (us + rs) / 2, 2 * us * rs / (us + rs)
-    found = {"privacy.US": us, "privacy.RS": rs, "Avg": avg, "HS": hs}
+    found = {"privacy.US": us, "privacy.RS": rs, "privacy.HS": hs, "Avg": avg, "HS": hs}
     nlls = {"unlearn NLL": number(9.126, sd and 0.5), "general NLL": number(3.0, sd and 0.0)}
     return {name: number(value, sd) for name, value in found.items()} | nlls
 
@@ -39,6 +39,7 @@ def comparison(*methods, **more):
         "choose": {"part": "train", "metric": "Avg", "seed": 0},
         "reference": ["grail"],
         "figures": ["tradeoff", "heatmap", "sweep"],
+        "columns": ["US", "RS"],
         "vanilla": {"train": successes(1.0, 99.0), "val": successes(2.0, 90.0)},
         "grid": [],
         "cells": [],
@@ -75,6 +76,12 @@ def test_a_table_per_part():
     )
     assert second[0] == "b"
     assert train.note.endswith("Seeds: 0, 1.")
+
+
+def test_the_columns_of_a_domain_are_those_asked_for():
+    (train, *_) = comparison_tables(comparison(method("grail"), columns=["HS"]))
+    assert train.columns[:4] == ("Method", "privacy HS", "Avg", "HS")
+    assert train.rows[1][:3] == ("grail", "68.6 ± 1.2", "70.0 ± 1.2")
 
 
 def test_a_failed_method_is_a_dash_with_a_note():

@@ -20,7 +20,7 @@ from grail.comparison import cells
 from grail.comparison.paired import METRICS, MODELS, Samples, compared
 from grail.comparison.plan import Cell, Plan, Point, Row
 from grail.comparison.runner import threads
-from grail.results import Results, read_results
+from grail.results import Results, harmonic_success, read_results
 
 PARTS = ("train", "val")
 
@@ -61,6 +61,7 @@ def collect(
         "choose": plan.settings.choose.model_dump(),
         "reference": plan.settings.reference,
         "figures": list(plan.settings.figures),
+        "columns": list(plan.settings.columns),
         "vanilla": _vanilla(plan, whole),
         "grid": [_candidate(plan, cell, chosen, failures) for cell in _candidates(plan)],
         "cells": found,
@@ -200,6 +201,10 @@ def _metrics(line: Mapping[str, Any], model: str, part: str) -> dict[str, float]
     }
     if not found:
         return {}
+    for domain in {row["domain"]: None for row in rows}:
+        us, rs = (found.get(f"{domain}.{metric}") for metric in ("US", "RS"))
+        if us is not None and rs is not None:
+            found[f"{domain}.HS"] = harmonic_success(us, rs)
     found |= line["summary"][model].get(part, {})
     nlls = [row for row in rows if row["metric"] == "NLL"]
     unlearn = [r["value"] for r in nlls if r["side"] == "unlearn" and r["part"] == part]

@@ -25,6 +25,7 @@ from grail.kinds import Count, Name, Section, Seed
 Sections = dict[str, Any]
 Values = Annotated[list[Any], Field(min_length=1)]
 Figure = Literal["tradeoff", "heatmap", "sweep"]
+Column = Literal["US", "RS", "HS"]
 
 ELSEWHERE = {
     "preset": "stands beside set, not in it: make a method of each preset",
@@ -101,7 +102,7 @@ class Comparison(Section):
 
     ``reference`` names the methods that all others are compared with. ``shared`` is the run
     directory of the vanilla model and the scores, for comparisons that have them in common; null
-    keeps them in ``output``.
+    keeps them in ``output``. ``columns`` are what the tables show of each domain.
     """
 
     title: Name = "Comparison"
@@ -112,6 +113,7 @@ class Comparison(Section):
     choose: Choose = Choose()
     reference: Names = Field(default_factory=list)
     parallel: Count = 1
+    columns: Annotated[list[Column], Field(min_length=1)] = Field(default=["US", "RS"])
     figures: list[Figure] = Field(default_factory=lambda: list(get_args(Figure)))
     output: Name
     shared: Name | None = None

@@ -107,7 +107,8 @@ def _metrics(method: Found, model: str, part: str) -> Found:
 
 
 def _success_table(comparison: Found, model: str, part: str) -> Table:
-    success = [f"{domain}.{metric}" for domain in domains(comparison) for metric in ("US", "RS")]
+    shown = comparison["columns"]
+    success = [f"{domain}.{metric}" for domain in domains(comparison) for metric in shown]
     metrics = [*success, "Avg", "HS", *NLLS]
     names = [name.replace(".", " ") for name in metrics]
     best = {
