@@ -137,10 +137,14 @@ def test_the_weights_are_back_after_every_attack(runs):
     assert trainable(auditor.materials.model).keys() == before.keys()
 
 
+BY_CHANCE = ["audit.thresholds.harmed_nll=9"]
+"""What a tiny model knows of its one row of general text, two of its kind need not share."""
+
+
 def test_an_oracle_passes_beside_another(runs, second_oracle, tmp_path):
     """Here it could fail: no number of the other seed's is its own."""
     folder = shutil.copytree(second_oracle, tmp_path / "second")
-    found = audit(folder, runs["oracle"], listener=Ear())
+    found = audit(folder, runs["oracle"], BY_CHANCE, listener=Ear())
     assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
     assert found["oracle"] == "given"
     assert len(set(found["weights"].values())) == 3
@@ -149,7 +153,7 @@ def test_an_oracle_passes_beside_another(runs, second_oracle, tmp_path):
 
 
 def test_an_oracle_alone_passes_and_says_that_this_proves_nothing(runs, copied, audited):
-    found = audit(copied("oracle"), listener=Ear())
+    found = audit(copied("oracle"), overrides=BY_CHANCE, listener=Ear())
     assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
     assert found["oracle"] == "itself"
     assert "passes whatever it knows" in " ".join(found["sentences"])

