@@ -284,7 +284,7 @@ FLOATS = st.floats(1e-300, 1e300)
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     rate=FLOATS,

@@ -192,8 +192,10 @@ def frozen_changes(world, optimizer, variant, kind, loop_type=Loop):
     return changed(before, made.parameters, inverted(frozen))
 
 
-@pytest.mark.parametrize("kind", ["lora", "bf16"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [*((v, "lora") for v in VARIANTS), *((v, "bf16") for v in ("resumed", "by_side", "rectified"))],
+)
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_no_frozen_entry_moves_and_free_ones_do(world, optimizer, variant, kind):
     assert frozen_changes(world, optimizer, variant, kind) > 500
@@ -593,7 +595,7 @@ def test_resumed_equals_uninterrupted(world, optimizer, mask):
     given = {"optimizer": optimizer, "mask": mask, "dropout": 0.3, "checkpoint_steps": 3}
     given |= {"until": Until(row_accuracy=0.3, domain_accuracy=0.1), "weight_decay": 0.1}
     given |= {"epochs": 3}
-    stops = (1, 3, 4, 6, 7, 8)  # 3, 6: before the checkpoint is there; 4, 7: just after
+    stops = (1, 3, 4, 8)  # 3: before the checkpoint is there; 4: just after
     whole = world(name="whole", **given)
     run_and_keep(whole, stops)
     assert STEPS <= len(whole.log()) < 3 * STEPS / 2  # what was seen matters: unlearned rows rest,

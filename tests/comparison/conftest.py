@@ -12,12 +12,17 @@ from grail.comparison.plan import make_plan
 from grail.comparison.settings import load
 
 
+SHORT = {"vanilla": {"epochs": 1}, "unlearning": {"epochs": 1}, "evaluation": {"generate": False}}
+"""How a run goes is tested elsewhere: here there are many of them."""
+
+
 @pytest.fixture
 def comparison(tiny_config, tmp_path):
     """Write the YAML of a comparison: ``comparison(methods, base={...}, **settings)``."""
 
     def make(methods, base=None, **settings):
-        raw = yaml.safe_load(tiny_config(rows=3, val=1, **(base or {})).read_text())
+        own = {name: SHORT[name] | (base or {}).get(name, {}) for name in SHORT}
+        raw = yaml.safe_load(tiny_config(rows=3, val=1, **((base or {}) | own)).read_text())
         del raw["output"]
         whole = {"base": raw, "methods": methods, "output": str(tmp_path / "out"), **settings}
         file = tmp_path / "comparison.yaml"

@@ -208,7 +208,7 @@ def test_without_matplotlib_all_tables_are_there(played, comparison, tmp_path, c
 
 @pytest.mark.slow
 def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_path):
-    found = compare(plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 1}}}}), Nobody())
+    found = compare(plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 2}}}}), Nobody())
     assert [cell["own_vanilla"] for cell in found["cells"]] == [False, True]
     assert found["vanilla"]["rows"]
 
@@ -280,7 +280,7 @@ def test_a_shared_base_that_another_comparison_has_remade_is_made_again(
     shared = ["--set", f"shared={tmp_path / 'base'}", "--set", "figures=[]"]
     file = comparison({"one": {}})
     assert main(["compare", str(file), *shared]) == 0
-    other = ["--set", "base.vanilla.epochs=1", "--output", str(tmp_path / "other")]
+    other = ["--set", "base.vanilla.epochs=2", "--output", str(tmp_path / "other")]
     assert main(["compare", str(file), *shared, *other]) == 0
     played.clear()
     assert main(["compare", str(file), *shared]) == 0

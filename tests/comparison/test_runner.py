@@ -47,10 +47,20 @@ def test_a_log_that_is_linked_elsewhere_is_not_written_into(commands, tmp_path):
     assert (tmp_path / "adopted").read_text() == "of another cell\n"
 
 
-def test_peak_memory_is_that_of_the_child(commands, tmp_path):
-    found = {}
-    run_all(jobs(tmp_path, "x = b'1' * (1 << 29)"), 1, found.__setitem__)
-    assert found[0].peak_bytes > 1 << 29
+def test_peak_memory_is_what_the_system_says_of_the_child(commands, tmp_path, monkeypatch):
+    real, found, said = os.wait4, {}, []
+
+    def wait4(*given):
+        said.append(real(*given))
+        return said[-1]
+
+    monkeypatch.setattr(runner.os, "wait4", wait4)
+    run_all(jobs(tmp_path, "pass"), 1, found.__setitem__)
+    assert found[0].peak_bytes == said[-1][2].ru_maxrss * runner.RSS_UNIT
+    child = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    run_all(jobs(tmp_path, f"x = b'1' * (1 << 26); {child}"), 1, found.__setitem__)
+    told = int((tmp_path / "0").read_text()) * runner.RSS_UNIT
+    assert 1 << 26 < told <= found[0].peak_bytes < told + (1 << 24)
 
 
 def test_never_more_than_asked_for_and_in_order(commands, tmp_path):
