@@ -11,7 +11,6 @@ from grail.comparison import runner
 from grail.comparison.plan import make_plan
 from grail.comparison.settings import load
 
-
 SHORT = {"vanilla": {"epochs": 1}, "unlearning": {"epochs": 1}, "evaluation": {"generate": False}}
 """How a run goes is tested elsewhere: here there are many of them."""
 
