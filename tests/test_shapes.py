@@ -1,0 +1,41 @@
+"""The tests' type checker: shapes in signatures of grail are checked, what says none is let be."""
+
+import jaxtyping
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grail.nll import token_nll
+
+
+def test_shapes_of_the_package_are_checked():
+    token_nll(torch.zeros(2, 5), torch.zeros(2, dtype=torch.long))
+    for wrong in (torch.zeros(3, dtype=torch.long), torch.zeros(2)):  # another length, no integers
+        with pytest.raises(jaxtyping.TypeCheckError, match="targets"):
+            token_nll(torch.zeros(2, 5), wrong)
+
+
+@pytest.mark.repeats
+def test_where_others_run_the_same_they_are_not():
+    with pytest.raises((ValueError, IndexError, RuntimeError)):
+        token_nll(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
+
+
+def within(inner: list[Float[Tensor, " B"]] | None) -> int:
+    return 0
+
+
+def without(given: int) -> str:
+    return ""
+
+
+def test_only_what_says_shapes_is_wrapped(script):
+    checked = script("shapes").checked
+
+    def local(x: Float[Tensor, " B"]) -> None:
+        pass
+
+    assert checked(within) is not within
+    assert checked(without) is without
+    assert checked(local) is local
