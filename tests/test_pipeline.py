@@ -79,6 +79,7 @@ def verdict_on(folder):
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", [str(CHECK_RUN), str(folder)])
+        patch.setattr(yaml, "SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(CHECK_RUN), run_name="__main__")
     return int(ended.value.code or 0), said.getvalue()
