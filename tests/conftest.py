@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.util
 import io
 import json
@@ -22,8 +23,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no 
 import hypothesis
 import jaxtyping
 import pytest
-
-from grail.files import dump_yaml
 
 gc.set_threshold(50_000, 20, 20)  # torch's modules are a million objects, which none of them frees
 
@@ -43,6 +42,22 @@ def _script(name):
 @functools.cache
 def _tiny():
     return _script("tiny")
+
+
+OTHERS = ("beartype", "pydantic", "rich.console", "peft", "accelerate")
+OTHERS += ("transformers.models.llama.modeling_llama",)
+
+
+def pytest_sessionstart(session):
+    """Import what others wrote before what grail wrote does.
+
+    While a module that jaxtyping watches is being imported, whatever it imports is compiled anew
+    under another name: two thousand files on a new machine.
+    """
+    hands_out = session.config.getoption("dist", "no") != "no"
+    if not hands_out or hasattr(session.config, "workerinput"):
+        for name in OTHERS:
+            importlib.import_module(name)
 
 
 def pytest_collection_modifyitems(items):
@@ -155,6 +170,8 @@ def _tiny_config(tmp_path, tiny_model_folder):
         for key, value in sections.items():
             old = config.get(key)
             config[key] = {**old, **value} if isinstance(old, dict) else value
+        from grail.files import dump_yaml
+
         file = tmp_path / f"{name}.yaml"
         file.write_text(dump_yaml(config))
         return file
