@@ -221,7 +221,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     """Processes, two at a time; what is left after their death is played in this one."""
     methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
     shared = {"shared": str(tmp_path / "base")}  # made by neither
-    file = comparison(methods, reference="grail", parallel=2, figures=[], **shared)
+    file = comparison(methods, reference="grail", parallel=2, figures=["heatmap"], **shared)
     folder = tmp_path / "killed"
     assert main(["compare", str(file), "--json"]) == 0
     assert len(played) == 3
@@ -245,6 +245,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     assert played == []
     killed = json.loads((folder / "comparison.json").read_text())
     assert without_times(killed) == without_times(read(tmp_path))
+    one, other = (f / "figures" / "heatmap.svg" for f in (folder, tmp_path / "out"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def _wait_for(lock):
