@@ -24,8 +24,6 @@ import hypothesis
 import jaxtyping
 import pytest
 
-gc.set_threshold(50_000, 20, 20)  # torch's modules are a million objects, which none of them frees
-
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
 
@@ -37,6 +35,9 @@ def _script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+jaxtyping.jaxtyped = _script("shapes").jaxtyped  # what the import hook decorates grail with
 
 
 @functools.cache
@@ -58,6 +59,11 @@ def pytest_sessionstart(session):
     if not hands_out or hasattr(session.config, "workerinput"):
         for name in OTHERS:
             importlib.import_module(name)
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of later garbage collections: a million objects, all in use."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

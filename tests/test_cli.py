@@ -29,6 +29,11 @@ def python(text, *arguments):
     )
 
 
+def test_the_main_job_needs_no_extra(forks, tiny_config, tmp_path):
+    log = tmp_path / "log"
+    assert forks.run("bare", ["run", str(tiny_config())], log=log) == 0, log.read_text()
+
+
 def test_help_needs_no_heavy_import_and_little_time():
     text = (
         "import sys, time; began = time.perf_counter()\n"

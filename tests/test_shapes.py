@@ -1,8 +1,11 @@
 """The tests' type checker: shapes in signatures of grail are checked, what says none is let be."""
 
+from dataclasses import dataclass
+
 import jaxtyping
 import pytest
 import torch
+from beartype import beartype
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +25,16 @@ def test_where_others_run_the_same_they_are_not():
         token_nll(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
 
 
+@dataclass
+class Within:
+    inner: list[Float[Tensor, " B"]] | None
+
+
 def within(inner: list[Float[Tensor, " B"]] | None) -> int:
+    return 0
+
+
+def in_words(inner: "Float[Tensor, ' B']") -> int:
     return 0
 
 
@@ -31,11 +43,14 @@ def without(given: int) -> str:
 
 
 def test_only_what_says_shapes_is_wrapped(script):
-    checked = script("shapes").checked
+    wrap = script("shapes").jaxtyped(typechecker=beartype)
 
     def local(x: Float[Tensor, " B"]) -> None:
         pass
 
-    assert checked(within) is not within
-    assert checked(without) is without
-    assert checked(local) is local
+    assert wrap(within) is not within
+    assert wrap(in_words) is not in_words
+    assert wrap(without) is without
+    assert wrap(local) is local
+    with pytest.raises(jaxtyping.TypeCheckError, match="inner"):
+        wrap(Within)([torch.zeros(2, 2)])

@@ -60,6 +60,8 @@ def build(tasks: Sequence[LocalTask | str]) -> Tasks:
     Raises:
         InputError: if the data of a task cannot be reached, or it is no multiple choice.
     """
+    if not tasks:
+        return {}  # lm-eval takes seconds to import
     with _quiet():
         return {
             task if isinstance(task, str) else task.name: (
