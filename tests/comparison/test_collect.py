@@ -6,6 +6,7 @@ import pytest
 
 from grail.comparison import cells
 from grail.comparison.collect import collect
+from grail.files import dump_yaml
 from grail.results import Result, make_results, write_results
 
 
@@ -18,7 +19,7 @@ def rows(model, us, rs, part):
     ]
 
 
-def write(cell, us, calibrated=None):
+def write(cell, us, calibrated=None, git="first"):
     """A finished cell: US as given, RS 50 on train and 40 on val."""
     cell.folder.mkdir(parents=True)
     found, lines = [Result("unlearned", "general", "general", "train", "NLL", 3.0, 1)], []
@@ -35,6 +36,8 @@ def write(cell, us, calibrated=None):
     (cell.folder / "train.jsonl").write_text(steps)
     measured = {"seconds": 60.0, "peak_bytes": 100 + int(us), "resumed": False}
     cells.write_record(cell, "stamp", measured)
+    about = {"grail": "1", "python": "3", "packages": {"torch": "2"}, "git": git, "data": {}}
+    (cell.folder / "config.yaml").write_text(dump_yaml({"seed": 0, "made_with": about}))
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def made(plan):
         write(cell, us, calibrated=us - 10)
     for cell, us in zip(own["two"], (80.0, 90.0), strict=True):
         write(cell, us, calibrated=us - 5)
-    write(own["lost"][1], 10.0)
+    write(own["lost"][1], 10.0, git="second")
     failures = {own["lost"][0].folder: "NaN"}
     return collect(found, {row.name: {} for row in found.rows}, failures)
 
@@ -62,6 +65,11 @@ def test_cells(made):
     assert {row["model"] for row in first["rows"]} == {"unlearned", "calibrated"}
     assert (lost["failed"], "rows" in lost, "rows" in other) == ("NaN", False, True)
     assert made["cells"][2]["overrides"] == {"unlearning.epochs": 5}
+
+
+def test_versions_are_told_once_each(made):
+    assert [about["git"] for about in made["made_with"]] == ["first", "second"]
+    assert all(set(about) == {"grail", "python", "packages", "git"} for about in made["made_with"])
 
 
 def test_means_over_seeds(made):

@@ -29,8 +29,18 @@ def test_all_problems_at_once():
     assert "unknown key paralel. Did you mean 'parallel'?" in text
     assert "unknown key methods.m.prest. Did you mean 'preset'?" in text
     assert "Allowed in methods.m: preset, set, vary, seeds, grid." in text
-    assert "seeds: names a seed twice." in text
+    assert "seeds: names 0 twice." in text
     assert "grid.a.b should hold at least one entry" in text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"columns": ["US", "HS", "US"]}, {"figures": ["sweep"] * 2}, {"reference": ["grail"] * 2}],
+)
+def test_what_is_named_twice_is_refused(given):
+    ((name, values),) = given.items()
+    (line,) = told(**given)
+    assert line.startswith(f"{name}: names {values[0]} twice")
 
 
 def test_val_never_chooses():

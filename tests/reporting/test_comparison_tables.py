@@ -102,7 +102,12 @@ def test_what_a_reader_must_know():
         {"method": "grail", "own_vanilla": False, "overrides": {"unlearning.epochs": 3}},
     ]
     chosen = method("b", seeds=[2, 1], chosen={"unlearning.learning_rate": 0.1})
-    note = comparison_tables(comparison(method("grail"), chosen, cells=cells))[0].note
+    versions = [{"git": "a"}, {"git": "b"}]
+    found = comparison(method("grail"), chosen, cells=cells) | {"made_with": versions}
+    note = comparison_tables(found)[0].note
+    assert "Cells were made with 2 sets of versions" in note
+    one = comparison_tables(found | {"made_with": versions[:1]})[0].note
+    assert "versions" not in one
     assert "Seeds differ: grail 0, 1; b 1, 2." in note
     told = "Measured otherwise, or on other rows: b (evaluation.retain_target=50, data.max_rows=3)."
     assert told in note

@@ -20,6 +20,7 @@ from grail.comparison import cells
 from grail.comparison.paired import METRICS, MODELS, Samples, compared
 from grail.comparison.plan import Cell, Plan, Point, Row
 from grail.comparison.runner import threads
+from grail.files import parse_yaml
 from grail.results import Results, harmonic_success, read_results
 
 PARTS = ("train", "val")
@@ -57,6 +58,7 @@ def collect(
     return {
         "title": plan.settings.title,
         "machine": _machine(plan),
+        "made_with": _versions(whole),
         "settings": cells.settings_of(plan.base),
         "choose": plan.settings.choose.model_dump(),
         "reference": plan.settings.reference,
@@ -255,6 +257,17 @@ def _machine(plan: Plan) -> dict[str, Any]:
         "parallel": plan.settings.parallel,
         "threads": threads(plan.settings.parallel),
     }
+
+
+def _versions(whole: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Return the versions that cells were made with, each once: one entry, unless they differ."""
+    found: list[dict[str, Any]] = []
+    for cell in whole:
+        about = parse_yaml((cell.folder / "config.yaml").read_text(encoding="utf-8"))["made_with"]
+        own = {name: about[name] for name in ("grail", "python", "packages", "git")}
+        if own not in found:
+            found.append(own)
+    return found
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

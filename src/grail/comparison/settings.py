@@ -5,6 +5,7 @@ Knows what a method may change; the sections of a run are checked by grail.confi
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,9 +37,10 @@ ELSEWHERE = {
 """Keys of a run that a method cannot change: here they would be overwritten, and nobody told."""
 
 
-def _distinct(values: list[int]) -> list[int]:
-    if len(set(values)) < len(values):
-        raise ValueError("names a seed twice")
+def _distinct(values: list[Any]) -> list[Any]:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"names {twice[0]} twice")
     return values
 
 
@@ -59,10 +61,12 @@ def _as_list(given: Any) -> Any:
     return [] if given is None else [given] if isinstance(given, str) else given
 
 
-Names = Annotated[list[Name], BeforeValidator(_as_list)]
+Names = Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(_distinct)]
 """One name, several, or null for none."""
 
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+Columns = Annotated[list[Column], Field(min_length=1), AfterValidator(_distinct)]
+Figures = Annotated[list[Figure], AfterValidator(_distinct)]
 
 
 class Method(Section):
@@ -113,8 +117,8 @@ class Comparison(Section):
     choose: Choose = Choose()
     reference: Names = Field(default_factory=list)
     parallel: Count = 1
-    columns: Annotated[list[Column], Field(min_length=1)] = Field(default=["US", "RS"])
-    figures: list[Figure] = Field(default_factory=lambda: list(get_args(Figure)))
+    columns: Columns = Field(default=["US", "RS"])
+    figures: Figures = Field(default_factory=lambda: list(get_args(Figure)))
     output: Name
     shared: Name | None = None
 

@@ -187,13 +187,7 @@ def _kept(cell: Found) -> float:
 def _remarks(comparison: Found) -> str:
     """Say what a reader must know before comparing two rows."""
     methods, lines = comparison["methods"], comparison["cells"]
-    seeds = {m["method"]: ", ".join(map(str, sorted(m["seeds"]))) for m in methods if m["seeds"]}
-    remarks = []
-    if len(set(seeds.values())) == 1:
-        remarks.append(f"Seeds: {next(iter(seeds.values()))}.")
-    elif seeds:
-        told = "; ".join(f"{method} {own}" for method, own in seeds.items())
-        remarks.append(f"Seeds differ: {told}.")
+    remarks = [_seeds(methods)]
     failed = [f"{m['method']} ({m['failed']})" for m in methods if m["failed"]]
     if failed:
         remarks.append(f"Failed cells, which no mean includes: {', '.join(failed)}.")
@@ -203,6 +197,8 @@ def _remarks(comparison: Found) -> str:
     measured = _measured_otherwise(lines)
     if measured:
         remarks.append(f"Measured otherwise, or on other rows: {measured}.")
+    if len(versions := comparison.get("made_with", [])) > 1:
+        remarks.append(f"Cells were made with {len(versions)} sets of versions (made_with).")
     resumed = sum(bool(line.get("resumed")) for line in lines)
     if resumed:
         remarks.append(f"{resumed} cells were interrupted: peak is that of their last part.")
@@ -217,7 +213,15 @@ def _remarks(comparison: Found) -> str:
             f"Chosen by {about['metric']} of the train rows with seed {about['seed']}: "
             f"{'; '.join(chosen)}."
         )
-    return " ".join(remarks)
+    return " ".join(filter(None, remarks))
+
+
+def _seeds(methods: Sequence[Found]) -> str:
+    own = {m["method"]: ", ".join(map(str, sorted(m["seeds"]))) for m in methods if m["seeds"]}
+    if len(set(own.values())) == 1:
+        return f"Seeds: {next(iter(own.values()))}."
+    told = "; ".join(f"{method} {seeds}" for method, seeds in own.items())
+    return f"Seeds differ: {told}." if own else ""
 
 
 def _measured_otherwise(lines: Sequence[Found]) -> str:
