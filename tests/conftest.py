@@ -37,7 +37,8 @@ def _script(name):
     return module
 
 
-jaxtyping.jaxtyped = _script("shapes").jaxtyped  # what the import hook decorates grail with
+_SHAPES = _script("shapes")
+jaxtyping.jaxtyped = _SHAPES.jaxtyped  # what the import hook decorates grail with
 
 
 @functools.cache
@@ -63,6 +64,7 @@ def pytest_sessionstart(session):
 
 def pytest_collection_finish():
     """Leave what was imported out of later garbage collections: a million objects, all in use."""
+    gc.set_threshold(50_000, 20, 20)
     gc.freeze()
 
 
@@ -80,13 +82,9 @@ def _no_fsync():
 
 
 @pytest.fixture(autouse=True)
-def _shapes_once(request):
-    """Check shapes in every test but those that repeat what the others run (marker repeats)."""
-    repeats = request.node.get_closest_marker("repeats") is not None
-    was = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", repeats or was)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", was)
+def _shapes():
+    """Check shapes in the first calls that this test makes of each function."""
+    _SHAPES.called.clear()
 
 
 @pytest.fixture(scope="session")

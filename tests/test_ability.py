@@ -12,7 +12,6 @@ from grail.config import GENERAL_TASKS
 from grail.errors import InputError
 from grail.evaluation import harness
 
-pytestmark = pytest.mark.repeats
 ROWS = [
     {"id": f"s{i}", "context": "", "question": q, "choices": ["nop", "qrs", "t"], "answer": i % 3}
     for i, q in enumerate("abcdefgh")

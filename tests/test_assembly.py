@@ -220,12 +220,8 @@ def begun(shared, tiny_config, tmp_path):
     return config
 
 
-PAIRS = [  # shapes are checked once for each of both
-    pytest.param(
-        objective,
-        localizer,
-        marks=() if localizer == "grail" or objective == "npo" else pytest.mark.repeats,
-    )
+PAIRS = [
+    (objective, localizer)
     for objective in OBJECTIVES
     for localizer in LOCALIZERS
     if objective != EXACT or localizer == "none"
@@ -264,7 +260,6 @@ WITH_MORE = {
 }
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize("name", WITH_MORE)
 def test_what_an_objective_combines_with(begun, name):
     folder, kept = unlearned(begun, *WITH_MORE[name])

@@ -14,7 +14,6 @@ from grail.cli import main
 from grail.directory import alone
 from grail.importance.score import Agreement
 
-pytestmark = pytest.mark.repeats
 SOURCE = str(Path(__file__).parents[1] / "src")
 HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "rich", "pydantic", "yaml")
 

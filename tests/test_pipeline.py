@@ -123,7 +123,6 @@ def test_a_run_writes_what_the_contract_says_and_a_second_changes_nothing(
     assert not differing(first, files(folder))
 
 
-@pytest.mark.repeats
 def test_the_freezing_proof_and_the_summary_are_of_this_run(finished_run):
     results = json.loads((finished_run / "results.json").read_text())
     freezing = results["freezing"]
@@ -146,7 +145,6 @@ def test_the_freezing_proof_and_the_summary_are_of_this_run(finished_run):
 
 
 @pytest.mark.skipif(not CHECK_RUN.is_file(), reason="check_run.py is not beside this checkout")
-@pytest.mark.repeats
 def test_the_independent_script_can_say_no(finished, tmp_path):
     finished()
     folder = tmp_path / "run"
@@ -171,7 +169,6 @@ CHANGES = [
 ]
 
 
-@pytest.mark.repeats
 def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(finished, run, tmp_path):
     config, folder = finished(), tmp_path / "run"
     for change, stages in CHANGES:
@@ -188,7 +185,6 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(finished, run, 
         assert not differing(before, files(folder)), change
 
 
-@pytest.mark.repeats
 def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     config = tiny_config(vanilla={"skip": True})
     run("run", config)
@@ -203,7 +199,6 @@ def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
     assert done == ["evaluate vanilla", "evaluate unlearned", "report"]
 
 
-@pytest.mark.repeats
 def test_held_out_rows_are_measured_and_touch_nothing_else(finished, run, tmp_path):
     config, folder = finished(), tmp_path / "run"
     before = files(folder)
@@ -236,7 +231,6 @@ def test_held_out_rows_are_measured_and_touch_nothing_else(finished, run, tmp_pa
     assert not differing(before, files(folder))
 
 
-@pytest.mark.repeats
 def test_val_rows_are_held_out_where_no_model_was_trained_on_them(tiny_config, run, tmp_path):
     def areas(*changes):
         run("run", config, *changes)
@@ -249,7 +243,6 @@ def test_val_rows_are_held_out_where_no_model_was_trained_on_them(tiny_config, r
     assert areas("--set", "vanilla.skip=true") == set()
 
 
-@pytest.mark.repeats
 def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config, run, tmp_path):
     own = {"vanilla": {"seed": 5}, "importance": {"seed": 6}}
     config, folder = tiny_config(**own), tmp_path / "run"
@@ -279,7 +272,6 @@ def copied_model(folder, name):
     return name
 
 
-@pytest.mark.repeats
 def test_another_base_model_in_the_same_place_redoes_everything(
     tiny_config, tiny_model_folder, run, tmp_path
 ):
@@ -305,7 +297,6 @@ def test_another_base_model_in_the_same_place_redoes_everything(
     check_run(tmp_path / "run")
 
 
-@pytest.mark.repeats
 def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, tmp_path):
     config = tiny_config(domains=("a", "b", "c"), localization={"freeze": "by_side"})
     run("run", config)
@@ -317,7 +308,6 @@ def test_another_set_of_domains_leaves_no_file_of_the_old_one(tiny_config, run, 
     check_run(tmp_path / "run")
 
 
-@pytest.mark.repeats
 def test_results_do_not_outlive_the_settings_they_came_from(finished, run, tmp_path):
     config, folder = finished(), tmp_path / "run"
     run("score", config, "--set", "unlearning.learning_rate=0.02")
@@ -377,17 +367,7 @@ VARIANTS = {
 }
 
 
-SHAPES_CHECKED = ("rectified phases", "all weights, a reference")
-"""Between them they pass through the code that the other variants share."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in SHAPES_CHECKED else pytest.mark.repeats)
-        for name in VARIANTS
-    ],
-)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_keep_the_contract(name, finished, run, tmp_path):
     """Of a run that was another before; nothing of that is left, and what is equal is kept."""
     config, folder = finished(**VARIANTS[name]), tmp_path / "run"
@@ -415,7 +395,6 @@ def test_variants_keep_the_contract(name, finished, run, tmp_path):
     assert run("run", config)[0] == ["report"]
 
 
-@pytest.mark.repeats
 def test_magnitude_is_that_of_the_vanilla_model(finished, run, tmp_path):
     config, folder = finished(localization={"method": "magnitude"}), tmp_path / "run"
     assert run("localize", config)[0] == ["localize"]  # with a model that nothing was done to yet
@@ -441,7 +420,6 @@ def test_batched_and_looped_scores_lead_to_the_same_place(finished, capsys):
     assert agreement["worst"] < 1e-5
 
 
-@pytest.mark.repeats
 def test_a_replay_in_another_place_gives_the_same_bytes(finished, run, tmp_path):
     finished()
     run("run", tmp_path / "run" / "config.yaml", "--output", tmp_path / "other")
@@ -462,7 +440,6 @@ def test_two_processes_write_the_same_bytes(finished, forks, tmp_path):
     assert found <= {"config.yaml", "report.md", "report.html"}
 
 
-@pytest.mark.repeats
 def test_a_run_that_was_moved_can_be_reported_without_its_data(finished, run, tmp_path):
     finished()
     before = files(tmp_path / "run")
@@ -473,7 +450,6 @@ def test_a_run_that_was_moved_can_be_reported_without_its_data(finished, run, tm
     assert not differing(before, files(tmp_path / "moved"))
 
 
-@pytest.mark.repeats
 def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
     run("score", tiny_config())
     (tmp_path / "run").rename(tmp_path / "moved")
@@ -483,7 +459,6 @@ def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.repeats
 def test_a_vanilla_adapter_is_taken_as_it_is(finished_run, tiny_config, run, tmp_path):
     adapter = finished_run / "vanilla"
     run("run", tiny_config(name="second", vanilla={"adapter": str(adapter)}))
@@ -491,7 +466,6 @@ def test_a_vanilla_adapter_is_taken_as_it_is(finished_run, tiny_config, run, tmp
     assert (tmp_path / "second" / "vanilla" / name).read_bytes() == (adapter / name).read_bytes()
 
 
-@pytest.mark.repeats
 def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run, tmp_path):
     run("run", tiny_config(model={"lora": None}))
     given = {"name": str(tmp_path / "run" / "unlearned"), "lora": None}
@@ -503,7 +477,6 @@ def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run,
         assert (one.parent / tokenizer).read_text() == (other.parent / tokenizer).read_text()
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize("side", ["unlearn", "retain"])
 def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_path, capsys):
     """US.val without RS.val has no summary; where another domain has both, that one counts."""
@@ -551,7 +524,6 @@ def warned(config, last, *overrides):
     return heard.warnings
 
 
-@pytest.mark.repeats
 def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp_path):
     config = tiny_config(vanilla={"skip": True})
     assert prepare(load(config, [])).warnings == (FRESH_ADAPTER,)
@@ -632,7 +604,6 @@ def test_a_tracker_writes_into_the_run_directory(tiny_config, run, tmp_path, mon
     assert all(tmp_path / "run" in path.parents for path in events)
 
 
-@pytest.mark.repeats
 def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path):
     config, folder = tiny_config(), tmp_path / "run"
     wanted = {
@@ -650,7 +621,6 @@ def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path)
         assert (folder / name).exists()
 
 
-@pytest.mark.repeats
 def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path):
     lora = {"model": {"lora": {"r": 2, "dropout": 0.3}}}
     run("run", tiny_config(**lora))
@@ -661,7 +631,6 @@ def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path
     assert set(differing(one, other)) <= {"config.yaml", "report.md", "report.html"}
 
 
-@pytest.mark.repeats
 def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):
     """What the proof says was true when training ended; the files must still be those."""
     config, folder = finished(), tmp_path / "run"
@@ -691,7 +660,6 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(finished, tmp_p
     assert not (folder / "samples.jsonl").exists()
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize("lora", [{"r": 2}, None])
 def test_the_calibrated_model_keeps_as_much_as_wished(lora, finished, run, tmp_path):
     config = finished(model={"lora": lora}, unlearning={"learning_rate": 0.02})

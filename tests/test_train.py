@@ -27,9 +27,6 @@ OPTIMISERS = ("adamw", "sgd", "adafactor")
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
-pytestmark = pytest.mark.repeats
-
-
 class StoppedError(Exception):
     pass
 
@@ -588,7 +585,6 @@ def run_and_keep(made, stops):
     made.run(tick)
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize("mask", ["static", "by_side"])
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_resumed_equals_uninterrupted(world, optimizer, mask):
@@ -619,7 +615,6 @@ RESUMED = {
 }
 
 
-@pytest.mark.repeats
 @pytest.mark.parametrize(  # 4: exactly at the border of a phase
     ("name", "every"), [*((name, 4) for name in RESUMED), ("phases, rectified", 1)]
 )

@@ -14,8 +14,6 @@ from grail.model import trainable
 from grail.progress import silent
 from grail.reporting.outcome import NOT, REMOVED
 
-pytestmark = pytest.mark.repeats
-
 UNLEARNED = ("plain", "quantise", "prune", "interpolate", "relearn-few", "relearn-other")
 
 

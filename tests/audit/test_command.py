@@ -8,7 +8,6 @@ from grail import api
 from grail.cli import main
 from grail.errors import InputError
 
-pytestmark = pytest.mark.repeats
 QUICK = ("--set", "audit.attacks=[prune]", "--set", "audit.lens_rows=1")
 
 

@@ -16,8 +16,6 @@ from grail.evaluation.metrics import rouge_l
 from grail.generation import Draw, generate
 from grail.progress import Nobody, silent
 
-pytestmark = pytest.mark.repeats
-
 
 def row_of(answer, start=3):
     return Encoded("k", "d", "unlearn", "train", tuple(range(start + answer)), start)

@@ -5,8 +5,6 @@ import pytest
 from grail.audit.audit import audit
 from grail.audit.inside import chosen
 
-pytestmark = pytest.mark.repeats
-
 
 def test_blocks_moved_frozen_entries_did_not_and_the_last_block_is_the_output(copied):
     settings = ["audit.attacks=[]", "audit.lens_rows=null", "audit.max_rows=null"]

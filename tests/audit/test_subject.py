@@ -8,8 +8,6 @@ import yaml
 from grail.audit.subject import finished, oracle_for
 from grail.errors import InputError
 
-pytestmark = pytest.mark.repeats
-
 
 def change(folder, section, key, value):
     file = folder / "config.yaml"

@@ -13,7 +13,6 @@ def _devices_as_they_were(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it: put back afterwards
 
 
-@pytest.mark.repeats
 def test_parts_run_once_on_a_tiny_model_and_fill_the_table(tmp_path, capsys, monkeypatch):
     """The parts in this process; the others have tests of their own, and processes besides."""
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)

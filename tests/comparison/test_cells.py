@@ -11,8 +11,6 @@ from grail.comparison import cells
 from grail.config import Config
 from grail.config_file import load
 
-pytestmark = pytest.mark.repeats
-
 
 def changed(config: Config, section: str, **more) -> Config:
     values = config.model_dump()

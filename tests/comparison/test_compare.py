@@ -18,7 +18,6 @@ from grail.progress import Nobody
 from grail.reporting.tables import MISSING
 from grail.results import Results, write_results
 
-pytestmark = pytest.mark.repeats
 TIMES = ("seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
 STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
 

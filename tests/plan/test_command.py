@@ -2,13 +2,9 @@
 
 import json
 
-import pytest
-
 from grail.cli import main
 from grail.plan import measure
 from grail.plan.command import number, size, sizes, span
-
-pytestmark = pytest.mark.repeats
 
 
 def test_a_plan_is_printed_and_nothing_is_written(tiny_config, tmp_path, capsys, monkeypatch):
