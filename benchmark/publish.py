@@ -106,7 +106,8 @@ def _folded(rest: list[Table]) -> list[str]:
     """Let a reader unfold what comes after a method's own numbers."""
     if not rest:
         return []
-    summary = "At equal retention, and differences with intervals"
+    equal = any("equal retention" in table.title for table in rest)
+    summary = f"{'At equal retention, and d' if equal else 'D'}ifferences with intervals"
     tables = [f"#{markdown(table)}" for table in rest]
     return [f"<details>\n<summary>{summary}</summary>\n", *tables, "</details>\n"]
 
