@@ -47,9 +47,11 @@ def _run(options: argparse.Namespace) -> int:
     import torch
     from races.plan import make_plan
 
+    from grail.heap import keep_freed
     from grail.terminal import quiet
 
     quiet()
+    keep_freed()  # as grail's command does; the ways it is raced against gain from it too
     if options.device == "cuda" and not torch.cuda.is_available():
         text = "--device cuda: torch sees no CUDA device on this machine; nothing was measured."
         print(f"speed: error: {text}", file=sys.stderr)

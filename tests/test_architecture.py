@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "packing": set(),  # rows behind each other, as a kind of attention
     "lora": set(),  # adapters computed in one step
     "nll": set(),
+    "heap": set(),
     "model": {"config", "packing", "weights"},
     "generation": {"lora", "model"},
     "task": set(),
@@ -103,6 +104,7 @@ ARROWS: dict[str, set[str]] = {
         "config_file",
         "endings",
         "environment",
+        "heap",
         "plan",
         "preparation",
         "pipeline",

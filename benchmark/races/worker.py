@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from grail.heap import keep_freed
 from grail.terminal import quiet
 from races.clock import Way, timed
 from races.memory import extra_gib
@@ -106,6 +107,7 @@ def start_to_finish(work: Callable[..., object], *given: Any, fresh: bool) -> fl
 
 def _work(work: Callable[..., object], given: tuple[Any, ...], threads: int) -> None:
     quiet()
+    keep_freed()  # both sides; not where memory is measured: there what was freed must not count
     torch.set_num_threads(threads)
     said = io.StringIO()
     try:

@@ -16,6 +16,7 @@ from typing import Any
 from grail import __version__
 from grail.audit import command as audit_command
 from grail.errors import DivergenceError, InputError
+from grail.heap import keep_freed
 from grail.plan import command as plan_command
 
 STAGES = {
@@ -34,6 +35,7 @@ INTERRUPTED = "interrupted. The same command goes on from the last finished stag
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
+    keep_freed()
     try:
         return options.handler(options)
     except InputError as error:

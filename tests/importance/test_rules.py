@@ -7,6 +7,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
+from grail.importance import rules
 from grail.importance.rules import RULES, Call, rule_for
 
 N, TRIALS, T, WIDTH = 3, 2, 5, 6
@@ -81,6 +82,29 @@ def test_rule_on_samples_of_different_lengths(name, kind):
     for n, (x, d) in enumerate(zip(flat.given.split(rows), flat.gradient.split(rows), strict=True)):
         (expected,) = torch.autograd.grad((call.module(x) * d).sum(), parameter)
         assert torch.allclose(found[n], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [3, 9])
+@pytest.mark.parametrize("rows", [[5, 4, 5], [1, 9, 2], [6]])
+def test_samples_one_by_one_and_together_are_the_same(width, rows):
+    """A CPU takes the one way, an accelerator mostly the other; wide to narrow and back."""
+    torch.manual_seed(0)
+    x, d = torch.randn(sum(rows), WIDTH).double(), torch.randn(sum(rows), width).double()
+    expected = torch.stack(
+        [torch.einsum("to,ti->oi", b, a) for a, b in zip(x.split(rows), d.split(rows), strict=True)]
+    )
+    for way in (rules._one_by_one, rules._together):
+        found = way(x, d, rows)
+        assert found.shape == (len(rows), width, WIDTH)
+        assert torch.allclose(found, expected, rtol=1e-12)
+
+
+def test_together_where_padding_is_little_and_launches_cost():
+    rows = [5, 4, 5]
+    cpu, accelerator = (torch.empty(sum(rows), WIDTH, device=name) for name in ("cpu", "meta"))
+    assert rules._alone(cpu, rows)
+    assert not rules._alone(accelerator, rows)
+    assert rules._alone(torch.empty(12, WIDTH, device="meta"), [1, 1, 10])
 
 
 @pytest.mark.parametrize("kind", ["weight", "bias"])

@@ -19,7 +19,8 @@ CROWDED = 1.5
 """Samples of unequal length are computed one by one where padding would be half as much again."""
 
 PerSample = Callable[[int, int], Tensor]
-"""(first, last) -> gradients of samples first..last-1: float32, (last - first, *parameter)."""
+"""(first, last) -> gradients of samples first..last-1: (last - first, *parameter), in float32
+(float64 where the model computes in it)."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,36 @@ def rule_for(call: Call, kind: str) -> PerSample:
 
 def _linear(call: Call, first: int, last: int) -> Float[Tensor, "N O I"]:
     x, delta, rows = call.part(first, last)
-    if x.dim() == 2 and len(rows) > 1 and max(rows) * len(rows) > CROWDED * sum(rows):
-        pairs = zip(x.split(rows), delta.split(rows), strict=True)
-        return torch.stack([_flat(d).T @ _flat(a) for a, d in pairs])
-    if x.dim() == 2:  # tokens, and samples of similar length: padded with the first one times zero
-        index, own = _squared(rows, x.device)
-        x, delta = x[index], delta[index] * own
+    if x.dim() == 2:
+        return (_one_by_one if _alone(x, rows) else _together)(_flat(x), _flat(delta), rows)
     n = len(rows)
     return torch.bmm(_fold(delta, n).transpose(1, 2), _fold(x, n))
+
+
+def _alone(x: Float[Tensor, "K I"], rows: list[int]) -> bool:
+    """Tell whether samples that lie behind each other are computed one by one.
+
+    On a CPU copying them into a padded block takes longer than the products; an accelerator would
+    wait for as many launches.
+    """
+    return x.device.type == "cpu" or max(rows) * len(rows) > CROWDED * sum(rows)
+
+
+def _one_by_one(
+    x: Float[Tensor, "K I"], delta: Float[Tensor, "K O"], rows: list[int]
+) -> Float[Tensor, "N O I"]:
+    if x.shape[1] < delta.shape[1]:  # 8 x 1536 takes a third of the time of 1536 x 8
+        return _one_by_one(delta, x, rows).transpose(1, 2)
+    pairs = zip(x.split(rows), delta.split(rows), strict=True)
+    return torch.stack([d.T @ a for a, d in pairs])
+
+
+def _together(
+    x: Float[Tensor, "K I"], delta: Float[Tensor, "K O"], rows: list[int]
+) -> Float[Tensor, "N O I"]:
+    """Compute all at once, samples of similar length: padded with the first token times zero."""
+    index, own = _squared(rows, x.device)
+    return torch.bmm((delta[index] * own).transpose(1, 2), x[index])
 
 
 def _squared(rows: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -93,7 +116,7 @@ def _embedding(call: Call, first: int, last: int) -> Float[Tensor, "N V I"]:
     ids, delta, rows = call.part(first, last)
     assert isinstance(call.module, nn.Embedding), "chosen by rule_for"
     shape, padding = call.module.weight.shape, call.module.padding_idx
-    out = delta.new_zeros((len(rows), *shape), dtype=torch.float32)
+    out = _wide(delta.new_zeros(0)).new_zeros((len(rows), *shape))
     for n, (i, d) in enumerate(zip(ids.split(rows), delta.split(rows), strict=True)):
         out[n].index_add_(0, i.flatten(), _flat(d))
     if padding is not None:
@@ -110,17 +133,21 @@ def _any_module(call: Call, kind: str, first: int, last: int) -> Float[Tensor, "
         with torch.enable_grad():
             leaf = state[kind].clone().requires_grad_(True)
             out = torch.func.functional_call(call.module, {**state, kind: leaf}, (a,))
-            gradients.append(torch.autograd.grad(out, leaf, d.to(out.dtype))[0].float())
+            gradients.append(_wide(torch.autograd.grad(out, leaf, d.to(out.dtype))[0]))
     return torch.stack(gradients)
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _flat(x: Tensor) -> Float[Tensor, "K F"]:
-    return x.reshape(-1, x.shape[-1]).float()
+    return _wide(x.reshape(-1, x.shape[-1]))
 
 
 def _fold(x: Tensor, samples: int) -> Float[Tensor, "N K F"]:
     """Put the trials of a sample behind each other on the token axis."""
-    return x.reshape(samples, -1, x.shape[-1]).float()
+    return _wide(x.reshape(samples, -1, x.shape[-1]))
 
 
 RULES = {
