@@ -5,7 +5,8 @@ Usage: python benchmark/speed.py [--only PART,PART] [--data DIR] [--device cpu|c
 Parts: scoring, training, evaluation, pipeline, growth. DIR holds knowundo_privacy/ (default: the
 embedded rows). Each part writes results/speed/DEVICE/PART.json when it is done; a trial (--quick:
 everything once on a tiny model, its times say nothing; --rows N: a few rows, once) writes to
-runs/speed/, and --output DIR says otherwise.
+runs/speed/, and --output DIR says otherwise. Freed memory is kept on both sides, as grail's command
+keeps it; with GLIBC_TUNABLES= in front it is given back, as plain Python programs do.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     from grail.terminal import quiet
 
     quiet()
-    keep_freed()  # as grail's command does; the ways it is raced against gain from it too
+    options.kept = keep_freed()  # as grail's command does; the ways it is raced against gain too
     if options.device == "cuda" and not torch.cuda.is_available():
         text = "--device cuda: torch sees no CUDA device on this machine; nothing was measured."
         print(f"speed: error: {text}", file=sys.stderr)
@@ -120,6 +121,7 @@ def _settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     command = "python benchmark/speed.py" + (" --data DIR" if options.data else "")
     return {
         "command": command + (" --device cuda" if options.device == "cuda" else ""),
+        "freed_memory": "kept" if options.kept else "given back",
         "value": "a ratio is the median over rounds in which its two sides ran in turn",
         "plan": told,
     }
