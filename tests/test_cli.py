@@ -63,6 +63,13 @@ def test_arguments_alone_decide_some_codes(arguments, code, capsys):
     assert bool(shown.err) == (code == 2)
 
 
+def test_the_command_keeps_freed_memory(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("grail.cli.keep_freed", lambda: calls.append(True))
+    assert main(["run", str(tmp_path / "none.yaml")]) == 2
+    assert calls == [True]
+
+
 def test_progress_goes_to_stderr_and_the_answer_to_stdout(tiny_config, tmp_path, capsys):
     assert main(["run", str(tiny_config())]) == 0
     shown = capsys.readouterr()

@@ -26,7 +26,7 @@ def keep_freed() -> bool:
     """Keep freed blocks for the rest of the process; return whether that was done.
 
     For a process of its own (the command line), not for a library in somebody's program. The most
-    memory that is held at once stays the same; it is held to the end.
+    memory that is held at once stays about the same; it is held to the end.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in CHOSEN):
         return False

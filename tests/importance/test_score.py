@@ -154,6 +154,28 @@ def test_self_check_measures_the_method_not_rounding(family, lora, tiny_model, t
     assert not {**model._forward_hooks, **model._forward_pre_hooks}
 
 
+def test_in_float64_a_model_s_own_float32_is_float64_too():
+    seen = []
+
+    class Norm(torch.nn.Linear):
+        def forward(self, x):
+            wide = [x.float(), x.to(torch.float32), x.softmax(-1, dtype=torch.float32)]
+            seen.append({y.dtype for y in (*wide, torch.zeros(1, dtype=torch.float32))})
+            if len(seen) == 2:
+                raise ValueError("the hook that ends it must run all the same")
+            return super().forward(x)
+
+    model = Norm(2, 2)
+    with score._in_float64(model):
+        model(torch.ones(2).double())
+        with pytest.raises(ValueError, match="all the same"):
+            model(torch.ones(2).double())
+        assert torch.ones(2).double().float().dtype == torch.float32, "the forward pass alone"
+    assert seen == [{torch.float64}] * 2
+    model(torch.ones(2))
+    assert seen[2] == {torch.float32}
+
+
 def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
     model = tiny_model()
     for name, parameter in model.named_parameters():

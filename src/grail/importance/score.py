@@ -195,10 +195,10 @@ class _Widest(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         func = Tensor.double if func is Tensor.float else func
-        return func(*map(_widest, args), **{k: _widest(v) for k, v in (kwargs or {}).items()})
+        return func(*map(_wider, args), **{k: _wider(v) for k, v in (kwargs or {}).items()})
 
 
-def _widest(given: Any) -> Any:
+def _wider(given: Any) -> Any:
     return torch.float64 if given is torch.float32 else given
 
 
