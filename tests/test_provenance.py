@@ -1,5 +1,6 @@
 """Versions, revision and identity: the same for the same things, and without any time."""
 
+import json
 import os
 import random
 import shutil
@@ -9,7 +10,6 @@ import pytest
 
 from grail import __version__, provenance
 from grail.provenance import BLOCK, BLOCKS, PACKAGES, made_with, model_identity, revision
-from grail.weights import Source
 
 
 def git(folder, *words):
@@ -73,10 +73,6 @@ def test_made_with_names_versions_and_data(package):
     assert found == made_with("m", {"d.unlearn.train": "ab"})
 
 
-def models(*folders):
-    return Source(str(folders[0]), *folders[1:])
-
-
 @pytest.fixture
 def base(tmp_path):
     """A folder with a small file and one that is too large to be read whole."""
@@ -88,61 +84,65 @@ def base(tmp_path):
 
 
 def test_a_copied_or_touched_model_is_the_same(base, tmp_path):
-    found = model_identity(models(base))
+    found = model_identity(str(base))
     for file in base.iterdir():
         os.utime(file, ns=(1, 1))
-    assert model_identity(models(base)) == found
+    assert model_identity(str(base)) == found
     shutil.copytree(base, tmp_path / "elsewhere" / "other name")
-    assert model_identity(models(tmp_path / "elsewhere" / "other name")) == found
+    assert model_identity(str(tmp_path / "elsewhere" / "other name")) == found
 
 
 def test_a_changed_byte_of_a_small_file_is_another_model(base):
-    found, file = model_identity(models(base)), base / "config.json"
+    found, file = model_identity(str(base)), base / "config.json"
     stat = file.stat()
     file.write_text('{"layers": 3}')
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert model_identity(models(base)) != found
+    assert model_identity(str(base)) != found
 
 
 def test_retrained_weights_are_another_model(base):
     """The size and the time are those of before; every weight moved a little."""
-    found, file = model_identity(models(base)), base / "weights"
+    found, file = model_identity(str(base)), base / "weights"
     stat, content = file.stat(), file.read_bytes()
     file.write_bytes(bytes(byte ^ 1 for byte in content))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert model_identity(models(base)) != found
+    assert model_identity(str(base)) != found
     for changed in (b"x" + content[1:], content[:-1] + b"x", content + b"x"):
         assert changed != content
         file.write_bytes(changed)  # the first block, the last, the size
-        assert model_identity(models(base)) != found
+        assert model_identity(str(base)) != found
     file.write_bytes(content)
-    assert model_identity(models(base)) == found
+    assert model_identity(str(base)) == found
 
 
 def test_no_long_stretch_of_a_large_file_is_left_out(base):
     file = base / "weights"
     content = file.read_bytes() * 3
     file.write_bytes(content)
-    found = model_identity(models(base))
+    found = model_identity(str(base))
     for start in range(0, len(content) - 4 * BLOCK, 23 * BLOCK):  # samples begin three blocks apart
         file.write_bytes(content[:start] + bytes(4 * BLOCK) + content[start + 4 * BLOCK :])
-        assert model_identity(models(base)) != found
+        assert model_identity(str(base)) != found
 
 
 def test_an_adapter_counts_too(base, tmp_path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
-    found = model_identity(models(base, adapter))
-    assert found != model_identity(models(base))
-    (adapter / "adapter_config.json").write_text("[]")
-    assert model_identity(models(base, adapter)) != found
+    settings = {"base_model_name_or_path": str(base)}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    found = model_identity(str(adapter))
+    assert found != model_identity(str(base))
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "r": 4}))
+    changed = model_identity(str(adapter))
+    assert changed != found
+    (base / "config.json").write_text('{"layers": 3}')
+    assert model_identity(str(adapter)) not in (found, changed)
 
 
 def test_a_single_file_is_known_by_its_contents_and_a_hub_id_by_itself(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"one")
-    found = model_identity(Source(str(tmp_path / "m.gguf")))
+    found = model_identity(str(tmp_path / "m.gguf"))
     (tmp_path / "m.gguf").write_bytes(b"two")
-    assert model_identity(Source(str(tmp_path / "m.gguf"))) != found
-    assert model_identity(Source("owner/one")) == model_identity(Source("owner/one"))
-    assert model_identity(Source("owner/one")) != model_identity(Source("owner/two"))
+    assert model_identity(str(tmp_path / "m.gguf")) != found
+    assert model_identity("owner/one") == model_identity("owner/one")
+    assert model_identity("owner/one") != model_identity("owner/two")

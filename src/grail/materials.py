@@ -23,7 +23,6 @@ from grail.model import Policy, load, load_tokenizer, trainable
 from grail.preparation import Inputs
 from grail.progress import Listener
 from grail.provenance import model_identity
-from grail.weights import find
 
 FORMAT = 1  # raised when files of an older grail must not be taken for current ones
 UNRELATED = (
@@ -84,7 +83,7 @@ class Materials:
     @cached_property
     def start(self) -> str:
         """Digest of the base model's identity."""
-        return model_identity(find(self.config.model.name))
+        return model_identity(self.config.model.name)
 
     def check(self) -> None:
         """Load tokenizer, rows and model, and refuse rows that the model has no positions for.

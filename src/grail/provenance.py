@@ -11,7 +11,7 @@ from typing import Any
 
 from grail import __version__
 from grail.files import digest
-from grail.weights import Source, version
+from grail.weights import find, version
 
 BLOCKS, BLOCK = 64, 1 << 16
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
@@ -51,13 +51,17 @@ def revision() -> str | None:
         return None
 
 
-def model_identity(source: Source) -> str:
-    """Return a digest that changes when the base model's contents (or the adapter's) change.
+def model_identity(name: str) -> str:
+    """Return a digest that changes when the contents of ``model.name`` change: base and adapter.
 
     Small files are read whole; of a large one its size and 64 samples spread over it, because
     training moves nearly every weight and reading all of a large model at every start would take
     longer than many stages. A Hub id stands for itself.
+
+    Raises:
+        InputError: if there is no such model.
     """
+    source = find(name)
     places = [Path(source.base), *([source.adapter] if source.adapter else [])]
     found = [
         [file.name, _sampled(file)]

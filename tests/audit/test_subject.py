@@ -1,5 +1,6 @@
 """Which runs can be audited, and which can be their oracle."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -90,6 +91,24 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match="made with other rows"):
         oracle_for(subject, folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "refused"),
+    [("learning_rate", 0.5, True), ("until", 0.5, True), ("checkpoint_steps", 7, False)],
+)
+def test_an_oracle_that_was_taught_otherwise_is_refused(runs, copied, key, value, refused):
+    """One that learned less knows less for that alone."""
+    subject, folder = finished(runs["run"]), copied("oracle")
+    change(folder, "vanilla", key, value)
+    if refused:
+        with pytest.raises(InputError, match=f"taught with another vanilla.{key}"):
+            oracle_for(subject, folder)
+    else:
+        assert oracle_for(subject, folder).is_oracle
+    given = subject.config.vanilla.model_copy(update={"skip": True})
+    config = subject.config.model_copy(update={"vanilla": given})
+    assert oracle_for(dataclasses.replace(subject, config=config), folder).is_oracle
 
 
 def test_models_of_another_run_are_refused(runs, copied):

@@ -19,9 +19,11 @@ from grail.preparation import Inputs, prepare
 from grail.provenance import model_identity
 from grail.results import read_results
 from grail.unlearning.objectives import EXACT
-from grail.weights import find
 
 MODELS = ("vanilla", "unlearned")
+
+TEACHING = {"epochs", "learning_rate", "batch_size", "until", "include_val", "max_grad_norm"}
+"""Settings of ``vanilla`` that say how well a model learns what it is shown."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _check_origin(folder: Path, made: Mapping[str, Any], config: Config, inputs:
             f"{folder}: the data files are not those of the run any more. Put them back, or run "
             f"it again: grail run {folder}"
         )
-    if made.get("model") not in (None, model_identity(find(config.model.name))):
+    if made.get("model") not in (None, model_identity(config.model.name)):
         raise InputError(
             f"{folder}: model.name, {config.model.name}, holds another model than when the run "
             f"was made. Put it back, or run it again: grail run {folder}"
@@ -114,6 +116,13 @@ def oracle_for(subject: Subject, folder: Path) -> Subject:
                 f"--oracle: {folder} has another section '{section}' than {subject.folder}. Make "
                 "the oracle from the same YAML file with preset: exact."
             )
+    other = _taught_otherwise(subject, oracle)
+    if other:
+        raise InputError(
+            f"--oracle: {folder} was taught with another vanilla.{other} than {subject.folder}: it "
+            "would know its rows better or worse for that alone. Make the oracle from the same "
+            "YAML file with preset: exact."
+        )
     if _rows(oracle) != _rows(subject):
         raise InputError(
             f"--oracle: {folder} was made with other rows than {subject.folder}. Make the oracle "
@@ -124,6 +133,15 @@ def oracle_for(subject: Subject, folder: Path) -> Subject:
 
 def _section(subject: Subject, name: str) -> object:
     return subject.config.model_dump(mode="json")[name]
+
+
+def _taught_otherwise(subject: Subject, oracle: Subject) -> str | None:
+    """Return a setting in which the two trainings differ; a model taken as it is had none here."""
+    vanilla = subject.config.vanilla
+    if vanilla.skip or vanilla.adapter is not None:
+        return None
+    pairs = (vanilla.model_dump(), oracle.config.vanilla.model_dump())
+    return next((k for k in sorted(TEACHING) if pairs[0][k] != pairs[1][k]), None)
 
 
 def _rows(subject: Subject) -> dict[str, str]:

@@ -19,7 +19,6 @@ from grail.comparison.plan import Cell
 from grail.config import Config
 from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
 from grail.provenance import model_identity
-from grail.weights import find
 
 VANILLA = ("model", "domains", "data", "vanilla")
 """Sections that the vanilla model depends on."""
@@ -41,7 +40,7 @@ def config_digest(config: Config) -> str:
     """
     settings = settings_of(config)
     del settings["preset"], settings["audit"]
-    settings["made_with"] = [__version__, model_identity(find(config.model.name))]
+    settings["made_with"] = [__version__, model_identity(config.model.name)]
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})

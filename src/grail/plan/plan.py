@@ -34,7 +34,6 @@ from grail.plan.work import Reading, Work, Workload, workload
 from grail.preparation import Inputs
 from grail.progress import Listener
 from grail.provenance import model_identity
-from grail.weights import find
 
 RETAINED = 2.0
 """The process's memory over what it needs: freed memory is kept for later (measured: up to 1.7)."""
@@ -200,7 +199,7 @@ def done(config: Config, inputs: Inputs) -> set[str]:
     same = found == config.model_dump(mode="json", exclude={"made_with"})
     if not same or about.get("data") != inputs.digests:
         return set()
-    if about.get("model") != model_identity(find(config.model.name)):
+    if about.get("model") != model_identity(config.model.name):
         return set()
     sides = [f"{name}.{side}" for name in config.domains for side in ("unlearn", "retain")]
     files = {

@@ -86,6 +86,28 @@ def test_a_half_precision_model_stays_one(tiny_model):
     assert as_before(model, before)
 
 
+def test_what_is_changed_is_the_merged_weight_in_float32(tiny_model):
+    """Rounded once, after the change: a grid for rounded weights would not be theirs."""
+    model = tiny_model()
+    for parameter in model.parameters():
+        if not parameter.requires_grad:  # the base; adapters are kept in float32
+            parameter.data = parameter.data.bfloat16()
+    merged = [
+        m.base_layer.weight.float()
+        + m.scaling["default"] * m.lora_B["default"].weight @ m.lora_A["default"].weight
+        for m in model.modules()
+        if hasattr(m, "lora_A")
+    ]
+    seen = []
+    with compressed(model, lambda weight: seen.append(weight.clone()) or weight):
+        rounded = [layer.weight.clone() for layer in linear_layers(model).values()]
+    assert len(seen) == len(merged)
+    for given, expected, after in zip(seen, merged, rounded, strict=True):
+        torch.testing.assert_close(given, expected)
+        assert torch.equal(given.bfloat16(), after)
+        assert not torch.equal(given, after.float())
+
+
 def test_an_error_inside_puts_the_weights_back(tiny_model):
     model = tiny_model()
     before = state(model)

@@ -60,6 +60,16 @@ def test_a_channel_knows_nothing_of_the_others():
     torch.testing.assert_close(quantised(louder, 8)[2], 100 * quantised(weight, 8)[2])
 
 
+def test_int4_shares_a_scale_among_64_inputs_and_int8_among_all():
+    weight = draw(4, 128)
+    louder = torch.cat([100 * weight[:, :64], weight[:, 64:]], dim=1)
+    quiet = {name: quantised(louder, *grid)[:, 64:] for name, grid in GRIDS.items()}
+    alone = {name: quantised(weight[:, 64:], *grid) for name, grid in GRIDS.items()}
+    assert torch.equal(quiet["int4"], alone["int4"])
+    assert not torch.allclose(quiet["int8"], alone["int8"])
+    assert not torch.equal(quantised(louder, *GRIDS["int4"])[:, 63:65], louder[:, 63:65])
+
+
 def test_zeros_stay_zeros():
     weight = draw(3, 70)
     weight[1] = 0
