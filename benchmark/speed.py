@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     import torch
+    from machine import machine
     from races.plan import make_plan
 
     from grail.heap import keep_freed
@@ -58,7 +59,10 @@ def _run(options: argparse.Namespace) -> int:
         print(f"speed: error: {text}", file=sys.stderr)
         return 2
     data = options.data.resolve() if options.data else None
-    plan = make_plan(options.device, data, options.quick, options.rows)
+    own = machine()["bfloat16"]
+    plan = make_plan(options.device, data, options.quick, options.rows, bfloat16=own)
+    for text in plan.left_out:
+        print(f"Note: {text}.", flush=True)
     failed = [part for part in options.only if not _race(part, plan, options)]
     if failed:
         print(f"speed: failed: {', '.join(failed)}", file=sys.stderr)

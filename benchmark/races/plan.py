@@ -33,6 +33,7 @@ class Plan:
         times: By what their length and the number of domains are multiplied.
         shapes: Models of growing size, random weights.
         fresh: Whether processes start with an interpreter of their own (imports count).
+        left_out: What this machine is not asked, and why.
     """
 
     device: str = "cpu"
@@ -57,6 +58,7 @@ class Plan:
     times: tuple[int, ...] = (1, 2, 4)
     shapes: tuple[str, ...] = ("llama-1m", "llama-6m", "llama-25m")
     fresh: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -91,11 +93,22 @@ QUICK = Plan(
 CUDA_SHAPES = ("llama-1b", "llama-7b")
 
 
-def make_plan(device: str, data: Path | None, quick: bool, rows: int | None) -> Plan:
-    """Return what the options ask for; ``rows`` shrinks all counts of rows at once."""
+EMULATED = "bfloat16 is left out: this processor only emulates it, and grail takes float32 there"
+
+
+def make_plan(
+    device: str, data: Path | None, quick: bool, rows: int | None, *, bfloat16: bool = True
+) -> Plan:
+    """Return what the options ask for; ``rows`` shrinks all counts of rows at once.
+
+    Without ``bfloat16``, the processor's own, a CPU is not raced in it.
+    """
     plan = replace(QUICK if quick else Plan(), device=device, data=data)
     if device == "cuda" and not quick:
         plan = replace(plan, shapes=CUDA_SHAPES, precisions=("bfloat16", "float32"))
+    elif device == "cpu" and not bfloat16 and "bfloat16" in plan.precisions:
+        own = tuple(name for name in plan.precisions if name != "bfloat16")
+        plan = replace(plan, precisions=own, left_out=(EMULATED,))
     if rows is not None:
         plan = replace(
             plan,

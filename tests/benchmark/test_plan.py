@@ -1,5 +1,6 @@
 """How much is raced."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from races.plan import CUDA_SHAPES, QUICK, Plan, make_plan
@@ -16,6 +17,17 @@ def test_rows_shrink_every_count_and_leave_the_model():
     assert set(counts) == {4}
     assert plan.sizes == (4, 8)
     assert (plan.model, plan.data) == (Plan().model, Path("there"))
+
+
+def test_what_the_processor_only_emulates_is_left_out_and_said():
+    plan = make_plan("cpu", None, quick=False, rows=None, bfloat16=False)
+    assert plan.precisions == ("float32",)
+    assert plan.left_out
+    assert replace(plan, precisions=Plan().precisions, left_out=()) == Plan()
+    assert make_plan("cpu", None, quick=True, rows=None, bfloat16=False) == QUICK
+    for quick in (False, True):
+        theirs = make_plan("cuda", None, quick=quick, rows=None)
+        assert make_plan("cuda", None, quick=quick, rows=None, bfloat16=False) == theirs
 
 
 def test_cuda_has_models_of_its_own_size():
