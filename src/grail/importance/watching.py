@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from grail.errors import InputError
 from grail.importance.kernels import Fused
 from grail.importance.rules import Call, rule_for
 from grail.importance.sums import Sums
-from grail.lora import lora_layers
+from grail.lora import lora_layers, narrow
 from grail.model import Policy, trainable
 
 CHUNK_BYTES = 256 * 2**20
@@ -149,9 +148,9 @@ class Watch:
         name = self.layers[layer]
         a, b, scaling = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
         if kind == "lora_A":
-            within = _narrow(call.gradient, b.weight.to(call.gradient.dtype)) * scaling
+            within = narrow(call.gradient, b.weight.to(call.gradient.dtype)) * scaling
             return Call(a, call.given, within, call.rows), "weight"
-        inner = _narrow(call.given, a.weight.to(call.given.dtype).t()) * scaling
+        inner = narrow(call.given, a.weight.to(call.given.dtype).t()) * scaling
         return Call(b, inner, call.gradient, call.rows), "weight"
 
     def _flush(self, name: str, use: _Use) -> None:
@@ -180,14 +179,6 @@ class Watch:
         left = [name for name, use in self.uses.items() if use.seen]
         if left:
             raise not_batchable(left[0], "not all of its gradients arrived")
-
-
-def _narrow(x: Float[Tensor, "... F"], w: Float[Tensor, "F R"]) -> Float[Tensor, "... R"]:
-    """Return x w for a w of few columns, as (w^T x^T)^T: a CPU then takes down to a third as long.
-
-    Not so in the layer itself: single rows and packed ones would no longer agree to the last bits.
-    """
-    return (w.t() @ x.reshape(-1, x.shape[-1]).t()).t().view(*x.shape[:-1], -1)
 
 
 def not_batchable(where: str, reason: str) -> InputError:
