@@ -62,6 +62,34 @@ def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, cap
     assert played  # other settings are other cells
 
 
+def test_cells_of_other_settings_are_kept_and_found_again(played, comparison, tmp_path, capsys):
+    file = comparison({"one": {"preset": "ascent"}}, figures=[])
+    command = ["compare", str(file)]
+    assert main(command) == 0
+    found, folder = read(tmp_path), tmp_path / "out/one"
+
+    def held(place):
+        files = (file for file in place.rglob("*") if file.is_file() and file.name != ".lock")
+        return {file.relative_to(place): file.read_bytes() for file in files}
+
+    before = held(folder / "0")
+    assert main([*command, "--set", "base.unlearning.learning_rate=0.02"]) == 0
+    changed = read(tmp_path)
+    assert changed["cells"][0]["config_digest"] != found["cells"][0]["config_digest"]
+    (kept,) = folder.glob("0.*")
+    assert f"kept beside it as {kept.name}." in " ".join(capsys.readouterr().err.split())
+    assert held(kept) == before != held(folder / "0")
+    played.clear()
+    assert main(command) == 0
+    assert "run" not in [words[0] for words in played]
+    assert read(tmp_path)["cells"] == found["cells"]
+    assert len(list(folder.glob("0.*"))) == 2  # those of the changed settings are kept as well
+    played.clear()
+    assert main([*command, "--set", "base.unlearning.learning_rate=0.02"]) == 0
+    assert "run" not in [words[0] for words in played]
+    assert read(tmp_path)["cells"] == changed["cells"]
+
+
 @pytest.mark.slow
 def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison, tmp_path):
     """Calibrated after its adoption, a cell holds what a run of its own gives."""

@@ -124,12 +124,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def announce(cell: Cell, base: Config) -> None:
     """Tell the comparisons that share the base that this cell is finished."""
-    write_json(_announced(cell, base), {"folder": str(cell.folder.resolve())})
+    _announce(cell.folder, base, config_digest(cell.config))
 
 
 def twin(cell: Cell, base: Config, stamp: str) -> Cell | None:
     """Return a finished cell of the same settings in any comparison that shares the base."""
-    folder = read_json(_announced(cell, base)).get("folder")
+    folder = read_json(_announced(base, config_digest(cell.config))).get("folder")
     other = None if folder is None else replace(cell, folder=Path(folder))
     return other if other is not None and is_finished(other, stamp) else None
 
@@ -155,20 +155,43 @@ def read_json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def set_aside(cell: Cell, base: Config) -> Path | None:
+    """Keep what an unfinished cell's folder holds if it is finished with other settings.
+
+    Settings that are changed and changed back find it there. The folder itself stays, for what the
+    new cell can use of it.
+
+    Returns:
+        Where it is kept, beside the cell's folder; None if nothing finished was there.
+    """
+    found = read_record(cell.folder)
+    if "config_digest" not in found or not (cell.folder / "results.json").exists():
+        return None
+    name = digest([found["config_digest"], found.get("vanilla")])[:8]
+    kept = cell.folder.with_name(f"{cell.folder.name}.{name}")
+    if not kept.exists():
+        with replacing_folder(kept) as partial:
+            _link_all(cell.folder, partial, leave=(".lock",))
+    _announce(kept, base, found["config_digest"])
+    return kept
+
+
 def adopt(candidate: Cell, cell: Cell) -> None:
     """Take over another finished cell as this one: a twin, or the candidate of the same point.
 
     Nothing is left to run, or the calibrated model alone, which no candidate has.
     """
     with replacing_folder(cell.folder) as partial:
-        for file in sorted(candidate.folder.rglob("*")):
-            if file.is_file() and file.name not in (".lock", "cell.yaml"):
-                _link(file, partial / file.relative_to(candidate.folder))
+        _link_all(candidate.folder, partial, leave=(".lock", "cell.yaml"))
     config_file.write(cell.folder / "cell.yaml", cell.config, {})
 
 
-def _announced(cell: Cell, base: Config) -> Path:
-    return Path(base.output) / ".comparison" / "finished" / f"{config_digest(cell.config)}.json"
+def _announce(folder: Path, base: Config, settings: str) -> None:
+    write_json(_announced(base, settings), {"folder": str(folder.resolve())})
+
+
+def _announced(base: Config, settings: str) -> Path:
+    return Path(base.output) / ".comparison" / "finished" / f"{settings}.json"
 
 
 def _contents(source: str | None) -> str | None:
@@ -207,6 +230,12 @@ def _share_file(source: Path, own: Path) -> None:
     with replacing_file(own) as partial:
         partial.unlink(missing_ok=True)
         _link(source, partial)
+
+
+def _link_all(source: Path, target: Path, leave: tuple[str, ...]) -> None:
+    for file in sorted(source.rglob("*")):
+        if file.is_file() and file.name not in leave:
+            _link(file, target / file.relative_to(source))
 
 
 def _link(source: Path, target: Path) -> None:

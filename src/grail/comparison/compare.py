@@ -112,6 +112,7 @@ class Cells:
         for cell in own:
             candidate = made.get((cells.config_digest(uncalibrated(cell.config)), cell.seed))
             if candidate is not None and not cells.is_finished(cell, self.stamp):
+                self._set_aside(cell)
                 cells.adopt(candidate, cell)
                 self.adopted[cell.folder] = cells.read_record(cell.folder)
 
@@ -141,12 +142,22 @@ class Cells:
                 continue
             twin = cells.twin(cell, self.plan.base, self.stamp)
             if twin is not None:
+                self._set_aside(cell)
                 cells.adopt(twin, cell)
+
+    def _set_aside(self, cell: Cell) -> None:
+        kept = cells.set_aside(cell, self.plan.base)
+        if kept is not None:
+            self.listener.warn(
+                f"{cell.label} was finished with other settings, data or version: "
+                f"kept beside it as {kept.name}."
+            )
 
     def _run_all(self, name: str, left: Sequence[Cell]) -> None:
         resumed: dict[Path, bool] = {}
 
         def job(cell: Cell) -> Job:
+            self._set_aside(cell)
             resumed[cell.folder] = cells.was_begun(cell)
             file = cells.prepare(cell, self.plan.base)
             return Job(("run", str(file)), cell.folder / cells.LOG)
