@@ -50,8 +50,9 @@ def comparison(*methods, **more):
     return found | more
 
 
-def best(name, metric, clear=True, part="train", model="unlearned"):
-    return {"method": name, "model": model, "part": part, "metric": metric, "clear": clear}
+def best(name, metric, clear=True, seeds=(0, 1)):
+    about = {"method": name, "model": "unlearned", "part": "train", "seeds": list(seeds)}
+    return about | {"metric": metric, "clear": clear}
 
 
 def difference(metric, mean, model="unlearned", resampled="seeds and samples"):
@@ -122,6 +123,8 @@ def test_only_what_leads_clearly_is_marked():
     train, val = comparison_tables(found)
     assert train.rows[1][3:5] == ("70.0 ± 1.2*", "68.6 ± 1.2")
     assert "*" not in "".join(val.rows[1])
+    one = comparison(method("grail"), method("b"), best=[best("grail", "Avg", seeds=[0])])
+    assert "*" not in "".join(comparison_tables(one)[0].rows[1]), "one seed shows no lead"
     text = comparison_markdown(found)
     assert "| **70.0 ± 1.2** | 68.6 ± 1.2 |" in text
     assert r"\textbf{70.0 $\pm$ 1.2} & 68.6 $\pm$ 1.2" in comparison_latex(found)
@@ -147,6 +150,7 @@ def test_differences_are_a_table_of_their_own():
     *_, table = comparison_tables(comparison(method("grail"), method("b"), differences=lines))
     assert "10,000 draws of samples" in table.note
     assert "too narrow" not in table.note
+    assert "says nothing of other seeds" in table.note
     assert table.rows[0][-1] == MISSING, "one seed: that is the difference"
 
 

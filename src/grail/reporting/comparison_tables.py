@@ -33,6 +33,7 @@ FEW_SEEDS_NOTE = (
     "With few seeds that differ more than rows do, such intervals are too narrow (three: about "
     "three quarters of them hold the truth); look at each seed."
 )
+ONE_SEED_NOTE = "One seed: such an interval is of the rows alone; it says nothing of other seeds."
 MANY_SEEDS = 10
 MORE_RETAINED = 0.5
 """Percent of RS above the wished one that a reader is told of."""
@@ -114,7 +115,7 @@ def _success_table(comparison: Found, model: str, part: str) -> Table:
     best = {
         (line["method"], line["metric"])
         for line in comparison["best"]
-        if (line["model"], line["part"]) == (model, part) and line["clear"]
+        if (line["model"], line["part"]) == (model, part) and _leads(line)
     }
     rows = [_vanilla_row(comparison, part, metrics)]
     for method in comparison["methods"]:
@@ -130,6 +131,11 @@ def _success_table(comparison: Found, model: str, part: str) -> Table:
     if model == "calibrated":
         note = f"{note} {_retained(comparison)}"
     return Table(title, ("Method", *names, "minutes", "peak GiB"), tuple(rows), note.strip())
+
+
+def _leads(line: Found) -> bool:
+    """Tell whether a lead is marked; an interval of one seed says nothing of others."""
+    return line["clear"] and len(line["seeds"]) > 1
 
 
 def _vanilla_row(comparison: Found, part: str, metrics: Sequence[str]) -> tuple[str, ...]:
@@ -248,6 +254,8 @@ def _difference_table(comparison: Found, reference: str, model: str) -> Table:
     note = f"{DIFFERENCE_NOTE}{' or '.join(sorted(drawn))}; the same for both methods). "
     if any(1 < len(line["seeds"]) < MANY_SEEDS for line in lines):
         note += FEW_SEEDS_NOTE
+    elif any(len(line["seeds"]) == 1 for line in lines):
+        note += ONE_SEED_NOTE
     title = f"Differences to {reference}{MODELS[model]}"
     columns = ("Method", "Part", "Avg", "HS", "Avg of each seed")
     return Table(title, columns, tuple(rows), note.strip() if rows else "")
