@@ -93,7 +93,8 @@ ARROWS: dict[str, set[str]] = {
     }
     | {"unlearning", "weights"},
     "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
-    | {"preparation", "presets", "provenance", "results", "weights"},
+    | {"plan", "preparation", "presets", "provenance", "reporting", "results", "terminal"}
+    | {"weights"},
     "plan": {"answers", "artifacts", "config", "config_file", "data", "directory", "evaluation"}
     | {"generation", "importance", "materials", "model", "packing", "preparation", "provenance"}
     | {"reporting", "terminal", "unlearning", "vanilla", "weights"},
@@ -102,6 +103,7 @@ ARROWS: dict[str, set[str]] = {
         "comparison",
         "config",
         "config_file",
+        "directory",
         "endings",
         "environment",
         "heap",
@@ -111,7 +113,7 @@ ARROWS: dict[str, set[str]] = {
         "reporting",
     }
     | {"terminal"},
-    "api": {"audit", "config", "config_file", "pipeline", "preparation", "results"},
+    "api": {"audit", "config", "config_file", "directory", "pipeline", "preparation", "results"},
     "__main__": {"cli"},
 }
 

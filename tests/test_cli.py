@@ -245,3 +245,24 @@ def test_two_at_work_in_one_directory(tiny_config, tmp_path, capsys):
         assert f"another grail is at work in {folder}" in capsys.readouterr().err
         assert not (folder / "config.yaml").exists()
     assert main(["vanilla", config]) == 0
+
+
+def test_a_terminated_command_says_how_to_go_on(tiny_config):
+    text = (
+        "import os, signal; from grail import cli\n"
+        "cli._validate = lambda options: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "raise SystemExit(cli.main())"
+    )
+    done = python(text, "validate", str(tiny_config()))
+    assert (done.returncode, done.stderr) == (1, f"grail: {cli.INTERRUPTED}\n")
+
+
+def test_a_reader_that_has_enough_is_no_error(tiny_config):
+    """As in `grail env --json | head -0`: the pipe is closed before anything is written."""
+    text = (
+        "import os, sys; from grail import cli\n"
+        "reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 1)\n"
+        "raise SystemExit(cli.main())"
+    )
+    done = python(text, "env", "--json")
+    assert (done.returncode, done.stderr) == (1, "")

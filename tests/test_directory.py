@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from grail import config_file
 from grail.artifacts import STAMP
 from grail.config import parse
 from grail.directory import (
+    COMPARISON,
     RESULTS,
     alone,
     checkpoint_of,
@@ -21,6 +23,8 @@ from grail.directory import (
     has_settings,
     keep_scores,
     outdate,
+    refuse_comparison,
+    refuse_run,
     sound,
     stamp,
     weights_digest,
@@ -150,3 +154,20 @@ def test_without_locks_on_this_system_the_work_is_done_all_the_same(tmp_path, mo
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with alone(tmp_path / "run"):
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):
+    run = CONFIG.model_copy(update={"output": str(tmp_path)})
+    other = run.model_copy(update={"seed": 1})
+    config_file.write(tmp_path / "config.yaml", run, {"grail": "1"})
+    refuse_run(other, None)
+    refuse_comparison(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"output: {tmp_path} is a run's.*--output"):
+        refuse_comparison(tmp_path)
+    (tmp_path / COMPARISON).mkdir()
+    refuse_comparison(tmp_path)
+    refuse_run(run, tmp_path)  # nothing would be replaced
+    refuse_run(other, tmp_path / COMPARISON / "base.yaml")
+    for source in (None, tmp_path, tmp_path / "mine.yaml"):
+        with pytest.raises(InputError, match=f"output: {tmp_path} is a comparison's.*--output"):
+            refuse_run(other, source)

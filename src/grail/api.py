@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail import config_file
+from grail import config_file, directory
 from grail.audit import audit as auditing
 from grail.config import Config, parse
 from grail.files import dotted
@@ -28,10 +28,12 @@ def run(settings: Given, listener: Listener | None = None) -> Results:
         listener: Who hears of stages, their progress and warnings (default: Python's warnings).
 
     Raises:
-        InputError: naming every problem of the configuration and the data.
+        InputError: naming every problem of the configuration and the data; where the output is a
+            comparison's.
         DivergenceError: if training stopped being finite; the last checkpoint stays.
     """
     config = _config(settings)
+    directory.refuse_run(config, Path(settings) if isinstance(settings, (Path, str)) else None)
     inputs = prepare(config)
     made = Run(config, inputs, listener)
     for warning in inputs.warnings:

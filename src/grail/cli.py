@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_freed()
     try:
-        return options.handler(options)
+        with _terminated():
+            code = options.handler(options)
+            sys.stdout.flush()  # a pipe that nobody reads any more is told of here, not at the end
+            return code
     except InputError as error:
         for line in str(error).split("\n"):
             print(f"grail: error: {line}", file=sys.stderr)
@@ -48,6 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"grail: {INTERRUPTED}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `grail report --json RUN | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with a message, and everything in its place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
     validate.set_defaults(handler=_validate)
-    _add_run_options(plan_command.add(commands))
+    _add_run_options(plan_command.add(commands, _plan))
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
@@ -127,7 +150,9 @@ def _run(options: argparse.Namespace) -> int:
     from grail.preparation import prepare
 
     inputs = prepare(config)
-    from grail import endings
+    from grail import directory, endings
+
+    directory.refuse_run(config, options.config)
     from grail.pipeline import Run
 
     terminal = Terminal(_console())
@@ -188,13 +213,24 @@ def _compare(options: argparse.Namespace) -> int:
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from grail.config_file import is_comparison, read
+
+    if is_comparison(read(options.config)[1]):
+        from grail.comparison import forecast
+
+        return forecast.handle(options)
+    return plan_command.handle(options)
+
+
 def _validate(options: argparse.Namespace) -> int:
-    from grail.config_file import load
+    from grail.config_file import is_comparison, load, read
     from grail.preparation import prepare
     from grail.terminal import quiet
 
     quiet()
-
+    if is_comparison(read(options.config)[1]):
+        return _validate_comparison(options)
     config = load(options.config, options.set, options.output)
     inputs = prepare(config)
     counts: dict[str, int] = {}
@@ -212,6 +248,25 @@ def _validate(options: argparse.Namespace) -> int:
     kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
     print(f"model: {config.model.name} ({kind})")
     print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
+    return 0
+
+
+def _validate_comparison(options: argparse.Namespace) -> int:
+    from grail.comparison.compare import validate
+    from grail.comparison.plan import make_plan
+    from grail.comparison.settings import load
+
+    plan = make_plan(*load(options.config, options.set, options.output))
+    warnings = validate(plan)
+    counts = {r.name: len(plan.candidates(r)) + len(plan.cells(r, r.points[0])) for r in plan.rows}
+    if options.json:
+        print(json.dumps({"cells": counts, "warnings": warnings}))
+        return 0
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} cells")
+    print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
     return 0
 
 

@@ -26,7 +26,7 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
         InputError: if the file cannot be read or holds something that is not allowed.
     """
     file, raw = read(path)
-    if {"base", "methods"} <= raw.keys():
+    if is_comparison(raw):
         raise InputError(f"{file} is a comparison, not one run. Use: grail compare {file}")
     if raw.pop("made_with", None) is not None:
         _check_preset(overrides, raw.get("preset"))
@@ -38,6 +38,11 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
     return absolute(parse(raw), file.resolve().parent)
+
+
+def is_comparison(raw: dict[str, Any]) -> bool:
+    """Tell whether settings as read are those of a comparison."""
+    return {"base", "methods"} <= raw.keys()
 
 
 def _check_preset(overrides: list[str], given: Any) -> None:

@@ -21,16 +21,51 @@ from grail.files import digest, file_digest, parse_yaml
 
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 RESULTS += ("report.md", "report.html")
+COMPARISON = ".comparison"
+"""Folder in a comparison's output that says so: what its base was made with."""
 SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
 
 
 def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
     """Tell whether ``config.yaml`` already says this: the same settings, data and versions."""
-    try:
-        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
+    found = _settings(folder)
     return found == config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
+
+
+def refuse_run(config: Config, source: Path | None) -> None:
+    """Refuse a run of other settings in a comparison's folder, but for that of a comparison's base.
+
+    Args:
+        config: The settings of the run.
+        source: The file or folder that they come from, if they come from one.
+
+    Raises:
+        InputError: naming what would be lost.
+    """
+    folder = Path(config.output)
+    own = source is not None and source.resolve().parent.name == COMPARISON
+    if own or not (folder / COMPARISON).is_dir():
+        return
+    found = _settings(folder) or {}
+    if found | {"made_with": None} != config.model_dump(mode="json") | {"made_with": None}:
+        raise InputError(
+            f"output: {folder} is a comparison's; a run there would replace the vanilla model and "
+            "the scores that its cells share. Choose another --output, or the folder of one cell: "
+            f"{folder / 'METHOD' / 'SEED'}."
+        )
+
+
+def refuse_comparison(folder: Path) -> None:
+    """Refuse a comparison in a folder that a run has filled.
+
+    Raises:
+        InputError: naming what would be lost.
+    """
+    if (folder / "config.yaml").is_file() and not (folder / COMPARISON).is_dir():
+        raise InputError(
+            f"output: {folder} is a run's; a comparison there would replace its models and drop "
+            "its results. Choose another --output."
+        )
 
 
 def outdate(folder: Path) -> None:
@@ -168,3 +203,11 @@ def alone(folder: Path) -> Iterator[None]:
                 with suppress(OSError):  # somebody else put something there
                     for place in fresh:
                         place.rmdir()
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """Return what ``config.yaml`` holds; None if it is absent or damaged."""
+    try:
+        return parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

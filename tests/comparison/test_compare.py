@@ -214,6 +214,47 @@ def test_wrong_settings_of_any_method_are_told_before_anything_runs(played, comp
     assert played == []
 
 
+@pytest.mark.parametrize("command", ["compare", "validate", "plan"])
+def test_one_run_and_a_comparison_keep_out_of_each_others_folders(
+    command, played, comparison, tiny_config, tmp_path, capsys
+):
+    file, run = comparison({"a": {}}, figures=[]), tiny_config()
+    if command == "compare":
+        assert main(["compare", str(file)]) == 0
+        made = (tmp_path / "out" / "vanilla" / "adapter_model.safetensors").read_bytes()
+        told = [["run", str(run), "--output", str(tmp_path / "out")]]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.yaml").write_text("made_with: {}\n")
+        told.append(["compare", str(file), "--output", str(tmp_path / "run")])
+        for words, whose in zip(told, ("a comparison's", "a run's"), strict=True):
+            assert main(words) == 2
+            assert f"is {whose}" in capsys.readouterr().err
+        assert (tmp_path / "out" / "vanilla" / "adapter_model.safetensors").read_bytes() == made
+    else:
+        assert main([command, str(file), "--set", "methods.a.preset=graill"]) == 2
+        assert "methods.a: " in capsys.readouterr().err
+
+
+def test_a_comparison_is_valid_by_its_cells(comparison, capsys, tmp_path):
+    grid = {"unlearning.learning_rate": [0.001, 0.05]}
+    file = comparison({"a": {"grid": grid}, "b": {}}, seeds=[0, 1, 2])
+    assert main(["validate", str(file)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == ["a: 5 cells", "b: 3 cells"]
+    assert f"It would write to {tmp_path / 'out'}." in shown[-1]
+    assert main(["validate", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"] == {"a": 5, "b": 3}
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_error_of_a_base_has_one_prefix(played, comparison, capsys):
+    unknown = {"model": {"name": "smollm2-135n"}}
+    assert main(["compare", str(comparison({"a": {}}, base=unknown))]) == 2
+    err = capsys.readouterr().err
+    assert "model.name" in err
+    assert "grail: error: grail" not in err
+
+
 def test_a_base_that_fails_is_an_end(comparison, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "run", lambda job: runner.Outcome(1, 1.0, 1))
     assert main(["compare", str(comparison({"a": {}}))]) == 1

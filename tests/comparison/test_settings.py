@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from grail.comparison.settings import load, parse
+from grail.directory import COMPARISON
 from grail.errors import InputError
 
 GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "output": "runs/x"}
@@ -112,3 +113,14 @@ def test_methods_may_be_those_of_another_comparison(tmp_path):
     (tmp_path / "table1.yaml").write_text("title: no methods here\n")
     with pytest.raises(InputError, match=r"methods: .*table1\.yaml has no methods\."):
         load(file, [])
+
+
+def test_one_run_is_no_comparison(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("domains: {}\n", encoding="utf-8")
+    for path in (file, tmp_path):
+        with pytest.raises(InputError, match=f"^{file} is one run.*Use: grail run {path}$"):
+            load(path, [])
+    (tmp_path / COMPARISON).mkdir()
+    with pytest.raises(InputError, match=f"^{tmp_path} is what a comparison has made. Give the"):
+        load(tmp_path, [])

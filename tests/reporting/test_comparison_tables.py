@@ -214,3 +214,27 @@ def test_who_did_not_meet_the_wished_retain_success_is_named():
     assert "from there: cliff seed 3 (97.0)." in calibrated.note
     assert "none seed 3" not in calibrated.note
     assert "weight 1" not in plain.note
+
+
+def test_one_seed_has_no_spread_to_speak_of():
+    one = method("grail") | {"n_seeds": 1, "seeds": [0]}
+    assert "over seeds" not in comparison_tables(comparison(one))[0].note
+    assert "over seeds" in comparison_tables(comparison(method("grail")))[0].note
+
+
+def test_weak_evidence_is_told_under_every_table():
+    about = {"model": "vanilla", "domain": "privacy", "part": "train"}
+    known = [
+        about | {"side": "unlearn", "metric": "US", "value": 1.0, "n": 12},
+        about | {"side": "retain", "metric": "RS", "value": 99.0, "n": 12},
+    ]
+    told = []
+    for change in ({}, {"n": 4}, {"value": 70.0}):
+        vanilla = {"rows": [known[0] | change, known[1]], "train": successes(1.0, 99.0)}
+        (table, *_) = comparison_tables(comparison(method("grail"), vanilla=vanilla))
+        told.append(table.note.partition("The evidence is weak, because ")[2])
+    assert told == [
+        "",
+        "some sides have only 4 rows (fewer than 10).",
+        "the vanilla model did not know unlearn rows of privacy (US 70.0 train).",
+    ]

@@ -74,7 +74,7 @@ def prepare(cell: Cell, base: Config) -> Path:
         _link(source / "config.yaml", folder / "config.yaml")
     if _same(cell.config, base, VANILLA):
         _share_vanilla(source, folder)
-        if _same(cell.config, base, (*VANILLA, "importance")):
+        if shares_scores(cell.config, base):
             _share_files(source / "scores", folder / "scores")
     file = folder / "cell.yaml"
     config_file.write(file, cell.config, {})
@@ -84,6 +84,11 @@ def prepare(cell: Cell, base: Config) -> Path:
 def shares_vanilla(config: Config, base: Config) -> bool:
     """Tell whether a cell starts from the base's vanilla model."""
     return _same(config, base, VANILLA)
+
+
+def shares_scores(config: Config, base: Config) -> bool:
+    """Tell whether a cell starts from the base's scores too."""
+    return _same(config, base, (*VANILLA, "importance"))
 
 
 def vanilla_stamp(base: Config) -> str:
@@ -191,7 +196,7 @@ def _announce(folder: Path, base: Config, settings: str) -> None:
 
 
 def _announced(base: Config, settings: str) -> Path:
-    return Path(base.output) / ".comparison" / "finished" / f"{settings}.json"
+    return Path(base.output) / directory.COMPARISON / "finished" / f"{settings}.json"
 
 
 def _contents(source: str | None) -> str | None:

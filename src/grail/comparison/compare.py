@@ -15,7 +15,7 @@ from grail.errors import DivergenceError, InputError
 from grail.files import write_json
 from grail.progress import Listener
 
-RESULT = "comparison.json"
+RESULT, BASE = "comparison.json", "base.json"
 
 
 def validate(plan: Plan) -> list[str]:
@@ -44,10 +44,12 @@ def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
     A failed cell is recorded and the others go on.
 
     Raises:
-        InputError: if the base cannot be run, or another comparison is at work here.
+        InputError: if the base cannot be run, the output is a run's, or another comparison is at
+            work here.
         DivergenceError: if the base failed for another reason.
     """
-    own = plan.output / ".comparison"
+    own = plan.output / directory.COMPARISON
+    directory.refuse_comparison(plan.output)
     with directory.alone(own):
         _base(plan, own, listener)
         return Cells(plan, listener).through()
@@ -55,20 +57,35 @@ def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
 
 def _base(plan: Plan, own: Path, listener: Listener) -> None:
     """Make the vanilla model and its scores, and measure it: once, for all cells."""
-    file, log, record = own / "base.yaml", own / "base.log", own / "base.json"
-    settings = {"config_digest": cells.config_digest(plan.base)}
-    inputs = cells.base_inputs(plan.base)  # a comparison that shares the base may have remade it
-    if inputs and cells.read_json(record) == settings | {"inputs": inputs}:
+    file, log = own / "base.yaml", own / "base.log"
+    if has_base(plan):
         listener.skipped("base: vanilla and scores")
         return
     config_file.write(file, plan.base, {})
     with listener.stage("base: vanilla and scores") as tick:
+        tick(0, 1, f"log: {log}")
         outcome = runner.run(Job(("evaluate", str(file), "--vanilla-only"), log))
         tick(1, 1, "vanilla measured")
     if outcome.code:
-        text = f"the base run failed ({_ending(outcome)}). The end of {log}:\n{runner.tail(log)}"
+        told = runner.tail(log).replace("grail: error: ", "")  # the prefix comes with this error
+        text = f"the base run failed ({_ending(outcome)}). The end of {log}:\n{told}"
         raise (InputError if outcome.code == 2 else DivergenceError)(text)
-    write_json(record, settings | {"inputs": cells.base_inputs(plan.base)})
+    write_json(own / BASE, _base_record(plan))
+
+
+def has_base(plan: Plan) -> bool:
+    """Tell whether the base is made, of these settings and data.
+
+    A comparison that shares it may have remade it since.
+    """
+    wanted = _base_record(plan)
+    own = plan.output / directory.COMPARISON
+    return wanted["inputs"] is not None and cells.read_json(own / BASE) == wanted
+
+
+def _base_record(plan: Plan) -> dict[str, Any]:
+    digest = cells.config_digest(plan.base)
+    return {"config_digest": digest, "inputs": cells.base_inputs(plan.base)}
 
 
 class Cells:

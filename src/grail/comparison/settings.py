@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from grail import config_file
+from grail.directory import COMPARISON
 from grail.errors import InputError, did_you_mean
 from grail.explain import explain
 from grail.kinds import Count, Name, Section, Seed
@@ -152,6 +153,10 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[C
         InputError: naming every problem by its key, what was given and what is allowed.
     """
     file, raw = config_file.read(path)
+    if not {"base", "methods"} & raw.keys():
+        if (file.parent / COMPARISON).is_dir():
+            raise InputError(f"{path} is what a comparison has made. Give the YAML file it is of.")
+        raise InputError(f"{file} is one run, not a comparison. Use: grail run {path}")
     if isinstance(raw.get("base"), str):
         _, raw["base"] = config_file.read(file.parent / raw["base"])
     if isinstance(raw.get("methods"), str):

@@ -71,7 +71,8 @@ def _same_rows(name: str, texts: list[Text], other: str, others: list[Text]) -> 
         Finding(
             "error",
             f"{len(same)} of the {len(texts)} rows of {name} are also rows of {other}, "
-            f"e.g. {pairs}. A row cannot be unlearned and retained: drop it from one.{twice}",
+            f"e.g. {pairs} (numbers count from 0). A row cannot be unlearned and retained: drop it "
+            f"from one.{twice}",
         )
     ]
 

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from grail.plan.plan import Plan, Stage
     from grail.reporting.tables import Table
 
-ABOUT = "what a run will take on this machine: passes, time, memory and files; writes nothing"
+ABOUT = "what a run or a comparison will take on this machine: time and memory; writes nothing"
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
+def add(commands: Any, handler: Any) -> argparse.ArgumentParser:
     """Add the command to the parser's commands; the options of a run are the caller's."""
     plan = commands.add_parser("plan", help=ABOUT, description=ABOUT)
-    plan.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
-    plan.set_defaults(handler=handle)
+    config = "YAML file of a run or of a comparison, or run directory"
+    plan.add_argument("config", type=Path, metavar="CONFIG", help=config)
+    plan.set_defaults(handler=handler)
     return plan
 
 

@@ -108,8 +108,29 @@ class Plan:
         return asdict(self) | {"shape": shape, "total": sums}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A model and rows as read, and this machine as timed with them: enough for many plans."""
+
+    materials: Materials
+    model: Policy
+    shape: Shape
+    speed: Speed
+    how: str
+    libraries: int
+
+
 def make_plan(config: Config, inputs: Inputs, listener: Listener) -> Plan:
     """Count what is to be done, measure this machine for a few seconds, and estimate the rest.
+
+    Raises:
+        InputError: if the tokenizer or the model cannot be read.
+    """
+    return plan_of(config, inputs, measure(config, inputs, listener))
+
+
+def measure(config: Config, inputs: Inputs, listener: Listener) -> Measured:
+    """Read the model and the rows, and time this machine with them for a few seconds.
 
     Raises:
         InputError: if the tokenizer or the model cannot be read.
@@ -126,11 +147,16 @@ def make_plan(config: Config, inputs: Inputs, listener: Listener) -> Plan:
             model, how = outline(config), ASSUMED
             speed = Speed(rate_of(device, _dtype(model)))
         tick(1, 1, "done")
-    reading = Reading(packed=packs(model) or _would_pack(config, device, how))
+    return Measured(materials, model, shape_of(model), speed, how, libraries)
+
+
+def plan_of(config: Config, inputs: Inputs, found: Measured) -> Plan:
+    """Return the plan of a run on the measured model and rows; its other settings may differ."""
+    materials, model, speed, shape = found.materials, found.model, found.speed, found.shape
+    reading = Reading(packed=packs(model) or _would_pack(config, materials.device, found.how))
     groups = len(passes(trainable(model), config.importance.memory_gib))
     work = workload(config, materials.rows, materials.general, reading, groups)
-    shape, sides = shape_of(model), 2 * len(config.domains)
-    finished = done(config, inputs)
+    sides, finished = 2 * len(config.domains), done(config, inputs)
     stages = tuple(
         Stage(
             name,
@@ -142,9 +168,10 @@ def make_plan(config: Config, inputs: Inputs, listener: Listener) -> Plan:
         )
         for name, own in work.stages.items()
     )
-    notes = (how, LEFT_OUT, *_more(config, work, speed))
+    notes = (found.how, LEFT_OUT, *_more(config, work, speed))
     sizes = artifact_bytes(config, shape, sides)
-    return Plan(str(device), shape, speed, work.counts, stages, sizes, libraries, notes)
+    where = str(materials.device)
+    return Plan(where, shape, speed, work.counts, stages, sizes, found.libraries, notes)
 
 
 MEASURED = (

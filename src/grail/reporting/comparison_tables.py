@@ -10,6 +10,8 @@ from typing import Any
 
 from grail.reporting.latex import latex
 from grail.reporting.tables import BEST, MISSING, Table, markdown, nats, percent
+from grail.reporting.verdict import weaknesses
+from grail.results import Result, Results
 
 MODELS = {"unlearned": "", "calibrated": " at equal retention"}
 PARTS = ("train", "val")
@@ -17,11 +19,12 @@ NLLS = ("unlearn NLL", "general NLL")
 GIB = 1 << 30
 
 NOTE = (
-    "Cells: mean ± standard deviation over seeds. US, RS, Avg and HS in percent, higher is better; "
+    "US, RS, Avg and HS in percent, higher is better; "
     "NLL in nats/token, of general text on its held-out half; minutes = those of the unlearning "
     "steps (median step x steps); peak = "
     "resident memory of the whole run. "
 )
+SEEDS_NOTE = "Cells: mean ± standard deviation over seeds. "
 BEST_NOTE = (
     f"{BEST} or bold = leads in this column, and the 95 % interval of its difference to the second "
     "excludes 0 (only Avg and HS are marked). "
@@ -127,7 +130,8 @@ def _success_table(comparison: Found, model: str, part: str) -> Table:
         )
         rows.append((method["method"], *cells, *_cost(method)))
     title = f"{comparison['title']}: {part} rows{MODELS[model]}"
-    note = NOTE + (BEST_NOTE if best else "") + _remarks(comparison)
+    seeds = any(method["n_seeds"] > 1 for method in comparison["methods"])
+    note = (SEEDS_NOTE if seeds else "") + NOTE + (BEST_NOTE if best else "") + _remarks(comparison)
     if model == "calibrated":
         note = f"{note} {_retained(comparison)}"
     return Table(title, ("Method", *names, "minutes", "peak GiB"), tuple(rows), note.strip())
@@ -194,6 +198,9 @@ def _remarks(comparison: Found) -> str:
     """Say what a reader must know before comparing two rows."""
     methods, lines = comparison["methods"], comparison["cells"]
     remarks = [_seeds(methods)]
+    rows = tuple(Result(**row) for row in comparison["vanilla"].get("rows", ()))
+    if weak := weaknesses(Results(rows, {}, {})):
+        remarks.append(f"The evidence is weak, because {'; '.join(weak)}.")
     failed = [f"{m['method']} ({m['failed']})" for m in methods if m["failed"]]
     if failed:
         remarks.append(f"Failed cells, which no mean includes: {', '.join(failed)}.")

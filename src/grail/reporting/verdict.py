@@ -211,12 +211,17 @@ def _answers(results: Results) -> list[str]:
 
 
 def _weak(results: Results) -> str:
-    """Say why the numbers prove little, where they do."""
+    reasons = weaknesses(results)
+    return f"{WARNING}the evidence is weak, because {'; '.join(reasons)}." if reasons else ""
+
+
+def weaknesses(results: Results) -> list[str]:
+    """Say why the numbers prove little, where they do: few rows, or a model that knew little."""
     reasons = [r for domain in domains(results) for r in _domain_doubts(results, domain)]
     few = [row.n for row in results.rows if row.metric in SIDES and row.n < FEW_ROWS]
     if few:
         reasons.append(f"some sides have only {min(few)} rows (fewer than {FEW_ROWS})")
-    return f"{WARNING}the evidence is weak, because {'; '.join(reasons)}." if reasons else ""
+    return reasons
 
 
 def _domain_doubts(results: Results, domain: str) -> list[str]:
