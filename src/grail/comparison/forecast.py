@@ -133,12 +133,11 @@ def forecast(plan: Plan, listener: Listener) -> Forecast:
     seen: set[str] = set()
     for row in plan.rows:
         own = [cell for cell in _cells(plan, row) if _is_new(cell, seen)]
-        plans = []
-        for cell in own:
-            again = not cells.shares_vanilla(cell.config, plan.base)
-            given = prepare(cell.config) if again else inputs
-            there = measure(cell.config, given, listener) if again else found
-            plans.append(_of_cell(plan, cell, plan_of(cell.config, given, there)))
+        given, there = inputs, found
+        if own and not cells.shares_vanilla(own[0].config, plan.base):
+            given = prepare(own[0].config)  # another model or other rows: the same for all seeds
+            there = measure(own[0].config, given, listener)
+        plans = [_of_cell(plan, cell, plan_of(cell.config, given, there)) for cell in own]
         left = [not (stamp and cells.is_finished(cell, stamp)) for cell in own]
         lines.append(_line(row.name, plans, left))
     return Forecast(tuple(lines), plan.settings.parallel, (*whole.notes, SHARED))
