@@ -161,13 +161,25 @@ def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):
     other = run.model_copy(update={"seed": 1})
     config_file.write(tmp_path / "config.yaml", run, {"grail": "1"})
     refuse_run(other, None)
-    refuse_comparison(tmp_path / "elsewhere")
+    refuse_comparison(tmp_path / "elsewhere", other)
     with pytest.raises(InputError, match=f"output: {tmp_path} is a run's.*--output"):
-        refuse_comparison(tmp_path)
+        refuse_comparison(tmp_path, run)
     (tmp_path / COMPARISON).mkdir()
-    refuse_comparison(tmp_path)
+    refuse_comparison(tmp_path, other)
     refuse_run(run, tmp_path)  # nothing would be replaced
     refuse_run(other, tmp_path / COMPARISON / "base.yaml")
     for source in (None, tmp_path, tmp_path / "mine.yaml"):
         with pytest.raises(InputError, match=f"output: {tmp_path} is a comparison's.*--output"):
             refuse_run(other, source)
+
+
+def test_a_comparison_shares_no_run_that_would_lose_its_results(tmp_path):
+    run = CONFIG.model_copy(update={"output": str(tmp_path / "shared")})
+    (tmp_path / "shared").mkdir()
+    config_file.write(tmp_path / "shared" / "config.yaml", run, {"grail": "1"})
+    other = run.model_copy(update={"seed": 1})
+    refuse_comparison(tmp_path / "own", other)  # a base, perhaps of an earlier day
+    (tmp_path / "shared" / "results.json").touch()
+    refuse_comparison(tmp_path / "own", run)
+    with pytest.raises(InputError, match=r"^shared: .* has the results of a run of other settings"):
+        refuse_comparison(tmp_path / "own", other)

@@ -46,8 +46,7 @@ def refuse_run(config: Config, source: Path | None) -> None:
     own = source is not None and source.resolve().parent.name == COMPARISON
     if own or not (folder / COMPARISON).is_dir():
         return
-    found = _settings(folder) or {}
-    if found | {"made_with": None} != config.model_dump(mode="json") | {"made_with": None}:
+    if _differs(folder, config):
         raise InputError(
             f"output: {folder} is a comparison's; a run there would replace the vanilla model and "
             "the scores that its cells share. Choose another --output, or the folder of one cell: "
@@ -55,12 +54,20 @@ def refuse_run(config: Config, source: Path | None) -> None:
         )
 
 
-def refuse_comparison(folder: Path) -> None:
-    """Refuse a comparison in a folder that a run has filled.
+def refuse_comparison(folder: Path, base: Config) -> None:
+    """Refuse a comparison in a folder that a run has filled, or one that shares such a folder.
+
+    A run of the base's own settings may be shared: it loses nothing.
 
     Raises:
         InputError: naming what would be lost.
     """
+    shared = Path(base.output)
+    if (shared / "results.json").is_file() and shared != folder and _differs(shared, base):
+        raise InputError(
+            f"shared: {shared} has the results of a run of other settings, which the base would "
+            "drop. Choose another folder."
+        )
     if (folder / "config.yaml").is_file() and not (folder / COMPARISON).is_dir():
         raise InputError(
             f"output: {folder} is a run's; a comparison there would replace its models and drop "
@@ -203,6 +210,12 @@ def alone(folder: Path) -> Iterator[None]:
                 with suppress(OSError):  # somebody else put something there
                     for place in fresh:
                         place.rmdir()
+
+
+def _differs(folder: Path, config: Config) -> bool:
+    """Tell whether a folder's ``config.yaml`` says something else, versions and data apart."""
+    found, wanted = _settings(folder) or {}, config.model_dump(mode="json")
+    return found | {"made_with": None} != wanted | {"made_with": None}
 
 
 def _settings(folder: Path) -> dict[str, Any] | None:

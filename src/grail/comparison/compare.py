@@ -44,12 +44,12 @@ def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
     A failed cell is recorded and the others go on.
 
     Raises:
-        InputError: if the base cannot be run, the output is a run's, or another comparison is at
-            work here.
+        InputError: if the base cannot be run, the output or what is shared is a run's, or another
+            comparison is at work here.
         DivergenceError: if the base failed for another reason.
     """
     own = plan.output / directory.COMPARISON
-    directory.refuse_comparison(plan.output)
+    directory.refuse_comparison(plan.output, plan.base)
     with directory.alone(own):
         _base(plan, own, listener)
         return Cells(plan, listener).through()
