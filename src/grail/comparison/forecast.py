@@ -13,6 +13,7 @@ from grail.comparison import cells
 from grail.comparison.compare import has_base, validate
 from grail.comparison.plan import Cell, Plan, Row, make_plan
 from grail.comparison.settings import load
+from grail.config import Config
 from grail.plan.command import sizes, span
 from grail.preparation import prepare
 from grail.progress import Listener
@@ -189,7 +190,7 @@ def _of_cell(plan: Plan, cell: Cell, whole: RunPlan) -> RunPlan:
     return _only(whole, names, (models - 1) / models)
 
 
-def _models(config: Any) -> int:
+def _models(config: Config) -> int:
     """Return how many models a run measures: vanilla, unlearned, and one at equal retention."""
     return 2 if config.evaluation.retain_target is None else 3
 
