@@ -111,7 +111,9 @@ def handle(options: argparse.Namespace) -> int:
     console.print(render(table(plan, found)))
     for note in found.notes:
         console.print(f"- {note}", markup=False)
-    total = f"still to do: {span(found.seconds)}, with {sizes(found.memory)} of memory"
+    left = f"{span(found.seconds)}, with {sizes(found.memory)} of memory"
+    done = not any(line.left for line in found.lines)
+    total = f"still to do: {'nothing' if done else left}"
     console.print(total, markup=False, soft_wrap=True)
     return 0
 
