@@ -66,10 +66,14 @@ def test_what_is_finished_is_left_out(played, comparison, plan, tmp_path, capsys
     capsys.readouterr()
     assert main(["plan", str(file)]) == 0
     shown = capsys.readouterr().out
-    for piece in ("base", "Runs", "side by side", "still to do: nothing"):
+    for piece in ("base", "Runs", "side by side", "still to do: under 2 s"):
         assert piece in shown
+    assert main(["plan", str(file), "--set", "methods.c.seeds=[]"]) == 2
+    comparison({"a": {}, "b": {"preset": "ascent"}}, seeds=[0, 1], figures=[])
+    assert main(["plan", str(file)]) == 0
+    assert "still to do: nothing" in capsys.readouterr().out
     assert main(["plan", str(file), "--json", "--set", "seeds=[0, 1, 2]"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [line["left"] for line in told["lines"]] == [0, 1, 1, 3]
+    assert [line["left"] for line in told["lines"]] == [0, 1, 1]
     assert told["output"] == str(tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
