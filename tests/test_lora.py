@@ -7,7 +7,7 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 from grail.data.encode import collate
-from grail.lora import LoraLinear, fused, lora_layers
+from grail.lora import Fixed, LoraLinear, fused, lora_layers
 from grail.model import answer_logits, trainable
 
 
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_finite_differences():
     given = [t.double().requires_grad_() for t in (x, a, b)]
 
     def layer(x, a, b):
-        return LoraLinear.apply(x, base, a, b, 1.7)
+        return LoraLinear.apply(x, a, b, Fixed(base, 1.7))
 
     out = layer(*given)
     assert torch.allclose(out, base(given[0]) + 1.7 * given[0] @ given[1].T @ given[2].T)
@@ -55,6 +55,26 @@ def test_gradients_are_those_of_finite_differences():
         moved = [t + step if i == which else t for i, t in enumerate(given)]
         change = ((layer(*moved) - out) * weight).sum()
         assert torch.allclose(change, (found[which] * step).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("needs", [True, False])
+def test_the_halves_that_a_layer_tells_of_make_its_gradients(needs, tiny_model):
+    model = tiny_model()
+    layer, name = next(iter(lora_layers(model).items()))
+    x, told = torch.randn(2, 3, layer.in_features, requires_grad=needs), []
+    weight = torch.randn(2, 3, layer.out_features)
+    with fused(model, lambda module: told.append if module is layer else pytest.fail("another")):
+        out = layer(x)
+        assert not told
+        (out * weight).sum().backward()
+    (halves,) = told
+    for given, gradient, part in (
+        (halves.given, halves.within, layer.lora_A[name].weight),
+        (halves.inner, halves.gradient, layer.lora_B[name].weight),
+    ):
+        found = gradient.flatten(0, 1).T @ given.flatten(0, 1)
+        assert torch.allclose(found, part.grad, rtol=1e-4, atol=1e-6)
+        assert given.shape[:2] == gradient.shape[:2] == (2, 3)
 
 
 def test_half_precision_differs_from_float32_by_its_rounding(tiny_model, tiny_rows):

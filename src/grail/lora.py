@@ -7,8 +7,9 @@ the base model's precision and accumulate in float32; the weights stay float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,43 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Halves:
+    """Both halves of a LoRA layer after one backward pass, scaling included.
+
+    The gradient of A is ``within^T given``, that of B ``gradient^T inner``.
+
+    Attributes:
+        given: The layer's input x.
+        inner: What B read: scaling x A^T.
+        within: Gradient of what A gave: scaling times ``gradient`` B.
+        gradient: Gradient of the layer's output.
+    """
+
+    given: Float[Tensor, "... I"]
+    inner: Float[Tensor, "... R"]
+    within: Float[Tensor, "... R"]
+    gradient: Float[Tensor, "... O"]
+
+
+Seen = Callable[[Halves], None]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What of a LoRA layer is not differentiated.
+
+    Attributes:
+        base: The layer whose weight is frozen.
+        scaling: What the adapter's path is multiplied by.
+        seen: Is told both halves of the call when its gradient has come.
+    """
+
+    base: nn.Linear
+    scaling: float
+    seen: Seen | None = None
+
+
 class LoraLinear(torch.autograd.Function):
     """x W^T + b + scaling (x A^T) B^T, with gradients for x, A and B."""
 
@@ -25,19 +63,18 @@ class LoraLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Float[Tensor, "... I"],
-        base: nn.Linear,
         a: Float[Tensor, "R I"],
         b: Float[Tensor, "O R"],
-        scaling: float,
+        fixed: Fixed,
     ) -> Float[Tensor, "... O"]:
         """Compute the layer's output."""
-        flat, weight = x.reshape(-1, x.shape[-1]), base.weight
+        flat, weight = x.reshape(-1, x.shape[-1]), fixed.base.weight
         a, b = a.to(x.dtype), b.to(x.dtype)
-        out = nn.functional.linear(flat, weight, base.bias)
+        out = nn.functional.linear(flat, weight, fixed.base.bias)
         inner = flat @ a.t()
-        out.addmm_(inner, b.t(), alpha=scaling)
+        out.addmm_(inner, b.t(), alpha=fixed.scaling)
         ctx.save_for_backward(flat, weight, a, b, inner)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.seen = fixed.scaling, fixed.seen
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -49,11 +86,14 @@ class LoraLinear(torch.autograd.Function):
         for_x = for_a = for_b = None
         if ctx.needs_input_grad[0]:
             for_x = (out @ weight).addmm_(within, a).view(*gradients[0].shape[:-1], -1)
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[1]:
             for_a = (within.t() @ flat).float()
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[2]:
             for_b = (inner.t() @ out).t().float().mul_(ctx.scaling)  # see narrow
-        return for_x, None, for_a, for_b, None
+        if ctx.seen is not None:
+            parts = (flat, inner * ctx.scaling, within, out)
+            ctx.seen(Halves(*(part.view(*gradients[0].shape[:-1], -1) for part in parts)))
+        return for_x, for_a, for_b, None
 
 
 def narrow(x: Float[Tensor, "... F"], w: Float[Tensor, "F R"]) -> Float[Tensor, "... R"]:
@@ -66,15 +106,18 @@ def narrow(x: Float[Tensor, "... F"], w: Float[Tensor, "F R"]) -> Float[Tensor, 
 
 
 @contextmanager
-def fused(model: nn.Module) -> Iterator[None]:
+def fused(model: nn.Module, watch: Callable[[nn.Module], Seen] | None = None) -> Iterator[None]:
     """Let the plain LoRA layers of a model compute in one step inside the block.
+
+    ``watch`` is asked at every call of a layer, and what it returns is told both halves when the
+    gradient comes (it does, whether or not the input needs one).
 
     Layers with anything beyond (dropout that is on, DoRA, biases, merged or several adapters, hooks
     on their parts, another base layer than Linear) stay PEFT's.
     """
     layers = lora_layers(model)
     for module, name in layers.items():
-        module.forward = partial(_forward, module, name)
+        module.forward = partial(_forward, module, name, watch)
     try:
         yield
     finally:
@@ -82,11 +125,17 @@ def fused(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _forward(module: Any, name: str, x: Tensor) -> Tensor:
+def _forward(
+    module: Any, name: str, watch: Callable[[nn.Module], Seen] | None, x: Tensor
+) -> Tensor:
     a, b = module.lora_A[name].weight, module.lora_B[name].weight
     if x.dtype != module.base_layer.weight.dtype:  # autocast, say
         return type(module).forward(module, x)
-    return LoraLinear.apply(x, module.base_layer, a, b, module.scaling[name])  # type: ignore
+    seen = None if watch is None else watch(module)
+    if seen is not None and not x.requires_grad:
+        x = x.detach().requires_grad_(True)
+    fixed = Fixed(module.base_layer, module.scaling[name], seen)
+    return LoraLinear.apply(x, a, b, fixed)  # type: ignore[return-value]
 
 
 def lora_layers(model: nn.Module) -> dict[Any, str]:

@@ -15,7 +15,6 @@ from grail.data.encode import Batch
 from grail.importance.kernels import Fused
 from grail.importance.sums import Sums
 from grail.importance.watching import Layout, Watch, watching
-from grail.lora import fused as fused_lora
 from grail.model import (
     Policy,
     answer_logits,
@@ -83,7 +82,7 @@ def add_by_batch(
         fused: A kernel that adds the weights it takes without writing their gradients.
     """
     layout, read = _reading(model, batch, trials)
-    with evaluating(model), watching(model, Watch(layout, sums, fused)), fused_lora(model):
+    with evaluating(model), watching(model, Watch(layout, sums, fused)):
         logits = read()
         losses = loss(logits, batch)
         lengths = torch.tensor(batch.lengths, device=losses.device)

@@ -6,10 +6,10 @@ gradients are for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from grail.errors import InputError
 from grail.importance.kernels import Fused
 from grail.importance.rules import Call, rule_for
 from grail.importance.sums import Sums
-from grail.lora import lora_layers, narrow
+from grail.lora import Halves, Seen, fused, lora_layers
 from grail.model import Policy, trainable
 
 CHUNK_BYTES = 256 * 2**20
@@ -69,23 +69,23 @@ def watching(model: Policy, watch: Watch) -> Iterator[None]:
 
     Gradients are requested on the embeddings' output instead of on the weights: they flow through
     all layers, and autograd skips the weight-gradient products that the hooks make per sample.
-    A LoRA layer that computes in one step is hooked as a whole.
+    A LoRA layer that computes in one step tells of its halves itself.
     """
     parameters = trainable(model)
     watch.names = {id(p): n for n, p in parameters.items() if n in watch.sums.total}
-    watch.layers = lora_layers(model)
-    inner = {id(part) for layer in watch.layers for part in layer.modules() if part is not layer}
+    inside = {id(part) for layer in lora_layers(model) for part in layer.modules()}
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handles = [embeddings.register_forward_hook(lambda _m, _i, out: _tracked(out))]
     handles += [
         module.register_forward_hook(watch.forward, with_kwargs=True)
         for module in model.modules()
-        if id(module) not in inner and watch.own(module)
+        if id(module) not in inside and watch.own(module)
     ]
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(False)
-        yield
+        with fused(model, watch.layer):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -104,18 +104,25 @@ class Watch:
     def __init__(self, layout: Layout, sums: Sums, fused: Fused | None) -> None:
         self.layout, self.sums, self.fused = layout, sums, fused
         self.names: dict[int, str] = {}
-        self.layers: dict[Any, str] = {}
         self.uses: dict[str, _Use] = {}
 
     def own(self, module: nn.Module) -> dict[str, str]:
         """Return the scored parameters that a module computes with: kind -> name."""
-        if module in self.layers:
-            layer, name = cast(Any, module), self.layers[module]
-            kinds = {"lora_A": layer.lora_A[name], "lora_B": layer.lora_B[name]}
-            found = {kind: self.names.get(id(part.weight)) for kind, part in kinds.items()}
-            return {kind: name for kind, name in found.items() if name is not None}
         every = module.named_parameters(recurse=False)
         return {kind: self.names[id(p)] for kind, p in every if id(p) in self.names}
+
+    def layer(self, module: nn.Module) -> Seen:
+        """Await one call of a LoRA layer."""
+        layer: Any = module
+        a, b = (half[layer.active_adapters[0]] for half in (layer.lora_A, layer.lora_B))
+        own_a, own_b = self.own(a), self.own(b)
+        self._await([*own_a.values(), *own_b.values()])
+
+        def seen(halves: Halves) -> None:
+            self._take(a, own_a, halves.given, halves.within)
+            self._take(b, own_b, halves.inner, halves.gradient)
+
+        return seen
 
     def forward(
         self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], out: Any
@@ -126,32 +133,26 @@ class Watch:
             return  # a rule differentiates the module with stand-ins for its parameters
         if not isinstance(out, Tensor) or len(inputs) != 1 or named:
             raise not_batchable(type(module).__name__, "it takes or returns more than one tensor")
-        for name in own.values():
-            self.uses.setdefault(name, _Use()).calls += 1
+        self._await(own.values())
         _tracked(out)  # an embedding of positions: with its weights off, no gradient would come
         given = inputs[0].detach()
-        out.register_hook(lambda gradient: self._backward(module, own, given, gradient))
+        out.register_hook(lambda gradient: self._take(module, own, given, gradient.detach()))
 
-    def _backward(
+    def _await(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.uses.setdefault(name, _Use()).calls += 1
+
+    def _take(
         self, module: nn.Module, own: dict[str, str], given: Tensor, gradient: Tensor
     ) -> None:
-        call = self.layout.call(module, given, gradient.detach())
+        if not own:
+            return
+        call = self.layout.call(module, given, gradient)
         for kind, name in own.items():
             use = self.uses[name]
-            use.seen.append(self._inner(call, kind) if module in self.layers else (call, kind))
+            use.seen.append((call, kind))
             if len(use.seen) == use.calls:
                 self._flush(name, use)
-
-    def _inner(self, call: Call, kind: str) -> tuple[Call, str]:
-        """Return the call of one half of a LoRA layer, from the call of the whole layer."""
-        layer: Any = call.module
-        name = self.layers[layer]
-        a, b, scaling = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
-        if kind == "lora_A":
-            within = narrow(call.gradient, b.weight.to(call.gradient.dtype)) * scaling
-            return Call(a, call.given, within, call.rows), "weight"
-        inner = narrow(call.given, a.weight.to(call.given.dtype).t()) * scaling
-        return Call(b, inner, call.gradient, call.rows), "weight"
 
     def _flush(self, name: str, use: _Use) -> None:
         self.uses[name] = _Use()
