@@ -258,14 +258,14 @@ def _validate_comparison(options: argparse.Namespace) -> int:
 
     plan = make_plan(*load(options.config, options.set, options.output))
     warnings = validate(plan)
-    counts = {r.name: len(plan.candidates(r)) + len(plan.cells(r, r.points[0])) for r in plan.rows}
+    counts = {row.name: len(plan.runs(row, row.points[0])) for row in plan.rows}
     if options.json:
-        print(json.dumps({"cells": counts, "warnings": warnings}))
+        print(json.dumps({"runs": counts, "warnings": warnings}))
         return 0
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name, count in counts.items():
-        print(f"{name}: {count} cells")
+        print(f"{name}: {count} runs")
     print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
     return 0
 

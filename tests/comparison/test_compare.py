@@ -215,24 +215,26 @@ def test_wrong_settings_of_any_method_are_told_before_anything_runs(played, comp
 
 
 @pytest.mark.parametrize("command", ["compare", "validate", "plan"])
-def test_one_run_and_a_comparison_keep_out_of_each_others_folders(
-    command, played, comparison, tiny_config, tmp_path, capsys
+def test_every_command_names_the_method_whose_settings_are_wrong(command, comparison, capsys):
+    file = comparison({"a": {}})
+    assert main([command, str(file), "--set", "methods.a.preset=graill"]) == 2
+    assert "methods.a: " in capsys.readouterr().err
+
+
+def test_a_run_and_a_comparison_keep_out_of_each_others_folders(
+    played, comparison, tiny_config, tmp_path, capsys
 ):
     file, run = comparison({"a": {}}, figures=[]), tiny_config()
-    if command == "compare":
-        assert main(["compare", str(file)]) == 0
-        made = (tmp_path / "out" / "vanilla" / "adapter_model.safetensors").read_bytes()
-        told = [["run", str(run), "--output", str(tmp_path / "out")]]
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "config.yaml").write_text("made_with: {}\n")
-        told.append(["compare", str(file), "--output", str(tmp_path / "run")])
-        for words, whose in zip(told, ("a comparison's", "a run's"), strict=True):
-            assert main(words) == 2
-            assert f"is {whose}" in capsys.readouterr().err
-        assert (tmp_path / "out" / "vanilla" / "adapter_model.safetensors").read_bytes() == made
-    else:
-        assert main([command, str(file), "--set", "methods.a.preset=graill"]) == 2
-        assert "methods.a: " in capsys.readouterr().err
+    assert main(["compare", str(file)]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("made_with: {}\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+    capsys.readouterr()
+    assert main(["run", str(run), "--output", str(tmp_path / "out")]) == 2
+    assert "is a comparison's" in capsys.readouterr().err
+    assert main(["compare", str(file), "--output", str(tmp_path / "run")]) == 2
+    assert "is a run's" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_a_comparison_is_valid_by_its_cells(comparison, capsys, tmp_path):
@@ -240,10 +242,10 @@ def test_a_comparison_is_valid_by_its_cells(comparison, capsys, tmp_path):
     file = comparison({"a": {"grid": grid}, "b": {}}, seeds=[0, 1, 2])
     assert main(["validate", str(file)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[:2] == ["a: 5 cells", "b: 3 cells"]
+    assert shown[:2] == ["a: 4 runs", "b: 3 runs"]  # the chosen candidate is the cell of its seed
     assert f"It would write to {tmp_path / 'out'}." in shown[-1]
     assert main(["validate", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cells"] == {"a": 5, "b": 3}
+    assert json.loads(capsys.readouterr().out)["runs"] == {"a": 4, "b": 3}
     assert not (tmp_path / "out").exists()
 
 

@@ -6,16 +6,16 @@ import pytest
 
 from grail.cli import main
 from grail.comparison.forecast import forecast
-from grail.plan import measure
-from grail.plan.plan import make_plan
+from grail.plan import measure as pace
+from grail.plan.plan import measure, plan_of
 from grail.preparation import prepare
 from grail.progress import Nobody
 
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    monkeypatch.setattr(measure, "SIDE", 16)
-    monkeypatch.setattr(measure, "LEAST", 1e-4)
+    monkeypatch.setattr(pace, "SIDE", 16)
+    monkeypatch.setattr(pace, "LEAST", 1e-4)
 
 
 def forecast_of(plan):
@@ -45,14 +45,31 @@ def test_every_run_counts_once(plan):
     assert lines["own"].each[0] > lines["two"].each[0]  # trains and scores a vanilla model too
 
 
-def test_a_run_is_the_base_and_a_cell(plan):
+def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
     own = plan({"a": {}})
+    inputs = prepare(own.base)
+    found = measure(own.base, inputs, Nobody(silent=True))
+    monkeypatch.setattr("grail.plan.plan.measure", lambda *_: found)  # the same pace for both
     base, cell = forecast_of(own).lines
-    stages = {s.name: s.operations for s in make_plan(own.base, prepare(own.base), Nobody()).stages}
-    assert stages.keys() == {"vanilla", "score", "localize", "unlearn", "evaluate"}
+    run = add(stage.seconds for stage in plan_of(own.base, inputs, found).stages)
     assert min(base.each[0], cell.each[0]) > 0
-    assert base.seconds == pytest.approx(base.each)
-    assert cell.seconds == pytest.approx(cell.each)
+    assert add([base.each, cell.each]) == pytest.approx(run)
+    assert (base.seconds, cell.seconds) == (base.each, cell.each)
+
+
+def test_a_finished_grid_is_counted_at_the_point_it_chose(played, comparison, plan, tmp_path):
+    grid = {"unlearning.learning_rate": [0.5, 1e-7]}  # the first forgets what is to be kept
+    methods = {"one": {"preset": "ascent", "grid": grid}}
+    more = {"seeds": [0, 1], "figures": []}
+    assert main(["compare", str(comparison(methods, **more))]) == 0
+    chosen = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"][0]["chosen"]
+    assert chosen == {"unlearning.learning_rate": 1e-7}, "not the grid's first point"
+    found = forecast_of(plan(methods, **more))
+    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (3, 0)]
+    assert (found.seconds, found.memory) == ((0, 0), (0, 0))
+    again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 2]}))
+    assert [line.left for line in again.lines] == [0, 1]
+    assert again.memory == again.lines[1].memory  # the base is made: its peak is past
 
 
 def test_what_is_finished_is_left_out(played, comparison, plan, tmp_path, capsys):

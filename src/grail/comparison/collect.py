@@ -32,6 +32,11 @@ def train_score(cell: Cell, metric: str) -> float:
     return results.summary["train"]["unlearned"][metric]
 
 
+def best(candidates: Sequence[Cell], metric: str) -> Cell:
+    """Return the finished grid point with the best success on train; the first of equals."""
+    return max(candidates, key=lambda cell: train_score(cell, metric))
+
+
 def collect(
     plan: Plan, chosen: Mapping[str, Point | None], failures: Mapping[Path, str]
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from grail import config_file, directory, preparation
 from grail.comparison import cells, runner
-from grail.comparison.collect import collect, train_score
+from grail.comparison.collect import best, collect
 from grail.comparison.plan import Cell, Plan, Point, Row, uncalibrated
 from grail.comparison.runner import Job, Outcome
 from grail.errors import DivergenceError, InputError
@@ -115,13 +115,11 @@ class Cells:
         return found
 
     def _choose(self, row: Row, candidates: Sequence[Cell]) -> Point | None:
-        """Return the point with the best success on train; the first of equals."""
+        """Return the best point of a row; None if every candidate failed."""
         if not candidates:
             return row.points[0]
         whole = [cell for cell in candidates if cell.folder not in self.failures]
-        metric = self.plan.settings.choose.metric
-        scores = [train_score(cell, metric) for cell in whole]
-        return whole[scores.index(max(scores))].point if whole else None
+        return best(whole, self.plan.settings.choose.metric).point if whole else None
 
     def _adopt(self, candidates: Sequence[Cell], own: Sequence[Cell]) -> None:
         """Take the chosen candidate for the cell of the same seed."""

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from grail.comparison import cells
+from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
-from grail.comparison.plan import Cell, Plan, Row, make_plan
+from grail.comparison.plan import Cell, Plan, Point, Row, make_plan
 from grail.comparison.settings import load
 from grail.config import Config
 from grail.plan.command import sizes, span
@@ -28,8 +29,8 @@ Range = tuple[float, float]
 MEASURING = ("evaluate", "generate")
 SHARED = (
     "Cells that run side by side share the cores: all together take about as long, and the memory "
-    "of those that run at once adds up. Starting a process, loading and writing are left out. A "
-    "grid's chosen point is taken to cost what its first one does."
+    "of those that run at once adds up. Starting a process, loading and writing are left out. The "
+    "chosen point of a grid that is not finished is taken to cost what its first one does."
 )
 
 
@@ -75,13 +76,12 @@ class Forecast:
 
     @property
     def memory(self) -> Range:
-        """The peak of all processes that are at work at once, in bytes."""
+        """The peak of all processes that will be at work at once, in bytes."""
         base, *rows = self.lines
-        left = [line for line in rows if line.left]
-        at_once = min(self.parallel, sum(line.left for line in left))
-        peaks = [line.memory for line in left] or [base.memory]
-        low, high = max(peaks)
-        return max(base.memory[0], low * at_once), max(base.memory[1], high * at_once)
+        at_once = min(self.parallel, sum(line.left for line in rows))
+        low, high = max((line.memory for line in rows if line.left), default=(0.0, 0.0))
+        first = base.memory if base.left else (0.0, 0.0)
+        return max(first[0], low * at_once), max(first[1], high * at_once)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -135,7 +135,7 @@ def forecast(plan: Plan, listener: Listener) -> Forecast:
     stamp = cells.vanilla_stamp(plan.base) if made else ""
     seen: set[str] = set()
     for row in plan.rows:
-        own = [cell for cell in _cells(plan, row) if _is_new(cell, seen)]
+        own = [cell for cell in plan.runs(row, _point(plan, row, stamp)) if _is_new(cell, seen)]
         given, there = inputs, found
         if own and not cells.shares_vanilla(own[0].config, plan.base):
             given = prepare(own[0].config)  # another model or other rows: the same for all seeds
@@ -165,14 +165,12 @@ def table(plan: Plan, found: Forecast) -> Table:
     return Table(plan.settings.title, columns, tuple(rows))
 
 
-def _cells(plan: Plan, row: Row) -> list[Cell]:
-    """Return the candidates of a row and then the cells of its point, or of its first one.
-
-    The candidate that is chosen becomes the cell of its seed.
-    """
+def _point(plan: Plan, row: Row, stamp: str) -> Point:
+    """Return the point that a finished grid has chosen; before, its first one."""
     candidates = plan.candidates(row)
-    taken = {plan.settings.choose.seed} if candidates else set()
-    return candidates + [c for c in plan.cells(row, row.points[0]) if c.seed not in taken]
+    if not (stamp and candidates and all(cells.is_finished(cell, stamp) for cell in candidates)):
+        return row.points[0]
+    return best(candidates, plan.settings.choose.metric).point
 
 
 def _is_new(cell: Cell, seen: set[str]) -> bool:

@@ -92,6 +92,15 @@ class Plan:
         folder = self.output / slug(row.name)
         return [self._cell(row, point, seed, folder / str(seed)) for seed in row.seeds]
 
+    def runs(self, row: Row, point: Point) -> list[Cell]:
+        """Return all runs that a row takes: its candidates, then the cells of the chosen point.
+
+        The candidate that is chosen becomes the cell of its seed.
+        """
+        candidates = self.candidates(row)
+        taken = {self.settings.choose.seed} if candidates else set()
+        return candidates + [c for c in self.cells(row, point) if c.seed not in taken]
+
     def _cell(self, row: Row, point: Point, seed: int, folder: Path) -> Cell:
         sections = merge(row.sections, point, {"seed": seed, "output": str(folder)})
         return Cell(row.name, seed, point, folder, _checked(sections, self.place))
