@@ -33,7 +33,9 @@ def mixed_nll(
     The cross-entropy to a target that is the true token and, by a share, uniform over ``words``;
     logits of other tokens may be minus infinity.
     """
-    return _Nll.apply(logits, targets, share, words)  # type: ignore[return-value]
+    even = torch.zeros(logits.shape[1], dtype=_wide(logits), device=logits.device)
+    even[words] = 1 / len(words)
+    return _Nll.apply(logits, targets, share.to(even.dtype), even)  # type: ignore[return-value]
 
 
 class _Nll(torch.autograd.Function):
@@ -41,36 +43,40 @@ class _Nll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, share: Tensor | None, words: Tensor | None
+        ctx: Any, logits: Tensor, targets: Tensor, share: Tensor | None, even: Tensor | None
     ) -> Tensor:
-        """Compute the loss of every line."""
-        wide = torch.promote_types(logits.dtype, torch.float32)
+        """Compute the loss of every line; ``even`` holds the probabilities of an even draw."""
+        wide = _wide(logits)
         sums, values = (logits.new_empty(len(logits), dtype=wide) for _ in range(2))
-        share = None if share is None else share.to(wide)
         for lines in _chunks(logits):
             z = logits[lines].to(wide)
             total = z.logsumexp(-1)
             said = z.gather(-1, targets[lines, None])[:, 0]
-            if share is not None and words is not None:
-                said = said + share[lines] * (z.index_select(-1, words).mean(-1) - said)
+            if share is not None and even is not None:
+                mean = z.clamp(min=torch.finfo(wide).min) @ even  # not -inf: times 0, it is NaN
+                said = said + share[lines] * (mean - said)
             sums[lines], values[lines] = total, total - said
-        ctx.save_for_backward(logits, targets, share, words, sums)
+        ctx.save_for_backward(logits, targets, share, even, sums)
         return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Compute p minus the target's distribution, times the gradient of each line."""
-        logits, targets, share, words, sums = ctx.saved_tensors
+        logits, targets, share, even, sums = ctx.saved_tensors
         out = torch.empty_like(logits)
         for lines in _chunks(logits):
             p = (logits[lines].to(sums.dtype) - sums[lines, None]).exp_()
             true = torch.ones_like(p[:, :1])
             if share is not None:
                 true -= share[lines, None]
-                p.index_add_(-1, words, (-share[lines, None] / len(words)).expand(-1, len(words)))
+                p.addr_(share[lines], even, alpha=-1)
             p.scatter_add_(-1, targets[lines, None], -true)
             out[lines] = p.mul_(gradients[0][lines, None])
         return out, None, None, None
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:

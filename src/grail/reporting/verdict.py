@@ -220,7 +220,8 @@ def weaknesses(results: Results) -> list[str]:
     reasons = [r for domain in domains(results) for r in _domain_doubts(results, domain)]
     few = [row.n for row in results.rows if row.metric in SIDES and row.n < FEW_ROWS]
     if few:
-        reasons.append(f"some sides have only {min(few)} rows (fewer than {FEW_ROWS})")
+        rows = "1 row" if min(few) == 1 else f"{min(few)} rows"
+        reasons.append(f"some sides have only {rows} (fewer than {FEW_ROWS})")
     return reasons
 
 
