@@ -96,13 +96,13 @@ class LoraLinear(torch.autograd.Function):
         return for_x, for_a, for_b, None
 
 
-def narrow(x: Float[Tensor, "... F"], w: Float[Tensor, "F R"]) -> Float[Tensor, "... R"]:
+def narrow(x: Float[Tensor, "K F"], w: Float[Tensor, "F R"]) -> Float[Tensor, "K R"]:
     """Return x w for a w of few columns, as (w^T x^T)^T: a CPU then takes down to a third as long.
 
     For gradients alone: in the forward pass single rows and packed ones would no longer agree to
     the last bits.
     """
-    return (w.t() @ x.reshape(-1, x.shape[-1]).t()).t().view(*x.shape[:-1], -1)
+    return (w.t() @ x.t()).t()
 
 
 @contextmanager
