@@ -17,7 +17,7 @@ from machine import write
 
 from grail.api import audit
 from grail.errors import InputError
-from grail.reporting.outcome import Known, domains, known
+from grail.reporting.audit.outcome import Known, domains, known
 from grail.reporting.tables import MISSING, Table, nats, percent
 
 ORACLE = "exact"

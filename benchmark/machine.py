@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from grail.files import write_json
-from grail.provenance import versions
+from grail.run.provenance import versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,7 +19,7 @@ import audits
 
 from grail.comparison.settings import load
 from grail.files import file_digest, write_json, write_text
-from grail.reporting.comparison_tables import PARTS, comparison_tables
+from grail.reporting.comparison.tables import PARTS, comparison_tables
 from grail.reporting.tables import BEST, Table, markdown
 from grail.results import harmonic_success
 

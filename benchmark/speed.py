@@ -49,8 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     from machine import machine
     from races.plan import make_plan
 
-    from grail.heap import keep_freed
-    from grail.terminal import quiet
+    from grail.cli.allocator import keep_freed
+    from grail.cli.terminal import quiet
 
     quiet()
     options.kept = keep_freed()  # as grail's command does; the ways it is raced against gain too

@@ -19,7 +19,7 @@ from typing import Any
 from machine import write
 
 from grail.artifacts import read_mask, read_scores
-from grail.cli import main as grail
+from grail.cli.main import main as grail
 from grail.localization.overlap import jaccard
 from grail.localization.select import top_per_layer
 

@@ -28,6 +28,7 @@ hypothesis.settings.register_profile("grail", deadline=None)  # the first exampl
 hypothesis.settings.load_profile("grail")
 
 SCRIPTS = Path(__file__).parent / "scripts"
+pytest_plugins = ("audited_runs", "comparisons")
 
 
 def _script(name):
@@ -208,7 +209,7 @@ def session_config(tmp_path_factory, tiny_model_folder):
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, tiny_model_folder):
     """The folder of a run of ``tiny_config()``, made once. Not to be changed."""
-    from grail.cli import main
+    from grail.cli.main import main
 
     folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
     quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from grail.api import run
-from grail.config import parse
+from grail.config.run import parse
 from grail.errors import InputError
 
 

@@ -21,105 +21,30 @@ STAGES = {"importance", "localization", "unlearning", "evaluation"}
 
 # unit (a folder or a top-level module) -> the units it may import, besides itself and the leaves
 ARROWS: dict[str, set[str]] = {
-    "explain": set(),
-    "kinds": set(),
-    "presets": set(),
-    "audit_settings": {"kinds"},
-    "importance_settings": {"kinds"},
-    "localization_settings": {"kinds"},
-    "config": {"audit_settings", "explain", "importance_settings", "kinds", "presets"}
-    | {"localization_settings"},
-    "results": set(),
     "artifacts": set(),
-    "checkpoint": set(),
-    "optimization": set(),
-    "config_file": {"config"},
+    "config": set(),
+    "results": set(),
     "data": {"config"},
-    "weights": set(),  # where the weights of a model come from
-    "packing": set(),  # rows behind each other, as a kind of attention
-    "lora": set(),  # adapters computed in one step
-    "nll": set(),
-    "heap": set(),
-    "model": {"config", "packing", "weights"},
-    "generation": {"lora", "model"},
-    "task": set(),
-    "reference": set(),
-    "rectification": set(),
-    "answers": {"data", "lora", "model", "nll", "packing", "reference"},
-    "train": {"artifacts", "checkpoint", "optimization", "rectification", "task"},
-    "vanilla": {"answers", "config", "data", "model", "optimization", "task"},
-    "importance": {"config", "artifacts", "data", "lora", "model", "nll", "packing"},
-    "localization": {"localization_settings", "artifacts"},
-    "unlearning": {"answers", "config", "data", "model", "optimization", "reference", "task"},
-    "evaluation": {"answers", "artifacts", "config", "results", "data", "generation", "model"}
-    | {"lora", "optimization", "task", "train", "vanilla"},
+    "localization": {"artifacts", "config"},
     "reporting": {"results"},
-    "directory": {"config", "artifacts"},
-    "preparation": {"config", "data", "weights", "localization", "unlearning", "evaluation"},
-    "provenance": {"weights"},
-    "environment": {"provenance", "weights"},
-    "materials": {"config", "data", "model", "preparation", "provenance", "weights"},
-    "assembly": {"config", "data", "materials", "model", "optimization", "reference", "task"}
-    | {"unlearning", "vanilla"},
-    "ability": {"data", "evaluation", "materials", "weights"},
-    "terminal": {"reporting"},
-    "endings": {"reporting", "results", "terminal"},
-    "pipeline": {"config", "config_file", "results", "artifacts", "data", "model", "train"}
-    | {
-        "ability",
-        "assembly",
-        "directory",
-        "materials",
-        "optimization",
-        "preparation",
-        "provenance",
-        "task",
-        "weights",
-    }
-    | STAGES
-    | {"reporting"},
-    "audit": {"artifacts", "audit_settings", "config", "config_file", "data", "directory"}
-    | {
-        "evaluation",
-        "generation",
-        "materials",
-        "model",
-        "preparation",
-        "provenance",
-        "reporting",
-        "results",
-        "terminal",
-        "train",
-    }
-    | {"unlearning", "weights"},
-    "comparison": {"artifacts", "config", "config_file", "directory", "explain", "kinds"}
-    | {"plan", "preparation", "presets", "provenance", "reporting", "results", "terminal"}
-    | {"weights"},
-    "plan": {"answers", "artifacts", "config", "config_file", "data", "directory", "evaluation"}
-    | {"generation", "importance", "materials", "model", "packing", "preparation", "provenance"}
-    | {"reporting", "terminal", "unlearning", "vanilla", "weights"},
-    "cli": {
-        "audit",
-        "comparison",
-        "config",
-        "config_file",
-        "directory",
-        "endings",
-        "environment",
-        "heap",
-        "plan",
-        "preparation",
-        "pipeline",
-        "reporting",
-    }
-    | {"terminal"},
-    "api": {"audit", "config", "config_file", "directory", "pipeline", "preparation", "results"},
+    "model": {"config", "data"},
+    "training": {"artifacts", "config", "data", "model"},
+    "importance": {"artifacts", "config", "data", "model"},
+    "evaluation": {"config", "data", "model", "results"},
+    "unlearning": {"config", "data", "model", "training"},
+    "run": {"artifacts", "config", "data", "model", "reporting", "results", "training"} | STAGES,
+    "audit": {"artifacts", "config", "data", "evaluation", "model", "reporting", "results"}
+    | {"run", "training", "unlearning"},
+    "forecast": {"artifacts", "config", "data", "evaluation", "importance", "model", "run"}
+    | {"training", "unlearning"},
+    "comparison": {"artifacts", "config", "results", "run"},
+    "api": {"audit", "config", "results", "run"},
+    "cli": {"audit", "comparison", "config", "forecast", "model", "reporting", "results", "run"},
     "__main__": {"cli"},
 }
 
 # work that must also go on a machine without torch: `grail --help`, `grail report`
-LIGHT = {"explain", "kinds", "presets", "config", "config_file", "results", "reporting"} | LEAVES
-LIGHT |= {"audit_settings", "importance_settings", "localization_settings"}
+LIGHT = {"config", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}
@@ -299,7 +224,11 @@ def test_every_module_has_its_test_file():
         ("importance", "from grail import unlearning", "importance -> unlearning"),
         ("reporting", "def f():\n    from grail.model import load", "reporting -> model"),
         ("evaluation", "from ..unlearning import losses", "evaluation -> unlearning"),
-        ("data", "import importlib\nimportlib.import_module('grail.train')", "data -> train"),
+        (
+            "data",
+            "import importlib\nimportlib.import_module('grail.training.loop')",
+            "data -> training",
+        ),
         ("files", "from grail.errors import InputError", "files -> errors"),
         ("", "from grail.config import Config", "__init__ -> config"),
     ],
@@ -312,8 +241,8 @@ def test_a_wrong_arrow_is_seen(unit, source, arrow):
 @pytest.mark.parametrize(
     ("unit", "source"),
     [
-        ("cli", "from grail import __version__\nfrom grail.pipeline import run"),
-        ("train", "import torch\nfrom grail.artifacts import Mask\nfrom grail import errors"),
+        ("cli", "from grail import __version__\nfrom grail.run.pipeline import Run"),
+        ("training", "import torch\nfrom grail.artifacts import Mask\nfrom grail import errors"),
         ("importance", "from . import gradients\nfrom .gradients import plain"),
         ("errors", "from dataclasses import dataclass"),
     ],

@@ -8,7 +8,7 @@ import socket
 import pytest
 import yaml
 
-from grail.cli import main
+from grail.cli.main import main
 
 
 def setting(*overrides, **sections):

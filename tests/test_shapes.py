@@ -9,7 +9,7 @@ from beartype import beartype
 from jaxtyping import Float
 from torch import Tensor
 
-from grail.nll import token_nll
+from grail.model.nll import token_nll
 
 
 def test_shapes_of_the_package_are_checked():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grail.config import Evaluation
+from grail.config.run import Evaluation
 from grail.data.encode import Encoded
 from grail.evaluation.evaluate import Evaluator, SampleValue
 from grail.evaluation.metrics import mean

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grail.model import Policy, trainable
+from grail.model.forward import Policy, trainable
 from races.clock import timed
 
 STATISTICS = 3 * 2 * 4

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from grail.artifacts import Scores
-from grail.config import Evaluation
-from grail.data.encode import IGNORED, Encoded
+from grail.config.run import Evaluation
+from grail.data.batches import IGNORED
+from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
 from grail.evaluation import metrics
-from grail.generation import generate
-from grail.model import Policy, device_of, trainable
+from grail.model.forward import Policy, device_of, trainable
+from grail.model.generate import generate
 
 
 def padded(

@@ -12,16 +12,17 @@ import torch
 import yaml
 from machine import rows_of
 
-from grail import cli, config_file
-from grail.assembly import unlearn_training, vocabulary
-from grail.config import Config
+from grail.cli import main as cli
+from grail.config import file as config_file
+from grail.config.run import Config
 from grail.data.labels import RandomLabels
 from grail.localization.localizers import localize
-from grail.materials import Materials
-from grail.model import trainable
-from grail.preparation import prepare
+from grail.model.forward import trainable
 from grail.progress import Nobody
-from grail.unlearning.unlearn import UnlearnTask
+from grail.run.context import Materials
+from grail.run.inputs import prepare
+from grail.run.trainings import unlearn_training, vocabulary
+from grail.unlearning.task import UnlearnTask
 from races import naive, trainer
 from races.outcome import Outcome
 from races.plan import Plan

@@ -8,13 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from grail.answers import answers_of
 from grail.artifacts import Scores
-from grail.config import Importance
-from grail.data.encode import Encoded, by_tokens, collate
+from grail.config.run import Importance
+from grail.data.batches import by_tokens, collate
+from grail.data.encode import Encoded
 from grail.errors import InputError
-from grail.importance.score import Scorer, compare
-from grail.model import trainable
+from grail.importance.score import Scorer
+from grail.importance.self_check import compare
+from grail.model.answers import answers_of
+from grail.model.forward import trainable
 from races import naive
 from races.clock import Way, medians, race, ratio
 from races.outcome import Outcome

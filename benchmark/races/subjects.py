@@ -13,11 +13,13 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from grail.config import Model
+from grail.config.run import Model
 from grail.data.encode import Encoded, Encoder
 from grail.data.labels import RandomLabels, ordinary_tokens
-from grail.data.samples import Sample, read_rows
-from grail.model import Policy, load, load_tokenizer, trainable
+from grail.data.readers import read_rows
+from grail.data.samples import Sample
+from grail.model.forward import Policy, trainable
+from grail.model.load import load, load_tokenizer
 
 FOLDER = "knowundo_privacy"
 FILES = {"unlearn": "unlearn_train.jsonl", "retain": "retention_train.jsonl"}

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from grail.config import Unlearning
-from grail.data.encode import IGNORED, Encoded
-from grail.model import Policy, trainable
+from grail.config.run import Unlearning
+from grail.data.batches import IGNORED
+from grail.data.encode import Encoded
+from grail.model.forward import Policy, trainable
 from races import naive
 from races.clock import now
 

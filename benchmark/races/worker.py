@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from grail.heap import keep_freed
-from grail.terminal import quiet
+from grail.cli.allocator import keep_freed
+from grail.cli.terminal import quiet
 from races.clock import Way, timed
 from races.memory import extra_gib
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from grail.cli import main
+from grail.cli.main import main
 
 sys.exit(main())

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail import config_file, directory
 from grail.audit import audit as auditing
-from grail.config import Config, parse
+from grail.config import file as config_file
+from grail.config.run import Config, parse
 from grail.files import dotted
-from grail.pipeline import Run
-from grail.preparation import prepare
 from grail.progress import Listener
 from grail.results import Results
+from grail.run import directory
+from grail.run.inputs import prepare
+from grail.run.pipeline import Run
 
 Given = Config | Mapping[str, Any] | Path | str
 

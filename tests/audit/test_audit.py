@@ -9,10 +9,10 @@ import torch
 
 from grail.audit.audit import Auditor, audit
 from grail.audit.subject import finished
-from grail.cli import main
-from grail.model import trainable
+from grail.cli.main import main
+from grail.model.forward import trainable
 from grail.progress import silent
-from grail.reporting.outcome import NOT, REMOVED
+from grail.reporting.audit.outcome import NOT, REMOVED
 
 UNLEARNED = ("plain", "quantise", "prune", "interpolate", "relearn-few", "relearn-other")
 

@@ -5,7 +5,7 @@ import json
 import audits
 import pytest
 
-from grail.audit.attempts import ATTEMPTS
+from grail.audit.attacks.table import ATTEMPTS
 
 
 def entry(model, attack, amount, us, beyond=None):

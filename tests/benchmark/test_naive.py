@@ -4,12 +4,13 @@ import pytest
 import torch
 from races import naive
 
-from grail.config import Evaluation, Importance
-from grail.data.encode import IGNORED, collate
+from grail.config.run import Evaluation, Importance
+from grail.data.batches import IGNORED, collate
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
 from grail.evaluation.evaluate import Evaluator, to_results
-from grail.importance.score import Scorer, compare
+from grail.importance.score import Scorer
+from grail.importance.self_check import compare
 
 
 def test_labels_stand_where_transformers_shifts_them_from(tiny_rows):

@@ -7,7 +7,7 @@ import yaml
 from races import pipeline
 from races.plan import QUICK
 
-from grail.config import parse
+from grail.config.run import parse
 
 
 def test_both_are_told_the_same_and_find_the_same(tmp_path):

@@ -6,8 +6,8 @@ from races import scoring
 from races.subjects import Subject, field_of
 
 from grail.errors import InputError
-from grail.importance.score import compare
-from grail.model import trainable
+from grail.importance.self_check import compare
+from grail.model.forward import trainable
 
 
 @pytest.fixture(scope="module")

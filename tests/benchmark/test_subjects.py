@@ -6,7 +6,7 @@ import pytest
 from races.subjects import FILES, FOLDER, Subject, field_of, lengthened, samples_of
 
 from grail.errors import InputError
-from grail.model import trainable
+from grail.model.forward import trainable
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from races import trainer, training
 from races.naive import padded
 from races.subjects import Subject, field_of
 
-from grail.model import trainable
+from grail.model.forward import trainable
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from grail.cli import main
+from grail.cli.main import main
 from grail.comparison import cells
-from grail.config import Config
-from grail.config_file import load
+from grail.config.file import load
+from grail.config.run import Config
 
 
 def changed(config: Config, section: str, **more) -> Config:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from grail.cli import main
-from grail.comparison import runner
+from grail.cli.main import main
+from grail.comparison import processes as runner
 from grail.comparison.compare import Cells, compare
 from grail.progress import Nobody
 from grail.reporting.tables import MISSING

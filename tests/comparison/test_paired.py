@@ -5,8 +5,8 @@ import json
 import pytest
 
 from grail.comparison.paired import Samples, compared
-from grail.comparison.plan import Cell
-from grail.config import Config
+from grail.comparison.rows import Cell
+from grail.config.run import Config
 
 
 def cell(folder, seed, values):

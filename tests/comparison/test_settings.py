@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from grail.comparison.settings import load, parse
-from grail.directory import COMPARISON
 from grail.errors import InputError
+from grail.run.directory import COMPARISON
 
 GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "output": "runs/x"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grail.config import Vanilla
+from grail.config.run import Vanilla
 from grail.data.heldout import HELD_OUT, unseen
 from grail.data.samples import Sample
 

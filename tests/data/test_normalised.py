@@ -1,7 +1,6 @@
 """What makes two samples the same row."""
 
-from grail.data.normalised import normalised
-from grail.data.samples import Sample
+from grail.data.samples import Sample, normalised
 
 
 def test_case_and_spacing_and_the_system_turn_make_no_difference():

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from grail.config import parse
-from grail.data.paraphrases import paraphrases_of
-from grail.data.samples import data_digest, load_samples
+from grail.config.run import parse
+from grail.data.samples import data_digest, load_samples, paraphrases_of
 from grail.errors import InputError
 
 

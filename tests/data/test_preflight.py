@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grail.config import parse
+from grail.config.run import parse
 from grail.data.preflight import Finding, check_samples
 from grail.data.samples import Sample, load_samples
 

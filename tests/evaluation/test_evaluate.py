@@ -7,20 +7,15 @@ import zlib
 import pytest
 import torch
 
-from grail.config import Evaluation
+from grail.config.run import Evaluation
 from grail.data.encode import Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
-from grail.evaluation import continuing, evaluate
-from grail.evaluation.evaluate import (
-    Evaluator,
-    SampleValue,
-    read_values,
-    to_results,
-    write_values,
-)
+from grail.evaluation import evaluate
+from grail.evaluation.evaluate import Evaluator, SampleValue, read_values, to_results, write_values
 from grail.evaluation.fluency import compression, repetition
 from grail.evaluation.metrics import rouge_l
+from grail.model import generate as continuing
 
 PLACES = [("d", "unlearn", "train"), ("d", "retain", "val"), ("general", "general", "train")]
 TOKEN_VALUES = ("nll", "min_k", "min_k_plus_plus", "zlib")

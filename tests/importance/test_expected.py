@@ -6,15 +6,17 @@ import random
 import pytest
 import torch
 
-from grail.config import Importance
+from grail.config.run import Importance
 from grail.data import labels as drawing
-from grail.data.encode import Encoded, collate
+from grail.data.batches import collate
+from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.expected import ExpectedNll
 from grail.importance.gradients import add_by_batch
-from grail.importance.score import Scorer, compare, self_check
+from grail.importance.score import Scorer
+from grail.importance.self_check import compare, self_check
 from grail.importance.sums import Sums
-from grail.model import trainable
+from grail.model.forward import trainable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
 FEW = (3, 40, 95)

@@ -8,15 +8,17 @@ import torch
 from torch import nn
 
 from grail.artifacts import STATISTICS
-from grail.config import Importance
-from grail.data.encode import collate
+from grail.config.run import Importance
+from grail.data.batches import collate
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
-from grail.importance import gradients, watching
+from grail.importance import gradients
+from grail.importance import hooks as watching
 from grail.importance.gradients import add_by_batch, add_by_loop
-from grail.importance.score import Scorer, compare
+from grail.importance.score import Scorer
+from grail.importance.self_check import compare
 from grail.importance.sums import Sums
-from grail.model import trainable
+from grail.model.forward import trainable
 
 CLOSE = 1e-5
 WORDS = ordinary_tokens(96, (0, 1, 2))

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from grail.artifacts import STATISTICS
-from grail.config import Importance
+from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
 from grail.importance import score
-from grail.importance.passes import BYTES, GIB, passes
 from grail.importance.score import Scorer
-from grail.model import trainable
+from grail.importance.sums import BYTES, GIB, passes
+from grail.model.forward import trainable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from grail.artifacts import Mask, Scores
+from grail.config.localization import Localization
 from grail.localization.describe import describe, matrix
 from grail.localization.evidence import gather
-from grail.localization_settings import Localization
 
 LAYERS = {
     "block": {"layers.2": ["model.layers.2.b", "model.layers.2.a"], "head": ["head"]}

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
+from grail.config.localization import Localization
 from grail.errors import InputError
 from grail.localization.evidence import gather, importance, standardised
-from grail.localization_settings import Localization
 
 
 def no_weights():

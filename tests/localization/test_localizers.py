@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
+from grail.config.localization import Localization
 from grail.errors import InputError
 from grail.localization import localizers
 from grail.localization.localizers import LOCALIZERS, check_method
-from grail.localization_settings import Localization
 
 # name -> (block, shape), in the styles of Llama with LoRA, GPT-2 and GPT-NeoX; order not sorted
 PARAMETERS = {

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
+from grail.config.localization import Localization, Memflex
 from grail.errors import InputError
 from grail.localization.evidence import gather
 from grail.localization.memflex import cosine, memflex, quantile, selected
-from grail.localization_settings import Localization, Memflex
 
 SHAPES = {"c": (4, 3), "a": (7,), "b": (2, 2, 2), "e": (1,), "d": (5, 6)}
 

@@ -11,6 +11,6 @@ EXTRAS = ("beartype", "datasets", "lm_eval", "matplotlib", "pyarrow", "tensorboa
 def main(arguments):
     """Run ``grail ARGUMENTS``; importing any of ``EXTRAS`` is an error."""
     sys.modules.update(dict.fromkeys(EXTRAS))
-    from grail.cli import main as command
+    from grail.cli.main import main as command
 
     return command(arguments)

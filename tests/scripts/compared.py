@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 def main(arguments):
     """Run ``grail ARGUMENTS``."""
-    from grail.cli import main as command
-    from grail.comparison import runner
+    from grail.cli.main import main as command
+    from grail.comparison import processes as runner
 
     runner.subprocess = SimpleNamespace(
         Popen=Fork, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT
@@ -54,7 +54,7 @@ class Fork:
 
 def _become(program, words):
     """Be ``python -m grail WORD...``."""
-    from grail.cli import main as command
+    from grail.cli.main import main as command
 
     code = command(words[3:])
     sys.stdout.flush()

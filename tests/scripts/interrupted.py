@@ -12,12 +12,12 @@ MOMENTS = {
     "os.replace": "write",
     "pathlib.Path.rename": "move",
     "pathlib.Path.replace": "log",
-    "grail.train.Loop._step": "step",
+    "grail.training.loop.Loop._step": "step",
     "grail.importance.score.Scorer._batch": "score",
-    "grail.pipeline.localize": "localize",
+    "grail.run.pipeline.localize": "localize",
     "grail.evaluation.evaluate.collate": "read",
-    "grail.evaluation.continuing.generate": "generate",
-    "grail.pipeline.report": "report",
+    "grail.model.generate.generate": "generate",
+    "grail.run.pipeline.report": "report",
 }
 """What can be interrupted, and what it is called here; each counts before and after."""
 
@@ -27,7 +27,7 @@ def main(arguments, kill, at, events):
 
     Die by SIGKILL at the ``kill``-th of them, or at the first whose name matches ``at``.
     """
-    from grail.cli import main as command
+    from grail.cli.main import main as command
 
     count = 0
 

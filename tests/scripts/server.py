@@ -26,10 +26,10 @@ def imported(path):
 
 
 def _warm():
-    import grail.pipeline
-    import grail.terminal
+    import grail.cli.terminal
+    import grail.run.pipeline
 
-    grail.terminal.quiet()  # its imports are shared, too
+    grail.cli.terminal.quiet()  # its imports are shared, too
     for module in ("peft", "rouge_score.rouge_scorer"):
         importlib.import_module(module)  # what a run imports where it needs it, and then once each
     for module in ("AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig", "LlamaForCausalLM"):

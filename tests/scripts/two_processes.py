@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from grail.artifacts import Mask
-from grail.config import Unlearning, Until
-from grail.model import trainable
-from grail.reference import Reference
-from grail.train import Loop, Place, make_accelerator
+from grail.config.run import Unlearning, Until
+from grail.model.forward import trainable
+from grail.model.reference import Reference
+from grail.training.accelerator import make_accelerator
+from grail.training.loop import Loop, Place
 from grail.unlearning.objectives import make_objective
-from grail.unlearning.unlearn import UnlearnTask, loop_settings
+from grail.unlearning.task import UnlearnTask, loop_settings
 
 SHARED = {
     "learning_rate": 0.02,

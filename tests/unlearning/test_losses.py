@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from grail.answers import Answers, answers_of, mean_per_row
-from grail.config import Unlearning
-from grail.data.encode import collate
-from grail.model import trainable
-from grail.reference import Reference
+from grail.config.run import Unlearning
+from grail.data.batches import collate
+from grail.model.answers import Answers, answers_of, mean_per_row
+from grail.model.forward import trainable
+from grail.model.reference import Reference
 from grail.unlearning import losses
 from grail.unlearning.losses import bounded_nll, nll
 from grail.unlearning.objectives import OBJECTIVES, make_objective

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from grail.answers import Answers
-from grail.config import Unlearning
+from grail.config.run import Unlearning
 from grail.errors import InputError
+from grail.model.answers import Answers
 from grail.unlearning import losses
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective

@@ -14,9 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from grail import directory
 from grail.artifacts import read_mask
-from grail.audit.attempts import ATTEMPTS, Attempt
+from grail.audit.attacks.table import ATTEMPTS, Attempt
 from grail.audit.bench import Bench
 from grail.audit.findings import Measured, findings
 from grail.audit.inside import chosen, inside
@@ -24,12 +23,14 @@ from grail.audit.subject import Subject, finished, oracle_for
 from grail.errors import DivergenceError
 from grail.evaluation.evaluate import read_values, write_values
 from grail.files import digest, file_digest, write_json, write_text
-from grail.materials import Materials
-from grail.model import load_weights, trainable
+from grail.model.forward import trainable
+from grail.model.save import load_weights
 from grail.progress import Listener, Nobody
-from grail.reporting.audit import verdict
-from grail.reporting.audit_tables import audit_markdown, audit_section
-from grail.train import make_accelerator
+from grail.reporting.audit.tables import audit_markdown, audit_section
+from grail.reporting.audit.verdict import verdict
+from grail.run import directory
+from grail.run.context import Materials
+from grail.training.accelerator import make_accelerator
 
 FILE = "audit.json"
 

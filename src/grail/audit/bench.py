@@ -10,13 +10,14 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from grail.audit_settings import Audit
-from grail.data.encode import Encoded, Encoder, shuffled
+from grail.config.audit import Audit
+from grail.data.batches import shuffled
+from grail.data.encode import Encoded, Encoder
 from grail.data.samples import Sample
-from grail.evaluation.continuing import Writer
 from grail.evaluation.evaluate import Evaluator, SampleValue
-from grail.materials import Materials
+from grail.model.generate import Writer
 from grail.progress import Tick
+from grail.run.context import Materials
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.audit.attempts import PLAIN
-from grail.audit.generating import WRITES
-from grail.evaluation.attacks.relearning import area
+from grail.audit.attacks.relearn import area
+from grail.audit.attacks.sampling import WRITES
+from grail.audit.attacks.table import PLAIN
+from grail.audit.jackknife import Estimate, Group, Place, differences, estimates
 from grail.evaluation.evaluate import SampleValue
-from grail.evaluation.jackknife import Estimate, Group, Place, differences, estimates
 
 Key = tuple[str, str, str]
 """Model, attack, amount."""

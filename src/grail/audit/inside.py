@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from grail.audit.bench import Bench
-from grail.data.encode import Encoded, shuffled
+from grail.audit.distance import distances
+from grail.audit.lens import anatomy, look, summary
+from grail.data.batches import shuffled
+from grail.data.encode import Encoded
 from grail.errors import InputError
-from grail.evaluation.distance import distances
-from grail.evaluation.lens import anatomy, look, summary
 from grail.progress import Tick
 
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grail import config_file, directory
-from grail.config import Config
+from grail.config import file as config_file
+from grail.config.run import Config
 from grail.errors import InputError
-from grail.evaluation.calibration import measured
+from grail.evaluation.equal_retention import measured
 from grail.files import digest
-from grail.preparation import Inputs, prepare
-from grail.provenance import model_identity
 from grail.results import read_results
+from grail.run import directory
+from grail.run.inputs import Inputs, prepare
+from grail.run.provenance import model_identity
 from grail.unlearning.objectives import EXACT
 
 MODELS = ("vanilla", "unlearned")

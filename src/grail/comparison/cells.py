@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grail import __version__, config_file, directory
+from grail import __version__
 from grail.artifacts import inputs_of
-from grail.comparison.plan import Cell
-from grail.config import Config
+from grail.comparison.rows import Cell
+from grail.config import file as config_file
+from grail.config.run import Config
 from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
-from grail.provenance import model_identity
+from grail.run import directory
+from grail.run.provenance import model_identity
 
 VANILLA = ("model", "domains", "data", "vanilla")
 """Sections that the vanilla model depends on."""

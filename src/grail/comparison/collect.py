@@ -18,8 +18,8 @@ from typing import Any
 
 from grail.comparison import cells
 from grail.comparison.paired import METRICS, MODELS, Samples, compared
-from grail.comparison.plan import Cell, Plan, Point, Row
-from grail.comparison.runner import threads
+from grail.comparison.processes import threads
+from grail.comparison.rows import Cell, Plan, Point, Row
 from grail.files import parse_yaml
 from grail.results import Results, harmonic_success, read_results
 

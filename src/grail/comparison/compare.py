@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grail import config_file, directory, preparation
-from grail.comparison import cells, runner
+from grail.comparison import cells
+from grail.comparison import processes as runner
 from grail.comparison.collect import best, collect
-from grail.comparison.plan import Cell, Plan, Point, Row, uncalibrated
-from grail.comparison.runner import Job, Outcome
+from grail.comparison.processes import Job, Outcome
+from grail.comparison.rows import Cell, Plan, Point, Row, uncalibrated
+from grail.config import file as config_file
 from grail.errors import DivergenceError, InputError
 from grail.files import write_json
 from grail.progress import Listener
+from grail.run import directory
+from grail.run import inputs as preparation
 
 RESULT, BASE = "comparison.json", "base.json"
 

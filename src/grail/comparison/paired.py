@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from grail.comparison.plan import Cell
-from grail.comparison.statistics import Values, differences
+from grail.comparison.bootstrap import Values, differences
+from grail.comparison.rows import Cell
 
 MODELS = ("unlearned", "calibrated")
 """Models that rows of the table may be about: as unlearned, and moved back to equal retention."""

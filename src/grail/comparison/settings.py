@@ -18,11 +18,11 @@ from pydantic import (
     model_validator,
 )
 
-from grail import config_file
-from grail.directory import COMPARISON
+from grail.config import file as config_file
+from grail.config.messages import explain
+from grail.config.values import Count, Name, Section, Seed
 from grail.errors import InputError, did_you_mean
-from grail.explain import explain
-from grail.kinds import Count, Name, Section, Seed
+from grail.run.directory import COMPARISON
 
 Sections = dict[str, Any]
 Values = Annotated[list[Any], Field(min_length=1)]

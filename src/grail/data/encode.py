@@ -5,21 +5,12 @@ Knows nothing of models and losses: a batch says which tokens are answers, not w
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
-
 from grail.data.samples import Sample
 from grail.errors import InputError
-
-IGNORED = -100
-"""Target at positions that no loss reads (prompt and padding), as everywhere in the field."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +32,6 @@ class Encoded:
     def answer(self) -> tuple[int, ...]:
         """The completion's token ids, end token included."""
         return self.ids[self.start :]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows padded on the right. ``targets[b, t]`` is what position t must predict (shifted).
-
-    Attributes:
-        ids: Token ids.
-        attention: 1 on tokens, 0 on padding.
-        targets: The next token at positions that predict an answer token, IGNORED elsewhere.
-        rows: The encoded samples, in the order of the rows.
-    """
-
-    ids: Int[Tensor, "B T"]
-    attention: Int[Tensor, "B T"]
-    targets: Int[Tensor, "B T"]
-    rows: tuple[Encoded, ...]
-
-    @property
-    def at(self) -> Bool[Tensor, "B T"]:
-        """Where an answer token is predicted."""
-        return self.targets != IGNORED
-
-    @property
-    def lengths(self) -> list[int]:
-        """Answer tokens per row."""
-        return [len(row.answer) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -141,62 +105,3 @@ def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encode
             f"{longest} would keep all."
         )
     return [encoded for encoded, _ in pairs], warnings
-
-
-def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu") -> Batch:
-    """Pad rows on the right (a causal model never sees padding to the right of a token)."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    targets = torch.full((len(rows), width), IGNORED)
-    for b, row in enumerate(rows):
-        length = len(row.ids)
-        ids[b, :length] = torch.tensor(row.ids)
-        attention[b, :length] = 1
-        goal = row.answer if row.targets is None else row.targets
-        targets[b, row.start - 1 : length - 1] = torch.tensor(goal)
-    return Batch(ids.to(device), attention.to(device), targets.to(device), tuple(rows))
-
-
-def stream(*words: object) -> random.Random:
-    """Return a random stream of its own for the given words, such as (seed, epoch)."""
-    text = "/".join(str(word) for word in words)
-    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-
-
-def shuffled(rows: Sequence[Encoded], *words: object) -> list[Encoded]:
-    """Return the rows in an order that depends on ``words`` only."""
-    order = list(rows)
-    stream(*words).shuffle(order)
-    return order
-
-
-def by_length(rows: Sequence[Encoded], shortest: float = 0.7) -> list[list[Encoded]]:
-    """Group the rows of a step so that no row is padded to more than 1 / ``shortest`` its length.
-
-    Short and long rows together would compute mostly on padding; a loss that adds up over rows
-    does not mind the split.
-    """
-    groups: list[list[Encoded]] = []
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if groups and len(row.ids) >= shortest * len(groups[-1][0].ids):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
-
-
-def by_tokens(rows: Sequence[Encoded], batch_tokens: int, copies: int = 1) -> list[list[Encoded]]:
-    """Group rows of similar length so that a padded batch has at most ``batch_tokens`` tokens.
-
-    A row longer than the budget makes a batch of its own. ``copies`` is how often each row will
-    stand in the batch (the trials of a sample).
-    """
-    groups: list[list[Encoded]] = []
-    for row in sorted(rows, key=lambda row: (len(row.ids), row.key)):
-        fits = groups and len(row.ids) * (len(groups[-1]) + 1) * copies <= batch_tokens
-        if fits:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups

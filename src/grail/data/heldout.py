@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grail.config import Vanilla
-from grail.data.normalised import normalised
-from grail.data.samples import Sample
+from grail.config.run import Vanilla
+from grail.data.samples import Sample, normalised
 
 HELD_OUT = "heldout"
 """The part of the unlearn side that is measured and never trained on."""

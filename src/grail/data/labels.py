@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random
 
-from grail.data.encode import Encoded, stream
+from grail.data.batches import stream
+from grail.data.encode import Encoded
 from grail.errors import InputError
 
 

@@ -14,8 +14,7 @@ from itertools import product
 from math import ceil
 
 from grail.data.heldout import HELD_OUT
-from grail.data.normalised import Text, normalised
-from grail.data.samples import Sample
+from grail.data.samples import Sample, Text, normalised
 
 SIMILAR = 0.9  # two prompts are nearly the same from here on (0-1)
 EXAMPLES = 3

@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grail.answers import Answers, answers_of, mean_per_row
-from grail.config import Evaluation
-from grail.data.encode import Encoded, by_tokens, collate
+from grail.config.run import Evaluation
+from grail.data.batches import by_tokens, collate
+from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import fluency, memorization, metrics
-from grail.evaluation.continuing import Writer
 from grail.files import write_json
-from grail.model import Policy, device_of, evaluating
+from grail.model.answers import Answers, answers_of, mean_per_row
+from grail.model.forward import Policy, device_of, evaluating
+from grail.model.generate import Writer
 from grail.progress import Tick, silent
 from grail.results import Result
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grail.data.encode import Batch
+from grail.data.batches import Batch
 from grail.data.labels import RandomLabels
-from grail.nll import mixed_nll
+from grail.model.nll import mixed_nll
 
 
 @dataclass(frozen=True)

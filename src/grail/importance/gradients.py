@@ -11,19 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grail.data.encode import Batch
-from grail.importance.kernels import Fused
+from grail.data.batches import Batch
+from grail.importance.hooks import Layout, Watch, watching
+from grail.importance.kernel_choice import Fused
 from grail.importance.sums import Sums
-from grail.importance.watching import Layout, Watch, watching
-from grail.model import (
-    Policy,
-    answer_logits,
-    evaluating,
-    packed_logits,
-    trainable,
-)
-from grail.nll import token_nll
-from grail.packing import pack, packs
+from grail.model.forward import Policy, answer_logits, evaluating, packed_logits, trainable
+from grail.model.nll import token_nll
+from grail.model.packing import pack, packs
 
 TokenLoss = Callable[[Tensor, Batch], Tensor]
 """(logits of the answer tokens, their batch) -> NLL in nats of each answer token."""

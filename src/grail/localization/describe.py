@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grail.artifacts import Mask
+from grail.config.localization import Localization
 from grail.localization.evidence import Evidence
 from grail.localization.overlap import Marks, jaccard, size
 from grail.localization.select import layers
-from grail.localization_settings import Localization
 
 
 def describe(evidence: Evidence, mask: Mask, settings: Localization) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grail.artifacts import Scores
+from grail.config.localization import Localization
 from grail.errors import InputError
 from grail.localization.overlap import Marks, Overlap, overlap
 from grail.localization.select import top_per_layer
-from grail.localization_settings import Localization
 
 Pair = tuple[str, str]
 """A domain and one of its sides."""

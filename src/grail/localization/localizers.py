@@ -11,12 +11,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grail.artifacts import Mask
+from grail.config.localization import Localization
 from grail.errors import InputError, did_you_mean
-from grail.localization.damage import damage_budget
+from grail.localization.damage_budget import damage_budget
 from grail.localization.describe import describe
 from grail.localization.evidence import Evidence, Sides, Weights, gather
 from grail.localization.memflex import check_thresholds, memflex
-from grail.localization_settings import Localization
 
 Localizer = Callable[[Evidence, Localization, int], Mask]
 """The seed comes last. What a mask says about itself is added to (``localize``), not replaced."""

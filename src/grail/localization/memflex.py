@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.artifacts import Mask
+from grail.config.localization import Localization, Memflex
 from grail.errors import InputError
 from grail.localization.evidence import Evidence
 from grail.localization.select import check_finite
-from grail.localization_settings import Localization, Memflex
 
 Values = Float[Tensor, " n"]
 """One number per tensor of the model, in the order of sorted names."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from grail.answers import Answers, mean_per_row
+from grail.model.answers import Answers, mean_per_row
 
 
 def nll(answers: Answers) -> Float[Tensor, " B"]:

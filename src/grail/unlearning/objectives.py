@@ -12,9 +12,9 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from grail.answers import Answers
-from grail.config import Unlearning
+from grail.config.run import Unlearning
 from grail.errors import InputError, did_you_mean
+from grail.model.answers import Answers
 from grail.unlearning import losses
 
 Loss = Callable[[Answers], Float[Tensor, " B"]]

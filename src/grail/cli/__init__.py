@@ -1,0 +1,1 @@
+"""The command line: arguments in, messages, tables and exit codes out."""

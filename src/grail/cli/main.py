@@ -1,0 +1,293 @@
+"""The command line: arguments in, handlers, messages and exit codes out.
+
+Exit codes: 0 done; 2 the input is wrong; 1 anything else. Heavy imports happen inside handlers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from grail import __version__
+from grail.cli import audit as audit_command
+from grail.cli import plan as plan_command
+from grail.cli.allocator import keep_freed
+from grail.errors import DivergenceError, InputError
+
+STAGES = {
+    "run": "all stages; finished ones are skipped, an interrupted run goes on",
+    "vanilla": "train the vanilla model (or take it as given)",
+    "score": "Stage 1: how important is each entry for each side of each domain",
+    "localize": "Stage 2: which entries are frozen",
+    "unlearn": "Stage 3: unlearn under the mask",
+    "evaluate": "measure the vanilla and the unlearned model",
+    "report": "write report.md and report.html (from a run directory: from its files alone)",
+}
+COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
+INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    keep_freed()
+    try:
+        with _terminated():
+            code = options.handler(options)
+            sys.stdout.flush()  # a pipe that nobody reads any more is told of here, not at the end
+            return code
+    except InputError as error:
+        for line in str(error).split("\n"):
+            print(f"grail: error: {line}", file=sys.stderr)
+        return 2
+    except DivergenceError as error:
+        print(f"grail: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"grail: {INTERRUPTED}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `grail report --json RUN | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with a message, and everything in its place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="grail", description="Remove knowledge from language models on request, and prove it."
+    )
+    parser.add_argument("--version", action="version", version=f"grail {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="a small real model and two fictitious domains")
+    _add_run_options(demo)
+    demo.set_defaults(handler=_demo)
+    for name, text in STAGES.items():
+        stage = commands.add_parser(name, help=text, description=text)
+        stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
+        _add_run_options(stage)
+        stage.set_defaults(handler=_report if name == "report" else _run)
+        if name == "evaluate":
+            stage.add_argument(
+                "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
+            )
+            stage.add_argument(
+                "--general", action="store_true", help="also general tasks (default: the paper's)"
+            )
+        if name == "score":
+            stage.add_argument(
+                "--check", type=_count, metavar="N", help="also compare N samples with the loop"
+            )
+    compare = commands.add_parser("compare", help=COMPARE, description=COMPARE)
+    compare.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of a comparison")
+    _add_run_options(compare)
+    compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
+    compare.set_defaults(handler=_compare)
+    audit_command.add(commands)
+    validate = commands.add_parser("validate", help="check configuration and data, load nothing")
+    validate.add_argument("config", type=Path, metavar="CONFIG")
+    _add_run_options(validate)
+    validate.set_defaults(handler=_validate)
+    _add_run_options(plan_command.add(commands, _plan))
+    env = commands.add_parser("env", help="versions, devices, what is installed")
+    env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    env.set_defaults(handler=_env)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+    )
+    parser.add_argument("--output", metavar="DIR", help="run directory (default: from the config)")
+    parser.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got '{text}'")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with resources.as_file(resources.files("grail") / "demo.yaml") as file:
+        options.config, options.output = file, options.output or "runs/demo"
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from grail.config.file import load
+
+    config = load(options.config, options.set, options.output)
+    if getattr(options, "general", False) and not config.evaluation.general_tasks:
+        from grail.config.run import GENERAL_TASKS
+
+        options.set.append(f"evaluation.general_tasks=[{', '.join(GENERAL_TASKS)}]")
+        config = load(options.config, options.set, options.output)
+    from grail.cli.terminal import Terminal, quiet
+
+    quiet()  # before anything heavy is imported: tqdm reads its switch only then
+    from grail.run.inputs import prepare
+
+    inputs = prepare(config)
+    from grail.cli import output as endings
+    from grail.run import directory
+
+    directory.refuse_run(config, options.config)
+    from grail.run.pipeline import Run
+
+    terminal = Terminal(_console())
+    for warning in inputs.warnings:
+        terminal.warn(warning)
+    run = Run(config, inputs, terminal)
+    last = options.command if options.command not in ("run", "demo") else "report"
+    only_vanilla = getattr(options, "vanilla_only", False)
+    run.through("score" if only_vanilla else last)
+    if not run.accelerator.is_main_process:
+        return 0
+    if getattr(options, "check", None):
+        return endings.agreement(run.check_scores(options.check), options.json)
+    if only_vanilla:
+        file = run.measure_vanilla()
+        about = {"output": config.output, "evaluate": str(file)}
+        print(json.dumps(about) if options.json else f"wrote: {file}")
+    elif last in ("evaluate", "report"):
+        endings.results(Path(config.output), options.json)
+    else:
+        endings.files(Path(config.output), last, options.json)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    asked = options.set or options.output is not None
+    if asked or not (options.config / "results.json").is_file():
+        return _run(options)
+    from grail.cli import output as endings
+    from grail.reporting.run.page import report
+
+    report(options.config)
+    endings.results(options.config, options.json)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from grail.comparison.rows import make_plan
+    from grail.comparison.settings import load
+
+    if options.parallel is not None:
+        options.set.append(f"parallel={options.parallel}")
+    plan = make_plan(*load(options.config, options.set, options.output))
+    from grail.cli.terminal import Terminal, quiet
+    from grail.comparison.compare import compare, validate
+
+    quiet()
+    terminal = Terminal(_console())
+    for warning in validate(plan):
+        terminal.warn(warning)
+    found = compare(plan, terminal)
+    from grail.cli import output as endings
+    from grail.reporting.comparison.files import write_all
+
+    for remark in write_all(found, plan.output):
+        terminal.warn(remark)
+    endings.comparison(found, plan.output, options.json)
+    return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from grail.config.file import is_comparison, read
+
+    if is_comparison(read(options.config)[1]):
+        from grail.cli import plan_comparison as forecast
+
+        return forecast.handle(options)
+    return plan_command.handle(options)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from grail.cli.terminal import quiet
+    from grail.config.file import is_comparison, load, read
+    from grail.run.inputs import prepare
+
+    quiet()
+    if is_comparison(read(options.config)[1]):
+        return _validate_comparison(options)
+    config = load(options.config, options.set, options.output)
+    inputs = prepare(config)
+    counts: dict[str, int] = {}
+    for sample in (*inputs.samples, *inputs.general):
+        name = f"{sample.domain}.{sample.side}.{sample.part}"
+        counts[name] = counts.get(name, 0) + 1
+    counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
+    if options.json:
+        print(json.dumps({"rows": counts, "warnings": inputs.warnings}))
+        return 0
+    for warning in inputs.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} rows")
+    kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
+    print(f"model: {config.model.name} ({kind})")
+    print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
+    return 0
+
+
+def _validate_comparison(options: argparse.Namespace) -> int:
+    from grail.comparison.compare import validate
+    from grail.comparison.rows import make_plan
+    from grail.comparison.settings import load
+
+    plan = make_plan(*load(options.config, options.set, options.output))
+    warnings = validate(plan)
+    counts = {row.name: len(plan.runs(row, row.points[0])) for row in plan.rows}
+    if options.json:
+        print(json.dumps({"runs": counts, "warnings": warnings}))
+        return 0
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} runs")
+    print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from grail.cli.environment import describe
+
+    facts = describe()
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:<14} {value}")
+    return 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What a command says when it is done: tables, the verdict and places, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from grail.cli.terminal import render
+from grail.reporting.comparison.tables import comparison_tables
+from grail.reporting.run.general import general_table, read_general
+from grail.reporting.run.measured import measured
+from grail.reporting.run.verdict import verdict
+from grail.results import as_json as results_json
+from grail.results import read_results
+
+PLACES = {
+    "vanilla": "vanilla",
+    "score": "scores",
+    "localize": "mask.safetensors",
+    "unlearn": "unlearned",
+}
+WIDE = 240  # columns of a file: no cell is broken over lines
+
+
+def results(folder: Path, as_json: bool) -> None:
+    """Show what a run achieved, from the files in its directory."""
+    found = read_results(folder / "results.json")
+    sentences, page, general = verdict(found), folder / "report.html", read_general(folder)
+    if as_json:
+        whole = results_json(found)
+        shown = {key: whole[key] for key in ("summary", "freezing", "rows")}
+        shown |= {"general": general} if general else {}
+        print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
+        return
+    console = Console(highlight=False)
+    for table in (*measured(found).values(), general_table(general)):
+        if table.rows:
+            console.print(render(table))
+    for sentence in sentences:
+        console.print(f"- {sentence}", markup=False)
+    last = (
+        f"report: {page}"
+        if page.exists()
+        else f"no report of these results yet: grail report {folder}"
+    )
+    console.print(last, markup=False, soft_wrap=True)
+
+
+def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Show the tables of a comparison (the content of comparison.json)."""
+    if as_json:
+        shown = {key: found[key] for key in ("title", "methods", "differences", "best")}
+        failed = [c for c in (*found["grid"], *found["cells"]) if "failed" in c]
+        print(json.dumps({"output": str(folder), **shown, "failed": failed}))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    for table in comparison_tables(found):
+        console.print(render(table))
+        console.print(table.note + "\n", markup=False, soft_wrap=True)
+    console.print(f"comparison: {folder / 'comparison.md'}", markup=False, soft_wrap=True)
+
+
+def files(folder: Path, stage: str, as_json: bool) -> None:
+    """Say where a stage has written."""
+    place = folder / PLACES[stage]
+    print(json.dumps({"output": str(folder), stage: str(place)}) if as_json else f"wrote: {place}")
+
+
+def agreement(found: Any, as_json: bool) -> int:
+    """Say how far batched and looped scores agree (an ``Agreement``); return the exit code."""
+    if as_json:
+        worst = found.worst if math.isfinite(found.worst) else None
+        print(json.dumps(vars(found) | {"worst": worst, "allowed": found.allowed}))
+    else:
+        print(
+            f"batched and looped scores of {found.samples} samples differ by at most "
+            f"{found.worst:.2e} relative (allowed: {found.allowed:.0e}; at "
+            f"{found.name}, in {found.precision})."
+        )
+    return 0 if found.worst <= found.allowed else 1

@@ -1,0 +1,1 @@
+"""Every setting of a run and an audit: names, limits, defaults, files."""

@@ -1,0 +1,1 @@
+"""General ability: multiple-choice tasks before and after unlearning."""

@@ -1,0 +1,280 @@
+"""General tasks through lm-evaluation-harness, on a model that is loaded already.
+
+The only place that imports ``lm_eval``; nothing here knows how the model was made.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+from grail.config.run import GENERAL_TASKS
+from grail.errors import DivergenceError, InputError, did_you_mean
+from grail.evaluation.general.items import Item, LocalTask
+from grail.evaluation.general.outcomes import Outcome
+from grail.model.forward import Policy, evaluating
+from grail.model.fused_lora import fused
+from grail.progress import Tick, silent
+
+KEY = "evaluation.general_tasks"
+CHOICE = "multiple_choice"
+ID = "grail_id"
+BATCH_TOKENS = 4096
+"""Logits of a batch are kept for the whole prompt: 49 thousand words in float32 fill 0.8 GB."""
+
+Tasks = Mapping[str, Sequence[Any]]
+"""Name -> lm-eval's own task objects: one, or the subtasks of a group such as mmlu."""
+
+
+def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
+    """Refuse tasks that cannot be run: lm-eval is not installed, or it does not know the name.
+
+    The paper's five names are known; another one costs lm-eval's search through all of its tasks.
+
+    Raises:
+        InputError: naming what to install, or the nearest name.
+    """
+    if tasks and find_spec("lm_eval") is None:
+        raise InputError(
+            f"{KEY}: lm-evaluation-harness is not installed. Install the extra: "
+            "pip install 'grail-unlearning[general]', or leave the list empty."
+        )
+    problems = [
+        f"{KEY}: lm-eval has no task '{name}'.{did_you_mean(name, [*GENERAL_TASKS, *_known()])} "
+        "Give one of its names, a *.jsonl file, or a folder of them, written with a slash."
+        for name in tasks
+        if isinstance(name, str) and name not in GENERAL_TASKS and name not in _known()
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def build(tasks: Sequence[LocalTask | str]) -> Tasks:
+    """Return lm-eval's task objects by name, in order; those of lm-eval load their data now.
+
+    Raises:
+        InputError: if the data of a task cannot be reached, or it is no multiple choice.
+    """
+    if not tasks:
+        return {}  # lm-eval takes seconds to import
+    with _quiet():
+        return {
+            task if isinstance(task, str) else task.name: (
+                _of_hub(task) if isinstance(task, str) else [local_task(task)]
+            )
+            for task in tasks
+        }
+
+
+def local_task(task: LocalTask) -> Any:
+    """Return a task of lm-eval over local items; nothing is downloaded and nothing cached.
+
+    Multiple choice by the log-likelihood of each choice's text, without examples before it:
+    ``acc`` takes the largest, ``acc_norm`` the largest per character.
+    """
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    rows = [
+        {ID: i.id, "prompt": prompt(i), "choices": list(i.choices), "answer": i.answer}
+        for i in task.items
+    ]
+    metrics = [
+        {"metric": name, "aggregation": "mean", "higher_is_better": True}
+        for name in ("acc", "acc_norm")
+    ]
+    return ConfigurableTask(
+        config={
+            "task": task.name,
+            "custom_dataset": lambda: {"test": Dataset.from_list(rows)},
+            "test_split": "test",
+            "output_type": CHOICE,
+            "num_fewshot": 0,
+            "doc_to_text": "prompt",
+            "doc_to_choice": "choices",
+            "doc_to_target": "answer",
+            "target_delimiter": " ",
+            "metric_list": metrics,
+        }
+    )
+
+
+def prompt(item: Item) -> str:
+    """Return what stands before " " and a choice: context, blank line, question, "Answer:".
+
+    One form for all local tasks. lm-eval's own differ: mmlu lists the choices with letters and
+    scores the letter; truthfulqa_mc1 puts six answered questions first; social_iqa has "Q: context
+    question" and "A:"; race has "Article:", earlier questions of the article with their answers,
+    and no "Answer:". arc_challenge is the same. So compare two models here, not with leaderboards.
+    """
+    context = f"{item.context}\n\n" if item.context else ""
+    return f"{context}Question: {item.question}\nAnswer:"
+
+
+class Harness:
+    """lm-eval around one model; the model's weights may change between two measurements.
+
+    Attributes:
+        tasks: What is asked, by name.
+        most: The most items of each task (of each subtask of a group); None for all.
+    """
+
+    def __init__(
+        self, model: Policy, tokenizer: Any, tasks: Tasks, batch_size: int, most: int | None
+    ) -> None:
+        from lm_eval.models import huggingface
+
+        wrapper: Any = huggingface.HFLM
+        self.tasks, self.most, self._model, self._batch_size = tasks, most, model, batch_size
+        with _quiet(), evaluating(model):
+            self._lm = wrapper(
+                pretrained=model,
+                backend="causal",
+                tokenizer=tokenizer,
+                batch_size=1,
+                softmax_dtype="float32",  # bfloat16 would round a log-likelihood of 30 to 0.125
+            )
+        self._lm.loglikelihood = partial(self._lm.loglikelihood, disable_tqdm=True)
+
+    def run(self, label: str, warn: Callable[[str], None], tick: Tick = silent) -> list[Outcome]:
+        """Return one outcome per item, in the order of tasks and items.
+
+        Args:
+            label: What messages call the model.
+            warn: Told how many items of a task do not fit the model.
+            tick: Told of the choices read, in all tasks together.
+
+        Raises:
+            DivergenceError: if a log-likelihood is not finite: the model's weights are broken.
+        """
+        parts = [(name, part) for name, own in self.tasks.items() for part in own]
+        with _quiet():
+            for _, part in parts:
+                part.build_all_requests(limit=self.most)
+        outcomes: list[Outcome] = []
+        total, done = sum(len(part.instances) for _, part in parts), 0
+        for name, part in parts:
+            lengths, note = self._lengths(part), f"{label}: {part.task_name}"
+            if cut := sum(tokens > self._lm.max_length + 1 for tokens in lengths):
+                warn(
+                    f"{label}: {cut} items of {part.task_name} are longer than the model has "
+                    f"positions for ({self._lm.max_length}); lm-eval cuts them from the left."
+                )
+            own = range(done, done := done + len(part.instances))
+            with _counted(self._model, tick, own, total, note):
+                outcomes += self._ask(label, name, part, max(lengths))
+            tick(done, total, note)
+        return outcomes
+
+    def _lengths(self, task: Any) -> list[int]:
+        """Return the tokens of each item's prompt and longest choice."""
+        longest: dict[int, int] = {}
+        for asked in task.instances:
+            tokens = len(self._lm.tok_encode("".join(asked.args)))
+            longest[asked.doc_id] = max(tokens, longest.get(asked.doc_id, 0))
+        return list(longest.values())
+
+    def _ask(self, label: str, name: str, task: Any, widest: int) -> list[Outcome]:
+        import lm_eval
+
+        evaluate: Any = lm_eval.evaluate
+        self._lm.batch_size_per_gpu = max(1, min(self._batch_size, BATCH_TOKENS // widest))
+        with _quiet(), evaluating(self._model), fused(self._model):
+            found = evaluate(
+                lm=self._lm,
+                task_dict={"tasks": {task.task_name: task}},
+                limit=self.most,
+                bootstrap_iters=0,  # errors are computed from the items
+                log_samples=True,
+            )
+        samples = found["samples"][task.task_name]
+        first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        return [_outcome(label, name, task.task_name, sample) for sample in first]
+
+
+@contextmanager
+def _counted(model: Policy, tick: Tick, own: range, total: int, note: str) -> Iterator[None]:
+    """Tick after each forward pass, as ``own`` counts the rows read since the block began.
+
+    lm-eval reads choices of one token together, so rows may stay below; who leaves the block says
+    that all are done.
+    """
+    rows = 0
+
+    def read(_: Any, inputs: tuple[Any, ...], __: Any) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+        if rows < len(own):
+            tick(own[rows], total, note)
+
+    hook = model.register_forward_hook(read)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _outcome(label: str, name: str, part: str, sample: Mapping[str, Any]) -> Outcome:
+    likelihoods = [float(likelihood) for likelihood, _ in sample["filtered_resps"]]
+    if not all(map(math.isfinite, likelihoods)):
+        raise DivergenceError(
+            f"a log-likelihood of the {label} model on {part} is not finite: its weights are "
+            "broken. Delete its folder, lower the learning rate that made it and run again."
+        )
+    key = sample["doc"].get(ID) or f"{part}/{sample['doc_id']}"
+    norm = sample.get("acc_norm")
+    return Outcome(name, key, float(sample["acc"]), None if norm is None else float(norm))
+
+
+def _of_hub(name: str) -> list[Any]:
+    """Load a task, or the subtasks of a group, with lm-eval's own data and prompts."""
+    try:
+        found: Mapping[str, Any] = _index().load([name])["tasks"]
+    except Exception as error:  # network, cache, names, formats: no common base class
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{KEY}: the data of lm-eval's task '{name}' could not be loaded ({reason}). It needs "
+            "a network, or a copy in the Hugging Face cache. Without: give your own rows as a "
+            "*.jsonl file, or a folder of such files."
+        ) from error
+    for part in found.values():
+        if part.OUTPUT_TYPE != CHOICE or "acc" not in part.aggregation():
+            raise InputError(
+                f"{KEY}: '{part.task_name}' is no multiple choice with an accuracy, and has no "
+                "outcome per item that two models could be compared by. Give another task."
+            )
+        part.set_fewshot_seed(seed=0)
+    return list(found.values())
+
+
+@cache
+def _index() -> Any:
+    """Return lm-eval's index of its tasks: 14 thousand files are read, which takes 10 seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _known() -> list[str]:
+    return _index().all_tasks
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's advice on how to load a model, and its bars, out of the output."""
+    from lm_eval.api import task
+
+    log, bar = logging.getLogger("lm_eval"), task.tqdm
+    level = log.level
+    log.setLevel(logging.ERROR)
+    task.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        task.tqdm = bar

@@ -1,0 +1,1 @@
+"""One causal language model: loading, forward pass, answers, generation, saving."""

@@ -1,0 +1,70 @@
+"""Trained weights to a folder and back: an adapter in PEFT's format, or the full model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from grail.errors import InputError
+from grail.model.forward import Policy, is_adapter
+
+
+def save_weights(model: Policy, folder: Path) -> None:
+    """Write the adapter (PEFT's format and names) or the full model into an existing folder."""
+    if is_adapter(model):
+        with _without_card(model):
+            model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        _sort_lists(folder / "adapter_config.json")
+    else:
+        model.save_pretrained(folder)  # type: ignore[operator]
+
+
+@contextmanager
+def _without_card(model: Any) -> Iterator[None]:
+    """Let PEFT write no model card: an empty form, which takes longer than a small adapter."""
+    model.create_or_update_model_card = lambda *_: None
+    try:
+        yield
+    finally:
+        del model.create_or_update_model_card
+
+
+def _sort_lists(file: Path) -> None:
+    """Put lists of names in order: PEFT writes sets, in another order in every process."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    for value in settings.values():
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            value.sort()
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def load_weights(model: Policy, folder: Path) -> None:
+    """Put the weights that ``save_weights`` wrote back into a model of the same shape.
+
+    Full weights are read by transformers: on disk some models' weights have other names (GPT-NeoX).
+
+    Raises:
+        InputError: if some of the weights are not there.
+    """
+    if is_adapter(model):
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        state = load_file(folder / "adapter_model.safetensors")
+        missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - set(state)
+        _refuse_missing(missing, folder)
+        set_peft_model_state_dict(model, state)
+        return
+    saved, found = type(model).from_pretrained(  # type: ignore[attr-defined]
+        folder, dtype=next(model.parameters()).dtype, output_loading_info=True
+    )
+    _refuse_missing(found["missing_keys"], folder)
+    model.load_state_dict(saved.state_dict())
+
+
+def _refuse_missing(missing: Collection[str], folder: Path) -> None:
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} weights, for example {min(missing)}.")

@@ -1,0 +1,1 @@
+"""One run directory, filled stage by stage."""

@@ -1,0 +1,139 @@
+"""What the stages of a run work with, loaded when first needed: tokenizer, model, rows, digests.
+
+Knows no stage and no file of the run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from grail import __version__
+from grail.config.run import Config
+from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.heldout import unseen
+from grail.data.samples import Sample
+from grail.errors import InputError
+from grail.files import digest
+from grail.model.forward import Policy, trainable
+from grail.model.load import load, load_tokenizer
+from grail.progress import Listener
+from grail.run.inputs import Inputs
+from grail.run.provenance import model_identity
+
+FORMAT = 1  # raised when files of an older grail must not be taken for current ones
+UNRELATED = (
+    "checkpoint_steps",
+    "trackers",
+    "memory_gib",
+)  # settings that do not change what is made
+COVERED = ("max_rows", "max_val_rows", "seed", "retain_target", "general_tasks")
+COVERED += ("general_max_items",)  # all of them told by what a stage adds
+
+
+@dataclass
+class Materials:
+    """Tokenizer, model and rows of one run.
+
+    The model is one object; stages put the weights of whichever model they are about into it.
+    """
+
+    config: Config
+    inputs: Inputs
+    listener: Listener
+    device: torch.device
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return load_tokenizer(self.config.model)
+
+    @cached_property
+    def model(self) -> Policy:
+        """The policy, on its device."""
+        made = load(self.config.model, self.config.vanilla.adapter, self.config.vanilla_seed)
+        return made.to(self.device)
+
+    def start_over(self, seed: int) -> None:
+        """Put weights into the model as they are before the vanilla stage."""
+        fresh = load(self.config.model, self.config.vanilla.adapter, seed)
+        begun = dict(fresh.named_parameters())
+        with torch.no_grad():
+            for name, parameter in trainable(self.model).items():
+                parameter.copy_(begun[name])
+
+    @cached_property
+    def rows(self) -> tuple[Encoded, ...]:
+        """All rows with a side, in ids."""
+        return self._encoded(self.inputs.samples)
+
+    @cached_property
+    def general(self) -> tuple[Encoded, ...]:
+        """The general rows, in ids."""
+        return self._encoded(self.inputs.general)
+
+    @cached_property
+    def unseen(self) -> frozenset[str]:
+        """Keys of the unlearn rows that no training has read."""
+        return unseen(self.inputs.samples, self.config.vanilla)
+
+    @cached_property
+    def start(self) -> str:
+        """Digest of the base model's identity."""
+        return model_identity(self.config.model.name)
+
+    def check(self) -> None:
+        """Load tokenizer, rows and model, and refuse rows that the model has no positions for.
+
+        Raises:
+            InputError: naming the setting to change.
+        """
+        longest = max(len(row.ids) for row in (*self.rows, *self.general))
+        config: Any = self.model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and longest > positions:
+            raise InputError(
+                f"data.max_tokens: the longest row has {longest} tokens, and {config.model_type} "
+                f"has positions for {positions}. Set data.max_tokens to {positions} or less."
+            )
+
+    def sides(self) -> dict[tuple[str, str], list[Encoded]]:
+        """Train rows by (domain, side)."""
+        sides: dict[tuple[str, str], list[Encoded]] = {}
+        for row in self.rows:
+            if row.part == "train":
+                sides.setdefault((row.domain, row.side), []).append(row)
+        return sides
+
+    def key(self, *sections: str, **more: Any) -> str:
+        """Digest what a stage depends on: sections of the configuration, and other facts.
+
+        The section ``model`` stands for the base model's files too.
+        """
+        values = self.config.model_dump(mode="json")
+        chosen = {name: values[name] for name in sections}
+        for section in chosen.values():
+            if isinstance(section, dict):
+                for name in UNRELATED + COVERED:
+                    section.pop(name, None)
+        if "model" in sections:
+            more["start"] = self.start
+        return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
+
+    def data(self, *parts: str) -> dict[str, str]:
+        """Digests of the given parts; the general rows are a part of their own."""
+        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
+        names |= {n: "general" for n in names if n.startswith("general.")}
+        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
+
+    def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
+        data = self.config.data
+        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
+        rows, warnings = encode_all(encoder, samples)
+        for warning in warnings:
+            self.listener.warn(warning)
+        return tuple(rows)

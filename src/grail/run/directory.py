@@ -1,0 +1,226 @@
+"""What lies in a run directory: which of it still holds, and which is of other settings.
+
+Knows names of files; knows nothing of how their contents are made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grail import artifacts
+from grail.config.run import Config
+from grail.errors import InputError
+from grail.files import digest, file_digest, parse_yaml
+
+RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
+RESULTS += ("report.md", "report.html")
+COMPARISON = ".comparison"
+"""Folder in a comparison's output that says so: what its base was made with."""
+SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
+
+
+def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
+    """Tell whether ``config.yaml`` already says this: the same settings, data and versions."""
+    found = _settings(folder)
+    return found == config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
+
+
+def refuse_run(config: Config, source: Path | None) -> None:
+    """Refuse a run of other settings in a comparison's folder, but for that of a comparison's base.
+
+    Args:
+        config: The settings of the run.
+        source: The file or folder that they come from, if they come from one.
+
+    Raises:
+        InputError: naming what would be lost.
+    """
+    folder = Path(config.output)
+    own = source is not None and source.resolve().parent.name == COMPARISON
+    if own or not (folder / COMPARISON).is_dir():
+        return
+    if _differs(folder, config):
+        raise InputError(
+            f"output: {folder} is a comparison's; a run there would replace the vanilla model and "
+            "the scores that its cells share. Choose another --output, or the folder of one cell: "
+            f"{folder / 'METHOD' / 'SEED'}."
+        )
+
+
+def refuse_comparison(folder: Path, base: Config) -> None:
+    """Refuse a comparison in a folder that a run has filled, or one that shares such a folder.
+
+    A run of the base's own settings may be shared: it loses nothing.
+
+    Raises:
+        InputError: naming what would be lost.
+    """
+    shared = Path(base.output)
+    if (shared / "results.json").is_file() and shared != folder and _differs(shared, base):
+        raise InputError(
+            f"shared: {shared} has the results of a run of other settings, which the base would "
+            "drop. Choose another folder."
+        )
+    if (folder / "config.yaml").is_file() and not (folder / COMPARISON).is_dir():
+        raise InputError(
+            f"output: {folder} is a run's; a comparison there would replace its models and drop "
+            "its results. Choose another --output."
+        )
+
+
+def outdate(folder: Path) -> None:
+    """Drop the results, which are not those of what is being made now.
+
+    They come back from ``evaluation/`` in no time where nothing that they depend on has changed.
+    """
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def keep_scores(folder: Path, names: Collection[str]) -> None:
+    """Drop the scores of domains that are no longer asked for: ``scores/`` is taken as a whole."""
+    for file in (folder / "scores").glob("*.safetensors"):
+        if file.stem not in names:
+            file.unlink()
+
+
+def has_mask(folder: Path, by_side: bool) -> bool:
+    """Tell whether all that belongs to ``mask.safetensors`` is there and can be read."""
+    try:
+        json.loads((folder / "localization.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    masks = ("mask.safetensors", *(SIDE_MASKS if by_side else ()))
+    return None not in {artifacts.inputs_of(folder / name) for name in masks}
+
+
+def drop_mask(folder: Path) -> None:
+    """Drop a mask with its side files and the results; first the file that vouches for it."""
+    for name in ("mask.safetensors", *SIDE_MASKS, "localization.json"):
+        (folder / name).unlink(missing_ok=True)
+    outdate(folder)
+
+
+def checkpoint_of(model: Path) -> Path:
+    """Return where the training that makes ``model`` keeps its state."""
+    return model.with_name(f"{model.name}.checkpoint")
+
+
+def drop_checkpoint(model: Path) -> None:
+    """Drop the state of a training that is finished, perhaps by a process killed right after it."""
+    shutil.rmtree(checkpoint_of(model), ignore_errors=True)
+
+
+def drop_training(model: Path) -> None:
+    """Drop what tells of a training: the model that lies there now was never trained here."""
+    model.with_name(f"{model.name}.train.jsonl").unlink(missing_ok=True)
+    drop_checkpoint(model)
+
+
+def stamp(folder: Path) -> dict[str, Any]:
+    """Return what a model's folder says about how it was made.
+
+    Raises:
+        InputError: if it says nothing that can be read.
+    """
+    try:
+        found = json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))
+        if isinstance(found["weights"], str):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(
+        f"{folder} is damaged: its {artifacts.STAMP}, which says how it was made, is missing or no "
+        "longer whole. Delete the folder and run again."
+    )
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of the weights in a model's folder, as its stamp carries it."""
+    return digest([file_digest(file) for file in sorted(folder.glob("*.safetensors"))])
+
+
+def sound(folder: Path) -> dict[str, Any]:
+    """Return the stamp of a model's folder whose weights are those that were written.
+
+    Raises:
+        InputError: if they differ from the stamp.
+    """
+    found = stamp(folder)
+    if weights_digest(folder) != found["weights"]:
+        raise InputError(
+            f"{folder} is damaged: its weights are not those it was made with. Delete the folder "
+            "and run again."
+        )
+    return found
+
+
+def both(run: Path) -> dict[str, dict[str, Any]]:
+    """Return the stamps of a run's two models; where one is damaged, the results go.
+
+    Raises:
+        InputError: if the weights of one are not those that were written.
+    """
+    try:
+        return {name: sound(run / name) for name in ("vanilla", "unlearned")}
+    except InputError:
+        outdate(run)  # who reads results must be able to trust them
+        raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run directory: two commands in one directory would undo each other's work.
+
+    The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
+    folder either.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output: {folder} cannot be made ({error.strerror}). Choose another --output."
+        ) from error
+    lock = folder / ".lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"output: another grail is at work in {folder}. Wait, or choose another --output."
+            ) from error
+        try:
+            yield
+        finally:
+            if not (folder / "config.yaml").exists():
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else put something there
+                    for place in fresh:
+                        place.rmdir()
+
+
+def _differs(folder: Path, config: Config) -> bool:
+    """Tell whether a folder's ``config.yaml`` says something else, versions and data apart."""
+    found, wanted = _settings(folder) or {}, config.model_dump(mode="json")
+    return found | {"made_with": None} != wanted | {"made_with": None}
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """Return what ``config.yaml`` holds; None if it is absent or damaged."""
+    try:
+        return parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

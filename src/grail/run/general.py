@@ -1,0 +1,108 @@
+"""General ability before and after: both models through the harness, item by item.
+
+What ``evaluation.general_tasks`` asks for; the ordinary evaluation is another matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from grail.evaluation.general.harness import Harness, build
+from grail.evaluation.general.items import LocalTask
+from grail.evaluation.general.outcomes import Outcome, compare, read_outcomes, write_outcomes
+from grail.files import digest, write_json, write_text
+from grail.model.sources import version
+from grail.run.context import Materials
+
+Take = Callable[[str], None]
+"""Puts the weights of the named model into the run's model."""
+
+
+def check_general(materials: Materials) -> None:
+    """Load the tasks' data, so that what cannot be reached is known before hours of training.
+
+    Raises:
+        InputError: naming the task.
+    """
+    build([task for task in materials.inputs.tasks if isinstance(task, str)])
+
+
+def outcomes_of(
+    folder: Path, materials: Materials, name: str, weights: str, take: Take
+) -> list[Outcome]:
+    """Ask one model everything, or take what it was asked before; nothing without tasks.
+
+    Args:
+        folder: The run directory; ``evaluation/general.NAME.json`` is kept in it.
+        materials: The run's model, tokenizer and tasks.
+        name: "vanilla" or "unlearned".
+        weights: Digest of that model's weights.
+        take: Puts them into the model, where they are needed.
+    """
+    tasks = materials.inputs.tasks
+    if not tasks:
+        return []
+    path, key = folder / "evaluation" / f"general.{name}.json", _key(materials, weights)
+    found = read_outcomes(path, key)
+    if found is not None:
+        materials.listener.skipped(f"general {name}")
+        return found
+    settings = materials.config.evaluation
+    with materials.listener.stage(f"general {name}") as tick:
+        take(name)
+        harness = Harness(
+            materials.model,
+            materials.tokenizer,
+            build(tasks),
+            settings.batch_size,
+            settings.general_max_items,
+        )
+        outcomes = harness.run(name, materials.listener.warn, tick)
+    write_outcomes(path, outcomes, key)
+    return outcomes
+
+
+def measure_general(
+    folder: Path, materials: Materials, weights: Mapping[str, str], take: Take
+) -> None:
+    """Write ``general.json`` and ``general_samples.jsonl``, or nothing without tasks.
+
+    Args:
+        folder: The run directory.
+        materials: The run's model, tokenizer and tasks.
+        weights: Digests of the weights of "vanilla" and "unlearned".
+        take: Puts the weights of a model into the run's model.
+    """
+    if not materials.inputs.tasks:
+        if any((folder / "evaluation").glob("general.*.json")):
+            materials.listener.warn(
+                "evaluation.general_tasks is empty now: results and report are without general "
+                "tasks. What was answered is kept; set the same tasks to see it again."
+            )
+        return
+    names = ("vanilla", "unlearned")
+    asked = {name: outcomes_of(folder, materials, name, weights[name], take) for name in names}
+    lines = [json.dumps(o.as_json(name)) + "\n" for name, own in asked.items() for o in own]
+    write_text(folder / "general_samples.jsonl", "".join(lines))
+    about = {
+        "inputs": digest([_key(materials, weights[name]) for name in names]),
+        "harness": f"lm-eval {version('lm-eval')}",
+        **compare(asked["vanilla"], asked["unlearned"]),
+    }
+    write_json(folder / "general.json", about)
+
+
+def _key(materials: Materials, weights: str) -> str:
+    """Digest what one model's outcomes depend on."""
+    settings = materials.config.evaluation
+    return materials.key(
+        "model",
+        weights=weights,
+        tasks=[t.name if isinstance(t, LocalTask) else t for t in materials.inputs.tasks],
+        rows=materials.data("choices"),
+        most=settings.general_max_items,
+        batch_size=settings.batch_size,
+        harness=version("lm-eval"),
+    )

@@ -1,0 +1,173 @@
+"""Everything that can be found wrong before a model is loaded: data, names, the place to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from grail.config.run import Config
+from grail.data.preflight import check_samples
+from grail.data.samples import Sample, data_digest, load_general, load_samples
+from grail.errors import InputError
+from grail.evaluation.general.harness import check_tasks
+from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
+from grail.files import PARTIAL, parse_yaml
+from grail.localization.localizers import check_method
+from grail.model.sources import find
+from grail.unlearning.objectives import EXACT, make_objective
+
+FRESH_ADAPTER = (
+    "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
+    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
+    "own weights."
+)
+UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data of a run, read and checked.
+
+    Attributes:
+        samples: Rows of all domains and sides.
+        general: Out-of-distribution rows.
+        warnings: What the user should look at, though the run can go on.
+        digests: SHA-256 of each ``domain.side.part``, and of each ``evaluation.task.choices``.
+        tasks: The general tasks: rows of one's own, or names of lm-eval's.
+    """
+
+    samples: tuple[Sample, ...]
+    general: tuple[Sample, ...]
+    warnings: tuple[str, ...]
+    digests: dict[str, str]
+    tasks: tuple[LocalTask | str, ...] = ()
+
+
+def prepare(config: Config) -> Inputs:
+    """Read the data and check all that needs no model.
+
+    Raises:
+        InputError: with every problem found, one per line.
+    """
+    problems: list[str] = []
+    samples: list[Sample] = []
+    general: list[Sample] = []
+    tasks: list[LocalTask | str] = []
+
+    def attempt(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except InputError as error:
+            problems.append(str(error))
+
+    attempt(lambda: samples.extend(load_samples(config)))
+    attempt(lambda: general.extend(load_general(config)))
+    attempt(lambda: tasks.extend(load_tasks(config.evaluation.general_tasks)))
+    attempt(lambda: check_tasks(tasks))
+    attempt(lambda: find(config.model.name))
+    attempt(lambda: check_adapter(config))
+    attempt(lambda: check_output(Path(config.output)))
+    attempt(lambda: check_method(config.localization))
+    attempt(lambda: check_unlearning(config))
+    findings = check_samples(samples)
+    problems += [finding.text for finding in findings if finding.level == "error"]
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))  # two checks may find the same
+    warnings = tuple(finding.text for finding in findings if finding.level == "warning")
+    if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
+        warnings = (*warnings, FRESH_ADAPTER)
+    digests = data_digest([*samples, *general]) | task_digests(tasks)
+    return Inputs(tuple(samples), tuple(general), warnings, digests, tuple(tasks))
+
+
+def check_adapter(config: Config) -> None:
+    """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that comes on top of another."""
+    adapter = config.vanilla.adapter
+    if adapter is None:
+        return
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise InputError(
+            f"vanilla.adapter: {adapter} is not a PEFT adapter folder (no adapter_config.json)."
+        )
+    if find(config.model.name).adapter is not None:
+        raise InputError(
+            f"vanilla.adapter: model.name ({config.model.name}) is an adapter too. Give the base "
+            "model as model.name."
+        )
+
+
+def check_unlearning(config: Config) -> None:
+    """Refuse an objective that is unknown, that lacks its rows, or that does nothing."""
+    settings = config.unlearning
+    objective = make_objective(settings)
+    if not settings.unlearn_weight:
+        raise InputError("unlearning.unlearn_weight: 0 unlearns nothing. Give a weight above 0.")
+    if "general" in objective.sides and config.general.train is None:
+        raise InputError(
+            "unlearning.retain_rows: general and unlearning.general_weight read the general text, "
+            "but general.train is null. Give it, or use retain_rows: domain and general_weight: 0."
+        )
+    unknown = {name for phase in settings.phases or [] for name in phase} - set(config.domains)
+    if unknown:
+        raise InputError(
+            f"unlearning.phases: {', '.join(sorted(unknown))} is not among the domains. Allowed: "
+            f"{', '.join(config.domains)}."
+        )
+    if any(len(set(phase)) < len(phase) for phase in settings.phases or []):
+        raise InputError("unlearning.phases: a domain stands twice in one phase. Name it once.")
+    if settings.objective == EXACT:
+        _check_exact(config)
+
+
+def _check_exact(config: Config) -> None:
+    if config.vanilla.skip or config.vanilla.adapter is not None:
+        raise InputError(
+            "unlearning.objective: exact trains the vanilla model again without the unlearn rows; "
+            "that needs a vanilla model trained here. Leave out vanilla.adapter and vanilla.skip."
+        )
+    if config.localization.method != "none":
+        raise InputError(
+            "unlearning.objective: exact starts a new model, in which there is nothing to freeze. "
+            "Set localization.method: none."
+        )
+    settings = config.unlearning
+    for key, given in (("phases", settings.phases), ("general_weight", settings.general_weight)):
+        if given:
+            raise InputError(
+                f"unlearning.{key}: exact trains a new model as the vanilla section says, and does "
+                "not read this. Leave it out."
+            )
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output that cannot be written, or that holds something other than a run."""
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(f"output: {nearest} is a file. Choose another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"output: {nearest} cannot be written to. Choose another folder.")
+    if folder.is_dir():
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError(f"output: {folder} cannot be used. Choose another folder.")
+        names = [entry.name for entry in folder.iterdir()]
+        others = [name for name in names if not name.startswith(".") and name != UNFINISHED]
+        if others and not _is_run(folder):
+            raise InputError(
+                f"output: {folder} holds other files ({min(others)}) and no config.yaml that a "
+                "run has written. Choose an empty or new folder."
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether ``config.yaml`` is a run's own: it says what it was made with."""
+    try:
+        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(found, dict) and "made_with" in found

@@ -1,0 +1,300 @@
+"""The stages in order; one whose output is on disk and whose inputs are unchanged is skipped.
+
+Each stage reads files and writes files, and stamps them with the digest of its inputs. That is all
+the stages know of each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from grail import artifacts
+from grail.artifacts import Mask
+from grail.config import file as config_file
+from grail.config.run import Config
+from grail.data.heldout import HELD_OUT
+from grail.data.labels import RandomLabels
+from grail.evaluation import evaluate, membership
+from grail.evaluation.equal_retention import CALIBRATED, Way, measured, weight_at
+from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.importance.score import Scorer
+from grail.importance.self_check import Agreement, self_check
+from grail.localization.localizers import localize
+from grail.localization.select import has_blocks
+from grail.model.forward import trainable
+from grail.model.save import load_weights, save_weights
+from grail.progress import Listener, Nobody, Tick
+from grail.reporting.run.page import report
+from grail.results import Results, make_results, read_results, write_results
+from grail.run import directory
+from grail.run.context import Materials
+from grail.run.general import check_general, measure_general, outcomes_of
+from grail.run.inputs import Inputs
+from grail.run.provenance import made_with
+from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
+from grail.training.accelerator import make_accelerator
+from grail.training.loop import Loop, Place
+from grail.training.optimizer import Settings
+from grail.training.task import Task
+from grail.unlearning.objectives import EXACT, make_objective
+
+NO_BLOCKS = (
+    "localization.layer: block, but no parameter of this model is named after a block "
+    "(layers.N. or h.N.): every tensor was taken as a layer of its own."
+)
+STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
+
+
+class Run:
+    """One run directory and what it takes to fill it.
+
+    The model is loaded once, when first needed; each stage puts the weights it is about into it.
+    """
+
+    def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
+        self.config, self.inputs = config, inputs
+        self.folder = Path(config.output)
+        self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
+        heard = self.accelerator.is_main_process
+        self.listener: Listener = (listener or Nobody()) if heard else Nobody(silent=True)
+        self.materials = Materials(config, inputs, self.listener, self.accelerator.device)
+
+    def through(self, last: str = "report") -> None:
+        """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
+        with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
+            self._settle(made_with(self.materials.start, self.inputs.digests))
+            if self.config.unlearning.trackers:
+                self.accelerator.init_trackers("grail")
+            for stage in STAGES[: STAGES.index(last) + 1]:
+                self.accelerator.wait_for_everyone()
+                shared = stage in ("vanilla", "unlearn")  # trained by all processes together
+                if shared or self.accelerator.is_main_process:
+                    getattr(self, f"_{stage}")()
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+
+    @property
+    def results(self) -> Results:
+        """The results on disk."""
+        return read_results(self.folder / "results.json")
+
+    def measure_vanilla(self) -> Path:
+        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file.
+
+        Runs that share the model can share what was measured on it.
+        """
+        with directory.alone(self.folder):
+            weights = directory.stamp(self.folder / "vanilla")["weights"]
+            self._values("vanilla", weights)
+            outcomes_of(self.folder, self.materials, "vanilla", weights, self._take)
+        return self.folder / "evaluation" / "vanilla.json"
+
+    def check_scores(self, count: int) -> Agreement:
+        """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
+        in_turn = zip_longest(*self.materials.sides().values())
+        rows = [row for group in in_turn for row in group if row is not None][:count]
+        self._take("vanilla")
+        with self.listener.stage("check") as tick:
+            return self_check(self._scorer(), rows, tick)
+
+    def _settle(self, about: dict[str, Any]) -> None:
+        """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
+        known = directory.has_settings(self.folder, self.config, about)
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if known:
+            return
+        self.materials.check()
+        check_general(self.materials)
+        self._scorer().check()
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            directory.outdate(self.folder)
+            config_file.write(self.folder / "config.yaml", self.config, about)
+
+    # -- the stages ----------------------------------------------------------------------------
+
+    def _vanilla(self) -> None:
+        given = self.config.vanilla
+        parts = ("train", "val") if given.include_val else ("train",)
+        data = {} if given.skip or given.adapter else self.materials.data(*parts)
+        adapter = file_digest(Path(given.adapter)) if given.adapter else None
+        seed = self.config.vanilla_seed
+        key = self.materials.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
+        if self._fresh(self.folder / "vanilla", key, "vanilla"):
+            return
+        if data:
+            task, settings = vanilla_training(self.materials)
+            self._train("vanilla", task, None, settings, key)
+        else:
+            self._save("vanilla", key, {})
+            directory.drop_training(self.folder / "vanilla")
+
+    def _score(self) -> None:
+        weights = directory.stamp(self.folder / "vanilla")["weights"]
+        loaded = False
+        directory.keep_scores(self.folder, [".".join(pair) for pair in self.materials.sides()])
+        for (domain, side), rows in self.materials.sides().items():
+            name = f"{domain}.{side}"
+            path = self.folder / "scores" / f"{name}.safetensors"
+            seed, text = self.config.label_seed, self.inputs.digests[f"{name}.train"]
+            key = self.materials.key(
+                "model", "data", "importance", seed=seed, weights=weights, rows=text
+            )
+            if self._fresh(path, key, f"score {name}"):
+                continue
+            if not loaded:
+                self._take("vanilla")
+                loaded = True
+            with self.listener.stage(f"score {name}") as tick:
+                artifacts.write_scores(path, self._scorer().score(rows, tick), key)
+
+    def _localize(self) -> None:
+        path, folder = self.folder / "mask.safetensors", self.folder / "scores"
+        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.materials.sides()}
+        hashes = {file.stem: file_digest(file) for file in files.values()}
+        key = self.materials.key("localization", "seed", scores=hashes)
+        whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
+        if whole and self._fresh(path, key, "localize"):
+            return
+        directory.drop_mask(self.folder)
+        with self.listener.stage("localize") as tick:
+            sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
+            mask, about = localize(
+                sides, self.config.localization, self.config.seed, self._vanilla_on_cpu
+            )
+            mask.about["scores"] = hashes
+            if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
+                self.listener.warn(NO_BLOCKS)
+            write_json(self.folder / "localization.json", about)
+            artifacts.write_mask(path, mask, key)
+            tick(1, 1, "mask written")
+
+    def _unlearn(self) -> None:
+        file = self.folder / "mask.safetensors"
+        facts = {
+            "mask": file_digest(file),
+            "weights": directory.stamp(self.folder / "vanilla")["weights"],
+            "rows": self.materials.data("train"),
+        }
+        if "general" in make_objective(self.config.unlearning).sides:
+            facts["general"] = self.materials.data("general")
+        exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
+        how = ("unlearning", "vanilla") if exact else ("unlearning",)
+        key = self.materials.key("model", "data", *how, "seed", **facts)
+        if self._fresh(self.folder / "unlearned", key, "unlearn"):
+            return
+        mask = artifacts.read_mask(file)
+        self._take("vanilla")
+        task, settings = unlearn_training(self.materials, mask.by_side)
+        self._train("unlearned", task, mask, settings, key)
+
+    def _evaluate(self) -> None:
+        stamps = directory.both(self.folder)
+        digests = {name: stamp["weights"] for name, stamp in stamps.items()}
+        weights = measured(digests, self.config.evaluation.retain_target)
+        values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
+        lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
+        write_text(self.folder / "samples.jsonl", "".join(lines))
+        areas = membership.to_results(values, self.materials.unseen)
+        rows, freezing = [*evaluate.to_results(values), *areas], stamps["unlearned"]["freezing"]
+        write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
+        measure_general(self.folder, self.materials, weights, self._take)
+
+    def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
+        """Measure one model, or take what was measured before."""
+        path = self.folder / "evaluation" / f"{name}.json"
+        rows = self.materials.data("train", "val", HELD_OUT, "general")
+        key = self.materials.key("model", "data", "evaluation", weights=weights, rows=rows)
+        if (found := evaluate.read_values(path, key)) is not None:
+            self.listener.skipped(f"evaluate {name}")
+            return found
+        directory.outdate(self.folder)
+        texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
+        evaluator = evaluate.Evaluator(
+            self.materials.model, self.materials.tokenizer, self.config.evaluation, texts
+        )
+        with self.listener.stage(f"evaluate {name}") as tick:
+            about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
+            values = evaluator.run(name, [*self.materials.rows, *self.materials.general], tick)
+        evaluate.write_values(path, values, key, about)
+        return values
+
+    def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
+        """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
+        wished = self.config.evaluation.retain_target or 0.0
+        way = Way(trainable(self.materials.model), *map(self._weights, ("vanilla", "unlearned")))
+        retained = [r for r in self.materials.rows if (r.side, r.part) == ("retain", "train")]
+
+        def kept(weight: float) -> float:
+            way.put(weight)
+            return evaluator.retain_success(retained, tick)
+
+        weight, reached = weight_at(wished, kept)
+        way.put(weight)
+        return {"weight": weight, "retain_target": wished, "retain_success": reached}
+
+    def _report(self) -> None:
+        with self.listener.stage("report") as tick:
+            report(self.folder)
+            tick(1, 1, "report written")
+
+    # -- how stages do it ----------------------------------------------------------------------
+
+    def _fresh(self, path: Path, key: str, stage: str) -> bool:
+        """Tell whether ``path`` was made from the same inputs; say so if it was."""
+        found = artifacts.inputs_of(path)
+        if found == key:
+            directory.drop_checkpoint(path)
+            self.listener.skipped(stage)
+            return True
+        if found is not None:
+            self.listener.warn(f"{path} was made with other settings or data: making it again.")
+        directory.outdate(self.folder)
+        return False
+
+    def _take(self, name: str) -> None:
+        directory.sound(self.folder / name)
+        load_weights(self.materials.model, self.folder / name)
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        """Return copies of what training may change in a model; the run's model then has them."""
+        self._take(name)
+        return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+
+    def _vanilla_on_cpu(self) -> dict[str, Tensor]:
+        """Return the vanilla weights where the scores are."""
+        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
+
+    def _scorer(self) -> Scorer:
+        how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
+        labels = RandomLabels(vocabulary(self.materials), how.substitution, self.config.label_seed)
+        return Scorer(self.materials.model, how, labels, pad)
+
+    def _train(
+        self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str
+    ) -> None:
+        """Train, then put the weights under ``name`` and drop the checkpoint."""
+        log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
+        place = Place(self.folder / log, directory.checkpoint_of(self.folder / name), key)
+        loop = Loop(trainable(self.materials.model), task, mask, settings, self.accelerator)
+        self.materials.model.train()
+        with self.listener.stage({"unlearned": "unlearn"}.get(name, name)) as tick:
+            proof = loop.run(place, tick)
+        self._save(name, key, {"freezing": proof} if mask is not None else {})
+        if self.accelerator.is_main_process:
+            directory.drop_checkpoint(self.folder / name)
+
+    def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with replacing_folder(self.folder / name) as partial:
+                save_weights(self.materials.model, partial)
+                self.materials.tokenizer.save_pretrained(partial)
+                weights = directory.weights_digest(partial)
+                write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

@@ -1,0 +1,125 @@
+"""Sampled and begun answers: against their definitions, on models whose answers are known."""
+
+import random
+
+import pytest
+import torch
+
+from grail.audit.attacks import sampling as generating
+from grail.audit.attacks.sampling import begin, extract, sample
+from grail.audit.audit import Auditor
+from grail.audit.subject import finished
+from grail.data.encode import Encoded
+from grail.evaluation.fluency import leak_at_k
+from grail.evaluation.metrics import rouge_l
+from grail.model.generate import Draw, Writer, generate, most_new
+from grail.progress import Nobody, silent
+
+
+def row_of(answer, start=3):
+    return Encoded("k", "d", "unlearn", "train", tuple(range(start + answer)), start)
+
+
+@pytest.mark.parametrize(("answer", "share", "told"), [(9, 0.5, 4), (9, 0.25, 2), (3, 0.5, 1)])
+def test_the_beginning_of_the_answer_is_told(answer, share, told):
+    row = row_of(answer)
+    begun = begin(row, share)
+    assert begun.ids == row.ids
+    assert begun.start == row.start + told
+    assert begun.answer == row.answer[told:]
+
+
+@pytest.mark.parametrize(("answer", "share"), [(2, 0.6), (9, 1.0), (1, 0.5)])
+def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
+    assert begin(row_of(answer), share) is None  # the end token alone is no answer
+
+
+@pytest.fixture(scope="module")
+def bench(runs):
+    subject = finished(runs["run"], ["audit.samples=3", "audit.written_rows=2"])
+    auditor = Auditor(subject, None, Nobody())
+    auditor._take("vanilla")
+    return auditor.bench
+
+
+def by_amount(values):
+    groups = {}
+    for value in values:
+        groups.setdefault(value.model, []).append(value)
+    return groups
+
+
+def alone(bench, row):
+    """What the model writes to one row, greedily, and what it should have written."""
+    model, tokenizer = bench.materials.model, bench.materials.tokenizer
+    most = most_new(row, bench.materials.config.evaluation.max_new_tokens)
+    (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
+    return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (row.answer, ids)]
+
+
+def test_greedy_and_begun_answers_are_those_of_each_row_alone(bench):
+    found = by_amount(sample(bench, silent)) | by_amount(extract(bench, silent))
+    assert list(found) == ["greedy", "1", "3", "0.5"]
+    assert all(len(group) == 2 for group in found.values())  # audit.written_rows
+    rows = {row.key: row for row in bench.targets()}
+    for value in found["greedy"]:
+        assert value.rouge_l == rouge_l(*alone(bench, rows[value.key]))
+    for value in found["0.5"]:
+        assert value.rouge_l == rouge_l(*alone(bench, begin(rows[value.key], 0.5)))
+    for one, best in zip(found["1"], found["3"], strict=True):
+        assert one.rouge_l <= best.rouge_l
+    assert all(value.side == "unlearn" and value.part == "train" for value in found["3"])
+
+
+def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
+    """The estimates are those of scores made up here, row by row and in their order."""
+    draw, told = random.Random(0), {}
+
+    def write(_, rows, say, draw=None, known=None):
+        say(len(rows))
+        return [f"{row.key} {'greedy' if draw is None else i % 3}" for i, row in enumerate(rows)]
+
+    def score(_, row, text):
+        assert text.startswith(row.key)
+        return told.setdefault(text, draw.uniform(0, 100))
+
+    monkeypatch.setattr(Writer, "continued", write)
+    monkeypatch.setattr(generating, "_score", score)
+    found = by_amount(sample(bench, silent))
+    for amount, group in found.items():
+        for value in group:
+            own = [told[f"{value.key} {i}"] for i in range(3)]
+            expected = told[f"{value.key} greedy"] if amount == "greedy" else None
+            assert value.rouge_l == (expected or pytest.approx(leak_at_k(own, int(amount))))
+
+
+def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(
+    tiny_model, tiny_tokenizer
+):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(vocabulary=len(tokenizer))
+    before = torch.random.get_rng_state()
+
+    def draw(seed, temperature=1.0):
+        return generate(model, [[3, 4]] * 4, [8] * 4, tokenizer, Draw(temperature, seed))
+
+    assert draw(0) == draw(0) != draw(1)
+    assert len({tuple(row) for row in draw(0)}) > 1
+    cold = draw(0, temperature=1e-4)
+    assert cold == generate(model, [[3, 4]] * 4, [8] * 4, tokenizer)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_samples_have_the_model_s_own_distribution(tiny_model, tiny_tokenizer):
+    """The first token of many samples, against the softmax that the model gives."""
+    tokenizer = tiny_tokenizer()
+    model, count = tiny_model(vocabulary=len(tokenizer)).eval(), 4000
+    drawn = generate(model, [[3, 4]] * count, [1] * count, tokenizer, Draw(1.0, 0))
+    with torch.no_grad():
+        p = model(input_ids=torch.tensor([[3, 4]])).logits[0, -1].softmax(-1)
+    p[tokenizer.eos_token_id] = 0  # ends the row: nothing is left of it
+    found = torch.zeros_like(p)
+    for token in (token for row in drawn for token in row):
+        found[token] += 1 / count
+    error = (p * (1 - p) / count).sqrt()
+    assert ((found - p).abs() <= 5 * error + 1e-9).all()

@@ -1,0 +1,96 @@
+"""The forecast of a comparison: every run counted once, what is finished left out."""
+
+import json
+
+import pytest
+
+from grail.cli.main import main
+from grail.cli.plan_comparison import forecast
+from grail.forecast import machine as pace
+from grail.forecast.forecast import measure, plan_of
+from grail.progress import Nobody
+from grail.run.inputs import prepare
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    monkeypatch.setattr(pace, "SIDE", 16)
+    monkeypatch.setattr(pace, "LEAST", 1e-4)
+
+
+def forecast_of(plan):
+    return forecast(plan, Nobody(silent=True))
+
+
+def add(ranges):
+    return tuple(map(sum, zip(*ranges, strict=True)))
+
+
+def test_every_run_counts_once(plan):
+    grid = {"unlearning.learning_rate": [0.001, 0.05, 0.1]}
+    methods = {"one": {"grid": grid}, "two": {}, "same": {}, "own": {"set": {"vanilla.epochs": 2}}}
+    found = forecast_of(plan(methods, seeds=[0, 1], parallel=2))
+    lines = {line.name: line for line in found.lines}
+    assert {name: line.cells for name, line in lines.items()} == {
+        "base": 1,
+        "one": 3 + 1,  # the chosen candidate is the cell of seed 0
+        "two": 2,
+        "same": 0,  # equal settings are run once
+        "own": 2,
+    }
+    assert all(line.left == line.cells for line in found.lines)
+    assert found.seconds == pytest.approx(add(line.seconds for line in found.lines))
+    peak = max(line.memory[0] for line in found.lines[1:])
+    assert found.memory[0] == 2 * peak  # two at once
+    assert lines["own"].each[0] > lines["two"].each[0]  # trains and scores a vanilla model too
+
+
+def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
+    own = plan({"a": {}})
+    inputs = prepare(own.base)
+    found = measure(own.base, inputs, Nobody(silent=True))
+    monkeypatch.setattr("grail.forecast.forecast.measure", lambda *_: found)  # of both
+    base, cell = forecast_of(own).lines
+    run = add(stage.seconds for stage in plan_of(own.base, inputs, found).stages)
+    assert min(base.each[0], cell.each[0]) > 0
+    assert add([base.each, cell.each]) == pytest.approx(run)
+    assert (base.seconds, cell.seconds) == (base.each, cell.each)
+
+
+def test_a_finished_grid_is_counted_at_the_point_it_chose(played, comparison, plan, tmp_path):
+    grid = {"unlearning.learning_rate": [0.5, 1e-7]}  # the first forgets what is to be kept
+    methods = {"one": {"preset": "ascent", "grid": grid}}
+    more = {"seeds": [0, 1], "figures": []}
+    assert main(["compare", str(comparison(methods, **more))]) == 0
+    chosen = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"][0]["chosen"]
+    assert chosen == {"unlearning.learning_rate": 1e-7}, "not the grid's first point"
+    found = forecast_of(plan(methods, **more))
+    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (3, 0)]
+    assert (found.seconds, found.memory) == ((0, 0), (0, 0))
+    again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 2]}))
+    assert [line.left for line in again.lines] == [0, 1]
+    assert again.memory == again.lines[1].memory  # the base is made: its peak is past
+
+
+def test_what_is_finished_is_left_out(played, comparison, plan, tmp_path, capsys):
+    file = comparison({"a": {}, "b": {"preset": "ascent"}}, seeds=[0, 1], figures=[])
+    assert main(["compare", str(file)]) == 0
+    more = {"a": {}, "b": {"preset": "ascent"}, "c": {"preset": "no-mask"}}
+    found = forecast_of(plan(more, seeds=[0, 1], figures=[]))
+    assert [line.left for line in found.lines] == [0, 0, 0, 2]
+    assert found.seconds == found.lines[-1].seconds
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert main(["plan", str(file)]) == 0
+    shown = capsys.readouterr().out
+    for piece in ("base", "Runs", "side by side", "still to do: under 2 s"):
+        assert piece in shown
+    assert main(["plan", str(file), "--set", "methods.c.seeds=[]"]) == 2
+    comparison({"a": {}, "b": {"preset": "ascent"}}, seeds=[0, 1], figures=[])
+    assert main(["plan", str(file)]) == 0
+    assert "still to do: nothing" in capsys.readouterr().out
+    assert main(["plan", str(file), "--json", "--set", "seeds=[0, 1, 2]"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [line["left"] for line in told["lines"]] == [0, 1, 1]
+    assert told["output"] == str(tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before

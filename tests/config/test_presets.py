@@ -1,0 +1,123 @@
+"""Presets: each is a valid configuration, and gives way to what the file says."""
+
+import copy
+
+import pytest
+
+from grail.config.presets import PRESETS, with_preset
+from grail.config.run import parse
+from grail.errors import InputError
+from grail.localization.localizers import LOCALIZERS, check_method
+
+SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
+SMALLEST = {"domains": {"privacy": SIDES}, "output": "runs/x"}
+
+
+def parsed(preset, **sections):
+    return parse(SMALLEST | {"preset": preset} | sections)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_valid_configuration(name):
+    config = parsed(name)
+    assert config.preset == name
+    assert config.localization.method in LOCALIZERS
+    check_method(config.localization)
+    for section, values in PRESETS[name].items():  # what it says is what one gets
+        resolved = getattr(config, section).model_dump()
+        for key, value in values.items():
+            none = {"row_accuracy": None, "domain_accuracy": None}
+            assert resolved[key] == (none if (key, value) == ("until", None) else value)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_resolved_configuration_resolves_to_itself(name):
+    config = parsed(name)
+    assert parse(config.model_dump(mode="json", exclude={"made_with"})) == config
+
+
+def test_masks_under_the_same_training():
+    """Rows that are compared for their masks differ in nothing else."""
+    want = {
+        "grail": {},
+        "grail-by-side": {"freeze": "by_side"},
+        "grail-signed": {"statistic": "z_mean", "layer": "tensor"},
+        "without-op-ur": {"keep_op_ur": False},
+        "without-op-rr": {"keep_op_rr": False},
+        "no-mask": {"method": "none"},
+        "random-mask": {"method": "random"},
+        "magnitude-mask": {"method": "magnitude"},
+        "damage-budget": {"method": "damage_budget"},
+    }
+    plain = parsed("grail")
+    bounded = parsed("grail-plus")
+    assert bounded.unlearning == parsed("no-mask-plus").unlearning != plain.unlearning
+    assert bounded.localization == plain.localization
+    assert bounded.unlearning.max_token_nll is not None
+    assert bounded.unlearning.until == plain.unlearning.until
+    assert bounded.unlearning.general_weight > 0
+    for name, differences in want.items():
+        config = parsed(name)
+        assert config.unlearning == plain.unlearning
+        assert config.localization == plain.localization.model_copy(update=differences)
+    assert plain.unlearning.max_token_nll is None
+    assert plain.unlearning.retain_weight == 2.0
+
+
+def test_memflex_comes_with_relative_and_with_published_thresholds():
+    relative, published = parsed("memflex"), parsed("memflex-published")
+    assert relative.unlearning == published.unlearning
+    assert relative.unlearning.unlearn_weight == 0.4
+    assert relative.localization.memflex.thresholds == "quantile"
+    found = published.localization.memflex
+    assert (found.thresholds, found.cosine, found.magnitude) == ("absolute", 0.94, 5e-4)
+
+
+def test_the_file_has_the_last_word():
+    config = parsed(
+        "grail-signed",
+        localization={"layer": "block", "k_op_ur": 0.3},
+        unlearning={"until": {"row_accuracy": 0.2}, "epochs": 5},
+    )
+    own = config.localization
+    assert (own.layer, own.k_op_ur, own.statistic) == ("block", 0.3, "z_mean")
+    assert config.unlearning.until.row_accuracy == 0.2
+    assert (config.unlearning.epochs, config.unlearning.max_token_nll) == (5, None)
+
+
+def test_one_value_of_a_group_within_a_group_leaves_the_others():
+    found = parsed("memflex-published", localization={"memflex": {"cosine": 0.92}})
+    own = found.localization.memflex
+    assert (own.thresholds, own.cosine, own.magnitude) == ("absolute", 0.92, 5e-4)
+
+
+def test_sections_that_are_empty_or_null_are_filled():
+    assert parsed("random-mask", localization={}).localization.method == "random"
+    assert parsed("random-mask", localization=None).localization.method == "random"
+
+
+def test_what_is_no_section_is_left_for_the_check_of_values():
+    with pytest.raises(InputError, match="localization should be a section"):
+        parsed("grail", localization="grail")
+
+
+def test_neither_the_file_nor_the_preset_is_changed():
+    raw = SMALLEST | {"preset": "memflex-published", "localization": {"memflex": {"cosine": 0.5}}}
+    before = copy.deepcopy((raw, PRESETS))
+    with_preset(raw)
+    assert (raw, PRESETS) == before
+
+
+def test_without_a_preset_nothing_is_filled_in():
+    assert with_preset(SMALLEST) is SMALLEST
+    assert with_preset(SMALLEST | {"preset": None}) == SMALLEST | {"preset": None}
+
+
+@pytest.mark.parametrize("given", ["grial", "GRAIL-signd", "", 3, ["grail"]])
+def test_an_unknown_preset_names_the_key_and_the_allowed(given):
+    with pytest.raises(InputError) as error:
+        parsed(given)
+    text = str(error.value)
+    assert f"preset: {given!r} is unknown." in text
+    assert all(name in text for name in PRESETS)
+    assert ("Did you mean 'grail'?" in text) == (given in ("grial", ["grail"]))

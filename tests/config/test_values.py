@@ -1,0 +1,95 @@
+"""The kinds of values: what they take, and what they say of the rest."""
+
+import math
+from typing import Annotated
+
+import pytest
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from grail.config import values as kinds
+from grail.config.values import DomainName, Number, Section, words
+
+
+def taken(kind, value):
+    return TypeAdapter(kind).validate_python(value)
+
+
+def refused(kind, value):
+    with pytest.raises(ValidationError) as error:
+        taken(kind, value)
+    (problem,) = error.value.errors()
+    return problem["msg"]
+
+
+@pytest.mark.parametrize("kind", ["Number", "Fraction", "Accuracy", "Share", "Positive", "Percent"])
+@pytest.mark.parametrize("switch", [True, False])
+def test_a_switch_is_no_number(kind, switch):
+    assert "valid number" in refused(getattr(kinds, kind), switch)
+
+
+@pytest.mark.parametrize("kind", ["Count", "Seed"])
+@pytest.mark.parametrize("value", [True, 1.5, "1"])
+def test_whole_numbers_are_whole_numbers(kind, value):
+    assert refused(getattr(kinds, kind), value)
+
+
+def test_numbers_are_taken():
+    assert taken(Number, 1) == 1.0
+    assert isinstance(taken(Number, 1), float)
+    assert taken(Number, -0.5) == -0.5
+
+
+# kind -> what is just inside and just outside
+LIMITS = {
+    "Count": ([1, 10**6], [0, -1]),
+    "Fraction": ([1e-9, 1], [0, 1.001]),
+    "Accuracy": ([0, 1], [-0.001, 1.001]),
+    "Share": ([0, 0.999], [-0.001, 1]),
+    "Positive": ([1e-9, 1e9], [0, -1, math.inf, math.nan]),
+    "NotNegative": ([0, 1e9], [-1e-9, math.inf, math.nan]),
+    "Seed": ([0, 2**31 - 1], [-1, 2**31]),
+    "Percent": ([0.1, 100], [0, 100.1]),
+    "Name": (["x"], [""]),
+    "Phase": ([["a"], ["a", "b"]], [[], ["general"]]),
+}
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_limits(kind):
+    inside, outside = LIMITS[kind]
+    for value in inside:
+        assert taken(getattr(kinds, kind), value) == value
+    for value in outside:
+        assert refused(getattr(kinds, kind), value)
+
+
+@pytest.mark.parametrize("name", ["privacy", "a-b_2", "7", "Prívacy"])
+def test_a_domain_may_be_called(name):
+    assert taken(DomainName, name) == name
+
+
+@pytest.mark.parametrize("name", ["general", "", "a.b", "a/b", "a b", "-", "..", "\n"])
+def test_a_domain_may_not_be_called(name):
+    assert "use letters, digits, - and _, and not 'general'" in refused(DomainName, name)
+
+
+@pytest.mark.parametrize("value", ["all-linear", ["q_proj", "v_proj"], []])
+def test_words_are_a_name_or_a_list(value):
+    assert words(value) == value
+
+
+@pytest.mark.parametrize("value", [None, 3, True, ["q_proj", 3], {"q_proj": 1}, ("q_proj",)])
+def test_words_are_nothing_else(value):
+    assert "a name or a list of names" in refused(
+        Annotated[str | list[str], BeforeValidator(words)], value
+    )
+
+
+def test_a_section_is_immutable_and_knows_its_keys():
+    class Part(Section):
+        size: int = 1
+
+    with pytest.raises(ValidationError, match="frozen"):
+        Part().size = 2
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Part(sise=2)

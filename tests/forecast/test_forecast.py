@@ -1,0 +1,76 @@
+"""A plan as a whole: nothing written, finished stages known, a model that is not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grail.config.file import load
+from grail.forecast import forecast as plan
+from grail.forecast import machine as measure
+from grail.forecast import outline
+from grail.forecast.forecast import done, make_plan
+from grail.progress import Nobody
+from grail.run.inputs import prepare
+from grail.run.pipeline import Run
+
+STAGES = {"vanilla", "score", "localize", "unlearn", "evaluate", "generate"}
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    monkeypatch.setattr(measure, "SIDE", 16)
+    monkeypatch.setattr(measure, "LEAST", 1e-4)
+
+
+def planned(file):
+    config = load(file, [], None)
+    return make_plan(config, prepare(config), Nobody(silent=True))
+
+
+def test_finished_stages_are_known(tiny_config, tmp_path):
+    file = tiny_config()
+    first = planned(file)
+    assert {stage.name for stage in first.stages} == STAGES
+    assert not any(stage.done for stage in first.stages)
+    assert not (tmp_path / "run").exists()
+    config = load(file, [], None)
+    inputs = prepare(config)
+    Run(config, inputs).through("localize")
+    assert done(config, inputs) == {"vanilla", "score", "localize"}
+    second = planned(file)
+    assert [s.name for s in second.stages if s.done] == ["vanilla", "score", "localize"]
+    left = [s.seconds for s in second.stages if not s.done]
+    assert second.seconds == (sum(low for low, _ in left), sum(high for _, high in left))
+    needed = second.libraries + max(s.memory for s in second.stages if not s.done)
+    assert second.memory == (needed, plan.RETAINED * needed)
+    (tmp_path / "run" / "localization.json").unlink()
+    assert done(config, inputs) == {"vanilla", "score"}
+    other = load(file, ["seed=1"], None)
+    assert done(other, inputs) == set()
+    data = Path(config.domains["privacy"].unlearn.train)
+    data.write_text(data.read_text().replace("a", "e"))
+    assert done(config, prepare(config)) == set()
+
+
+def test_a_model_that_is_not_loaded_is_estimated(tiny_config, monkeypatch):
+    file = tiny_config()
+    loaded = planned(file)
+    monkeypatch.setattr(outline, "_memory", lambda: 1000)
+    drawn = planned(file)
+    assert drawn.shape == loaded.shape
+    assert drawn.artifacts == loaded.artifacts
+    assert [s.work for s in drawn.stages] == [s.work for s in loaded.stages]
+    assert plan.ASSUMED in drawn.notes
+    assert plan.MEASURED in loaded.notes
+    assert (drawn.speed.forward, loaded.speed.forward is None) == (None, False)
+    assert all(high > low > 0 for low, high in (s.seconds for s in drawn.stages))
+
+
+def test_a_plan_is_json(tiny_config):
+    made = planned(tiny_config())
+    found = json.loads(json.dumps(made.as_json()))
+    assert found["shape"]["trainable"] == made.shape.trainable
+    assert found["total"]["seconds"] == list(made.seconds)
+    assert [stage["name"] for stage in found["stages"]] == [stage.name for stage in made.stages]
+    assert found["stages"][0]["work"]["backward"]["tokens"] > 0

@@ -1,0 +1,223 @@
+"""Loading, logits, weights on disk: each against a slower or older way."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from grail.config.run import Lora, Model
+from grail.errors import InputError
+from grail.model import load as module
+from grail.model import packing
+from grail.model.forward import is_adapter, trainable
+from grail.model.load import load, load_tokenizer
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def scramble(model):
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.normal_()
+
+
+def named(folder, **given):
+    return Model(name=str(folder), dtype=given.pop("dtype", "float32"), **given)
+
+
+# -- loading -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter_folder(tiny_model_folder, tmp_path):
+    """A trained adapter, as PEFT writes it, that names its base."""
+    model = load(named(tiny_model_folder, lora=Lora(r=2)), None, 0)
+    scramble(model)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_load_a_folder_with_a_fresh_adapter(tiny_model_folder):
+    model = load(named(tiny_model_folder, lora=Lora(r=3, alpha=6)), None, 0)
+    assert is_adapter(model)
+    assert all("lora_" in name for name in trainable(model))
+    assert len(trainable(model)) == 2 * 2 * 7
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder, attn_implementation="eager")
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(model.eval()(input_ids=ids).logits, base(input_ids=ids).logits)
+
+
+def test_load_all_weights(tiny_model_folder):
+    model = load(named(tiny_model_folder, lora=None), None, 0)
+    assert not is_adapter(model)
+    assert set(trainable(model)) == {name for name, _ in model.named_parameters()}
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    assert same(state(model), state(base))
+
+
+@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
+    saved = load_file(adapter_folder / "adapter_model.safetensors")
+    if way == "model.name":
+        model = load(named(adapter_folder), None, 0)
+    else:
+        model = load(named(tiny_model_folder), str(adapter_folder), 0)
+    assert len(trainable(model)) == len(saved)
+    for name, parameter in trainable(model).items():
+        assert torch.equal(parameter, saved[name.replace(".default", "")])
+
+
+@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+def test_an_adapter_is_merged_where_all_weights_are_trained(way, adapter_folder, tiny_model_folder):
+    if way == "model.name":
+        model = load(named(adapter_folder, lora=None), None, 0)
+    else:
+        model = load(named(tiny_model_folder, lora=None), str(adapter_folder), 0)
+    assert not is_adapter(model)
+    assert all(p.requires_grad for p in model.parameters())
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    both = PeftModel.from_pretrained(base, str(adapter_folder)).eval()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    expected = both(input_ids=ids).logits
+    assert torch.allclose(model.eval()(input_ids=ids).logits, expected, atol=1e-4)
+    with both.disable_adapter():
+        assert not torch.allclose(both(input_ids=ids).logits, expected, atol=1e-2)
+
+
+def test_same_seed_same_adapter(tiny_model_folder):
+    one, again, other = (load(named(tiny_model_folder), None, seed) for seed in (0, 0, 1))
+    assert same(state(one), state(again))
+    assert not same(state(one), state(other))
+
+
+@pytest.mark.parametrize("kind", ["fresh", "given", "full"])
+def test_loading_leaves_the_global_generator_alone(kind, tiny_model_folder, adapter_folder):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    settings = named(tiny_model_folder, lora=None if kind == "full" else Lora())
+    load(settings, str(adapter_folder) if kind == "given" else None, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lora", "capable", "expected"),
+    [
+        ("auto", None, True, torch.float32),
+        ("auto", Lora(), True, torch.bfloat16),
+        ("auto", Lora(), False, torch.float32),
+        ("bfloat16", None, False, torch.bfloat16),
+        ("float32", Lora(), True, torch.float32),
+    ],
+)
+def test_dtype(dtype, lora, capable, expected, tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    model = load(named(tiny_model_folder, dtype=dtype, lora=lora), None, 0)
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {expected}
+    if lora:
+        assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_dtype_on_an_accelerator(bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    assert module._dtype(Model()) == expected
+    assert module._dtype(Model(lora=None)) == torch.float32
+    assert module._attention(Model()) == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("auto", packing.NAME), ("packed", packing.NAME), ("eager", "eager"), ("sdpa", "sdpa")],
+)
+def test_attention(given, expected, tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = load(named(tiny_model_folder, attention=given, lora=None), None, 0)
+    assert model.config._attn_implementation == expected
+
+
+def test_a_model_that_cannot_pack_is_read_padded_or_refused(tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(packing, "_close", lambda *_: False)
+    model = load(named(tiny_model_folder, lora=None), None, 0)
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(InputError, match=r"model\.attention: packed does not give"):
+        load(named(tiny_model_folder, attention="packed", lora=None), None, 0)
+
+
+def test_an_unknown_hub_id_is_an_input_error():
+    settings = Model(name="nobody/no-such-model")
+    for call in (lambda: load(settings, None, 0), lambda: load_tokenizer(settings)):
+        with pytest.raises(InputError, match=r"model\.name: 'nobody/no-such-model'") as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
+    settings = named(tiny_model_folder, lora=Lora(target_modules=["no_such_layer"]))
+    with pytest.raises(InputError, match=r"model\.lora\.target_modules: .*no_such_layer"):
+        load(settings, None, 0)
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
+    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT folder"):
+        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_of_another_model(lora, tiny_model_folder, tiny_model, tmp_path):
+    tiny_model(hidden_size=36).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"vanilla\.adapter"):
+        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+
+
+def test_damaged_weights_are_an_input_error(tiny_model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(InputError, match=r"model\.name: .* cannot be loaded"):
+        load(named(folder), None, 0)
+
+
+# -- tokenizers ----------------------------------------------------------------------------------
+
+
+def test_load_tokenizer(tiny_model_folder, adapter_folder):
+    settings = named(tiny_model_folder)
+    found = load_tokenizer(settings)
+    assert (
+        found("a b")["input_ids"]
+        == AutoTokenizer.from_pretrained(tiny_model_folder)("a b").input_ids
+    )
+    assert found.decode(found("any ASCII ~ text!", add_special_tokens=False)["input_ids"]) == (
+        "any ASCII ~ text!"
+    )
+    assert load_tokenizer(named(adapter_folder)).get_vocab() == found.get_vocab()
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end_token(tiny_tokenizer, tmp_path):
+    tiny_tokenizer(pad=False).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    found = load_tokenizer(named(tmp_path))
+    assert found.pad_token_id == found.eos_token_id == 2
+
+
+def test_a_tokenizer_without_an_end_token_is_an_input_error(tiny_tokenizer, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(InputError, match="no end token"):
+        load_tokenizer(named(tmp_path))

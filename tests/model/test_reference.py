@@ -1,0 +1,96 @@
+"""The reference is the model as it was, bit for bit, and leaves the policy as it is."""
+
+import pytest
+import torch
+
+from grail.data.batches import collate
+from grail.model.forward import answer_logits, trainable
+from grail.model.reference import Reference
+
+KINDS = {"lora": {}, "all": {"lora": False, "tied": True}}
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(params=KINDS)
+def world(request, tiny_model, tiny_rows):
+    """A model that has moved since its reference was taken: (model, reference, before, logits)."""
+    model, batch = tiny_model(**KINDS[request.param]), collate(tiny_rows(3), 0)
+
+    def logits():
+        return answer_logits(model, batch.ids, batch.attention, batch.at)
+
+    with torch.no_grad():
+        before = logits().clone()
+        reference = Reference(trainable(model))
+        for i, p in enumerate(trainable(model).values()):
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    return model, reference, before, logits
+
+
+def weights_of(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@torch.no_grad()
+def test_inside_it_is_the_model_as_it_was_and_outside_nothing_changed(world):
+    model, reference, before, logits = world
+    moved, weights = logits().clone(), weights_of(model)
+    places = [p.data_ptr() for p in model.parameters()]
+    assert not torch.equal(moved, before)
+    for _ in range(2):
+        with reference.in_place():
+            assert torch.equal(logits(), before)
+        assert torch.equal(logits(), moved)
+        assert same(weights, weights_of(model))
+        assert [p.data_ptr() for p in model.parameters()] == places
+
+
+@torch.no_grad()
+def test_training_on_does_not_reach_it(world):
+    model, reference, before, logits = world
+    for p in trainable(model).values():
+        p.zero_()
+    with reference.in_place():
+        assert torch.equal(logits(), before)
+
+
+def test_a_graph_from_before_can_be_differentiated_afterwards(world):
+    model, reference, _, logits = world
+    weights = list(trainable(model).values())
+    wanted = torch.autograd.grad(logits().square().mean(), weights)
+    loss = logits().square().mean()
+    with torch.no_grad(), reference.in_place():
+        logits()
+    found = torch.autograd.grad(loss, weights)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert any(a.any() for a in found)
+
+
+def test_an_optimiser_goes_on_with_the_policys_weights(world):
+    model, reference, _, logits = world
+    weights = trainable(model)
+    optimizer = torch.optim.SGD(weights.values(), lr=0.5)
+    loss = logits().square().mean()
+    with torch.no_grad(), reference.in_place():
+        logits()
+    loss.backward()
+    expected = {name: p.detach() - 0.5 * p.grad for name, p in weights.items()}
+    optimizer.step()
+    for name, p in weights.items():
+        torch.testing.assert_close(p.detach(), expected[name])
+
+
+def test_an_exception_inside_restores(world):
+    model, reference, _, logits = world
+    moved, weights = logits().detach().clone(), weights_of(model)
+    with pytest.raises(StoppedError), reference.in_place():
+        raise StoppedError
+    assert same(weights, weights_of(model))
+    assert torch.equal(logits(), moved)

@@ -1,0 +1,159 @@
+"""The sentences of an audit, from findings written by hand."""
+
+import pytest
+
+from grail.config.audit import Audit
+from grail.reporting.audit.outcome import BACK, NOT, PARTLY, REMOVED, UNDECIDED, Known
+from grail.reporting.audit.verdict import HEADLINES, named, verdict
+from grail.reporting.run.verdict import WARNING
+
+
+def row(domain, side, part, metric, value, **more):
+    place = {"domain": domain, "side": side, "part": part, "metric": metric}
+    return place | {"value": value, "n": 24, "error": 1.5} | more
+
+
+def plain(model, us, rs, nll, **more):
+    rows = [
+        row("d", "unlearn", "train", "US", us, **more),
+        row("d", "unlearn", "val", "US", us - 3, **more),
+        row("d", "retain", "train", "RS", rs, change=rs - 98.0, change_error=1.0),
+        row("general", "general", "val", "NLL", nll, change=nll - 2.9, change_error=0.1),
+    ]
+    return {"model": model, "attack": "plain", "amount": "plain", "rows": rows}
+
+
+def attacked(attack, amount, us, change, error=2.0, **more):
+    rows = [row("d", "unlearn", "train", "US", us, change=change, change_error=error, **more)]
+    return {"model": "unlearned", "attack": attack, "amount": amount, "rows": rows}
+
+
+def found(*attacks, us=96.0, rs=97.0, nll=3.0, **more):
+    measured = [plain("vanilla", 2.0, 98.0, 2.9), plain("unlearned", us, rs, nll, change=us - 2.0)]
+    settings = Audit().model_dump(mode="json")
+    base = {"oracle": None, "settings": settings, "skipped": [], "weights": {}}
+    return base | {"measured": [*measured, *attacks]} | more
+
+
+def test_what_stays_removed_passes_and_says_how_sure_that_is():
+    said = verdict(found(attacked("quantise", "int4", 95.0, -1.0)))
+    assert (said["outcome"], said["passed"]) == (REMOVED, True)
+    assert said["outcomes"] == {"d": {"US": REMOVED}}
+    text = "\n".join(said["sentences"])
+    assert said["sentences"][0] == HEADLINES[REMOVED]
+    assert "d: removed (98.0 → 4.0 ± 1.5 % answer tokens right; n 24)" in text
+    assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
+    assert "a change below 4.0 points could be missed" in text
+    assert "No oracle" in text
+    assert "Kept: d, train rows (98.0 → 97.0 ± 1.5; n 24); general text (2.90 → 3.00 nats" in text
+    assert WARNING not in text.replace(f"{WARNING}Not tried", "")
+
+
+@pytest.mark.parametrize(("us", "word"), [(4.0, NOT), (60.0, PARTLY)])
+def test_a_model_that_knows_is_called_so_first(us, word):
+    said = verdict(found(us=us))
+    assert said["sentences"][0] == WARNING + HEADLINES[word]
+    assert not said["passed"]
+    assert said["sentences"][2].startswith(f"{WARNING}Survived, asked in other words: d (")
+
+
+def test_what_comes_back_is_named_with_the_strongest_amount():
+    attacks = [attacked("prune", "0.1", 70.0, -26.0), attacked("prune", "0.3", 40.0, -56.0)]
+    said = verdict(found(*attacks, attacked("quantise", "int8", 96.0, 0.0)))
+    assert said["outcome"] == BACK
+    text = "\n".join(said["sentences"])
+    told = "Comes back: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
+    assert WARNING + told in text
+    assert "Brings back little or nothing (points at most): quantise +0.0 ± 2.0." in text
+
+
+def test_relearning_is_decided_by_the_oracle():
+    rises = attacked("relearn-few", "10", 40.0, -56.0)
+    alone = verdict(found(rises))
+    assert alone["outcome"] == UNDECIDED
+    assert any("without an oracle it cannot be told" in s for s in alone["sentences"])
+    beside = attacked("relearn-few", "10", 40.0, -56.0, beyond=-30.0, beyond_error=3.0)
+    said = verdict(found(beside, oracle="given"))
+    assert said["outcome"] == BACK
+    assert any("+30.0 ± 3.0 above the oracle" in sentence for sentence in said["sentences"])
+
+
+def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
+    """38 points more, and the oracle shows as much under the same attack."""
+    taught = attacked("relearn-unrelated", "20", 58.0, -38.0, beyond=-1.0, beyond_error=3.0)
+    said = verdict(found(taught, attacked("quantise", "int4", 95.0, -1.0), oracle="given"))
+    assert said["outcome"] == REMOVED
+    text = "\n".join(said["sentences"])
+    assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
+    told = "Raises it, but to no more than the oracle shows or may be left (points at most): "
+    assert f"{told}relearn-unrelated +38.0 ± 2.0." in text
+
+
+def test_few_rows_that_rise_decide_nothing_and_never_pass():
+    said = verdict(found(attacked("quantise", "int4", 50.0, -46.0, error=46.0)))
+    assert (said["outcome"], said["passed"]) == (UNDECIDED, False)
+    told = "Rises, but these rows are too few to be sure (points at most): quantise +46.0 ± 46.0."
+    assert WARNING + told in said["sentences"]
+
+
+def test_without_an_attack_or_with_one_that_broke_off_nothing_passes():
+    held = attacked("quantise", "int8", 96.0, 0.0)
+    broke = [{"attack": "prune on unlearned", "reason": "the attacked model broke"}]
+    assert verdict(found(held))["passed"]
+    describing = attacked("interpolate", "0.5", 10.0, -86.0)
+    written = {"model": "unlearned", "attack": "sample", "amount": "8"}
+    written |= {"rows": [row("d", "unlearn", "train", "ROUGE-L", 100.0)]}
+    for case in (found(), found(held, skipped=broke), found(describing), found(written)):
+        assert (verdict(case)["outcome"], verdict(case)["passed"]) == (REMOVED, False)
+    two = found(held)
+    for entry in two["measured"][:2]:
+        entry["rows"] += [
+            {**line, "domain": "e"} for line in entry["rows"] if line["domain"] == "d"
+        ]
+    assert not verdict(two)["passed"], "one domain was not attacked"
+
+
+@pytest.mark.parametrize(("harm", "limit"), [("rs", 83.0), ("nll", 3.4), ("val", 83.0)])
+def test_a_harmed_model_does_not_pass(harm, limit):
+    """15 points of RS from 98, on train or val rows; 0.5 nats from 2.9."""
+    sign = 1 if harm == "nll" else -1
+    for beyond in (-0.01, 0.01):
+        value = limit + sign * beyond
+        own = {} if harm == "val" else {harm: value}
+        case = found(attacked("prune", "0.1", 96.0, 0.0), **own)
+        if harm == "val":
+            line = row("d", "retain", "val", "RS", value, change=value - 98.0, change_error=1.0)
+            case["measured"][1]["rows"].append(line)
+        said = verdict(case)
+        assert said["outcome"] == REMOVED
+        assert said["passed"] == (beyond < 0)
+        told = sum(s.startswith(f"{WARNING}Harmed: ") for s in said["sentences"])
+        assert told == (beyond > 0)
+
+
+@pytest.mark.parametrize("moved", [0.0, 1e-9])
+def test_frozen_entries_that_moved_do_not_pass(moved):
+    inside = {"moved": {"model": {"frozen": moved, "moved": None}}, "lens": [], "no_lens": ""}
+    said = verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
+    assert said["passed"] == (moved == 0)
+
+
+def test_what_was_not_tried_is_told():
+    skipped = [{"attack": "relearn-other", "reason": "there are no unlearn val rows"}]
+    settings = Audit(attacks=["prune"]).model_dump(mode="json")
+    said = verdict(found(skipped=skipped, settings=settings))
+    last = said["sentences"][-1]
+    for words in ("quantise (not asked for)", "relearn-other (there are no unlearn val rows)"):
+        assert words in last
+
+
+@pytest.mark.parametrize(
+    ("attack", "amount", "words"),
+    [
+        ("quantise", "int8", "quantise int8"),
+        ("relearn-few", "10", "relearn-few after 10 steps"),
+        ("relearn-few", "area", "relearn-few, area"),
+    ],
+)
+def test_attacks_have_names(attack, amount, words):
+    assert named(Known(attack, amount, 1.0, 2)) == words

@@ -1,0 +1,39 @@
+"""The files beside comparison.json."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from grail.reporting.comparison.files import write_all
+
+_PLACE = Path(__file__).with_name("test_tables.py")
+_SPEC = importlib.util.spec_from_file_location("comparison_examples", _PLACE)
+EXAMPLES = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(EXAMPLES)
+
+JACCARD = {"jaccard": {"names": ["a.unlearn"], "k": 0.1, "values": [[1.0]]}}
+
+
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+
+
+def test_tables_and_figures(tmp_path):
+    for cell, content in (("none/0", {}), ("grail/0", JACCARD)):
+        (tmp_path / cell).mkdir(parents=True)
+        (tmp_path / cell / "localization.json").write_text(json.dumps(content))
+    cells = [{"method": "m", "folder": f, "rows": []} for f in ("lost/0", "none/0", "grail/0")]
+    found = EXAMPLES.comparison(EXAMPLES.method("grail"), cells=cells, figures=["heatmap"])
+    assert write_all(found, tmp_path) == []
+    assert {"comparison.md", "comparison.tex", "comparison.csv"} < names(tmp_path)
+    assert "figures/heatmap.svg" in names(tmp_path)
+
+
+def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = EXAMPLES.comparison(EXAMPLES.method("grail"))
+    (remark,) = write_all(found, tmp_path)
+    assert "pip install" in remark
+    assert names(tmp_path) == {"comparison.md", "comparison.tex", "comparison.csv"}
+    assert write_all(found | {"figures": []}, tmp_path) == []

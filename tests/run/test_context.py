@@ -1,0 +1,185 @@
+"""What stages work with, and what the digests of their inputs depend on."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from grail.config.run import parse
+from grail.errors import InputError
+from grail.model.forward import trainable
+from grail.run import context as materials
+from grail.run.context import Materials
+from grail.run.inputs import prepare
+
+
+class Heard:
+    def __init__(self):
+        self.warnings = []
+
+    def stage(self, name):
+        raise AssertionError("materials enter no stage")
+
+    def skipped(self, name):
+        raise AssertionError("materials skip no stage")
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
+    for side in ("u", "r"):
+        text = "".join(
+            f'{{"prompt":"{side}{i}?","completion":"{side * 9} {i}"}}\n' for i in range(3)
+        )
+        (folder / f"{side}.jsonl").write_text(text, encoding="utf-8")
+    return {
+        "model": {"name": str(model)},
+        "domains": {
+            "d": {
+                "unlearn": {"train": str(folder / "u.jsonl")},
+                "retain": {"train": str(folder / "r.jsonl")},
+            }
+        },
+        "data": {"template": "plain", **data},
+        "general": {"train": None},
+        "output": str(folder / "run"),
+    }
+
+
+@pytest.fixture
+def make(tmp_path, tiny_model_folder):
+    def made(**changes: object) -> Materials:
+        data = changes.pop("data", {})
+        config = parse({**settings(tmp_path, tiny_model_folder, **data), **changes})
+        return Materials(config, prepare(config), Heard(), torch.device("cpu"))
+
+    return made
+
+
+def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
+    base = make()
+    other = make(unlearning={"epochs": 3})
+    assert base.key("model", "importance") == other.key("model", "importance")
+    assert base.key("unlearning") != other.key("unlearning")
+    assert base.key("seed") != base.key("seed", rows="x")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("unlearning", "checkpoint_steps", 1),
+        ("unlearning", "trackers", ["tensorboard"]),
+        ("importance", "memory_gib", 1.5),
+        ("vanilla", "checkpoint_steps", 1),
+        ("data", "max_rows", 2),
+        ("data", "max_val_rows", 2),
+        ("evaluation", "general_tasks", ["mmlu"]),
+        ("evaluation", "general_max_items", 2),
+    ],
+)
+def test_key_ignores_what_changes_nothing_that_is_made(make, section, name, value):
+    assert make().key(section) == make(**{section: {name: value}}).key(section)
+
+
+def test_key_of_rows_that_are_cut_short_differs(make):
+    """Their number is not in the section's part of the key: the digests of the rows tell."""
+    whole, cut = make(), make(data={"max_rows": 2})
+    keys = [m.key("data", rows=m.data("train")) for m in (whole, cut)]
+    assert keys[0] != keys[1]
+    assert whole.key("data") != make(data={"max_tokens": 99}).key("data")
+
+
+def test_key_changes_with_the_version_of_grail(make, monkeypatch):
+    made = make()
+    before = made.key("seed")
+    monkeypatch.setattr(materials, "__version__", "0.0.0")
+    assert made.key("seed") != before
+
+
+@pytest.mark.parametrize("lora", [{"r": 2}, None])
+def test_starting_over_is_a_model_that_was_just_loaded(make, tiny_model_folder, lora):
+    made = make(model={"name": str(tiny_model_folder), "lora": lora}, seed=3)
+    start = {n: p.detach().clone() for n, p in trainable(made.model).items()}
+    model, places = made.model, [p.data_ptr() for p in made.model.parameters()]
+    with torch.no_grad():
+        for p in trainable(model).values():
+            p.add_(1.0)
+    made.start_over(3)
+    assert made.model is model
+    assert [p.data_ptr() for p in model.parameters()] == places
+    assert all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+    made.start_over(4)
+    same = all(torch.equal(p, start[n]) for n, p in trainable(model).items())
+    assert same == (lora is None)  # only a fresh adapter is drawn
+
+
+def test_the_seeds_of_stages_are_not_their_sections(make):
+    """They stand in the keys by their value: a section that names the run's seed is no other."""
+    assert make().key("vanilla", "importance") == make(
+        vanilla={"seed": 0}, importance={"seed": 9}
+    ).key("vanilla", "importance")
+
+
+@pytest.fixture
+def model_copy(tiny_model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    return folder
+
+
+def test_key_changes_with_the_contents_of_the_model(make, model_copy):
+    def keys():
+        made = make(model={"name": str(model_copy)})
+        return made.key("model", "seed"), made.key("seed")
+
+    before = keys()
+    file = model_copy / "generation_config.json"
+    content, stat = file.read_bytes(), file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert keys() == before, "touched"
+    changed = content.replace(b"\n}", b" }")
+    assert len(changed) == len(content)
+    file.write_bytes(changed)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with_model, without = keys()
+    assert with_model != before[0]
+    assert without == before[1], "the model counts where its section is named"
+    file.write_bytes(content)
+    assert keys() == before
+
+
+def test_rows_longer_than_the_models_positions_are_refused(make, model_copy):
+    file = model_copy / "config.json"
+
+    def check(positions, **data):
+        values = json.loads(file.read_text()) | {"max_position_embeddings": positions}
+        file.write_text(json.dumps(values))
+        make(model={"name": str(model_copy)}, data=data).check()
+
+    check(18)  # <bos>, 3 + 2 of the prompt, 9 + 2 of the completion, <eos>
+    with pytest.raises(InputError, match=r"^data\.max_tokens: the longest row has 18 tokens") as e:
+        check(17)
+    assert "llama has positions for 17" in str(e.value)
+    assert "data.max_tokens to 17 or less" in str(e.value)
+    check(17, max_tokens=17)
+
+
+def test_sides_hold_the_train_rows_and_data_their_digests(make):
+    made = make()
+    assert {side: len(rows) for side, rows in made.sides().items()} == {
+        ("d", "unlearn"): 3,
+        ("d", "retain"): 3,
+    }
+    assert set(made.data("train")) == {"d.unlearn.train", "d.retain.train"}
+    assert made.data("val", "general") == {}
+
+
+def test_cut_completions_are_told_once(make):
+    made = make(data={"max_tokens": 10})
+    assert made.rows == made.rows
+    assert len(made.listener.warnings) == 1
+    assert "data.max_tokens" in made.listener.warnings[0]

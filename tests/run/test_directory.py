@@ -1,0 +1,185 @@
+"""What holds in a run directory, and what is dropped."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grail.artifacts import STAMP
+from grail.config import file as config_file
+from grail.config.run import parse
+from grail.errors import InputError
+from grail.run.directory import (
+    COMPARISON,
+    RESULTS,
+    alone,
+    checkpoint_of,
+    drop_checkpoint,
+    drop_mask,
+    has_mask,
+    has_settings,
+    keep_scores,
+    outdate,
+    refuse_comparison,
+    refuse_run,
+    sound,
+    stamp,
+    weights_digest,
+)
+
+SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
+CONFIG = parse({"domains": {"d": SIDES}, "output": "x"})
+
+
+def test_the_same_settings_are_recognised(tmp_path):
+    assert not has_settings(tmp_path, CONFIG, {})
+    values = CONFIG.model_dump(mode="json", exclude={"made_with"}) | {"made_with": {"grail": "1"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert has_settings(tmp_path, CONFIG, {"grail": "1"})
+    assert not has_settings(tmp_path, CONFIG, {"grail": "2"})
+    assert not has_settings(tmp_path, CONFIG.model_copy(update={"seed": 1}), {"grail": "1"})
+    for broken in ("[", "a: b", "", "\x00"):
+        (tmp_path / "config.yaml").write_text(broken)
+        assert not has_settings(tmp_path, CONFIG, {"grail": "1"})
+
+
+def test_only_results_are_outdated(tmp_path):
+    for name in (*RESULTS, "train.jsonl", "config.yaml"):
+        (tmp_path / name).touch()
+    outdate(tmp_path)
+    outdate(tmp_path)  # nothing left to drop is no error
+    assert {path.name for path in tmp_path.iterdir()} == {"train.jsonl", "config.yaml"}
+
+
+def test_scores_of_other_domains_go(tmp_path):
+    (tmp_path / "scores").mkdir()
+    for name in ("a.unlearn", "a.retain", "b.unlearn"):
+        (tmp_path / "scores" / f"{name}.safetensors").touch()
+    keep_scores(tmp_path, ["a.unlearn", "a.retain"])
+    assert {p.stem for p in (tmp_path / "scores").iterdir()} == {"a.unlearn", "a.retain"}
+
+
+def test_a_mask_is_whole_or_not_there(tmp_path):
+    import torch
+
+    from grail.artifacts import Mask, write_mask
+
+    bits = {"w": torch.tensor([True, False])}
+    write_mask(tmp_path / "mask.safetensors", Mask(bits, bits, bits, {"freeze": "by_side"}), "key")
+    assert not has_mask(tmp_path, by_side=False)  # its description is missing
+    (tmp_path / "localization.json").write_text("{}")
+    assert has_mask(tmp_path, by_side=True)
+    (tmp_path / "mask.retain.safetensors").write_bytes(b"half")
+    assert has_mask(tmp_path, by_side=False)
+    assert not has_mask(tmp_path, by_side=True)
+    (tmp_path / "localization.json").write_text("{")
+    assert not has_mask(tmp_path, by_side=False)
+    drop_mask(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_those_of_the_stamp(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    values = {"inputs": "key", "weights": weights_digest(tmp_path)}
+    (tmp_path / STAMP).write_text(json.dumps(values))
+    assert stamp(tmp_path) == values
+    sound(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"two")
+    with pytest.raises(InputError, match="is damaged"):
+        sound(tmp_path)
+
+
+def test_a_finished_training_leaves_no_checkpoint(tmp_path):
+    place = checkpoint_of(tmp_path / "unlearned")
+    assert place == tmp_path / "unlearned.checkpoint"
+    drop_checkpoint(tmp_path / "unlearned")
+    place.mkdir()
+    (place / "weights").touch()
+    drop_checkpoint(tmp_path / "unlearned")
+    assert not place.exists()
+
+
+# -- the lock ------------------------------------------------------------------------------------
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+HOLD = (
+    "import sys, pathlib; from grail.run.directory import alone\n"
+    "with alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_the_lock_dies_with_its_process(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another grail is at work in"), alone(tmp_path):
+            raise AssertionError("two at work")
+        other.kill()
+    with alone(tmp_path):
+        pass
+
+
+def test_the_lock_is_let_go_and_leaves_no_folder_behind(tmp_path):
+    folder = tmp_path / "runs" / "deep"
+    with alone(folder):
+        assert (folder / ".lock").exists()
+        with pytest.raises(InputError, match=f"at work in {folder}.*--output"), alone(folder):
+            raise AssertionError("two at work")
+        assert (folder / ".lock").exists()
+    assert not (tmp_path / "runs").exists()
+    folder.mkdir(parents=True)
+    with alone(folder):
+        (folder / "config.yaml").touch()
+    with alone(folder):
+        pass
+    assert (folder / "config.yaml").exists()
+
+
+def test_the_lock_leaves_what_others_put_there(tmp_path):
+    folder = tmp_path / "runs" / "deep"
+    with alone(folder):
+        (folder.parent / "theirs").touch()
+    assert [path.name for path in folder.parent.iterdir()] == ["theirs"]
+
+
+def test_without_locks_on_this_system_the_work_is_done_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with alone(tmp_path / "run"):
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):
+    run = CONFIG.model_copy(update={"output": str(tmp_path)})
+    other = run.model_copy(update={"seed": 1})
+    config_file.write(tmp_path / "config.yaml", run, {"grail": "1"})
+    refuse_run(other, None)
+    refuse_comparison(tmp_path / "elsewhere", other)
+    with pytest.raises(InputError, match=f"output: {tmp_path} is a run's.*--output"):
+        refuse_comparison(tmp_path, run)
+    (tmp_path / COMPARISON).mkdir()
+    refuse_comparison(tmp_path, other)
+    refuse_run(run, tmp_path)  # nothing would be replaced
+    refuse_run(other, tmp_path / COMPARISON / "base.yaml")
+    for source in (None, tmp_path, tmp_path / "mine.yaml"):
+        with pytest.raises(InputError, match=f"output: {tmp_path} is a comparison's.*--output"):
+            refuse_run(other, source)
+
+
+def test_a_comparison_shares_no_run_that_would_lose_its_results(tmp_path):
+    run = CONFIG.model_copy(update={"output": str(tmp_path / "shared")})
+    (tmp_path / "shared").mkdir()
+    config_file.write(tmp_path / "shared" / "config.yaml", run, {"grail": "1"})
+    other = run.model_copy(update={"seed": 1})
+    refuse_comparison(tmp_path / "own", other)  # a base, perhaps of an earlier day
+    (tmp_path / "shared" / "results.json").touch()
+    refuse_comparison(tmp_path / "own", run)
+    with pytest.raises(InputError, match=r"^shared: .* has the results of a run of other settings"):
+        refuse_comparison(tmp_path / "own", other)

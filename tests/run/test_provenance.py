@@ -1,0 +1,149 @@
+"""Versions, revision and identity: the same for the same things, and without any time."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from grail import __version__
+from grail.run import provenance
+from grail.run.provenance import BLOCK, BLOCKS, PACKAGES, made_with, model_identity, revision
+
+
+def git(folder, *words):
+    name = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", str(folder), *name, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the module in a folder of its own, as after an installation."""
+    folder = tmp_path / "grail"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run" / "provenance.py").write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(folder / "run" / "provenance.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+
+
+def test_no_revision_outside_a_checkout(package):
+    assert revision() is None
+
+
+@needs_git
+def test_no_revision_in_a_checkout_of_something_else(package):
+    """An environment inside somebody's repository is not a checkout of grail."""
+    git(package.parent, "init", "-q")
+    git(package.parent, "commit", "-q", "--allow-empty", "-m", "theirs")
+    assert revision() is None
+
+
+@needs_git
+def test_the_revision_says_whether_there_are_changes(package):
+    git(package.parent, "init", "-q")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "-q", "-m", "ours")
+    clean = revision()
+    assert clean is not None
+    assert len(clean) == 40
+    (package / "run" / "provenance.py").write_text("x = 1")
+    assert revision() == f"{clean}+changes"
+
+
+def test_no_revision_without_git(package, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert revision() is None
+
+
+def test_made_with_names_versions_and_data(package):
+    found = made_with("m", {"d.unlearn.train": "ab"})
+    assert found["model"] == "m"
+    assert found["grail"] == __version__
+    assert found["git"] is None
+    assert found["data"] == {"d.unlearn.train": "ab"}
+    assert set(found["packages"]) == set(PACKAGES)
+    assert all(found["packages"].values())
+    assert found == made_with("m", {"d.unlearn.train": "ab"})
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A folder with a small file and one that is too large to be read whole."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"layers": 2}')
+    (folder / "weights").write_bytes(random.Random(0).randbytes(BLOCKS * BLOCK + 4321))
+    return folder
+
+
+def test_a_copied_or_touched_model_is_the_same(base, tmp_path):
+    found = model_identity(str(base))
+    for file in base.iterdir():
+        os.utime(file, ns=(1, 1))
+    assert model_identity(str(base)) == found
+    shutil.copytree(base, tmp_path / "elsewhere" / "other name")
+    assert model_identity(str(tmp_path / "elsewhere" / "other name")) == found
+
+
+def test_a_changed_byte_of_a_small_file_is_another_model(base):
+    found, file = model_identity(str(base)), base / "config.json"
+    stat = file.stat()
+    file.write_text('{"layers": 3}')
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert model_identity(str(base)) != found
+
+
+def test_retrained_weights_are_another_model(base):
+    """The size and the time are those of before; every weight moved a little."""
+    found, file = model_identity(str(base)), base / "weights"
+    stat, content = file.stat(), file.read_bytes()
+    file.write_bytes(bytes(byte ^ 1 for byte in content))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert model_identity(str(base)) != found
+    for changed in (b"x" + content[1:], content[:-1] + b"x", content + b"x"):
+        assert changed != content
+        file.write_bytes(changed)  # the first block, the last, the size
+        assert model_identity(str(base)) != found
+    file.write_bytes(content)
+    assert model_identity(str(base)) == found
+
+
+def test_no_long_stretch_of_a_large_file_is_left_out(base):
+    file = base / "weights"
+    content = file.read_bytes() * 3
+    file.write_bytes(content)
+    found = model_identity(str(base))
+    for start in range(0, len(content) - 4 * BLOCK, 23 * BLOCK):  # samples begin three blocks apart
+        file.write_bytes(content[:start] + bytes(4 * BLOCK) + content[start + 4 * BLOCK :])
+        assert model_identity(str(base)) != found
+
+
+def test_an_adapter_counts_too(base, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {"base_model_name_or_path": str(base)}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    found = model_identity(str(adapter))
+    assert found != model_identity(str(base))
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "r": 4}))
+    changed = model_identity(str(adapter))
+    assert changed != found
+    (base / "config.json").write_text('{"layers": 3}')
+    assert model_identity(str(adapter)) not in (found, changed)
+
+
+def test_a_single_file_is_known_by_its_contents_and_a_hub_id_by_itself(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"one")
+    found = model_identity(str(tmp_path / "m.gguf"))
+    (tmp_path / "m.gguf").write_bytes(b"two")
+    assert model_identity(str(tmp_path / "m.gguf")) != found
+    assert model_identity("owner/one") == model_identity("owner/one")
+    assert model_identity("owner/one") != model_identity("owner/two")

@@ -1,0 +1,284 @@
+"""What each stage trains, and every objective with every localizer through the pipeline."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from grail.config.file import load
+from grail.data.substitutes import REFUSAL, random_targets, truth
+from grail.localization.localizers import LOCALIZERS
+from grail.model.forward import trainable
+from grail.model.load import load as load_model
+from grail.progress import Nobody
+from grail.run.context import Materials
+from grail.run.inputs import prepare
+from grail.run.pipeline import Run
+from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
+from grail.training.descent import VanillaTask, loop_settings
+from grail.unlearning.objectives import EXACT, OBJECTIVES
+from grail.unlearning.task import UnlearnTask
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def materials(tiny_config):
+    def make(*changes, **sections):
+        config = load(tiny_config(**sections), list(changes))
+        return Materials(config, prepare(config), Nobody(), torch.device("cpu"))
+
+    return make
+
+
+def keys(rows):
+    return sorted(row.key for row in rows)
+
+
+# -- the vanilla stage ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("include_val", [True, False])
+def test_the_vanilla_stage_trains_on_both_sides(materials, include_val):
+    made = materials("seed=3", vanilla={"include_val": include_val, "seed": 8})
+    task, settings = vanilla_training(made)
+    parts = ("train", "val") if include_val else ("train",)
+    assert keys(task.rows) == keys(row for row in made.rows if row.part in parts)
+    assert {row.side for row in task.rows} == {"unlearn", "retain"}
+    assert (task.seed, settings) == (8, loop_settings(made.config.vanilla, 8))
+    assert task.model is made.model
+
+
+# -- Stage 3 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {EXACT}))
+def test_stage_three_has_the_rows_and_the_reference_of_its_objective(materials, name):
+    for rows in ("domain", "general"):
+        made = materials(f"unlearning.objective={name}", f"unlearning.retain_rows={rows}", "seed=3")
+        task, settings = unlearn_training(made, by_side=False)
+        assert isinstance(task, UnlearnTask)
+        known = [*made.rows, *made.general]
+        wanted = [r for r in known if r.part == "train" and r.side in task.objective.sides]
+        assert keys(task.rows) == keys(wanted)
+        assert {row.side for row in task.rows} == set(task.objective.sides)
+        compared = any(task.objective.compares(side) for side in task.objective.sides)
+        assert (task.reference is not None) == compared
+        assert task.seed == settings.seed == 3
+        assert not task.split
+
+
+def test_the_reference_is_the_model_as_it_stands(materials):
+    made = materials("unlearning.objective=npo")
+    with torch.no_grad():
+        for p in trainable(made.model).values():
+            p.add_(1.0)
+    before = {n: p.detach().clone() for n, p in trainable(made.model).items()}
+    task, _ = unlearn_training(made, by_side=False)
+    assert task.reference.weights.keys() == before.keys()
+    assert all(torch.equal(task.reference.weights[n], before[n]) for n in before)
+
+
+@pytest.mark.parametrize(("by_side", "rectify"), [(True, False), (False, True), (True, True)])
+def test_a_mask_by_side_and_rectification_split_the_step(materials, by_side, rectify):
+    task, settings = unlearn_training(materials(f"unlearning.rectify={rectify}"), by_side)
+    assert task.split
+    assert settings.rectify == rectify
+
+
+def test_random_labels_are_words_and_a_function_of_the_seed(materials):
+    made = materials("unlearning.objective=random_labels", "seed=5")
+    words = vocabulary(made)
+    special = set(made.tokenizer.all_special_ids)
+    assert set(words) == set(range(len(made.tokenizer))) - special
+    task, _ = unlearn_training(made, by_side=False)
+    row = next(row for row in task.rows if row.side == "unlearn")
+    assert task.substitute(row).targets == random_targets(words, 5)(row).targets
+    assert task.substitute(row).targets != random_targets(words, 6)(row).targets
+
+
+@pytest.mark.parametrize("name", ["refusal", "jensun"])
+def test_a_refusal_is_the_text_in_the_models_own_tokens(materials, name):
+    made = materials(f"unlearning.objective={name}")
+    task, _ = unlearn_training(made, by_side=False)
+    row = next(row for row in task.rows if row.side == "unlearn")
+    text = made.tokenizer.decode(task.substitute(row).answer)
+    assert text == (REFUSAL * 99)[: len(row.answer)]  # a token is a byte
+
+
+def test_other_objectives_keep_the_truth(materials):
+    task, _ = unlearn_training(materials("unlearning.objective=npo"), by_side=False)
+    assert task.substitute is truth
+
+
+EXACTLY = ("unlearning.objective=exact", "localization.method=none")
+
+
+@pytest.mark.parametrize("include_val", [True, False])
+def test_exact_starts_over_and_reads_the_retain_rows_only(materials, include_val):
+    made = materials(*EXACTLY, "seed=4", vanilla={"include_val": include_val})
+    fresh = trainable(load_model(made.config.model, None, 4))
+    with torch.no_grad():
+        for p in trainable(made.model).values():
+            p.add_(1.0)
+    task, settings = unlearn_training(made, by_side=False)
+    found = trainable(made.model)
+    assert found.keys() == fresh.keys()
+    assert all(torch.equal(found[n], fresh[n]) for n in fresh)
+    assert isinstance(task, VanillaTask)
+    parts = ("train", "val") if include_val else ("train",)
+    wanted = [row for row in made.rows if row.part in parts and row.side == "retain"]
+    assert keys(task.rows) == keys(wanted)
+    assert settings == loop_settings(made.config.vanilla, 4)
+
+
+def test_exact_starts_where_the_vanilla_stage_started(materials):
+    made = materials(*EXACTLY)
+    start = {n: p.detach().clone() for n, p in trainable(made.model).items()}
+    unlearn_training(made, by_side=False)
+    assert all(torch.equal(p, start[n]) for n, p in trainable(made.model).items())
+
+
+# -- through the pipeline -------------------------------------------------------------------------
+
+
+class Heard(Nobody):
+    """A listener that keeps which stages were not done."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def skipped(self, name):
+        self.kept.append(name)
+
+    def warn(self, text):
+        """Say nothing of what is made again: that is what is tested."""
+
+
+def unlearned(config, *changes):
+    """Run up to Stage 3; return folder and the stages that were kept."""
+    settings, heard = load(config, list(changes)), Heard()
+    run = Run(settings, prepare(settings), heard)
+    run.through("unlearn")
+    return run.folder, heard.kept
+
+
+def test_what_was_unlearned_never_reaches_the_exact_model(tiny_config, tmp_path):
+    config = tiny_config(domains=("d",), unlearning={"objective": EXACT})
+    before, _ = unlearned(config, "localization.method=none")
+    old = {n: (before / n / WEIGHTS).read_bytes() for n in ("vanilla", "unlearned")}
+    for part in ("train", "val"):
+        file = tmp_path / "data" / f"d_unlearn_{part}.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(x | {"completion": "something else"}) + "\n"
+                                for x in lines))  # fmt: skip
+    after, kept = unlearned(config, "localization.method=none")
+    assert not kept
+    new = {n: (after / n / WEIGHTS).read_bytes() for n in ("vanilla", "unlearned")}
+    assert new["vanilla"] != old["vanilla"]
+    assert new["unlearned"] == old["unlearned"]
+    assert new["unlearned"] != new["vanilla"]
+
+
+def test_the_exact_model_is_trained_as_the_vanilla_section_says(tiny_config):
+    config = tiny_config(domains=("d",), unlearning={"objective": EXACT})
+    folder, _ = unlearned(config, "localization.method=none")
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    settings = load(config, []).vanilla
+    assert {line["epoch"] for line in lines} <= set(range(settings.epochs))
+    assert {line["lr"] for line in lines} == {settings.learning_rate}
+    assert set(lines[0]["terms"]) == {"nll"}
+    _, kept = unlearned(config, "localization.method=none", "vanilla.checkpoint_steps=7")
+    assert "unlearn" in kept  # how often state is saved makes no other model
+    _, kept = unlearned(config, "localization.method=none", "unlearning.rectify=false")
+    assert "unlearn" in kept
+
+
+ONE_EPOCH = {"epochs": 1, "batch_size": 3, "max_token_nll": None}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Where the first case leaves its vanilla model and scores for the others."""
+    return tmp_path_factory.mktemp("shared") / "run"
+
+
+@pytest.fixture
+def begun(shared, tiny_config, tmp_path):
+    """A configuration whose vanilla model and scores are there."""
+    config = tiny_config(rows=3, val=0, unlearning=ONE_EPOCH)
+    if not shared.exists():
+        settings = load(config, [])
+        Run(settings, prepare(settings)).through("score")
+        shutil.copytree(tmp_path / "run", shared)
+    elif not (tmp_path / "run").exists():
+        shutil.copytree(shared, tmp_path / "run")
+    return config
+
+
+PAIRS = [
+    (objective, localizer)
+    for objective in OBJECTIVES
+    for localizer in LOCALIZERS
+    if objective != EXACT or localizer == "none"
+]
+
+
+@pytest.mark.parametrize(("objective", "localizer"), PAIRS)
+def test_every_objective_with_every_localizer(begun, objective, localizer):
+    changes = [f"unlearning.objective={objective}", f"localization.method={localizer}"]
+    folder, kept = unlearned(begun, *changes)
+    assert len(kept) == 5, "the vanilla model and four scores"
+    proof = json.loads((folder / "unlearned" / "stage.json").read_text())["freezing"]
+    assert proof["changed"] == 0
+    assert proof["sha256_before"] == proof["sha256_after"]
+    assert (proof["frozen"] > 0) == (localizer != "none")
+    assert proof["frozen"] < proof["entries"]
+    before, after = (load_file(folder / n / WEIGHTS) for n in ("vanilla", "unlearned"))
+    assert proof["moved"] == sum(int((before[n] != after[n]).sum()) for n in before) > 0
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert lines
+    assert all(math.isfinite(v) for line in lines for v in line["terms"].values())
+    assert all(0 < line["gradient_norm"] < math.inf for line in lines)
+
+
+WITH_MORE = {
+    "rectified": ["unlearning.rectify=true"],
+    "rectified, by side": ["unlearning.rectify=true", "localization.freeze=by_side"],
+    "phases": ["unlearning.phases=[[copyright],[privacy]]"],
+    "general text": ["unlearning.retain_rows=general"],
+    "general text, compared": ["unlearning.retain_rows=general", "unlearning.objective=ascent_kl"],
+    "general text, by side": ["unlearning.retain_rows=general", "localization.freeze=by_side"],
+    "all of it": [
+        *("unlearning.retain_rows=general", "unlearning.objective=jensun"),
+        *("unlearning.phases=[[copyright],[privacy]]", "unlearning.rectify=true"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", WITH_MORE)
+def test_what_an_objective_combines_with(begun, name):
+    folder, kept = unlearned(begun, *WITH_MORE[name])
+    assert len(kept) == 5
+    proof = json.loads((folder / "unlearned" / "stage.json").read_text())["freezing"]
+    assert (proof["changed"], proof["frozen"] > 0, proof["moved"] > 0) == (0, True, True)
+    _, kept = unlearned(begun, *WITH_MORE[name])
+    assert "unlearn" in kept
+    general = any("general" in change for change in WITH_MORE[name])
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert all(("general/nll" in line["terms"]) == general for line in lines)
+    assert all(("retain/nll" in line["terms"]) != general for line in lines)
+
+
+def test_other_general_text_matters_to_who_reads_it(begun, tmp_path):
+    general = ["unlearning.retain_rows=general"]
+    for changes, matters in ((general, True), ([], False)):
+        unlearned(begun, *changes)
+        with (tmp_path / "data" / "general.jsonl").open("a") as file:
+            file.write('{"prompt": "moon?", "completion": "rock"}\n')
+        _, kept = unlearned(begun, *changes)
+        assert ("unlearn" in kept) != matters

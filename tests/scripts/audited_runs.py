@@ -1,0 +1,100 @@
+"""Finished runs of a tiny model that has learnt its rows, and their oracle; made once."""
+
+import contextlib
+import io
+import shutil
+
+import pytest
+
+LEARNS = {
+    "domains": ("privacy",),
+    "model": {"lora": None},
+    "vanilla": {"epochs": 30, "learning_rate": 0.02, "batch_size": 8, "until": 1.0},
+    "importance": {"trials": 1},
+    "unlearning": {"learning_rate": 0.003, "epochs": 6},
+    "evaluation": {"generate": False},
+    "audit": {"relearn": {"steps": [1, 3], "batch_size": 2}, "lens_rows": 3},
+}
+"""The tiny model knows every row in a second; ascent takes part of it back."""
+
+
+@pytest.fixture(scope="session")
+def runs(session_config):
+    """Name -> folder: ``run`` unlearned, ``same`` as if nothing was, ``oracle``. Not to be changed.
+
+    The three share their vanilla model.
+    """
+    from grail.cli.main import main
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        file = session_config(name="run", **LEARNS)
+        assert main(["run", str(file)]) == 0
+        folders = {name: file.with_name(name) for name in ("run", "same", "oracle")}
+        shutil.copytree(folders["run"], folders["oracle"])
+        exact = session_config(name="oracle", preset="exact", **LEARNS)
+        assert main(["run", str(exact)]) == 0
+        shutil.copytree(folders["run"], folders["same"])
+        steps = LEARNS | {
+            "unlearning": {"learning_rate": 1e-30, "epochs": 1}
+        }  # which round to none
+        same = session_config(name="same", **steps)
+        assert main(["run", str(same)]) == 0
+    return folders
+
+
+@pytest.fixture(scope="session")
+def second_oracle(session_config):
+    """The folder of an oracle of another seed. Not to be changed."""
+    from grail.cli.main import main
+
+    file = session_config(name="second", preset="exact", seed=1, **LEARNS)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main(["run", str(file)]) == 0
+    return file.with_name("second")
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """Return a copy of a run that the test may write to: ``copied(name)``."""
+    return lambda name: shutil.copytree(runs[name], tmp_path / name)
+
+
+@pytest.fixture(scope="session")
+def made_bench():
+    """Make a bench without a model: ``made_bench({(domain, side, part): count}, seed, **audit)``.
+
+    The rows of ``general`` are given there too.
+    """
+
+    import torch
+
+    from grail.audit.bench import Bench
+    from grail.config.run import parse
+    from grail.data.encode import Encoded
+    from grail.progress import Nobody
+    from grail.run.context import Materials
+    from grail.run.inputs import Inputs
+    from grail.training.accelerator import make_accelerator
+
+    def make(counts, seed=0, **settings):
+        part = {"train": "x.jsonl"}
+        config = parse(
+            {
+                "domains": {"a": {"unlearn": part, "retain": part}},
+                "seed": seed,
+                "audit": settings,
+                "output": "out",
+            }
+        )
+        inputs = Inputs((), (), (), {})
+        materials = Materials(config, inputs, Nobody(), torch.device("cpu"))
+        rows = [
+            Encoded(f"{d}.{side}.{part}.{i}", d, side, part, (1, 2), 1)
+            for (d, side, part), count in counts.items()
+            for i in range(count)
+        ]
+        materials.rows = tuple(row for row in rows if row.side != "general")
+        materials.general = tuple(row for row in rows if row.side == "general")
+        return Bench(materials, config.audit, make_accelerator(), lambda _: {})
+
+    return make

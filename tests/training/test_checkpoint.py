@@ -1,0 +1,264 @@
+"""A checkpoint is whole or absent, gives back every bit, and is never mixed with another's log."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from grail.training import checkpoint
+from grail.training.checkpoint import Position, State
+from grail.training.optimizer import OPTIMIZERS, Settings
+
+
+class StoppedError(Exception):
+    pass
+
+
+def parameters_of(dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = {
+        n: nn.Parameter(torch.randn(*shape, generator=generator).to(dtype))
+        for n, shape in (("a.weight", (4, 3)), ("a.bias", (4,)), ("b.weight", (2, 4)))
+    }
+    made["a.bias"].data[:2] = torch.tensor([-0.0, 1e-38])
+    made["b.weight"] = nn.Parameter(made["b.weight"].data.t())  # not contiguous
+    return made
+
+
+def optimizer_of(name, parameters, momentum=0.9):
+    settings = Settings(learning_rate=0.01, epochs=1, seed=0, momentum=momentum)
+    return OPTIMIZERS[name](list(parameters.values()), settings)
+
+
+def step(parameters, optimizer, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for p in parameters.values():
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+    optimizer.step()
+
+
+def raw(tensor):
+    return tensor.detach().contiguous().view(torch.uint8)
+
+
+POSITION = Position(7, 2, 1, {"x": (2, 0.1), "y": (1, 1 / 3)}, {"x": (1, 0.7)})
+
+
+def direction_of(parameters, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(p.shape, generator=generator).to(p.dtype) for n, p in parameters.items()}
+
+
+def save(folder, seed=0, inputs="x", position=POSITION, optimizer="adamw"):
+    parameters = parameters_of(seed=seed)
+    made = optimizer_of(optimizer, parameters)
+    step(parameters, made, seed)
+    checkpoint.save(folder, parameters, State(made, position, {}), inputs)
+    return parameters
+
+
+def load(folder, inputs="x"):
+    parameters = parameters_of(seed=99)
+    position, direction = checkpoint.load(
+        folder, parameters, optimizer_of("adamw", parameters), inputs
+    )
+    assert direction == {}
+    return position, parameters
+
+
+def same(a, b):
+    return all(torch.equal(raw(a[n]), raw(b[n])) for n in a)
+
+
+@pytest.mark.parametrize(("name", "momentum"), [*((n, 0.9) for n in OPTIMIZERS), ("sgd", 0.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_goes_on_as_if_nothing_had_been(tmp_path, name, momentum, dtype):
+    going = parameters_of(dtype)
+    optimizer = optimizer_of(name, going, momentum)
+    for seed in range(3):
+        step(going, optimizer, seed)
+    direction = direction_of(going)
+    checkpoint.save(tmp_path / "c", going, State(optimizer, POSITION, direction), "x")
+    loaded = parameters_of(dtype, seed=99)
+    restored = optimizer_of(name, loaded, momentum)
+    position, found = checkpoint.load(tmp_path / "c", loaded, restored, "x")
+    assert position == POSITION
+    assert found.keys() == direction.keys()
+    assert same(direction, found)
+    assert same(going, loaded)
+    for seed in range(3, 6):
+        step(going, optimizer, seed)
+        step(loaded, restored, seed)
+        assert same(going, loaded)
+
+
+def test_the_position_comes_back_exactly(tmp_path):
+    save(tmp_path / "c")
+    found, _ = load(tmp_path / "c")
+    assert found == POSITION
+    assert isinstance(found.seen["x"], tuple)
+
+
+def test_the_direction_comes_back_where_the_parameters_are(tmp_path):
+    parameters = parameters_of()
+    made = optimizer_of("sgd", parameters)
+    checkpoint.save(
+        tmp_path / "c", parameters, State(made, POSITION, direction_of(parameters)), "x"
+    )
+    elsewhere = {n: nn.Parameter(p.detach().to("meta")) for n, p in parameters.items()}
+    _, found = checkpoint.load(tmp_path / "c", elsewhere, optimizer_of("sgd", elsewhere), "x")
+    assert {value.device.type for value in found.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_nothing_and_another_runs_checkpoint_leave_all_as_it_is(tmp_path, made):
+    if made:
+        save(tmp_path / "c", inputs="other")
+    found, parameters = load(tmp_path / "c")
+    assert found == Position()
+    assert same(parameters, parameters_of(seed=99))
+
+
+@pytest.mark.parametrize("broken_at", ["weights", "direction", "optimizer", "position.json"])
+@pytest.mark.parametrize("old", [False, True])
+def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, broken_at, old):
+    folder = tmp_path / "c"
+    before = save(folder, seed=1, position=Position(3)) if old else parameters_of(seed=99)
+
+    def stop(*_, **__):
+        raise StoppedError
+
+    real = checkpoint.save_file
+    with monkeypatch.context() as patch:
+        if broken_at == "position.json":
+            patch.setattr(checkpoint.json, "dumps", stop)
+        else:
+            patch.setattr(
+                checkpoint,
+                "save_file",
+                lambda t, path, *more: stop() if path.name == broken_at else real(t, path, *more),
+            )
+        with pytest.raises(StoppedError):
+            save(folder, seed=2, position=Position(9))
+    found, parameters = load(folder)
+    assert found == (Position(3) if old else Position())
+    assert same(parameters, before)
+    assert [p.name for p in tmp_path.iterdir()] == (["c"] if old else [])
+
+
+def test_leftovers_of_a_killed_process_are_not_read(tmp_path):
+    """Killed without a chance to tidy: before the first move, between the moves, after the last."""
+    folder = tmp_path / "c"
+    new = save(tmp_path / "c.partial", seed=2, position=Position(9))
+    assert load(folder)[0] == Position()
+    old = save(folder, seed=1, position=Position(3))
+    save(tmp_path / "half", seed=2, position=Position(9))
+    (tmp_path / "half" / "position.json").unlink()
+    (tmp_path / "half").rename(tmp_path / "c.partial")
+    found, parameters = load(folder)
+    assert found == Position(3)
+    assert same(parameters, old)
+    folder.rename(tmp_path / "c.old")  # between the moves: from the beginning
+    assert load(folder)[0] == Position()
+    (tmp_path / "c.partial").rename(tmp_path / "junk")
+    new = save(folder, seed=2, position=Position(9))
+    found, parameters = load(folder)
+    assert found == Position(9)
+    assert same(parameters, new)
+    assert not (tmp_path / "c.old").exists()
+
+
+def test_discard_removes_what_is_there_and_minds_nothing(tmp_path):
+    save(tmp_path / "c")
+    checkpoint.discard(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    checkpoint.discard(tmp_path / "c")
+
+
+def test_files_hold_plain_tensors_under_the_models_names(tmp_path):
+    made = save(tmp_path / "c")
+    assert set(load_file(tmp_path / "c" / "weights")) == set(made)
+    assert json.loads((tmp_path / "c" / "position.json").read_text())["inputs"] == "x"
+
+
+# -- the log --------------------------------------------------------------------------------------
+
+
+def written(path):
+    return [json.loads(line)["n"] for line in path.read_text().splitlines()]
+
+
+def write(path, steps, numbers, stop=False):
+    with checkpoint.lines(path, steps, True) as line:
+        for n in numbers:
+            line({"n": n})
+        if stop:
+            raise StoppedError
+
+
+def test_the_log_gets_its_name_at_the_end(tmp_path):
+    path = tmp_path / "sub" / "log.jsonl"
+    partial = path.with_name("log.jsonl.partial")
+    with checkpoint.lines(path, 0, True) as line:
+        line({"n": 1})
+        assert written(partial) == [1]  # readable while the run goes on
+        assert not path.exists()
+    assert written(path) == [1]
+    assert [p.name for p in path.parent.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("steps", [0, 2, 4])
+def test_an_interrupted_log_goes_on_after_the_steps_that_are_kept(tmp_path, steps):
+    path = tmp_path / "log"
+    with pytest.raises(StoppedError):
+        write(path, 0, range(4), stop=True)
+    assert not path.exists()
+    write(path, steps, [10, 11])
+    assert written(path) == [*range(steps), 10, 11]
+
+
+def test_a_finished_log_goes_on_too(tmp_path):
+    write(tmp_path / "log", 0, range(4))
+    write(tmp_path / "log", 3, [10])
+    assert written(tmp_path / "log") == [0, 1, 2, 10]
+
+
+def test_the_log_of_an_interrupted_run_comes_before_an_older_finished_one(tmp_path):
+    path = tmp_path / "log"
+    write(path, 0, [100, 101, 102])
+    with pytest.raises(StoppedError):
+        write(path, 0, [0, 1], stop=True)
+    assert written(path) == [100, 101, 102]
+    write(path, 2, [2])
+    assert written(path) == [0, 1, 2]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    path = tmp_path / "log"
+    path.with_name("log.partial").write_text('{"n": 0}\n{"n": 1}\n{"n"')
+    write(path, 2, [2])
+    assert written(path) == [0, 1, 2]
+
+
+def test_stopped_while_the_kept_lines_are_written_loses_none(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    with pytest.raises(StoppedError):
+        write(path, 0, range(4), stop=True)
+
+    def stop(*_):
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("grail.files.os.replace", stop)
+        with pytest.raises(StoppedError):
+            write(path, 3, [3])
+    write(path, 3, [3])
+    assert written(path) == [0, 1, 2, 3]
+
+
+def test_only_the_main_process_writes(tmp_path):
+    with checkpoint.lines(tmp_path / "log", 3, False) as line:
+        line({"n": 1})
+    assert list(tmp_path.iterdir()) == []

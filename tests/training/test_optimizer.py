@@ -1,0 +1,142 @@
+"""Schedules by their identities; decay against torch's own; what it must leave alone."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from grail.config.run import Unlearning
+from grail.training.optimizer import (
+    OPTIMIZERS,
+    Settings,
+    cycle_progress,
+    decay,
+    learning_rate,
+    restarts,
+)
+
+POINTS = [i / 64 for i in range(65)]
+
+
+def settings(**given):
+    return Settings(**({"learning_rate": 0.5, "epochs": 3, "seed": 0} | given))
+
+
+def test_constant_is_constant():
+    assert {learning_rate(settings(), p) for p in POINTS} == {0.5}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_warm_up_is_linear_from_nothing_and_meets_the_schedule(schedule):
+    chosen = settings(schedule=schedule, warmup=0.25)
+    for p in POINTS:
+        if p <= 0.25:
+            assert learning_rate(chosen, p) == pytest.approx(0.5 * p / 0.25)
+    assert learning_rate(chosen, 0.0) == 0.0
+    assert learning_rate(chosen, 0.25 - 1e-9) == pytest.approx(learning_rate(chosen, 0.25))
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5])
+def test_cosine_falls_from_the_rate_to_nothing_symmetrically(warmup):
+    chosen = settings(schedule="cosine", warmup=warmup)
+    rates = [learning_rate(chosen, p) for p in POINTS if p >= warmup]
+    assert rates[0] == 0.5
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a + b == pytest.approx(0.5) for a, b in zip(rates, rates[::-1], strict=True))
+    middle = (1 + warmup) / 2
+    slope = (learning_rate(chosen, middle + 1e-5) - learning_rate(chosen, middle - 1e-5)) / 2e-5
+    assert slope == pytest.approx(-0.5 * math.pi / 2 / (1 - warmup), rel=1e-4)
+
+
+def test_one_cycle_is_the_whole_training():
+    chosen = settings(epochs=7)
+    assert [cycle_progress(chosen, i / 4) for i in range(28)] == [i / 4 / 7 for i in range(28)]
+    assert [restarts(chosen, epoch) for epoch in range(7)] == [True] + [False] * 6
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3, 7, 49, 98])
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_every_cycle_is_a_training_of_its_own(cycles, length):
+    """Same rates and one restart in each, whatever the numbers round to."""
+    given = {"schedule": "cosine", "warmup": 0.25, "seed": 0, "learning_rate": 0.5}
+    alone = Settings(epochs=length, **given)
+    chosen = Settings(epochs=length * cycles, cycles=cycles, **given)
+
+    def rates(which, epochs):
+        return [learning_rate(which, cycle_progress(which, e + i / 8))
+                for e in epochs for i in range(8)]  # fmt: skip
+
+    expected = rates(alone, range(length))
+    assert expected[0] == 0.0  # the warm-up
+    for cycle in range(cycles):
+        assert rates(chosen, range(cycle * length, (cycle + 1) * length)) == expected
+    begins = [epoch for epoch in range(length * cycles) if restarts(chosen, epoch)]
+    assert begins == list(range(0, length * cycles, length))
+
+
+def special(dtype):
+    values = [-0.0, 0.0, 1.5, -2.5, math.inf, -math.inf, math.nan, 1e-38, -1e-38, 1.0]
+    return nn.Parameter(torch.tensor(values, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_decay_leaves_every_bit_of_frozen_entries(dtype):
+    bits = {torch.float32: torch.int32}.get(dtype, torch.int16)
+    frozen = torch.arange(10) % 10 < 9
+    p = special(dtype)
+    before = p.detach().clone().view(bits)
+    decay({"p": p}, {"p": frozen}, 0.1)
+    assert torch.equal(p.detach().view(bits)[frozen], before[frozen])
+    assert float(p[9].detach()) == pytest.approx(0.9, rel=1e-2)
+
+
+def test_decay_shrinks_the_free_and_the_unmasked():
+    p, q = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))
+    before = p.detach().clone(), q.detach().clone()
+    frozen = torch.rand(6, 4) < 0.5
+    decay({"p": p, "q": q}, {"p": frozen}, 0.125)
+    assert torch.equal(p.detach(), torch.where(frozen, before[0], before[0] * 0.875))
+    assert torch.equal(q.detach(), before[1] * 0.875)
+    assert p.requires_grad
+    assert p.grad is None
+
+
+def test_with_nothing_frozen_it_is_the_decay_of_adamw():
+    """Ours, then the step = torch's AdamW with weight_decay, which decays before it steps."""
+    start = torch.randn(7, 5)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    chosen = settings(learning_rate=0.01, weight_decay=0.3)
+    a = OPTIMIZERS["adamw"]([ours], chosen)
+    b = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.3)
+    for _ in range(5):
+        gradient = torch.randn(7, 5)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        decay({"p": ours}, {}, 0.01 * 0.3)
+        a.step()
+        b.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_optimiser_moves_an_entry_whose_gradients_were_always_zero(name, dtype):
+    p = special(dtype)
+    p.data[4:7] = 0.5  # -0.0 stays; what is not finite would spoil Adafactor's own step size
+    bits = {torch.float32: torch.int32}.get(dtype, torch.int16)
+    before = p.detach().clone().view(bits)
+    optimizer = OPTIMIZERS[name]([p], settings(weight_decay=0.1))
+    for rate in (0.0, 0.1, 0.2):
+        optimizer.param_groups[0]["lr"] = rate
+        p.grad = torch.zeros_like(p)
+        p.grad[-1] = 1.0
+        optimizer.step()
+    assert torch.equal(p.detach().view(bits)[:-1], before[:-1])
+    assert float(p[-1].detach()) < 1.0
+
+
+def test_settings_offer_the_optimisers_there_are():
+    offered = Unlearning.model_fields["optimizer"].annotation.__args__
+    assert set(offered) == set(OPTIMIZERS)
