@@ -17,7 +17,7 @@ from pathlib import Path
 
 import audits
 
-from grail.comparison.settings import load
+from grail.comparison.settings import load_comparison
 from grail.files import file_digest, write_json, write_text
 from grail.reporting.comparison.tables import PARTS, comparison_tables
 from grail.reporting.tables import BEST, Table, markdown
@@ -70,7 +70,7 @@ def tables(name: str) -> str:
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
     if name in VIEWS:
-        view, _ = load(ROOT / "benchmark" / "experiments" / f"{name}.yaml", [])
+        view, _ = load_comparison(ROOT / "benchmark" / "experiments" / f"{name}.yaml", [])
         comparison |= {"title": view.title, "columns": view.columns}
     numbers = _papers(VIEWS.get(name, name))
     made = [_beside(table, numbers) for table in comparison_tables(comparison)]

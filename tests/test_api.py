@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from grail.api import run
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_mapping_config_and_run_directory_are_the_same_run(settings, tmp_path):
     first = run(settings)
     assert {row.metric for row in first.rows} == {"US", "RS", "NLL", "PPL", "ES", "Prob"}
     before = (tmp_path / "run" / "results.json").read_bytes()
-    assert run(parse(settings)) == first
+    assert run(parse_config(settings)) == first
     assert run(tmp_path / "run") == first
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 

@@ -21,10 +21,10 @@ from grail.artifacts import (
     changed_entries,
     frozen_digest,
     inputs_of,
-    pack,
+    pack_bits,
     read_mask,
     read_scores,
-    unpack,
+    unpack_bits,
     write_mask,
     write_scores,
 )
@@ -162,18 +162,18 @@ def test_without_sides_frozen_holds_for_both():
 @given(st.lists(st.integers(0, 5), max_size=3), st.integers(0, 10**6))
 def test_pack_is_packbits_little_and_unpack_its_inverse(shape, seed):
     bits = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
-    packed = pack(bits)
+    packed = pack_bits(bits)
     assert packed.dtype == torch.uint8
     assert packed.numel() == math.ceil(bits.numel() / 8)
     assert np.array_equal(packed, np.packbits(bits.numpy().ravel(), bitorder="little"))
-    assert torch.equal(unpack(packed, shape), bits)
+    assert torch.equal(unpack_bits(packed, shape), bits)
 
 
 def test_pack_reads_views_in_c_order():
     bits = torch.arange(20).reshape(4, 5).remainder(3).eq(0)
-    assert torch.equal(pack(bits.T), pack(bits.T.contiguous()))
-    assert not torch.equal(pack(bits.T), pack(bits))
-    assert pack(torch.tensor([True, False, False])).tolist() == [1]  # first entry, lowest bit
+    assert torch.equal(pack_bits(bits.T), pack_bits(bits.T.contiguous()))
+    assert not torch.equal(pack_bits(bits.T), pack_bits(bits))
+    assert pack_bits(torch.tensor([True, False, False])).tolist() == [1]  # first entry, lowest bit
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_pack_reads_views_in_c_order():
 )
 def test_unpack_refuses_other_than_all_bits(packed):
     with pytest.raises(ValueError, match="cannot be the bits"):
-        unpack(packed, [3, 5])
+        unpack_bits(packed, [3, 5])
 
 
 # -- bytes -------------------------------------------------------------------------------------

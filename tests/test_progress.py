@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from grail.progress import Listener, Nobody, silent
+from grail.progress import Listener, NullListener, silent
 
 
 def test_silent_says_nothing(capsys):
@@ -13,16 +13,16 @@ def test_silent_says_nothing(capsys):
 
 
 def test_nobody_hears_of_stages_and_says_nothing(capsys):
-    assert isinstance(Nobody(), Listener)
-    with Nobody().stage("score") as tick:
+    assert isinstance(NullListener(), Listener)
+    with NullListener().stage("score") as tick:
         tick(1, 2, "rows scored")
-    Nobody().skipped("score")
+    NullListener().skipped("score")
     assert capsys.readouterr() == ("", "")
 
 
 def test_nobody_hands_warnings_on_to_python():
     with pytest.warns(UserWarning, match=r"^cut rows$"):
-        Nobody().warn("cut rows")
+        NullListener().warn("cut rows")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Nobody(silent=True).warn("cut rows")
+        NullListener(silent=True).warn("cut rows")

@@ -18,9 +18,9 @@ from grail.config.run import Config
 from grail.data.labels import RandomLabels
 from grail.localization.localizers import localize
 from grail.model.forward import trainable
-from grail.progress import Nobody
-from grail.run.context import Materials
-from grail.run.inputs import prepare
+from grail.progress import NullListener
+from grail.run.context import RunContext
+from grail.run.inputs import read_inputs
 from grail.run.trainings import unlearn_training, vocabulary
 from grail.unlearning.task import UnlearnTask
 from races import naive, trainer
@@ -82,9 +82,9 @@ def by_parts(config: Path, folder: Path) -> None:
     What is no matter of speed is grail's: reading the rows, choosing the mask from the scores, and
     which rows stand in which step.
     """
-    settings = config_file.load(config, [])
+    settings = config_file.load_config(config, [])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with_rows = Materials(settings, prepare(settings), Nobody(silent=True), device)
+    with_rows = RunContext(settings, read_inputs(settings), NullListener(silent=True), device)
     model = with_rows.model
     before = _measured(with_rows)
     labels = _labels(with_rows)
@@ -108,14 +108,14 @@ def by_parts(config: Path, folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
 
-def _measured(with_rows: Materials) -> dict[str, float]:
+def _measured(with_rows: RunContext) -> dict[str, float]:
     texts = {sample.key: sample for sample in with_rows.inputs.samples}
     rows, how = with_rows.rows, with_rows.config.evaluation
     found = naive.values(with_rows.model, with_rows.tokenizer, rows, texts, how)
     return naive.table(rows, found)
 
 
-def _labels(with_rows: Materials) -> RandomLabels:
+def _labels(with_rows: RunContext) -> RandomLabels:
     config: Config = with_rows.config
     return RandomLabels(vocabulary(with_rows), config.importance.substitution, config.label_seed)
 

@@ -14,7 +14,7 @@ from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.errors import InputError
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
 from races import naive
@@ -168,7 +168,7 @@ def _agreement(known: dict[str, Way], dtype: str) -> dict[str, float]:
     reference = found["naive loop"]
     assert isinstance(reference, Scores), "the naive loop scores"
     far = {
-        name: compare(made, reference).worst
+        name: compare_scores(made, reference).worst
         for name, made in found.items()
         if isinstance(made, Scores) and name in ("grail", "lean loop")
     }
@@ -181,7 +181,7 @@ def _race_vmap(plan: Plan, field: Field, outcome: Outcome) -> None:
     rows, own = field.rows[: plan.few], scorer(field)
     both = {"grail": lambda: own.score(rows), "vmap": lambda: by_vmap(field, rows, own)}
     dtype = field.subject.dtype
-    far = compare(both["vmap"](), both["grail"]()).worst
+    far = compare_scores(both["vmap"](), both["grail"]()).worst
     if dtype == "float32" and far > AGREES:
         raise RuntimeError(f"vmap does not find the same scores: {far}")
     seconds = race(both, plan.repeats)

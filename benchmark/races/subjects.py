@@ -19,7 +19,7 @@ from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.readers import read_rows
 from grail.data.samples import Sample
 from grail.model.forward import Policy, trainable
-from grail.model.load import load, load_tokenizer
+from grail.model.load import load_model, load_tokenizer
 
 FOLDER = "knowundo_privacy"
 FILES = {"unlearn": "unlearn_train.jsonl", "retain": "retention_train.jsonl"}
@@ -94,7 +94,7 @@ class Subject:
         if self.shape is None:
             given: dict[str, Any] = {"name": self.name, "dtype": self.dtype}
             given |= {"lora": None} if self.full else {}
-            model = load(Model.model_validate(given), None, seed=0).to(self.device)
+            model = load_model(Model.model_validate(given), None, seed=0).to(self.device)
         else:
             model = self._random(self.shape)
         if not self.full:

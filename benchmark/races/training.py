@@ -16,7 +16,7 @@ from grail.config.run import Unlearning
 from grail.model.forward import trainable
 from grail.model.reference import Reference
 from grail.training.accelerator import make_accelerator
-from grail.training.loop import Loop, Place
+from grail.training.loop import Loop, LoopFiles
 from grail.unlearning.objectives import make_objective
 from grail.unlearning.task import UnlearnTask, loop_settings
 from races import trainer
@@ -70,7 +70,7 @@ def by_loop(field: Field, settings: Unlearning, mask: Mask | None = None) -> Ste
         folder = Path(place)
         log = folder / "train.jsonl"
         loop.run(
-            Place(log, folder / "checkpoint", "speed"),
+            LoopFiles(log, folder / "checkpoint", "speed"),
             lambda *_: ends.append(now()),
         )
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

@@ -9,12 +9,12 @@ from typing import Any
 
 from grail.audit import audit as auditing
 from grail.config import file as config_file
-from grail.config.run import Config, parse
+from grail.config.run import Config, parse_config
 from grail.files import dotted
 from grail.progress import Listener
 from grail.results import Results
 from grail.run import directory
-from grail.run.inputs import prepare
+from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 
 Given = Config | Mapping[str, Any] | Path | str
@@ -35,7 +35,7 @@ def run(settings: Given, listener: Listener | None = None) -> Results:
     """
     config = _config(settings)
     directory.refuse_run(config, Path(settings) if isinstance(settings, (Path, str)) else None)
-    inputs = prepare(config)
+    inputs = read_inputs(config)
     made = Run(config, inputs, listener)
     for warning in inputs.warnings:
         made.listener.warn(warning)
@@ -64,12 +64,12 @@ def audit(
     """
     overrides = [f"{key}={json.dumps(value)}" for key, value in dotted(settings or {}, "audit.")]
     beside = None if oracle is None else Path(oracle)
-    return auditing.audit(Path(folder), beside, overrides, listener)
+    return auditing.audit_run(Path(folder), beside, overrides, listener)
 
 
 def _config(settings: Given) -> Config:
     if isinstance(settings, Config):
         return config_file.absolute(settings, Path.cwd())
     if isinstance(settings, Mapping):
-        return config_file.absolute(parse(dict(settings)), Path.cwd())
-    return config_file.load(Path(settings), [])
+        return config_file.absolute(parse_config(dict(settings)), Path.cwd())
+    return config_file.load_config(Path(settings), [])

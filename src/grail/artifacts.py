@@ -127,12 +127,12 @@ def read_mask(path: Path) -> Mask:
     return Mask(frozen, unlearn, retain, about)
 
 
-def pack(bits: Bool[Tensor, "..."]) -> Tensor:
+def pack_bits(bits: Bool[Tensor, "..."]) -> Tensor:
     """Pack a boolean tensor in C order, eight entries a byte, the first in the lowest bit."""
     return torch.from_numpy(np.packbits(bits.flatten().cpu().numpy(), bitorder="little"))
 
 
-def unpack(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
+def unpack_bits(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
     """Undo ``pack``.
 
     Raises:
@@ -185,7 +185,7 @@ def _write_bits(path: Path, bits: dict[str, Tensor], about: dict[str, Any], inpu
     texts = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
     _write(
         path,
-        {name: pack(value) for name, value in bits.items()},
+        {name: pack_bits(value) for name, value in bits.items()},
         {**texts, "shape": json.dumps(shapes, sort_keys=True), "inputs": inputs},
     )
 
@@ -197,7 +197,7 @@ def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         about = {k: json.loads(v) for k, v in texts.items() if k not in ("shape", "inputs")}
         if set(shapes) != set(packed):
             raise ValueError("shapes and bits name different parameters")
-        return {name: unpack(packed[name], shapes[name]) for name in packed}, about
+        return {name: unpack_bits(packed[name], shapes[name]) for name in packed}, about
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a mask of grail. Run `grail localize` again.") from error
 

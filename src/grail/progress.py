@@ -33,7 +33,7 @@ class Listener(Protocol):
         ...
 
 
-class Nobody:
+class NullListener:
     """The listener that listens to nothing; warnings go to Python's own, unless ``silent``."""
 
     def __init__(self, silent: bool = False) -> None:

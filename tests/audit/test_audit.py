@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from grail.audit.audit import Auditor, audit
+from grail.audit.audit import Auditor, audit_run
 from grail.audit.subject import finished
 from grail.cli.main import main
 from grail.model.forward import trainable
@@ -63,7 +63,7 @@ def audited(runs, tmp_path_factory):
     """The run with its oracle, audited once: its folder and what was found."""
     folder = tmp_path_factory.mktemp("audited") / "run"
     shutil.copytree(runs["run"], folder)
-    return folder, audit(folder, runs["oracle"], listener=Ear())
+    return folder, audit_run(folder, runs["oracle"], listener=Ear())
 
 
 def test_the_files_of_the_run_stay_and_the_audit_has_its_own(runs, audited):
@@ -78,22 +78,22 @@ def test_the_files_of_the_run_stay_and_the_audit_has_its_own(runs, audited):
 def test_a_second_audit_does_nothing_and_equal_audits_are_equal_bytes(runs, audited, copied):
     folder, _ = audited
     before, ear = files(folder), Ear()
-    audit(folder, runs["oracle"], listener=ear)
+    audit_run(folder, runs["oracle"], listener=ear)
     assert not ear.done
     assert len(ear.kept) > len(UNLEARNED)
     assert files(folder) == before
     other = copied("run")
-    audit(other, runs["oracle"], listener=Ear())
+    audit_run(other, runs["oracle"], listener=Ear())
     assert files(other) == before
 
 
 def test_an_interrupted_audit_goes_on_where_it_stopped(runs, audited, copied):
     folder = copied("run")
     with pytest.raises(KeyboardInterrupt):
-        audit(folder, runs["oracle"], listener=Ear(stop="audit unlearned: relearn-few"))
+        audit_run(folder, runs["oracle"], listener=Ear(stop="audit unlearned: relearn-few"))
     assert not (folder / "audit.json").exists()
     ear = Ear()
-    audit(folder, runs["oracle"], listener=ear)
+    audit_run(folder, runs["oracle"], listener=ear)
     assert "audit unlearned: quantise" in ear.kept
     assert ear.done[0] == "audit unlearned: relearn-few"
     assert files(folder) == files(audited[0])
@@ -102,10 +102,12 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(runs, audited, copied):
 def test_other_settings_do_again_only_what_reads_them(audited, tmp_path):
     folder = shutil.copytree(audited[0], tmp_path / "run")
     ear = Ear()
-    audit(folder, overrides=["audit.prune=[0.5]"], listener=ear)
+    audit_run(folder, overrides=["audit.prune=[0.5]"], listener=ear)
     assert ear.done == ["audit unlearned: prune", "audit inside"]  # no oracle is looked into
     ear = Ear()
-    found = audit(folder, overrides=["audit.attacks=[prune]", "audit.prune=[0.5]"], listener=ear)
+    found = audit_run(
+        folder, overrides=["audit.attacks=[prune]", "audit.prune=[0.5]"], listener=ear
+    )
     assert not ear.done
     assert {entry["attack"] for entry in found["measured"]} == {"plain", "prune"}
     assert "relearn (not asked for)" in " ".join(found["sentences"])
@@ -116,7 +118,7 @@ def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, c
     assert main(["run", str(folder), "--set", "unlearning.epochs=1"]) == 0
     capsys.readouterr()
     ear = Ear()
-    found = audit(folder, listener=ear)
+    found = audit_run(folder, listener=ear)
     assert {"audit unlearned: prune", "audit unlearned: relearn-few"} <= set(ear.done)
     assert not [stage for stage in ear.kept if "unlearned" in stage]
     before = json.loads((audited[0] / "audit.json").read_text())
@@ -126,13 +128,13 @@ def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, c
 def test_the_weights_are_back_after_every_attack(runs):
     auditor = Auditor(finished(runs["run"]), None, Ear())
     auditor._take("unlearned")
-    before = {n: p.detach().clone() for n, p in auditor.materials.model.named_parameters()}
+    before = {n: p.detach().clone() for n, p in auditor.context.model.named_parameters()}
     for name, attempt in auditor._asked().items():
         if not attempt.why_not(auditor.bench):
             attempt.run(auditor.bench, silent)
-        now = dict(auditor.materials.model.named_parameters())
+        now = dict(auditor.context.model.named_parameters())
         assert all(torch.equal(now[n], value) for n, value in before.items()), name
-    assert trainable(auditor.materials.model).keys() == before.keys()
+    assert trainable(auditor.context.model).keys() == before.keys()
 
 
 BY_CHANCE = ["audit.thresholds.harmed_nll=9"]
@@ -142,7 +144,7 @@ BY_CHANCE = ["audit.thresholds.harmed_nll=9"]
 def test_an_oracle_passes_beside_another(runs, second_oracle, tmp_path):
     """Here it could fail: no number of the other seed's is its own."""
     folder = shutil.copytree(second_oracle, tmp_path / "second")
-    found = audit(folder, runs["oracle"], BY_CHANCE, listener=Ear())
+    found = audit_run(folder, runs["oracle"], BY_CHANCE, listener=Ear())
     assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
     assert found["oracle"] == "given"
     assert len(set(found["weights"].values())) == 3
@@ -151,7 +153,7 @@ def test_an_oracle_passes_beside_another(runs, second_oracle, tmp_path):
 
 
 def test_an_oracle_alone_passes_and_says_that_this_proves_nothing(runs, copied, audited):
-    found = audit(copied("oracle"), overrides=BY_CHANCE, listener=Ear())
+    found = audit_run(copied("oracle"), overrides=BY_CHANCE, listener=Ear())
     assert (found["outcome"], found["passed"]) == (REMOVED, True), found["sentences"]
     assert found["oracle"] == "itself"
     assert "passes whatever it knows" in " ".join(found["sentences"])
@@ -163,7 +165,7 @@ def test_an_oracle_alone_passes_and_says_that_this_proves_nothing(runs, copied, 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_model_that_was_not_unlearned_is_called_so(runs, copied, beside):
     attacks = [] if beside else ["audit.attacks=[quantise]"]
-    found = audit(copied("same"), runs["oracle"] if beside else None, attacks)
+    found = audit_run(copied("same"), runs["oracle"] if beside else None, attacks)
     assert found["outcome"] == NOT
     assert not found["passed"]
     assert "Not unlearned" in found["sentences"][0]
@@ -193,7 +195,7 @@ def test_without_a_step_nothing_is_relearnt(audited):
 
 
 def test_the_ends_of_the_way_back_are_the_two_models(runs, copied):
-    found = audit(
+    found = audit_run(
         copied("run"), overrides=["audit.attacks=[interpolate]", "audit.interpolate=[0, 1]"]
     )
     for amount, model in (("0", "unlearned"), ("1", "vanilla")):
@@ -204,7 +206,7 @@ def test_the_ends_of_the_way_back_are_the_two_models(runs, copied):
 
 def test_rows_are_bounded_and_the_same_for_all(copied):
     folder = copied("run")
-    found = audit(folder, overrides=["audit.max_rows=2", "audit.attacks=[prune]"])
+    found = audit_run(folder, overrides=["audit.max_rows=2", "audit.attacks=[prune]"])
     for entry in found["measured"]:
         assert {row["n"] for row in entry["rows"]} <= {1, 2}
     keys = [
@@ -218,7 +220,9 @@ def test_rows_are_bounded_and_the_same_for_all(copied):
 
 def test_an_attack_that_breaks_the_model_is_told_and_not_kept(copied):
     folder = copied("run")
-    found = audit(folder, overrides=["audit.attacks=[relearn]", "audit.relearn.learning_rate=1e30"])
+    found = audit_run(
+        folder, overrides=["audit.attacks=[relearn]", "audit.relearn.learning_rate=1e30"]
+    )
     assert found["skipped"]
     assert "the attacked model broke: " in found["skipped"][0]["reason"]
     assert "Not tried" in " ".join(found["sentences"])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from grail.audit.audit import audit
+from grail.audit.audit import audit_run
 from grail.audit.inside import chosen
 
 
 def test_blocks_moved_frozen_entries_did_not_and_the_last_block_is_the_output(copied):
     settings = ["audit.attacks=[]", "audit.lens_rows=null", "audit.max_rows=null"]
-    found = audit(copied("run"), overrides=settings)
+    found = audit_run(copied("run"), overrides=settings)
     moved = found["inside"]["moved"]
     assert set(moved["blocks"]) == {"0", "1", "outside the blocks"}
     assert all(block["moved"] > 0 for block in moved["blocks"].values())
@@ -30,7 +30,7 @@ def test_blocks_moved_frozen_entries_did_not_and_the_last_block_is_the_output(co
 
 def test_where_nothing_was_unlearned_nothing_moved(copied):
     settings = ["audit.attacks=[]", "audit.lens_rows=1"]
-    found = audit(copied("same"), overrides=settings)["inside"]
+    found = audit_run(copied("same"), overrides=settings)["inside"]
     assert {block["moved"] for block in found["moved"]["blocks"].values()} == {0.0}
     by_model = {seen["model"]: seen["share"] for seen in found["lens"] if seen["side"] == "unlearn"}
     assert by_model["vanilla"] == by_model["unlearned"]

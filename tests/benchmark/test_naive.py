@@ -10,7 +10,7 @@ from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
 from grail.evaluation.evaluate import Evaluator, to_results
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 
 
 def test_labels_stand_where_transformers_shifts_them_from(tiny_rows):
@@ -29,8 +29,8 @@ def test_the_naive_scores_are_those_of_the_batches(tiny_model, tiny_rows, lora):
     ours = Scorer(model, Importance(trials=2), labels, 0).score(rows)
     theirs = naive.scores(model, rows, labels, 2)
     assert theirs.samples == ours.samples == 5
-    assert compare(ours, theirs).worst < 1e-4
-    assert compare(ours, naive.scores(model, rows, labels, 1)).worst > 1e-2
+    assert compare_scores(ours, theirs).worst < 1e-4
+    assert compare_scores(ours, naive.scores(model, rows, labels, 1)).worst > 1e-2
 
 
 def test_one_by_one_measures_what_batches_measure(tiny_model, tiny_rows, tiny_tokenizer):

@@ -7,7 +7,7 @@ import yaml
 from races import pipeline
 from races.plan import QUICK
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 
 
 def test_both_are_told_the_same_and_find_the_same(tmp_path):
@@ -31,5 +31,5 @@ def test_both_are_told_the_same_and_find_the_same(tmp_path):
 
 def test_the_settings_are_a_configuration(tmp_path):
     given = json.loads(json.dumps(pipeline._settings(QUICK, "smollm2-135m")))
-    found = parse(given)
+    found = parse_config(given)
     assert found.unlearning.max_token_nll is found.unlearning.until.row_accuracy is None

@@ -6,7 +6,7 @@ from races import scoring
 from races.subjects import Subject, field_of
 
 from grail.errors import InputError
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.model.forward import trainable
 
 
@@ -18,7 +18,7 @@ def field():
 def test_vmap_finds_the_same_scores(field):
     own = scoring.scorer(field, trials=2)
     found = scoring.by_vmap(field, field.rows, own)
-    assert compare(found, own.score(field.rows)).worst < 1e-4
+    assert compare_scores(found, own.score(field.rows)).worst < 1e-4
 
 
 def test_the_passes_run_over_every_trial_and_leave_no_gradient(field):

@@ -8,8 +8,8 @@ from grail.cli.main import main
 from grail.cli.plan_comparison import forecast
 from grail.forecast import machine as pace
 from grail.forecast.forecast import measure, plan_of
-from grail.progress import Nobody
-from grail.run.inputs import prepare
+from grail.progress import NullListener
+from grail.run.inputs import read_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _brief(monkeypatch):
 
 
 def forecast_of(plan):
-    return forecast(plan, Nobody(silent=True))
+    return forecast(plan, NullListener(silent=True))
 
 
 def add(ranges):
@@ -47,8 +47,8 @@ def test_every_run_counts_once(plan):
 
 def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
     own = plan({"a": {}})
-    inputs = prepare(own.base)
-    found = measure(own.base, inputs, Nobody(silent=True))
+    inputs = read_inputs(own.base)
+    found = measure(own.base, inputs, NullListener(silent=True))
     monkeypatch.setattr("grail.forecast.forecast.measure", lambda *_: found)  # of both
     base, cell = forecast_of(own).lines
     run = add(stage.seconds for stage in plan_of(own.base, inputs, found).stages)

@@ -8,7 +8,7 @@ import pytest
 
 from grail.cli.main import main
 from grail.comparison import cells
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.config.run import Config
 
 
@@ -20,7 +20,7 @@ def changed(config: Config, section: str, **more) -> Config:
 
 @pytest.fixture
 def config(tiny_config):
-    return load(tiny_config(), [])
+    return load_config(tiny_config(), [])
 
 
 def test_the_digest_changes_with_settings_and_data_and_not_with_places(config, tmp_path):
@@ -101,7 +101,7 @@ def test_a_cell_links_what_it_has_in_common_with_the_base(based, capsys):
     assert (base / "evaluation" / "vanilla.json").exists()
     (base / "evaluation" / "general.vanilla.json").write_text("{}")  # where general tasks are asked
     for cell in made.values():
-        cells.prepare(cell, plan.base)
+        cells.prepare_cell(cell, plan.base)
     everything = sorted(inodes(base))
     assert shared(made["same"].folder, base) == everything
     kept = [name for name in everything if not name.startswith("scores/")]
@@ -111,7 +111,7 @@ def test_a_cell_links_what_it_has_in_common_with_the_base(based, capsys):
 
 def test_a_prepared_cell_trains_and_scores_nothing_again(based, capsys):
     plan, made = based
-    file = cells.prepare(made["same"], plan.base)
+    file = cells.prepare_cell(made["same"], plan.base)
     before = inodes(plan.output)
     capsys.readouterr()
     assert main(["run", str(file)]) == 0
@@ -120,7 +120,7 @@ def test_a_prepared_cell_trains_and_scores_nothing_again(based, capsys):
         assert f"kept {stage} (finished before" in said
     assert inodes(plan.output) == before
     assert main(["report", str(made["same"].folder)]) == 0
-    file = cells.prepare(made["scored"], plan.base)
+    file = cells.prepare_cell(made["scored"], plan.base)
     capsys.readouterr()
     assert main(["run", str(file)]) == 0
     said = capsys.readouterr().err
@@ -132,9 +132,9 @@ def test_a_prepared_cell_trains_and_scores_nothing_again(based, capsys):
 def test_a_stale_link_is_replaced_and_a_good_one_left(based):
     plan, made = based
     cell = made["same"]
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     once = inodes(cell.folder)
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     assert inodes(cell.folder) == once
     stamp = cell.folder / "vanilla" / "stage.json"
     stamp.unlink()
@@ -142,7 +142,7 @@ def test_a_stale_link_is_replaced_and_a_good_one_left(based):
     score = cell.folder / "scores" / "privacy.retain.safetensors"
     score.unlink()
     score.write_bytes(b"half")
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     assert inodes(cell.folder) == once
     assert "older" not in (plan.output / "vanilla" / "stage.json").read_text()
 
@@ -155,18 +155,18 @@ def test_copies_where_the_file_system_has_no_links(based, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     cell = made["same"]
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     assert shared(cell.folder, plan.output) == []
     assert inodes(cell.folder).keys() == inodes(plan.output).keys()
     once = inodes(cell.folder)
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     assert inodes(cell.folder) == once
 
 
 def test_finished_is_results_of_these_settings_and_this_vanilla_model(based):
     plan, made = based
     cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     (cell.folder / "results.json").write_text("{}")
     cells.write_record(cell, stamp, {"seconds": 1.0})
     assert not cells.is_finished(cell, stamp)
@@ -185,12 +185,12 @@ def test_what_other_settings_have_left_is_dropped_before_a_cell_runs(based):
     """Else a run killed between its results and its record would pass for that of the record."""
     plan, made = based
     cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
-    cells.prepare(cell, plan.base)
+    cells.prepare_cell(cell, plan.base)
     for name in ("results.json", "samples.jsonl"):
         (cell.folder / name).write_text("{}")
     cells.write_record(cell, stamp, {})
     other = replace(cell, config=changed(cell.config, "unlearning", epochs=5))
-    cells.prepare(other, plan.base)
+    cells.prepare_cell(other, plan.base)
     for name in ("results.json", "samples.jsonl"):
         (cell.folder / name).write_text("{}")  # of the other settings, whose record is missing
     assert not cells.is_finished(other, stamp)
@@ -199,7 +199,7 @@ def test_what_other_settings_have_left_is_dropped_before_a_cell_runs(based):
 
 def test_begun_means_stage_3(based):
     plan, made = based
-    cells.prepare(made["same"], plan.base)
+    cells.prepare_cell(made["same"], plan.base)
     assert not cells.was_begun(made["same"])
     (made["same"].folder / "train.jsonl.partial").touch()
     assert cells.was_begun(made["same"])
@@ -208,7 +208,7 @@ def test_begun_means_stage_3(based):
 def test_adopting_takes_all_but_the_lock(based):
     plan, made = based
     source, cell = made["same"], made["scored"]
-    cells.prepare(source, plan.base)
+    cells.prepare_cell(source, plan.base)
     (source.folder / ".lock").touch()
     cells.adopt(source, cell)
     names = {path.relative_to(cell.folder).as_posix() for path in cell.folder.rglob("*")}

@@ -13,8 +13,8 @@ import pytest
 
 from grail.cli.main import main
 from grail.comparison import processes as runner
-from grail.comparison.compare import Cells, compare
-from grail.progress import Nobody
+from grail.comparison.compare import Cells, run_comparison
+from grail.progress import NullListener
 from grail.reporting.tables import MISSING
 from grail.results import Results, write_results
 
@@ -258,10 +258,10 @@ def test_the_error_of_a_base_has_one_prefix(played, comparison, capsys):
 
 
 def test_a_base_that_fails_is_an_end(comparison, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "run", lambda job: runner.Outcome(1, 1.0, 1))
+    monkeypatch.setattr(runner, "run", lambda job: runner.ProcessResult(1, 1.0, 1))
     assert main(["compare", str(comparison({"a": {}}))]) == 1
     assert "the base run failed (exit code 1)" in capsys.readouterr().err
-    monkeypatch.setattr(runner, "run", lambda job: runner.Outcome(2, 1.0, 1))
+    monkeypatch.setattr(runner, "run", lambda job: runner.ProcessResult(2, 1.0, 1))
     assert main(["compare", str(comparison({"a": {}}))]) == 2
 
 
@@ -278,7 +278,9 @@ def test_without_matplotlib_all_tables_are_there(played, comparison, tmp_path, c
 
 @pytest.mark.slow
 def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_path):
-    found = compare(plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 2}}}}), Nobody())
+    found = run_comparison(
+        plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 2}}}}), NullListener()
+    )
     assert [cell["own_vanilla"] for cell in found["cells"]] == [False, True]
     assert found["vanilla"]["rows"]
 

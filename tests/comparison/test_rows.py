@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from grail.comparison.rows import cross, make_plan, merge, slug
-from grail.comparison.settings import load
+from grail.comparison.rows import cross, merge, plan_comparison, slug
+from grail.comparison.settings import load_comparison
 from grail.errors import InputError
 
 
@@ -110,7 +110,7 @@ def test_every_problem_is_told_once_and_where_it_stands(comparison):
         base={"evaluation": {"batch_size": 0}},
     )
     with pytest.raises(InputError) as error:
-        make_plan(*load(file, []))
+        plan_comparison(*load_comparison(file, []))
     text = str(error.value)
     assert text.count("evaluation.batch_size") == 1
     assert "base: evaluation.batch_size" in text
@@ -123,7 +123,7 @@ def test_every_problem_is_told_once_and_where_it_stands(comparison):
 
 def test_a_section_that_is_none_is_told_of(comparison):
     with pytest.raises(InputError, match="base: vanilla should be a section"):
-        make_plan(*load(comparison({"a": {}}), ["base.vanilla=3"]))
+        plan_comparison(*load_comparison(comparison({"a": {}}), ["base.vanilla=3"]))
 
 
 @pytest.mark.parametrize(

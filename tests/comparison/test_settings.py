@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from grail.comparison.settings import load, parse
+from grail.comparison.settings import load_comparison, parse_comparison
 from grail.errors import InputError
 from grail.run.directory import COMPARISON
 
@@ -12,12 +12,12 @@ GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "out
 
 def told(**more):
     with pytest.raises(InputError) as error:
-        parse(GOOD | more)
+        parse_comparison(GOOD | more)
     return str(error.value).split("\n")
 
 
 def test_defaults():
-    found = parse(GOOD)
+    found = parse_comparison(GOOD)
     assert (found.seeds, found.grid, found.parallel, found.reference) == ([0], {}, 1, [])
     assert (found.choose.part, found.choose.metric, found.choose.seed) == ("train", "Avg", 0)
     assert found.figures == ["tradeoff", "heatmap", "sweep"]
@@ -55,8 +55,8 @@ def test_an_output_in_the_base_is_refused():
 
 
 def test_one_reference_or_several():
-    assert parse(GOOD | {"reference": "grail"}).reference == ["grail"]
-    assert parse(GOOD | {"reference": ["grail"]}).reference == ["grail"]
+    assert parse_comparison(GOOD | {"reference": "grail"}).reference == ["grail"]
+    assert parse_comparison(GOOD | {"reference": ["grail"]}).reference == ["grail"]
 
 
 def test_the_reference_is_one_of_the_rows():
@@ -86,33 +86,33 @@ def test_figures_are_chosen_from_a_list(figures):
 def test_load_reads_overrides_and_output(tmp_path, monkeypatch):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({k: v for k, v in GOOD.items() if k != "output"}))
-    found, place = load(file, ["seeds=[3]", "base.unlearning.epochs=5"])
+    found, place = load_comparison(file, ["seeds=[3]", "base.unlearning.epochs=5"])
     assert (found.seeds, found.output, place) == ([3], "runs/mine", tmp_path)
     assert found.base["unlearning"] == {"epochs": 5}
-    assert load(file, [], "elsewhere")[0].output == "elsewhere"
+    assert load_comparison(file, [], "elsewhere")[0].output == "elsewhere"
 
 
 def test_a_base_may_be_another_file_in_the_folder(tmp_path):
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(GOOD["base"]))
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(GOOD | {"base": "pair.yaml"}))
-    found, place = load(file, [])
-    assert found == parse(GOOD)
+    found, place = load_comparison(file, [])
+    assert found == parse_comparison(GOOD)
     assert place == tmp_path
     file.write_text(yaml.safe_dump(GOOD | {"base": "pear.yaml"}))
     with pytest.raises(InputError, match=r"pear\.yaml does not exist"):
-        load(file, [])
+        load_comparison(file, [])
 
 
 def test_methods_may_be_those_of_another_comparison(tmp_path):
     (tmp_path / "table1.yaml").write_text(yaml.safe_dump(GOOD))
     file = tmp_path / "table5.yaml"
     file.write_text(yaml.safe_dump(GOOD | {"methods": "table1.yaml", "choose": {"metric": "HS"}}))
-    found, _ = load(file, ["methods.grail.seeds=[3]"])
+    found, _ = load_comparison(file, ["methods.grail.seeds=[3]"])
     assert (found.choose.metric, found.methods["grail"].seeds) == ("HS", [3])
     (tmp_path / "table1.yaml").write_text("title: no methods here\n")
     with pytest.raises(InputError, match=r"methods: .*table1\.yaml has no methods\."):
-        load(file, [])
+        load_comparison(file, [])
 
 
 def test_one_run_is_no_comparison(tmp_path):
@@ -120,7 +120,7 @@ def test_one_run_is_no_comparison(tmp_path):
     file.write_text("domains: {}\n", encoding="utf-8")
     for path in (file, tmp_path):
         with pytest.raises(InputError, match=f"^{file} is one run.*Use: grail run {path}$"):
-            load(path, [])
+            load_comparison(path, [])
     (tmp_path / COMPARISON).mkdir()
     with pytest.raises(InputError, match=f"^{tmp_path} is what a comparison has made. Give the"):
-        load(tmp_path, [])
+        load_comparison(tmp_path, [])

@@ -3,7 +3,7 @@
 import pytest
 
 from grail.config.audit import ALL, with_attacks
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 
 PART = {"train": "x.jsonl"}
@@ -11,29 +11,29 @@ SMALLEST = {"domains": {"a": {"unlearn": PART, "retain": PART}}, "output": "out"
 
 
 def test_without_a_word_every_attack_is_tried():
-    assert parse(SMALLEST).audit.attacks == list(ALL)
+    assert parse_config(SMALLEST).audit.attacks == list(ALL)
 
 
 def test_an_unknown_attack_gets_a_hint():
     with pytest.raises(InputError, match=r"audit.attacks.0 .*Did you mean 'quantise'"):
-        parse(SMALLEST | {"audit": {"attacks": ["quantize"]}})
+        parse_config(SMALLEST | {"audit": {"attacks": ["quantize"]}})
 
 
 @pytest.mark.parametrize("steps", [[5, 5], [10, 5]])
 def test_points_of_a_curve_follow_each_other(steps):
     with pytest.raises(InputError, match="grow from one number to the next"):
-        parse(SMALLEST | {"audit": {"relearn": {"steps": steps}}})
+        parse_config(SMALLEST | {"audit": {"relearn": {"steps": steps}}})
 
 
 def test_the_older_name_is_read_and_the_newer_one_wins():
     old = SMALLEST | {"evaluation": {"attacks": ["prune"], "generate": False}}
-    assert parse(old).audit.attacks == ["prune"]
-    assert parse(old).evaluation.generate is False
+    assert parse_config(old).audit.attacks == ["prune"]
+    assert parse_config(old).evaluation.generate is False
     both = old | {"audit": {"attacks": ["relearn"], "max_rows": 3}}
-    assert parse(both).audit.attacks == ["relearn"]
-    assert parse(both).audit.max_rows == 3
+    assert parse_config(both).audit.attacks == ["relearn"]
+    assert parse_config(both).audit.max_rows == 3
     empty = SMALLEST | {"evaluation": {"attacks": []}}
-    assert parse(empty) == parse(SMALLEST)
+    assert parse_config(empty) == parse_config(SMALLEST)
 
 
 def test_what_is_given_is_not_changed():

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grail.config.file import load, write
-from grail.config.run import parse
+from grail.config.file import load_config, write
+from grail.config.run import parse_config
 from grail.errors import InputError
 
 TEXT = """\
@@ -34,7 +34,7 @@ def put(tmp_path):
 
 def error_of(path, overrides=()):
     with pytest.raises(InputError) as error:
-        load(path, list(overrides))
+        load_config(path, list(overrides))
     return str(error.value)
 
 
@@ -42,9 +42,11 @@ def error_of(path, overrides=()):
 
 
 def test_load_equals_parse_of_the_mapping(put):
-    config = load(put("domains: {a: {unlearn: {train: /u}, retain: {train: /r}}}\noutput: o"), [])
+    config = load_config(
+        put("domains: {a: {unlearn: {train: /u}, retain: {train: /r}}}\noutput: o"), []
+    )
     sides = {"unlearn": {"train": "/u"}, "retain": {"train": "/r"}}
-    assert config == parse({"domains": {"a": sides}, "output": "o"})
+    assert config == parse_config({"domains": {"a": sides}, "output": "o"})
 
 
 def test_relative_paths_are_looked_up_beside_the_file(put, tmp_path, monkeypatch):
@@ -52,7 +54,7 @@ def test_relative_paths_are_looked_up_beside_the_file(put, tmp_path, monkeypatch
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for given_path in (path, Path(os.path.relpath(path))):
-        domain = load(given_path, []).domains["privacy"]
+        domain = load_config(given_path, []).domains["privacy"]
         assert domain.unlearn.train == str(tmp_path / "conf" / "data" / "u.jsonl")
         assert domain.unlearn.val == "/abs/u.jsonl"
         assert domain.retain.train == "embedded"
@@ -60,17 +62,17 @@ def test_relative_paths_are_looked_up_beside_the_file(put, tmp_path, monkeypatch
 
 
 def test_paths_of_general_text_and_adapter(put, tmp_path):
-    config = load(put(), ["general.train=../g.jsonl", "vanilla.adapter=my/adapter"])
+    config = load_config(put(), ["general.train=../g.jsonl", "vanilla.adapter=my/adapter"])
     assert config.general.train == str(tmp_path / "g.jsonl")
     assert config.vanilla.adapter == str(tmp_path / "conf" / "my" / "adapter")
-    assert load(put(), []).general.train == "embedded"
-    assert load(put(), ["general.train=null"]).general.train is None
+    assert load_config(put(), []).general.train == "embedded"
+    assert load_config(put(), ["general.train=null"]).general.train is None
 
 
 def test_general_tasks_are_names_or_paths_with_a_slash_or_an_ending(put, tmp_path):
     (tmp_path / "conf" / "race").mkdir(parents=True)
     tasks = "[race, ./race, sky.jsonl, ../many/, /far/off]"
-    config = load(put(), [f"evaluation.general_tasks={tasks}"])
+    config = load_config(put(), [f"evaluation.general_tasks={tasks}"])
     here = tmp_path / "conf"
     paths = [here / "race", here / "sky.jsonl", tmp_path / "many", "/far/off"]
     assert config.evaluation.general_tasks == ["race", *map(str, paths)]
@@ -78,25 +80,27 @@ def test_general_tasks_are_names_or_paths_with_a_slash_or_an_ending(put, tmp_pat
 
 @pytest.mark.parametrize("name", ["embedded.jsonl", "embedded_texts/a.jsonl", "hub/a.jsonl", "hub"])
 def test_a_file_may_be_named_like_the_built_in(put, tmp_path, name):
-    config = load(put(), [f"domains.privacy.retain.train={name}"])
+    config = load_config(put(), [f"domains.privacy.retain.train={name}"])
     assert config.domains["privacy"].retain.train == str(tmp_path / "conf" / name)
 
 
 def test_a_model_name_is_a_path_only_where_the_folder_exists(put, tmp_path):
     path = put()
-    assert load(path, ["model.name=org/name"]).model.name == "org/name"
+    assert load_config(path, ["model.name=org/name"]).model.name == "org/name"
     (tmp_path / "conf" / "org" / "name").mkdir(parents=True)
-    assert load(path, ["model.name=org/name"]).model.name == str(tmp_path / "conf" / "org/name")
-    assert load(path, []).model.name == "smollm2-135m"
+    assert load_config(path, ["model.name=org/name"]).model.name == str(
+        tmp_path / "conf" / "org/name"
+    )
+    assert load_config(path, []).model.name == "smollm2-135m"
 
 
 def test_output_stays_relative_to_the_current_folder(put):
-    assert load(put(), []).output == "runs/mine"
-    assert load(put(), [], output="other").output == "other"
-    assert load(put(), ["output=set"]).output == "set"
-    assert load(put(), ["output=set"], output="other").output == "other"
+    assert load_config(put(), []).output == "runs/mine"
+    assert load_config(put(), [], output="other").output == "other"
+    assert load_config(put(), ["output=set"]).output == "set"
+    assert load_config(put(), ["output=set"], output="other").output == "other"
     without = TEXT.replace("output: runs/mine\n", "")
-    assert load(put(without, "conf/trial.yaml"), []).output == "runs/trial"
+    assert load_config(put(without, "conf/trial.yaml"), []).output == "runs/trial"
 
 
 # -- overrides ---------------------------------------------------------------------------------
@@ -117,28 +121,28 @@ def test_output_stays_relative_to_the_current_folder(put):
     ],
 )
 def test_an_override_is_read_as_yaml(put, text, section, name, value):
-    got = getattr(getattr(load(put(), [text]), section), name)
+    got = getattr(getattr(load_config(put(), [text]), section), name)
     assert got == value
     assert type(got) is type(value)
 
 
 def test_overrides_beat_the_file_and_later_ones_the_earlier(put):
     path = put(TEXT + "seed: 5\nunlearning: {epochs: 9, batch_size: 3}\n")
-    config = load(path, ["unlearning.epochs=1", "seed=6", "unlearning.epochs=2"])
+    config = load_config(path, ["unlearning.epochs=1", "seed=6", "unlearning.epochs=2"])
     assert (config.seed, config.unlearning.epochs, config.unlearning.batch_size) == (6, 2, 3)
 
 
 def test_an_override_goes_into_depth(put):
-    assert load(put(), ["model.lora.r=3"]).model.lora.r == 3
+    assert load_config(put(), ["model.lora.r=3"]).model.lora.r == 3
     path = put(TEXT + "model: {lora: null}\n")
-    assert load(path, []).model.lora is None
-    assert load(path, ["model.lora.r=3"]).model.lora.r == 3
-    config = load(put(), ["domains.new={unlearn: {train: /u}, retain: {train: /r}}"])
+    assert load_config(path, []).model.lora is None
+    assert load_config(path, ["model.lora.r=3"]).model.lora.r == 3
+    config = load_config(put(), ["domains.new={unlearn: {train: /u}, retain: {train: /r}}"])
     assert list(config.domains) == ["privacy", "new"]
 
 
 def test_an_override_of_an_empty_section(put):
-    assert load(put(TEXT + "unlearning:\n"), ["unlearning.epochs=2"]).unlearning.epochs == 2
+    assert load_config(put(TEXT + "unlearning:\n"), ["unlearning.epochs=2"]).unlearning.epochs == 2
 
 
 @pytest.mark.parametrize(
@@ -232,25 +236,25 @@ def test_a_forbidden_file(put, monkeypatch):
 
 
 def test_what_is_written_replays(put, tmp_path, monkeypatch):
-    config = load(put(), ["unlearning.learning_rate=1e-7", "model.lora=null", "seed=3"])
+    config = load_config(put(), ["unlearning.learning_rate=1e-7", "model.lora=null", "seed=3"])
     run = tmp_path / "runs" / "mine"
     write(run / "config.yaml", config, {"python": "3.11", "git": None})
     monkeypatch.chdir(run)
-    assert load(run / "config.yaml", []) == config
-    again = load(run / "config.yaml", [])
+    assert load_config(run / "config.yaml", []) == config
+    again = load_config(run / "config.yaml", [])
     write(tmp_path / "again" / "config.yaml", again, {"python": "3.11", "git": None})
     texts = [(folder / "config.yaml").read_text() for folder in (run, tmp_path / "again")]
     assert texts[0] == texts[1]
 
 
 def test_a_run_directory_stands_for_its_config_wherever_it_lies(put, tmp_path):
-    config = load(put(), ["output=first", "seed=3"])
+    config = load_config(put(), ["output=first", "seed=3"])
     write(tmp_path / "first" / "config.yaml", config, {})
     moved = (tmp_path / "first").rename(tmp_path / "moved")
-    assert load(moved, []) == config.model_copy(update={"output": str(moved)})
-    assert load(moved, ["output=set"]).output == "set"
-    assert load(moved, ["output=set"], output="other").output == "other"
-    assert load(moved / "config.yaml", []) == config
+    assert load_config(moved, []) == config.model_copy(update={"output": str(moved)})
+    assert load_config(moved, ["output=set"]).output == "set"
+    assert load_config(moved, ["output=set"], output="other").output == "other"
+    assert load_config(moved / "config.yaml", []) == config
 
 
 def test_a_comparison_is_called_one(put):
@@ -258,14 +262,14 @@ def test_a_comparison_is_called_one(put):
 
 
 def test_another_preset_on_a_complete_file_is_refused(put, tmp_path):
-    write(tmp_path / "config.yaml", load(put("preset: grail\n" + TEXT), []), {})
-    assert load(tmp_path, ["preset=grail"]).preset == "grail"
+    write(tmp_path / "config.yaml", load_config(put("preset: grail\n" + TEXT), []), {})
+    assert load_config(tmp_path, ["preset=grail"]).preset == "grail"
     with pytest.raises(InputError, match="gives every value"):
-        load(tmp_path, ["preset=ascent"])
+        load_config(tmp_path, ["preset=ascent"])
 
 
 def test_what_is_written_is_complete(put, tmp_path):
-    config = load(put(), [])
+    config = load_config(put(), [])
     write(tmp_path / "config.yaml", config, {"torch": "2.9"})
     raw = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert raw.pop("made_with") == {"torch": "2.9"}
@@ -275,9 +279,9 @@ def test_what_is_written_is_complete(put, tmp_path):
 
 
 def test_made_with_is_not_read(put):
-    want = load(put(), [])
+    want = load_config(put(), [])
     for noise in ("{a: 1}", "3", "null"):
-        assert load(put(TEXT + f"made_with: {noise}\n"), []) == want
+        assert load_config(put(TEXT + f"made_with: {noise}\n"), []) == want
 
 
 FLOATS = st.floats(1e-300, 1e300)
@@ -301,6 +305,6 @@ def test_every_value_survives_the_file(tmp_path, rate, k, seed, name):
         "seed": seed,
         "output": "o",
     }
-    config = parse(raw)
+    config = parse_config(raw)
     write(tmp_path / "config.yaml", config, {})
-    assert load(tmp_path / "config.yaml", []) == config
+    assert load_config(tmp_path / "config.yaml", []) == config

@@ -4,14 +4,14 @@ import pytest
 from pydantic import ValidationError
 
 from grail.config.importance import Importance
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 
 
 def error_of(**section):
     sides = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
     with pytest.raises(InputError) as error:
-        parse({"domains": {"d": sides}, "output": "x", "importance": section})
+        parse_config({"domains": {"d": sides}, "output": "x", "importance": section})
     return str(error.value)
 
 

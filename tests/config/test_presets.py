@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from grail.config.presets import PRESETS, with_preset
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
 
@@ -14,7 +14,7 @@ SMALLEST = {"domains": {"privacy": SIDES}, "output": "runs/x"}
 
 
 def parsed(preset, **sections):
-    return parse(SMALLEST | {"preset": preset} | sections)
+    return parse_config(SMALLEST | {"preset": preset} | sections)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -33,7 +33,7 @@ def test_every_preset_is_a_valid_configuration(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_resolved_configuration_resolves_to_itself(name):
     config = parsed(name)
-    assert parse(config.model_dump(mode="json", exclude={"made_with"})) == config
+    assert parse_config(config.model_dump(mode="json", exclude={"made_with"})) == config
 
 
 def test_masks_under_the_same_training():

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grail.config.run import Config, Until, parse
+from grail.config.run import Config, Until, parse_config
 from grail.errors import InputError
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
@@ -26,7 +26,7 @@ def with_value(key, value, raw=SMALLEST):
 
 def error_of(raw):
     with pytest.raises(InputError) as error:
-        parse(raw)
+        parse_config(raw)
     return str(error.value)
 
 
@@ -45,7 +45,7 @@ KEYS = [key for key in leaves() if key != "made_with"]
 
 
 def test_the_smallest_configuration_is_valid_and_complete():
-    config = parse(SMALLEST)
+    config = parse_config(SMALLEST)
     assert config.seed == 0
     assert config.domains["privacy"].retain.train == "r.jsonl"
     assert config.domains["privacy"].retain.val is None
@@ -53,24 +53,24 @@ def test_the_smallest_configuration_is_valid_and_complete():
 
 
 def test_the_defaults_of_the_paper():
-    settings = parse(SMALLEST).localization
+    settings = parse_config(SMALLEST).localization
     assert (settings.k_op_ur, settings.k_op_rr) == (0.10, 0.20)
     assert (settings.method, settings.freeze) == ("grail", "static")
     assert settings.keep_op_ur is settings.keep_op_rr is True
-    assert parse(SMALLEST).importance.labels == "random"
-    assert parse(SMALLEST).importance.trials == 3
+    assert parse_config(SMALLEST).importance.labels == "random"
+    assert parse_config(SMALLEST).importance.trials == 3
 
 
 def test_every_default_passes_its_own_check():
-    dump = parse(SMALLEST).model_dump()
-    assert parse(dump) == parse(SMALLEST)
-    assert parse(parse(SMALLEST).model_dump(mode="json")) == parse(SMALLEST)
+    dump = parse_config(SMALLEST).model_dump()
+    assert parse_config(dump) == parse_config(SMALLEST)
+    assert parse_config(parse_config(SMALLEST).model_dump(mode="json")) == parse_config(SMALLEST)
 
 
 def test_parse_does_not_change_what_it_reads():
     raw = with_value("model.lora.r", 4)
     before = copy.deepcopy(raw)
-    parse(raw)
+    parse_config(raw)
     assert raw == before
 
 
@@ -151,7 +151,7 @@ def test_an_error_says_key_given_and_allowed(key, value, allowed):
 
 
 def test_only_the_unlearn_side_has_held_out_rows():
-    assert parse(with_value("domains.privacy.unlearn.heldout", "h.jsonl")).domains[
+    assert parse_config(with_value("domains.privacy.unlearn.heldout", "h.jsonl")).domains[
         "privacy"
     ].unlearn.model_dump() == {"train": "u.jsonl", "val": None, "heldout": "h.jsonl"}
     text = error_of(with_value("domains.privacy.retain.heldout", "h.jsonl"))
@@ -210,7 +210,7 @@ def test_a_choice_gets_a_hint():
 )
 def test_a_percentage_gets_the_fraction(key, given, meant):
     assert error_of(with_value(key, given)).endswith(f"Did you mean {meant}?")
-    parse(with_value(key, float(meant)))
+    parse_config(with_value(key, float(meant)))
 
 
 @pytest.mark.parametrize("given", [-10, 101, 0, "x"])
@@ -252,8 +252,8 @@ def test_all_errors_are_told_at_once():
 def test_two_sources_of_the_vanilla_model_exclude_each_other():
     text = error_of(with_value("vanilla", {"skip": True, "adapter": "x"}))
     assert text.startswith("vanilla: adapter and skip exclude each other")
-    parse(with_value("vanilla", {"skip": True}))
-    parse(with_value("vanilla", {"adapter": "x"}))
+    parse_config(with_value("vanilla", {"skip": True}))
+    parse_config(with_value("vanilla", {"adapter": "x"}))
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 3])
@@ -269,18 +269,18 @@ def test_keys_that_are_not_words(key):
 
 @pytest.mark.parametrize("name", ["a", "A-b_c", "3", "é", "General"])
 def test_names_of_domains(name):
-    assert list(parse({**SMALLEST, "domains": {name: SIDES}}).domains) == [name]
+    assert list(parse_config({**SMALLEST, "domains": {name: SIDES}}).domains) == [name]
 
 
 def test_domains_keep_their_order_and_number():
     names = ["z", "a", "m", "b", "y"]
     raw = {**SMALLEST, "domains": dict.fromkeys(names, SIDES)}
-    assert list(parse(raw).domains) == names
+    assert list(parse_config(raw).domains) == names
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_no_setting_can_be_changed_afterwards(key):
-    place = parse(SMALLEST)
+    place = parse_config(SMALLEST)
     *sections, last = key.split(".")
     for section in sections:
         place = getattr(place, section)
@@ -301,19 +301,22 @@ def test_an_entry_of_a_list_is_named_by_its_place():
 
 
 def test_two_configurations_share_nothing_that_can_be_changed():
-    one, two = parse(SMALLEST), parse(SMALLEST)
+    one, two = parse_config(SMALLEST), parse_config(SMALLEST)
     one.unlearning.trackers.append("x")
     one.evaluation.general_tasks.append("x")
     one.audit.attacks.append("x")
     assert two.unlearning.trackers == two.evaluation.general_tasks == []
     assert "x" not in two.audit.attacks
-    assert parse(SMALLEST).unlearning.trackers == []
+    assert parse_config(SMALLEST).unlearning.trackers == []
 
 
 def test_numbers_may_be_written_as_yaml_reads_them():
     """YAML 1.1 reads 2e-3 (without a dot) as text."""
-    assert parse(with_value("unlearning.learning_rate", "2e-3")).unlearning.learning_rate == 2e-3
-    assert parse(with_value("unlearning.retain_weight", 2)).unlearning.retain_weight == 2.0
+    assert (
+        parse_config(with_value("unlearning.learning_rate", "2e-3")).unlearning.learning_rate
+        == 2e-3
+    )
+    assert parse_config(with_value("unlearning.retain_weight", 2)).unlearning.retain_weight == 2.0
 
 
 @pytest.mark.parametrize(
@@ -327,32 +330,34 @@ def test_numbers_may_be_written_as_yaml_reads_them():
     ],
 )
 def test_null_switches_off(key, attribute):
-    assert getattr(getattr(parse(with_value(key, None)), key.split(".")[0]), attribute) is None
+    assert (
+        getattr(getattr(parse_config(with_value(key, None)), key.split(".")[0]), attribute) is None
+    )
 
 
 def test_when_a_row_is_forgotten():
-    assert parse(SMALLEST).unlearning.until == Until(row_accuracy=0.1, domain_accuracy=None)
-    given = parse(with_value("unlearning.until.domain_accuracy", 0.2)).unlearning.until
+    assert parse_config(SMALLEST).unlearning.until == Until(row_accuracy=0.1, domain_accuracy=None)
+    given = parse_config(with_value("unlearning.until.domain_accuracy", 0.2)).unlearning.until
     assert (given.row_accuracy, given.domain_accuracy) == (0.1, 0.2)
-    off = parse(with_value("unlearning.until.row_accuracy", None)).unlearning.until
+    off = parse_config(with_value("unlearning.until.row_accuracy", None)).unlearning.until
     assert (off.row_accuracy, off.domain_accuracy) == (None, None)
-    assert parse(with_value("unlearning.until", None)).unlearning.until == off
+    assert parse_config(with_value("unlearning.until", None)).unlearning.until == off
 
 
 def test_float16_is_for_a_frozen_base_only():
     raw = with_value("model.dtype", "float16")
-    parse(raw)
+    parse_config(raw)
     text = error_of(with_value("model.lora", None, raw))
     assert text.startswith("model")
     assert "float16 cannot train all weights" in text
     for dtype in ("auto", "float32", "bfloat16"):
-        parse(with_value("model", {"lora": None, "dtype": dtype}))
+        parse_config(with_value("model", {"lora": None, "dtype": dtype}))
 
 
 @pytest.mark.parametrize("section", ["vanilla", "unlearning"])
 def test_full_weights_have_a_learning_rate_of_their_own(section):
     def rate(**raw):
-        return getattr(parse(SMALLEST | raw), section).learning_rate
+        return getattr(parse_config(SMALLEST | raw), section).learning_rate
 
     adapter = rate()
     full = rate(model={"lora": None})
@@ -365,9 +370,9 @@ def test_full_weights_have_a_learning_rate_of_their_own(section):
     ("section", "name"), [("vanilla", "vanilla_seed"), ("importance", "label_seed")]
 )
 def test_a_stages_seed_is_its_own_or_the_runs(section, name):
-    assert getattr(parse(SMALLEST | {"seed": 7}), name) == 7
+    assert getattr(parse_config(SMALLEST | {"seed": 7}), name) == 7
     for seed in (0, 3):
-        config = parse(SMALLEST | {"seed": 7, section: {"seed": seed}})
+        config = parse_config(SMALLEST | {"seed": 7, section: {"seed": seed}})
         assert getattr(config, name) == seed
         others = {"vanilla_seed", "label_seed"} - {name}
         assert [getattr(config, other) for other in others] == [7]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.data.samples import data_digest, load_samples, paraphrases_of
 from grail.errors import InputError
 
@@ -55,7 +55,7 @@ def loaded(tmp_path, suffix, lines):
     other.write_text('{"prompt": "p", "completion": "y"}\n')
     part = {"train": str(other)}
     domains = {"a": {"unlearn": {"train": str(file)}, "retain": part}}
-    return load_samples(parse({"domains": domains, "output": "out"}))
+    return load_samples(parse_config({"domains": domains, "output": "out"}))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.data.preflight import Finding, check_samples
 from grail.data.samples import Sample, load_samples
 
@@ -277,7 +277,7 @@ def test_real_data_sets_give_no_error(name):
         side: {part: str(folder / f"{stem}_{part}.jsonl") for part in ("train", "val")}
         for side, stem in (("unlearn", "unlearn"), ("retain", "retention"))
     }
-    samples = load_samples(parse({"domains": {name: sides}, "output": "out"}))
+    samples = load_samples(parse_config({"domains": {name: sides}, "output": "out"}))
     assert len(samples) >= 600
     start = time.perf_counter()
     assert [finding for finding in check_samples(samples) if finding.level == "error"] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import grail
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.data.readers import read_rows
 from grail.data.samples import load_general, load_samples
 from grail.errors import InputError
@@ -43,7 +43,7 @@ def good(put):
 
 def config(source, other=None, general=None, **data):
     sides = {"unlearn": {"train": source}, "retain": {"train": other or source}}
-    return parse(
+    return parse_config(
         {"domains": {"d": sides}, "general": {"train": general}, "data": data, "output": "out"}
     )
 
@@ -311,7 +311,9 @@ def embedded(monkeypatch):
 
 def test_embedded_rows_are_those_of_domain_side_and_part(embedded):
     part = {"train": "embedded", "val": "embedded"}
-    made = parse({"domains": {"privacy": {"unlearn": part, "retain": part}}, "output": "out"})
+    made = parse_config(
+        {"domains": {"privacy": {"unlearn": part, "retain": part}}, "output": "out"}
+    )
     samples = load_samples(made)
     assert len(samples) == 4
     assert all(sample.key == f"{sample.prompt}.0" for sample in samples)
@@ -322,7 +324,7 @@ def test_embedded_has_no_held_out_rows():
     given = {"unlearn": {"train": "embedded", "heldout": "embedded"}}
     given["retain"] = {"train": "embedded"}
     with pytest.raises(InputError) as caught:
-        load_samples(parse({"domains": {"privacy": given}, "output": "out"}))
+        load_samples(parse_config({"domains": {"privacy": given}, "output": "out"}))
     assert str(caught.value) == (
         "domains.privacy.unlearn.heldout: embedded has no part 'heldout'. "
         "Allowed: train, val, or a file."

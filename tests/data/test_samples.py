@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.data.samples import Sample, data_digest, load_general, load_samples
 from grail.errors import InputError
 
@@ -35,7 +35,7 @@ def good(put):
 
 def config(source, other=None, general=None, **data):
     sides = {"unlearn": {"train": source}, "retain": {"train": other or source}}
-    return parse(
+    return parse_config(
         {"domains": {"d": sides}, "general": {"train": general}, "data": data, "output": "out"}
     )
 
@@ -65,7 +65,7 @@ def test_domains_sides_and_parts_come_in_the_order_of_the_configuration(put):
         d: {s: {p: files[f"{d}.{s}.{p}"] for p in reversed(parts[s])} for s in reversed(parts)}
         for d in "zab"
     }
-    samples = load_samples(parse({"domains": domains, "output": "out"}))
+    samples = load_samples(parse_config({"domains": domains, "output": "out"}))
     assert [sample.key for sample in samples] == [f"{n}.{row}" for n in names for row in (0, 1)]
     assert all(sample.key.startswith(sample.prompt) for sample in samples)
 
@@ -186,7 +186,7 @@ def test_the_first_five_malformed_rows_are_listed_and_the_rest_counted(put, bad,
 
 def test_problems_of_all_sources_come_in_one_error(put, tmp_path):
     missing, folder = str(tmp_path / "no.jsonl"), str(tmp_path)
-    made = parse(
+    made = parse_config(
         {
             "domains": {
                 "privacy": {
@@ -228,7 +228,7 @@ def embedded(monkeypatch):
 
 def test_embedded_has_only_its_own_domains():
     part = {"train": "embedded"}
-    made = parse({"domains": {"privcy": {"unlearn": part, "retain": part}}, "output": "out"})
+    made = parse_config({"domains": {"privcy": {"unlearn": part, "retain": part}}, "output": "out"})
     with pytest.raises(InputError) as caught:
         load_samples(made)
     assert str(caught.value).split("\n")[0] == (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from grail.evaluation.equal_retention import MOST, TOLERANCE, Way, weight_at
+from grail.evaluation.equal_retention import MOST, TOLERANCE, WeightPath, weight_at
 
 
 class Curve:
@@ -55,7 +55,7 @@ def test_the_ends_of_the_way_are_exact():
     draw = torch.Generator().manual_seed(0)
     start, end = ({"w": torch.randn(50, generator=draw)} for _ in range(2))
     parameter = nn.Parameter(torch.zeros(50))
-    way = Way({"w": parameter}, start, end)
+    way = WeightPath({"w": parameter}, start, end)
     way.put(1.0)
     assert torch.equal(parameter, end["w"])
     way.put(0.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.data.batches import collate
 from grail.forecast.cost import (
     Shape,
@@ -43,7 +43,7 @@ TEN = Passes(batches=2, tokens=10, answers=4, largest=6, most_answers=3)
 def make_config(**sections):
     side = {"train": "x.jsonl"}
     domains = {name: {"unlearn": side, "retain": side} for name in "ab"}
-    return parse({"domains": domains, "output": "o", **sections})
+    return parse_config({"domains": domains, "output": "o", **sections})
 
 
 def test_operations_by_hand():

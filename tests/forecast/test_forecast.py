@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.forecast import forecast as plan
 from grail.forecast import machine as measure
 from grail.forecast import outline
-from grail.forecast.forecast import done, make_plan
-from grail.progress import Nobody
-from grail.run.inputs import prepare
+from grail.forecast.forecast import done, make_forecast
+from grail.progress import NullListener
+from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 
 STAGES = {"vanilla", "score", "localize", "unlearn", "evaluate", "generate"}
@@ -24,8 +24,8 @@ def _brief(monkeypatch):
 
 
 def planned(file):
-    config = load(file, [], None)
-    return make_plan(config, prepare(config), Nobody(silent=True))
+    config = load_config(file, [], None)
+    return make_forecast(config, read_inputs(config), NullListener(silent=True))
 
 
 def test_finished_stages_are_known(tiny_config, tmp_path):
@@ -34,8 +34,8 @@ def test_finished_stages_are_known(tiny_config, tmp_path):
     assert {stage.name for stage in first.stages} == STAGES
     assert not any(stage.done for stage in first.stages)
     assert not (tmp_path / "run").exists()
-    config = load(file, [], None)
-    inputs = prepare(config)
+    config = load_config(file, [], None)
+    inputs = read_inputs(config)
     Run(config, inputs).through("localize")
     assert done(config, inputs) == {"vanilla", "score", "localize"}
     second = planned(file)
@@ -46,11 +46,11 @@ def test_finished_stages_are_known(tiny_config, tmp_path):
     assert second.memory == (needed, plan.RETAINED * needed)
     (tmp_path / "run" / "localization.json").unlink()
     assert done(config, inputs) == {"vanilla", "score"}
-    other = load(file, ["seed=1"], None)
+    other = load_config(file, ["seed=1"], None)
     assert done(other, inputs) == set()
     data = Path(config.domains["privacy"].unlearn.train)
     data.write_text(data.read_text().replace("a", "e"))
-    assert done(config, prepare(config)) == set()
+    assert done(config, read_inputs(config)) == set()
 
 
 def test_a_model_that_is_not_loaded_is_estimated(tiny_config, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.forecast import machine as measure
 from grail.forecast.machine import sample, shape_of, speed_of
 from grail.model.forward import trainable
@@ -46,13 +46,13 @@ def test_measuring_changes_nothing(tiny_model, tiny_tokenizer, tiny_rows, monkey
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     side = {"train": "x.jsonl"}
     raw = {"domains": {"a": {"unlearn": side, "retain": side}}, "output": "o"}
-    speed = speed_of(model, tiny_rows(8), tokenizer, parse(raw))
+    speed = speed_of(model, tiny_rows(8), tokenizer, parse_config(raw))
     assert min(speed.rate, speed.forward, speed.backward, speed.decoding, speed.saved) > 0
     assert 0 < speed.share <= 1
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    silent = parse({**raw, "evaluation": {"generate": False}})
+    silent = parse_config({**raw, "evaluation": {"generate": False}})
     assert speed_of(model, tiny_rows(8), tokenizer, silent).decoding is None
 
 

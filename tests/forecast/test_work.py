@@ -4,13 +4,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.data.encode import Encoded
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import artifact_bytes
 from grail.forecast.machine import shape_of
 from grail.forecast.work import NOTHING, Passes, Reading, workload
-from grail.run.inputs import prepare
+from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 
 STAYS = {"learning_rate": 1e-9}  # nothing is learned: no row rests, no stage ends early
@@ -75,10 +75,10 @@ class Counter:
 def finished(request, module_config):
     sections = RUNS.get(request.param, RUNS["more"] | {"model": {"attention": "eager"}})
     sections = {"vanilla": STAYS, "unlearning": STAYS} | sections
-    config = load(module_config(name=request.param, **sections), [], None)
+    config = load_config(module_config(name=request.param, **sections), [], None)
     counter = Counter()
-    run = Run(config, prepare(config), counter)
-    inner = run.materials.model.get_base_model()
+    run = Run(config, read_inputs(config), counter)
+    inner = run.context.model.get_base_model()
     handle = inner.register_forward_pre_hook(counter.seen, with_kwargs=True)
     run.through("evaluate")
     handle.remove()
@@ -88,7 +88,7 @@ def finished(request, module_config):
 def test_passes_and_files_are_those_of_a_real_run(finished, payload):
     run, stages = finished
     how = Reading(packed=run.config.model.attention == "auto")
-    made = workload(run.config, run.materials.rows, run.materials.general, how)
+    made = workload(run.config, run.context.rows, run.context.general, how)
     work = made.stages
     expected = {
         "vanilla+": work["vanilla"].backward,
@@ -102,11 +102,11 @@ def test_passes_and_files_are_those_of_a_real_run(finished, payload):
     want = {n: (p.batches, p.tokens) for n, p in expected.items() if p != NOTHING}
     assert stages == want
     rows, tokens, answers = made.counts["privacy.unlearn.train"]
-    own = run.materials.sides()["privacy", "unlearn"]
+    own = run.context.sides()["privacy", "unlearn"]
     assert (rows, tokens) == (len(own), sum(len(row.ids) for row in own))
     assert answers == sum(len(row.answer) for row in own)
 
-    sizes = artifact_bytes(run.config, shape_of(run.materials.model), sides=4)
+    sizes = artifact_bytes(run.config, shape_of(run.context.model), sides=4)
     for name in ("vanilla", "scores", "unlearned"):
         assert sizes[name] == payload(*(run.folder / name).glob("*.safetensors")), name
     assert sizes["mask"] == payload(*run.folder.glob("mask*.safetensors"))
@@ -115,7 +115,7 @@ def test_passes_and_files_are_those_of_a_real_run(finished, payload):
 @pytest.mark.parametrize("packed", [True, False])
 def test_twice_the_rows_are_twice_the_work_where_each_is_read_once(module_config, packed):
     def of(rows):
-        config = load(module_config(rows=rows, name=f"rows{rows}-{packed}"), [], None)
+        config = load_config(module_config(rows=rows, name=f"rows{rows}-{packed}"), [], None)
         # rows of one length each: padding then does not depend on who shares a batch
         made = [
             Encoded(f"{d}.{s}.train.{i}", d, s, "train", tuple(range(12)), start=5)
@@ -141,9 +141,9 @@ def test_twice_the_rows_are_twice_the_work_where_each_is_read_once(module_config
 
 def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
     row = Encoded("d.retain.train.0", "d", "retain", "train", tuple(range(9)), start=4)
-    config = load(module_config(name="given"), ["vanilla.skip=true"], None)
+    config = load_config(module_config(name="given"), ["vanilla.skip=true"], None)
     assert workload(config, [row], [], Reading(packed=True)).stages["vanilla"].backward == NOTHING
-    with_target = load(module_config(name="target"), ["evaluation.retain_target=90"], None)
+    with_target = load_config(module_config(name="target"), ["evaluation.retain_target=90"], None)
     plain, searched = (
         workload(c, [row], [], Reading(packed=True)).stages["evaluate"].forward
         for c in (config, with_target)

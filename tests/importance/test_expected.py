@@ -14,7 +14,7 @@ from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.expected import ExpectedNll
 from grail.importance.gradients import add_by_batch
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare, self_check
+from grail.importance.self_check import compare_scores, self_check
 from grail.importance.sums import Sums
 from grail.model.forward import trainable
 
@@ -69,7 +69,7 @@ def test_equals_the_mean_over_every_draw(answer, lora, tiny_model, monkeypatch):
     add_by_batch(model, collate(every, 0), len(every), sums)
     expected = ExpectedNll(RandomLabels(FEW, "targets", 0))
     add_by_batch(model, collate([row], 0), 1, closed, expected)
-    found = compare(closed.scores(), sums.scores())
+    found = compare_scores(closed.scores(), sums.scores())
     assert found.worst < 1e-5, found
 
 
@@ -112,7 +112,7 @@ def test_batched_equals_the_loop_whoever_shares_the_batch(lora, tied, tiny_model
     model, rows = tiny_model("qwen2", lora=lora, tied=tied), tiny_rows(3)
     loop = scorer(model, gradients="loop").score(rows)
     for tokens in (1, 10**6):
-        found = compare(scorer(model, batch_tokens=tokens).score(rows), loop)
+        found = compare_scores(scorer(model, batch_tokens=tokens).score(rows), loop)
         assert found.worst < 1e-5, found
     assert self_check(scorer(model), rows).worst < 2e-6
     assert all(value.any() for value in loop.mean_abs.values())
@@ -123,7 +123,7 @@ def test_neither_seed_nor_number_of_trials_matters(tiny_model, tiny_rows):
     one, other = scorer(model, trials=1), scorer(model, trials=5)
     other = Scorer(model, other.settings, RandomLabels(WORDS, "targets", 9), pad=0)
     assert one.trials == other.trials == 1
-    assert compare(one.score(rows), other.score(rows)).worst == 0
+    assert compare_scores(one.score(rows), other.score(rows)).worst == 0
 
 
 def test_many_trials_come_near_and_true_labels_do_not(tiny_model, tiny_rows):

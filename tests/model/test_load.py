@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grail.config.run import Lora, Model
 from grail.errors import InputError
-from grail.model import load as module
+from grail.model import load_model as module
 from grail.model import packing
 from grail.model.forward import is_adapter, trainable
-from grail.model.load import load, load_tokenizer
+from grail.model.load import load_model, load_tokenizer
 
 
 def state(model):
@@ -41,14 +41,14 @@ def named(folder, **given):
 @pytest.fixture
 def adapter_folder(tiny_model_folder, tmp_path):
     """A trained adapter, as PEFT writes it, that names its base."""
-    model = load(named(tiny_model_folder, lora=Lora(r=2)), None, 0)
+    model = load_model(named(tiny_model_folder, lora=Lora(r=2)), None, 0)
     scramble(model)
     model.save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
 def test_load_a_folder_with_a_fresh_adapter(tiny_model_folder):
-    model = load(named(tiny_model_folder, lora=Lora(r=3, alpha=6)), None, 0)
+    model = load_model(named(tiny_model_folder, lora=Lora(r=3, alpha=6)), None, 0)
     assert is_adapter(model)
     assert all("lora_" in name for name in trainable(model))
     assert len(trainable(model)) == 2 * 2 * 7
@@ -58,7 +58,7 @@ def test_load_a_folder_with_a_fresh_adapter(tiny_model_folder):
 
 
 def test_load_all_weights(tiny_model_folder):
-    model = load(named(tiny_model_folder, lora=None), None, 0)
+    model = load_model(named(tiny_model_folder, lora=None), None, 0)
     assert not is_adapter(model)
     assert set(trainable(model)) == {name for name, _ in model.named_parameters()}
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
@@ -69,9 +69,9 @@ def test_load_all_weights(tiny_model_folder):
 def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
     saved = load_file(adapter_folder / "adapter_model.safetensors")
     if way == "model.name":
-        model = load(named(adapter_folder), None, 0)
+        model = load_model(named(adapter_folder), None, 0)
     else:
-        model = load(named(tiny_model_folder), str(adapter_folder), 0)
+        model = load_model(named(tiny_model_folder), str(adapter_folder), 0)
     assert len(trainable(model)) == len(saved)
     for name, parameter in trainable(model).items():
         assert torch.equal(parameter, saved[name.replace(".default", "")])
@@ -80,9 +80,9 @@ def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
 @pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
 def test_an_adapter_is_merged_where_all_weights_are_trained(way, adapter_folder, tiny_model_folder):
     if way == "model.name":
-        model = load(named(adapter_folder, lora=None), None, 0)
+        model = load_model(named(adapter_folder, lora=None), None, 0)
     else:
-        model = load(named(tiny_model_folder, lora=None), str(adapter_folder), 0)
+        model = load_model(named(tiny_model_folder, lora=None), str(adapter_folder), 0)
     assert not is_adapter(model)
     assert all(p.requires_grad for p in model.parameters())
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
@@ -95,7 +95,7 @@ def test_an_adapter_is_merged_where_all_weights_are_trained(way, adapter_folder,
 
 
 def test_same_seed_same_adapter(tiny_model_folder):
-    one, again, other = (load(named(tiny_model_folder), None, seed) for seed in (0, 0, 1))
+    one, again, other = (load_model(named(tiny_model_folder), None, seed) for seed in (0, 0, 1))
     assert same(state(one), state(again))
     assert not same(state(one), state(other))
 
@@ -105,7 +105,7 @@ def test_loading_leaves_the_global_generator_alone(kind, tiny_model_folder, adap
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
     settings = named(tiny_model_folder, lora=None if kind == "full" else Lora())
-    load(settings, str(adapter_folder) if kind == "given" else None, 3)
+    load_model(settings, str(adapter_folder) if kind == "given" else None, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -122,7 +122,7 @@ def test_loading_leaves_the_global_generator_alone(kind, tiny_model_folder, adap
 def test_dtype(dtype, lora, capable, expected, tiny_model_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
-    model = load(named(tiny_model_folder, dtype=dtype, lora=lora), None, 0)
+    model = load_model(named(tiny_model_folder, dtype=dtype, lora=lora), None, 0)
     assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {expected}
     if lora:
         assert {p.dtype for p in trainable(model).values()} == {torch.float32}
@@ -143,22 +143,22 @@ def test_dtype_on_an_accelerator(bf16, expected, monkeypatch):
 )
 def test_attention(given, expected, tiny_model_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    model = load(named(tiny_model_folder, attention=given, lora=None), None, 0)
+    model = load_model(named(tiny_model_folder, attention=given, lora=None), None, 0)
     assert model.config._attn_implementation == expected
 
 
 def test_a_model_that_cannot_pack_is_read_padded_or_refused(tiny_model_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(packing, "_close", lambda *_: False)
-    model = load(named(tiny_model_folder, lora=None), None, 0)
+    model = load_model(named(tiny_model_folder, lora=None), None, 0)
     assert model.config._attn_implementation == "eager"
     with pytest.raises(InputError, match=r"model\.attention: packed does not give"):
-        load(named(tiny_model_folder, attention="packed", lora=None), None, 0)
+        load_model(named(tiny_model_folder, attention="packed", lora=None), None, 0)
 
 
 def test_an_unknown_hub_id_is_an_input_error():
     settings = Model(name="nobody/no-such-model")
-    for call in (lambda: load(settings, None, 0), lambda: load_tokenizer(settings)):
+    for call in (lambda: load_model(settings, None, 0), lambda: load_tokenizer(settings)):
         with pytest.raises(InputError, match=r"model\.name: 'nobody/no-such-model'") as error:
             call()
         assert "\n" not in str(error.value)
@@ -167,20 +167,20 @@ def test_an_unknown_hub_id_is_an_input_error():
 def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
     settings = named(tiny_model_folder, lora=Lora(target_modules=["no_such_layer"]))
     with pytest.raises(InputError, match=r"model\.lora\.target_modules: .*no_such_layer"):
-        load(settings, None, 0)
+        load_model(settings, None, 0)
 
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
     with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT folder"):
-        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+        load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_of_another_model(lora, tiny_model_folder, tiny_model, tmp_path):
     tiny_model(hidden_size=36).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"vanilla\.adapter"):
-        load(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+        load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 
 def test_damaged_weights_are_an_input_error(tiny_model_folder, tmp_path):
@@ -188,7 +188,7 @@ def test_damaged_weights_are_an_input_error(tiny_model_folder, tmp_path):
     shutil.copytree(tiny_model_folder, folder)
     (folder / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(InputError, match=r"model\.name: .* cannot be loaded"):
-        load(named(folder), None, 0)
+        load_model(named(folder), None, 0)
 
 
 # -- tokenizers ----------------------------------------------------------------------------------

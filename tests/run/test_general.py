@@ -164,7 +164,7 @@ def test_the_flag_means_the_papers_tasks_where_none_are_given(tiny_config, monke
         seen.append(config.evaluation.general_tasks)
         raise InputError("enough")
 
-    monkeypatch.setattr("grail.run.inputs.prepare", stop)
+    monkeypatch.setattr("grail.run.inputs.read_inputs", stop)
     given = str(tiny_config())
     chosen = str(tiny_config(name="chosen", evaluation={"general_tasks": [str(sky)]}))
     for words in (["evaluate", given], ["evaluate", given, "--general"]):

@@ -5,14 +5,14 @@ import os
 
 import pytest
 
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.errors import InputError
-from grail.run.inputs import check_adapter, check_output, check_unlearning, prepare
+from grail.run.inputs import check_adapter, check_output, check_unlearning, read_inputs
 from grail.unlearning.objectives import OBJECTIVES
 
 
 def test_good_inputs_are_read_and_digested(tiny_config):
-    inputs = prepare(load(tiny_config(), []))
+    inputs = read_inputs(load_config(tiny_config(), []))
     assert len(inputs.samples) == 2 * 2 * (4 + 2)
     assert len(inputs.general) == 1
     assert not inputs.warnings
@@ -27,17 +27,17 @@ def test_general_tasks_are_read_with_everything_else(tiny_config, tmp_path, monk
     file.write_text(json.dumps(row))
     config = tiny_config(evaluation={"general_tasks": ["mmlu", str(file)]})
     monkeypatch.setattr("grail.evaluation.general.harness.find_spec", lambda name: "installed")
-    inputs = prepare(load(config, []))
+    inputs = read_inputs(load_config(config, []))
     mmlu, sky = inputs.tasks
     assert (mmlu, sky.name, len(sky.items)) == ("mmlu", "sky", 1)
     assert "evaluation.sky.choices" in inputs.digests
     file.write_text(json.dumps(row | {"answer": 2}))
     with pytest.raises(InputError, match=r"sky\.jsonl line 1: answer must be from 0 to 1"):
-        prepare(load(config, ["model.name=/no/such/model"]))
+        read_inputs(load_config(config, ["model.name=/no/such/model"]))
     file.write_text(json.dumps(row))
     monkeypatch.setattr("grail.evaluation.general.harness.find_spec", lambda name: None)
     with pytest.raises(InputError, match="not installed") as caught:
-        prepare(load(config, ["model.name=/no/such/model"]))
+        read_inputs(load_config(config, ["model.name=/no/such/model"]))
     assert "model.name: /no/such/model" in str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
         "unlearning.objective=nppo",
     )
     with pytest.raises(InputError) as caught:
-        prepare(load(config, list(wrong)))
+        read_inputs(load_config(config, list(wrong)))
     text = str(caught.value)
     wanted = ("privacy_unlearn_train.jsonl line 1", "general.train: ", "model.name: /no/such/model")
     settings = ("localization.method: 'gral'", "unlearning.objective: 'nppo'")
@@ -73,7 +73,7 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
 )
 def test_each_setting_is_checked_by_itself(change, named, tiny_config):
     with pytest.raises(InputError, match=named) as caught:
-        prepare(load(tiny_config(), [change]))
+        read_inputs(load_config(tiny_config(), [change]))
     assert "\n" not in str(caught.value)
 
 
@@ -139,7 +139,7 @@ UNLEARNING = [
 @pytest.mark.parametrize(("changes", "text"), UNLEARNING)
 def test_unlearning_that_makes_no_sense_is_refused(changes, text, tiny_config):
     with pytest.raises(InputError) as caught:
-        check_unlearning(load(tiny_config(), changes))
+        check_unlearning(load_config(tiny_config(), changes))
     assert str(caught.value).startswith("unlearning.")
     assert text in str(caught.value)
 
@@ -157,20 +157,20 @@ def test_unlearning_that_makes_no_sense_is_refused(changes, text, tiny_config):
     ],
 )
 def test_unlearning_that_makes_sense_passes(changes, tiny_config):
-    check_unlearning(load(tiny_config(), changes))
+    check_unlearning(load_config(tiny_config(), changes))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_passes(name, tiny_config):
     changes = [f"unlearning.objective={name}", "localization.method=none"]
-    check_unlearning(load(tiny_config(), changes))
+    check_unlearning(load_config(tiny_config(), changes))
 
 
 def test_a_problem_that_two_checks_find_is_named_once(tiny_config, tmp_path):
     (tmp_path / "adapter_config.json").touch()
     config = tiny_config(vanilla={"adapter": str(tmp_path)}, model={"name": "/no/such/model"})
     with pytest.raises(InputError) as caught:
-        prepare(load(config, []))
+        read_inputs(load_config(config, []))
     assert str(caught.value).count("/no/such/model") == 1
 
 
@@ -179,15 +179,15 @@ def test_the_same_rows_on_both_sides_are_refused_and_similar_ones_reported(tiny_
     same, other = (tmp_path / "data" / f"d_{side}_train.jsonl" for side in ("unlearn", "retain"))
     text = same.read_text()
     other.write_text(text.replace('"completion": "', '"completion": "x'))
-    assert "nearly the same" in prepare(load(config, [])).warnings[0]
+    assert "nearly the same" in read_inputs(load_config(config, [])).warnings[0]
     other.write_text(text)
     with pytest.raises(InputError, match="cannot be unlearned and retained"):
-        prepare(load(config, []))
+        read_inputs(load_config(config, []))
 
 
 def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
-    check_adapter(load(tiny_config(), []))
-    given = load(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
+    check_adapter(load_config(tiny_config(), []))
+    given = load_config(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
     with pytest.raises(InputError, match=r"^vanilla\.adapter: .* is not a PEFT adapter folder"):
         check_adapter(given)
     (tmp_path / "adapter_config.json").touch()
@@ -200,10 +200,10 @@ def test_an_adapter_on_an_adapter_is_refused(tiny_config, tiny_model_folder, tmp
         folder.mkdir()
         base = {"base_model_name_or_path": str(tiny_model_folder)}
         (folder / "adapter_config.json").write_text(json.dumps(base))
-    check_adapter(load(tiny_config(model={"name": str(model)}), []))
+    check_adapter(load_config(tiny_config(model={"name": str(model)}), []))
     both = tiny_config(model={"name": str(model)}, vanilla={"adapter": str(on_top)})
     with pytest.raises(InputError, match=r"^vanilla\.adapter: model\.name .* is an adapter too"):
-        check_adapter(load(both, []))
+        check_adapter(load_config(both, []))
 
 
 def test_an_output_is_new_or_empty_or_a_run(tmp_path):

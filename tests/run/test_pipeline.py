@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from grail import api
 from grail.artifacts import read_mask
 from grail.cli.main import main
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.errors import InputError
 from grail.localization import select
-from grail.progress import Nobody
+from grail.progress import NullListener
 from grail.reporting.run.verdict import verdict
 from grail.results import read_results
 from grail.run.directory import alone, stamp, weights_digest
-from grail.run.inputs import FRESH_ADAPTER, prepare
+from grail.run.inputs import FRESH_ADAPTER, read_inputs
 from grail.run.pipeline import NO_BLOCKS, Run
 from grail.training.accelerator import make_accelerator
 
@@ -319,9 +319,9 @@ def test_results_do_not_outlive_the_settings_they_came_from(finished, run, tmp_p
 
 
 def test_scores_that_cannot_be_made_are_refused_before_training(tiny_config, tmp_path):
-    config = load(tiny_config(importance={"memory_gib": 1e-9}), [])
+    config = load_config(tiny_config(importance={"memory_gib": 1e-9}), [])
     with pytest.raises(InputError, match=r"importance\.memory_gib: 1e-09 is too little"):
-        Run(config, prepare(config)).through()
+        Run(config, read_inputs(config)).through()
     assert not (tmp_path / "run" / "vanilla").exists()
 
 
@@ -507,7 +507,7 @@ def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_pat
     check_run(folder)
 
 
-class Heard(Nobody):
+class Heard(NullListener):
     """A listener that keeps what it is warned of."""
 
     def __init__(self):
@@ -519,21 +519,21 @@ class Heard(Nobody):
 
 
 def warned(config, last, *overrides):
-    settings, heard = load(config, list(overrides)), Heard()
-    Run(settings, prepare(settings), heard).through(last)
+    settings, heard = load_config(config, list(overrides)), Heard()
+    Run(settings, read_inputs(settings), heard).through(last)
     return heard.warnings
 
 
 def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp_path):
     config = tiny_config(vanilla={"skip": True})
-    assert prepare(load(config, [])).warnings == (FRESH_ADAPTER,)
+    assert read_inputs(load_config(config, [])).warnings == (FRESH_ADAPTER,)
     with pytest.warns(UserWarning, match=r"vanilla\.skip with a fresh adapter"):
-        api.run(load(config, [f"output={tmp_path / 'api'}"]))
+        api.run(load_config(config, [f"output={tmp_path / 'api'}"]))
     assert warned(tiny_config(name="trained"), "vanilla") == []
-    assert prepare(load(tiny_config(name="trained"), [])).warnings == ()
+    assert read_inputs(load_config(tiny_config(name="trained"), [])).warnings == ()
     adapter = tmp_path / "trained" / "vanilla"
     given = {"vanilla": {"skip": True}, "model": {"name": str(adapter)}}
-    assert prepare(load(tiny_config(name="given", **given), [])).warnings == ()
+    assert read_inputs(load_config(tiny_config(name="given", **given), [])).warnings == ()
     assert (
         warned(tiny_config(name="full", vanilla={"skip": True}, model={"lora": None}), "vanilla")
         == []
@@ -556,8 +556,8 @@ def test_blocks_that_no_name_tells_of_are_warned_of(tiny_config, monkeypatch):
 
 
 def test_two_runs_in_one_directory(tiny_config, tmp_path):
-    settings = load(tiny_config(), [])
-    given = Run(settings, prepare(settings))
+    settings = load_config(tiny_config(), [])
+    given = Run(settings, read_inputs(settings))
     with alone(tmp_path / "run"):
         with pytest.raises(InputError, match="another grail is at work"):
             given.through("vanilla")
@@ -568,9 +568,9 @@ def test_two_runs_in_one_directory(tiny_config, tmp_path):
 
 
 def test_only_the_main_process_takes_the_lock_and_writes(tiny_config, tmp_path, monkeypatch):
-    settings = load(tiny_config(), [])
+    settings = load_config(tiny_config(), [])
     monkeypatch.setattr(Accelerator, "is_main_process", property(lambda _: False))
-    other = Run(settings, prepare(settings))
+    other = Run(settings, read_inputs(settings))
     assert other.listener.silent
     other.through("vanilla")
     assert not (tmp_path / "run").exists()

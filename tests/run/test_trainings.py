@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from grail.config.file import load
+from grail.config.file import load_config
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
-from grail.model.load import load as load_model
-from grail.progress import Nobody
-from grail.run.context import Materials
-from grail.run.inputs import prepare
+from grail.model.load import load_config as load_model
+from grail.progress import NullListener
+from grail.run.context import RunContext
+from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
 from grail.training.descent import VanillaTask, loop_settings
@@ -26,10 +26,10 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture
-def materials(tiny_config):
+def context(tiny_config):
     def make(*changes, **sections):
-        config = load(tiny_config(**sections), list(changes))
-        return Materials(config, prepare(config), Nobody(), torch.device("cpu"))
+        config = load_config(tiny_config(**sections), list(changes))
+        return RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
 
     return make
 
@@ -42,8 +42,8 @@ def keys(rows):
 
 
 @pytest.mark.parametrize("include_val", [True, False])
-def test_the_vanilla_stage_trains_on_both_sides(materials, include_val):
-    made = materials("seed=3", vanilla={"include_val": include_val, "seed": 8})
+def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
+    made = context("seed=3", vanilla={"include_val": include_val, "seed": 8})
     task, settings = vanilla_training(made)
     parts = ("train", "val") if include_val else ("train",)
     assert keys(task.rows) == keys(row for row in made.rows if row.part in parts)
@@ -56,9 +56,9 @@ def test_the_vanilla_stage_trains_on_both_sides(materials, include_val):
 
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {EXACT}))
-def test_stage_three_has_the_rows_and_the_reference_of_its_objective(materials, name):
+def test_stage_three_has_the_rows_and_the_reference_of_its_objective(context, name):
     for rows in ("domain", "general"):
-        made = materials(f"unlearning.objective={name}", f"unlearning.retain_rows={rows}", "seed=3")
+        made = context(f"unlearning.objective={name}", f"unlearning.retain_rows={rows}", "seed=3")
         task, settings = unlearn_training(made, by_side=False)
         assert isinstance(task, UnlearnTask)
         known = [*made.rows, *made.general]
@@ -71,8 +71,8 @@ def test_stage_three_has_the_rows_and_the_reference_of_its_objective(materials, 
         assert not task.split
 
 
-def test_the_reference_is_the_model_as_it_stands(materials):
-    made = materials("unlearning.objective=npo")
+def test_the_reference_is_the_model_as_it_stands(context):
+    made = context("unlearning.objective=npo")
     with torch.no_grad():
         for p in trainable(made.model).values():
             p.add_(1.0)
@@ -83,14 +83,14 @@ def test_the_reference_is_the_model_as_it_stands(materials):
 
 
 @pytest.mark.parametrize(("by_side", "rectify"), [(True, False), (False, True), (True, True)])
-def test_a_mask_by_side_and_rectification_split_the_step(materials, by_side, rectify):
-    task, settings = unlearn_training(materials(f"unlearning.rectify={rectify}"), by_side)
+def test_a_mask_by_side_and_rectification_split_the_step(context, by_side, rectify):
+    task, settings = unlearn_training(context(f"unlearning.rectify={rectify}"), by_side)
     assert task.split
     assert settings.rectify == rectify
 
 
-def test_random_labels_are_words_and_a_function_of_the_seed(materials):
-    made = materials("unlearning.objective=random_labels", "seed=5")
+def test_random_labels_are_words_and_a_function_of_the_seed(context):
+    made = context("unlearning.objective=random_labels", "seed=5")
     words = vocabulary(made)
     special = set(made.tokenizer.all_special_ids)
     assert set(words) == set(range(len(made.tokenizer))) - special
@@ -101,16 +101,16 @@ def test_random_labels_are_words_and_a_function_of_the_seed(materials):
 
 
 @pytest.mark.parametrize("name", ["refusal", "jensun"])
-def test_a_refusal_is_the_text_in_the_models_own_tokens(materials, name):
-    made = materials(f"unlearning.objective={name}")
+def test_a_refusal_is_the_text_in_the_models_own_tokens(context, name):
+    made = context(f"unlearning.objective={name}")
     task, _ = unlearn_training(made, by_side=False)
     row = next(row for row in task.rows if row.side == "unlearn")
     text = made.tokenizer.decode(task.substitute(row).answer)
     assert text == (REFUSAL * 99)[: len(row.answer)]  # a token is a byte
 
 
-def test_other_objectives_keep_the_truth(materials):
-    task, _ = unlearn_training(materials("unlearning.objective=npo"), by_side=False)
+def test_other_objectives_keep_the_truth(context):
+    task, _ = unlearn_training(context("unlearning.objective=npo"), by_side=False)
     assert task.substitute is truth
 
 
@@ -118,8 +118,8 @@ EXACTLY = ("unlearning.objective=exact", "localization.method=none")
 
 
 @pytest.mark.parametrize("include_val", [True, False])
-def test_exact_starts_over_and_reads_the_retain_rows_only(materials, include_val):
-    made = materials(*EXACTLY, "seed=4", vanilla={"include_val": include_val})
+def test_exact_starts_over_and_reads_the_retain_rows_only(context, include_val):
+    made = context(*EXACTLY, "seed=4", vanilla={"include_val": include_val})
     fresh = trainable(load_model(made.config.model, None, 4))
     with torch.no_grad():
         for p in trainable(made.model).values():
@@ -135,8 +135,8 @@ def test_exact_starts_over_and_reads_the_retain_rows_only(materials, include_val
     assert settings == loop_settings(made.config.vanilla, 4)
 
 
-def test_exact_starts_where_the_vanilla_stage_started(materials):
-    made = materials(*EXACTLY)
+def test_exact_starts_where_the_vanilla_stage_started(context):
+    made = context(*EXACTLY)
     start = {n: p.detach().clone() for n, p in trainable(made.model).items()}
     unlearn_training(made, by_side=False)
     assert all(torch.equal(p, start[n]) for n, p in trainable(made.model).items())
@@ -145,7 +145,7 @@ def test_exact_starts_where_the_vanilla_stage_started(materials):
 # -- through the pipeline -------------------------------------------------------------------------
 
 
-class Heard(Nobody):
+class Heard(NullListener):
     """A listener that keeps which stages were not done."""
 
     def __init__(self):
@@ -161,8 +161,8 @@ class Heard(Nobody):
 
 def unlearned(config, *changes):
     """Run up to Stage 3; return folder and the stages that were kept."""
-    settings, heard = load(config, list(changes)), Heard()
-    run = Run(settings, prepare(settings), heard)
+    settings, heard = load_config(config, list(changes)), Heard()
+    run = Run(settings, read_inputs(settings), heard)
     run.through("unlearn")
     return run.folder, heard.kept
 
@@ -188,7 +188,7 @@ def test_the_exact_model_is_trained_as_the_vanilla_section_says(tiny_config):
     config = tiny_config(domains=("d",), unlearning={"objective": EXACT})
     folder, _ = unlearned(config, "localization.method=none")
     lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-    settings = load(config, []).vanilla
+    settings = load_config(config, []).vanilla
     assert {line["epoch"] for line in lines} <= set(range(settings.epochs))
     assert {line["lr"] for line in lines} == {settings.learning_rate}
     assert set(lines[0]["terms"]) == {"nll"}
@@ -212,8 +212,8 @@ def begun(shared, tiny_config, tmp_path):
     """A configuration whose vanilla model and scores are there."""
     config = tiny_config(rows=3, val=0, unlearning=ONE_EPOCH)
     if not shared.exists():
-        settings = load(config, [])
-        Run(settings, prepare(settings)).through("score")
+        settings = load_config(config, [])
+        Run(settings, read_inputs(settings)).through("score")
         shutil.copytree(tmp_path / "run", shared)
     elif not (tmp_path / "run").exists():
         shutil.copytree(shared, tmp_path / "run")

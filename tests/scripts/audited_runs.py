@@ -69,16 +69,16 @@ def made_bench():
     import torch
 
     from grail.audit.bench import Bench
-    from grail.config.run import parse
+    from grail.config.run import parse_config
     from grail.data.encode import Encoded
-    from grail.progress import Nobody
-    from grail.run.context import Materials
+    from grail.progress import NullListener
+    from grail.run.context import RunContext
     from grail.run.inputs import Inputs
     from grail.training.accelerator import make_accelerator
 
     def make(counts, seed=0, **settings):
         part = {"train": "x.jsonl"}
-        config = parse(
+        config = parse_config(
             {
                 "domains": {"a": {"unlearn": part, "retain": part}},
                 "seed": seed,
@@ -87,14 +87,14 @@ def made_bench():
             }
         )
         inputs = Inputs((), (), (), {})
-        materials = Materials(config, inputs, Nobody(), torch.device("cpu"))
+        context = RunContext(config, inputs, NullListener(), torch.device("cpu"))
         rows = [
             Encoded(f"{d}.{side}.{part}.{i}", d, side, part, (1, 2), 1)
             for (d, side, part), count in counts.items()
             for i in range(count)
         ]
-        materials.rows = tuple(row for row in rows if row.side != "general")
-        materials.general = tuple(row for row in rows if row.side == "general")
-        return Bench(materials, config.audit, make_accelerator(), lambda _: {})
+        context.rows = tuple(row for row in rows if row.side != "general")
+        context.general = tuple(row for row in rows if row.side == "general")
+        return Bench(context, config.audit, make_accelerator(), lambda _: {})
 
     return make

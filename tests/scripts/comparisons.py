@@ -29,10 +29,12 @@ def comparison(tiny_config, tmp_path):
 @pytest.fixture
 def plan(comparison):
     """Make a plan; takes what ``comparison`` takes."""
-    from grail.comparison.rows import make_plan
-    from grail.comparison.settings import load
+    from grail.comparison.rows import plan_comparison
+    from grail.comparison.settings import load_comparison
 
-    return lambda methods, **more: make_plan(*load(comparison(methods, **more), []))
+    return lambda methods, **more: plan_comparison(
+        *load_comparison(comparison(methods, **more), [])
+    )
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def played(monkeypatch):
                 code = main(job.words)
             job.log.unlink(missing_ok=True)  # as the runner does: it may be linked
             job.log.write_text(said.getvalue())
-            ended(number, runner.Outcome(code, 1.0, 1 << 30))
+            ended(number, runner.ProcessResult(code, 1.0, 1 << 30))
 
     monkeypatch.setattr(runner, "run_all", run_all)
     return started

@@ -18,7 +18,7 @@ from grail.config.run import Unlearning, Until
 from grail.model.forward import trainable
 from grail.model.reference import Reference
 from grail.training.accelerator import make_accelerator
-from grail.training.loop import Loop, Place
+from grail.training.loop import Loop, LoopFiles
 from grail.unlearning.objectives import make_objective
 from grail.unlearning.task import UnlearnTask, loop_settings
 
@@ -92,7 +92,7 @@ def train(name, folder, accelerator, stop=0):
         reference = Reference(parameters) if objective.compares("unlearn") else None
         task = UnlearnTask(model, make_rows(tiny), objective, settings, split, 0, 0, reference)
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
-        place = Place(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
+        place = LoopFiles(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
         proof = loop.run(place, tick)
         return {n: p.detach().clone() for n, p in parameters.items()}, before, mask, proof
 

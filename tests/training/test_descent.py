@@ -13,7 +13,7 @@ from grail.config.run import Vanilla
 from grail.data.encode import Encoded
 from grail.model.forward import trainable
 from grail.training.descent import REST, VanillaTask, loop_settings
-from grail.training.loop import Loop, Place
+from grail.training.loop import Loop, LoopFiles
 
 
 def blank(count=5, sides=("unlearn", "retain"), domains="ab", parts=("train", "val")):
@@ -145,7 +145,7 @@ def start(tiny_model, tiny_rows, tmp_path):
         given = {"epochs": 200, "batch_size": 3, "learning_rate": 0.01, "until": 1.0}
         task = Watched(task_of(rows, model, checkpoint_steps=5, **given))
         settings = loop_settings(task.task.settings, 0)
-        place = Place(tmp_path / name, tmp_path / f"{name}.checkpoint", "x")
+        place = LoopFiles(tmp_path / name, tmp_path / f"{name}.checkpoint", "x")
         loop = Loop(trainable(model), task, None, settings, Accelerator())
         return model, task, place, lambda tick: loop.run(place, tick)
 

@@ -18,7 +18,7 @@ from grail.model.reference import Reference
 from grail.training import checkpoint
 from grail.training import loop as train
 from grail.training.gru import NEWEST
-from grail.training.loop import Loop, Place, _seeded
+from grail.training.loop import Loop, LoopFiles, _seeded
 from grail.training.optimizer import learning_rate
 from grail.unlearning.objectives import make_objective
 from grail.unlearning.task import UnlearnTask, loop_settings
@@ -70,7 +70,7 @@ class World:
     parameters: dict
     task: object
     settings: object
-    place: Place
+    place: LoopFiles
     mask: Mask | None = None
     loop_type: type = Loop
 
@@ -141,7 +141,7 @@ def world(tiny_model, rows, tmp_path):
             pad=0,
             reference=Reference(parameters) if compared else None,
         )
-        place = Place(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.checkpoint", inputs)
+        place = LoopFiles(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.checkpoint", inputs)
         return World(parameters, task, loop_settings(settings, 0), place, made)
 
     return make

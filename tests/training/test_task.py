@@ -1,13 +1,13 @@
 import torch
 
-from grail.training.task import Outcome, merged
+from grail.training.task import StepResult, merged
 
 
 def test_merged_adds_up_and_keeps_the_graph():
     x = torch.tensor(2.0, requires_grad=True)
     parts = [
-        Outcome(3 * x, {"nll": torch.tensor(1.0)}, {"a": 0.5}, 1),
-        Outcome(4 * x, {"nll": torch.tensor(2.5)}, {"b": 1.0}, 2),
+        StepResult(3 * x, {"nll": torch.tensor(1.0)}, {"a": 0.5}, 1),
+        StepResult(4 * x, {"nll": torch.tensor(2.5)}, {"b": 1.0}, 2),
     ]
     both = merged(parts)
     both.loss.backward()
@@ -21,7 +21,7 @@ def test_merged_adds_up_and_keeps_the_graph():
 
 def test_parts_of_two_sides_bring_terms_of_their_own():
     def part(**terms):
-        return Outcome(torch.tensor(0.0), {n: torch.tensor(v) for n, v in terms.items()}, {})
+        return StepResult(torch.tensor(0.0), {n: torch.tensor(v) for n, v in terms.items()}, {})
 
     parts = [part(unlearn=1.0, a=2.0), part(unlearn=4.0, a=8.0), part(retain=16.0)]
     for order in (parts, parts[::-1], [parts[0], parts[2], parts[1]]):

@@ -25,17 +25,17 @@ from grail.evaluation.evaluate import read_values, write_values
 from grail.files import digest, file_digest, write_json, write_text
 from grail.model.forward import trainable
 from grail.model.save import load_weights
-from grail.progress import Listener, Nobody
+from grail.progress import Listener, NullListener
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import verdict
 from grail.run import directory
-from grail.run.context import Materials
+from grail.run.context import RunContext
 from grail.training.accelerator import make_accelerator
 
 FILE = "audit.json"
 
 
-def audit(
+def audit_run(
     folder: Path,
     oracle: Path | None = None,
     overrides: Sequence[str] = (),
@@ -54,7 +54,7 @@ def audit(
     """
     subject = finished(folder, overrides)
     beside = None if oracle is None else oracle_for(subject, oracle)
-    return Auditor(subject, beside, listener or Nobody()).run()
+    return Auditor(subject, beside, listener or NullListener()).run()
 
 
 @dataclass
@@ -69,8 +69,8 @@ class Auditor:
     def __post_init__(self) -> None:
         subject, accelerator = self.subject, make_accelerator()
         device = accelerator.device
-        self.materials = Materials(subject.config, subject.inputs, self.listener, device)
-        self.bench = Bench(self.materials, subject.config.audit, accelerator, self._ends)
+        self.context = RunContext(subject.config, subject.inputs, self.listener, device)
+        self.bench = Bench(self.context, subject.config.audit, accelerator, self._ends)
 
     def run(self) -> dict[str, Any]:
         """Do what is missing and write ``audit.json`` and ``audit/report.md``."""
@@ -144,7 +144,7 @@ class Auditor:
         rate = config.unlearning.learning_rate if "relearn" in attempt.reads else None
         weights = {key: value for key, (_, value) in self._models().items()}
         others = {s.key: s.paraphrases for s in bench.texts.values() if s.paraphrases}
-        return self.materials.key(
+        return self.context.key(
             "model",
             "data",
             "evaluation",
@@ -184,7 +184,7 @@ class Auditor:
         mask = self.subject.folder / "mask.safetensors"
         models = self._models()
         rows = {".".join(place): [r.key for r in own] for place, own in chosen(self.bench).items()}
-        key = self.materials.key(
+        key = self.context.key(
             "model",
             "data",
             weights={name: weights for name, (_, weights) in models.items()},
@@ -208,12 +208,12 @@ class Auditor:
         """Let the bench's model be one of the models."""
         if self.held != model:
             self.held = ""
-            load_weights(self.materials.model, self._models()[model][0])
+            load_weights(self.context.model, self._models()[model][0])
             self.held = model
 
     def _ends(self, model: str) -> dict[str, Tensor]:
         self._take(model)
-        return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
 
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from grail.data.samples import Sample
 from grail.evaluation.evaluate import Evaluator, SampleValue
 from grail.model.generate import Writer
 from grail.progress import Tick
-from grail.run.context import Materials
+from grail.run.context import RunContext
 
 
 @dataclass
@@ -25,13 +25,13 @@ class Bench:
     """One model to work on, and the rows it is measured on.
 
     Attributes:
-        materials: Model, tokenizer and rows of the run; the model holds what is attacked now.
+        context: Model, tokenizer and rows of the run; the model holds what is attacked now.
         settings: The ``audit`` section.
         accelerator: What relearning trains with.
         ends: Name of a model -> copies of its trainable weights; the model then holds them.
     """
 
-    materials: Materials
+    context: RunContext
     settings: Audit
     accelerator: Accelerator
     ends: Callable[[str], Mapping[str, Tensor]]
@@ -39,7 +39,7 @@ class Bench:
     @property
     def seed(self) -> int:
         """The run's seed, from which every draw of the audit comes."""
-        return self.materials.config.seed
+        return self.context.config.seed
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -48,9 +48,9 @@ class Bench:
         Of the general text only the held-out half, where there is one.
         """
         groups: dict[tuple[str, str, str], list[Encoded]] = {}
-        for row in (*self.materials.rows, *self.materials.general):
+        for row in (*self.context.rows, *self.context.general):
             groups.setdefault((row.domain, row.side, row.part), []).append(row)
-        if any(row.part == "val" for row in self.materials.general):
+        if any(row.part == "val" for row in self.context.general):
             groups.pop(("general", "general", "train"), None)
         return tuple(row for group in groups.values() for row in self._drawn(group))
 
@@ -60,7 +60,7 @@ class Bench:
 
     def given(self, side: str, part: str) -> list[Encoded]:
         """Return all rows of one side and part, of all domains (``general`` is a side)."""
-        known = (*self.materials.rows, *self.materials.general)
+        known = (*self.context.rows, *self.context.general)
         return [row for row in known if (row.side, row.part) == (side, part)]
 
     def read(self, label: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
@@ -75,14 +75,14 @@ class Bench:
 
     def writer(self, batch_size: int) -> Writer:
         """Return what lets the model, as it is now, continue prompts."""
-        limit = self.materials.config.evaluation.max_new_tokens
-        return Writer(self.materials.model, self.materials.tokenizer, limit, batch_size)
+        limit = self.context.config.evaluation.max_new_tokens
+        return Writer(self.context.model, self.context.tokenizer, limit, batch_size)
 
     def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
-        settings = self.materials.config.evaluation
+        settings = self.context.config.evaluation
         quick = settings.model_copy(update={"generate": self.settings.generate})
-        model: Any = self.materials.model
-        return Evaluator(model, self.materials.tokenizer, quick, samples)
+        model: Any = self.context.model
+        return Evaluator(model, self.context.tokenizer, quick, samples)
 
     def _drawn(self, group: Sequence[Encoded]) -> list[Encoded]:
         """Draw rows by the run's seed; they stay in the order of their source."""
@@ -96,11 +96,11 @@ class Bench:
 
     def encoder(self) -> Encoder:
         """Return what turns samples into ids as the run does."""
-        data = self.materials.config.data
-        return Encoder(self.materials.tokenizer, data.template, data.max_tokens)
+        data = self.context.config.data
+        return Encoder(self.context.tokenizer, data.template, data.max_tokens)
 
     @cached_property
     def texts(self) -> dict[str, Sample]:
         """All samples of the run by key."""
-        inputs = self.materials.inputs
+        inputs = self.context.inputs
         return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}

@@ -37,7 +37,7 @@ def inside(
     """
     moved = distances(bench.ends("vanilla"), bench.ends("unlearned"), frozen)
     try:
-        anatomy(bench.materials.model)
+        anatomy(bench.context.model)
     except InputError as error:
         return {"moved": moved, "lens": [], "no_lens": str(error)}
     return {"moved": moved, "lens": list(_lens(bench, models, take, tick)), "no_lens": None}
@@ -55,8 +55,8 @@ def _lens(
         def say(done: int, total: int, note: str, number: int = number) -> None:
             tick(number * total + done, len(models) * total, note)
 
-        pad = bench.materials.tokenizer.pad_token_id
-        sights = list(look(bench.materials.model, rows, pad, say))
+        pad = bench.context.tokenizer.pad_token_id
+        sights = list(look(bench.context.model, rows, pad, say))
         for (domain, side), own in sides.items():
             keys = {row.key for row in own}
             about = summary([sight for sight in sights if sight.row.key in keys])

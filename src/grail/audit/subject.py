@@ -17,7 +17,7 @@ from grail.evaluation.equal_retention import measured
 from grail.files import digest
 from grail.results import read_results
 from grail.run import directory
-from grail.run.inputs import Inputs, prepare
+from grail.run.inputs import Inputs, read_inputs
 from grail.run.provenance import model_identity
 from grail.unlearning.objectives import EXACT
 
@@ -60,8 +60,8 @@ def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
     _, raw = config_file.read(folder)
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Run it to its end: grail run {folder}")
-    config = config_file.load(folder, list(overrides))
-    inputs = prepare(config)
+    config = config_file.load_config(folder, list(overrides))
+    inputs = read_inputs(config)
     _check_origin(folder, raw.get("made_with") or {}, config, inputs)
     return Subject(folder, config, inputs, _models(folder, config))
 

@@ -36,10 +36,10 @@ def handle(options: argparse.Namespace) -> int:
     from grail.cli.terminal import Terminal, quiet
 
     quiet()
-    from grail.audit.audit import FILE, audit
+    from grail.audit.audit import FILE, audit_run
 
     listener = Terminal(Console(stderr=True))
-    found = audit(options.folder, options.oracle, options.set, listener)
+    found = audit_run(options.folder, options.oracle, options.set, listener)
     if options.json:
         shown = ("outcome", "passed", "outcomes", "sentences", "measured")
         about = {"output": str(options.folder / FILE), **{key: found[key] for key in shown}}

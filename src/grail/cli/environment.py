@@ -13,7 +13,7 @@ from grail.run.provenance import PACKAGES, revision
 OPTIONAL = ("datasets", "tensorboard", "lm-eval")
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return versions, devices, optional packages, the embedded model and the cache folder."""
     import torch
 

@@ -136,20 +136,20 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from grail.config.file import load
+    from grail.config.file import load_config
 
-    config = load(options.config, options.set, options.output)
+    config = load_config(options.config, options.set, options.output)
     if getattr(options, "general", False) and not config.evaluation.general_tasks:
         from grail.config.run import GENERAL_TASKS
 
         options.set.append(f"evaluation.general_tasks=[{', '.join(GENERAL_TASKS)}]")
-        config = load(options.config, options.set, options.output)
+        config = load_config(options.config, options.set, options.output)
     from grail.cli.terminal import Terminal, quiet
 
     quiet()  # before anything heavy is imported: tqdm reads its switch only then
-    from grail.run.inputs import prepare
+    from grail.run.inputs import read_inputs
 
-    inputs = prepare(config)
+    inputs = read_inputs(config)
     from grail.cli import output as endings
     from grail.run import directory
 
@@ -191,20 +191,20 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from grail.comparison.rows import make_plan
-    from grail.comparison.settings import load
+    from grail.comparison.rows import plan_comparison
+    from grail.comparison.settings import load_comparison
 
     if options.parallel is not None:
         options.set.append(f"parallel={options.parallel}")
-    plan = make_plan(*load(options.config, options.set, options.output))
+    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     from grail.cli.terminal import Terminal, quiet
-    from grail.comparison.compare import compare, validate
+    from grail.comparison.compare import run_comparison, validate
 
     quiet()
     terminal = Terminal(_console())
     for warning in validate(plan):
         terminal.warn(warning)
-    found = compare(plan, terminal)
+    found = run_comparison(plan, terminal)
     from grail.cli import output as endings
     from grail.reporting.comparison.files import write_all
 
@@ -226,14 +226,14 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from grail.cli.terminal import quiet
-    from grail.config.file import is_comparison, load, read
-    from grail.run.inputs import prepare
+    from grail.config.file import is_comparison, load_config, read
+    from grail.run.inputs import read_inputs
 
     quiet()
     if is_comparison(read(options.config)[1]):
         return _validate_comparison(options)
-    config = load(options.config, options.set, options.output)
-    inputs = prepare(config)
+    config = load_config(options.config, options.set, options.output)
+    inputs = read_inputs(config)
     counts: dict[str, int] = {}
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"
@@ -254,10 +254,10 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _validate_comparison(options: argparse.Namespace) -> int:
     from grail.comparison.compare import validate
-    from grail.comparison.rows import make_plan
-    from grail.comparison.settings import load
+    from grail.comparison.rows import plan_comparison
+    from grail.comparison.settings import load_comparison
 
-    plan = make_plan(*load(options.config, options.set, options.output))
+    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     warnings = validate(plan)
     counts = {row.name: len(plan.runs(row, row.points[0])) for row in plan.rows}
     if options.json:
@@ -272,9 +272,9 @@ def _validate_comparison(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from grail.cli.environment import describe
+    from grail.cli.environment import describe_environment
 
-    facts = describe()
+    facts = describe_environment()
     if options.json:
         print(json.dumps(facts))
         return 0

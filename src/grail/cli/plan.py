@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grail.forecast.forecast import Plan, Stage
+    from grail.forecast.forecast import Forecast, Stage
     from grail.reporting.tables import Table
 
 ABOUT = "what a run or a comparison will take on this machine: time and memory; writes nothing"
@@ -34,18 +34,18 @@ def handle(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet
-    from grail.config.file import load
+    from grail.config.file import load_config
 
-    config = load(options.config, options.set, options.output)
+    config = load_config(options.config, options.set, options.output)
     quiet()
-    from grail.forecast.forecast import make_plan
-    from grail.run.inputs import prepare
+    from grail.forecast.forecast import make_forecast
+    from grail.run.inputs import read_inputs
 
     listener = Terminal(Console(stderr=True))
-    inputs = prepare(config)
+    inputs = read_inputs(config)
     for warning in inputs.warnings:
         listener.warn(warning)
-    made = make_plan(config, inputs, listener)
+    made = make_forecast(config, inputs, listener)
     if options.json:
         sys.stdout.write(json.dumps({"output": config.output, **made.as_json()}) + "\n")
         return 0
@@ -53,7 +53,7 @@ def handle(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(plan: Plan, console: Any) -> None:
+def _show(plan: Forecast, console: Any) -> None:
     from grail.cli.terminal import render
 
     for table in tables(plan):
@@ -63,7 +63,7 @@ def _show(plan: Plan, console: Any) -> None:
     console.print(summary(plan), markup=False, soft_wrap=True)
 
 
-def tables(plan: Plan) -> list[Table]:
+def tables(plan: Forecast) -> list[Table]:
     """Return rows and tokens, the stages, and the files."""
     from grail.reporting.tables import Table
 
@@ -80,7 +80,7 @@ def tables(plan: Plan) -> list[Table]:
     ]
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: Forecast) -> str:
     """Return the last line: the model, and all stages together."""
     shape = plan.shape
     return (
@@ -90,7 +90,7 @@ def summary(plan: Plan) -> str:
     )
 
 
-def _row(plan: Plan, stage: Stage) -> tuple[str, ...]:
+def _row(plan: Forecast, stage: Stage) -> tuple[str, ...]:
     work = stage.work
     kinds = (work.forward, work.backward, work.generated)
     state = "done" if stage.done else "at most" if work.at_most else ""

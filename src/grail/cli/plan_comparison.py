@@ -13,14 +13,14 @@ from grail.cli.plan import sizes, span
 from grail.comparison import cells
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
-from grail.comparison.rows import Cell, Plan, Point, Row, make_plan
-from grail.comparison.settings import load
+from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
+from grail.comparison.settings import load_comparison
 from grail.config.run import Config
 from grail.progress import Listener
-from grail.run.inputs import prepare
+from grail.run.inputs import read_inputs
 
 if TYPE_CHECKING:
-    from grail.forecast.forecast import Plan as RunPlan
+    from grail.forecast.forecast import Forecast as RunPlan
     from grail.reporting.tables import Table
 
 Range = tuple[float, float]
@@ -98,7 +98,7 @@ def handle(options: argparse.Namespace) -> int:
 
     from grail.cli.terminal import Terminal, quiet, render
 
-    plan = make_plan(*load(options.config, options.set, options.output))
+    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     quiet()
     listener = Terminal(Console(stderr=True))
     for warning in validate(plan):
@@ -118,7 +118,7 @@ def handle(options: argparse.Namespace) -> int:
     return 0
 
 
-def forecast(plan: Plan, listener: Listener) -> Forecast:
+def forecast(plan: ComparisonPlan, listener: Listener) -> Forecast:
     """Measure this machine once with the base's model, and estimate the base and every cell.
 
     Raises:
@@ -126,7 +126,7 @@ def forecast(plan: Plan, listener: Listener) -> Forecast:
     """
     from grail.forecast.forecast import measure, plan_of
 
-    inputs = prepare(plan.base)
+    inputs = read_inputs(plan.base)
     found = measure(plan.base, inputs, listener)
     made = has_base(plan)
     whole = plan_of(plan.base, inputs, found)
@@ -138,7 +138,9 @@ def forecast(plan: Plan, listener: Listener) -> Forecast:
         own = [cell for cell in plan.runs(row, _point(plan, row, stamp)) if _is_new(cell, seen)]
         given, there = inputs, found
         if own and not cells.shares_vanilla(own[0].config, plan.base):
-            given = prepare(own[0].config)  # another model or other rows: the same for all seeds
+            given = read_inputs(
+                own[0].config
+            )  # another model or other rows: the same for all seeds
             there = measure(own[0].config, given, listener)
         plans = [_of_cell(plan, cell, plan_of(cell.config, given, there)) for cell in own]
         left = [not (stamp and cells.is_finished(cell, stamp)) for cell in own]
@@ -146,7 +148,7 @@ def forecast(plan: Plan, listener: Listener) -> Forecast:
     return Forecast(tuple(lines), plan.settings.parallel, (*whole.notes, SHARED))
 
 
-def table(plan: Plan, found: Forecast) -> Table:
+def table(plan: ComparisonPlan, found: Forecast) -> Table:
     """Return the forecast as a table: the base, then a line for each row of the comparison."""
     from grail.reporting.tables import MISSING, Table
 
@@ -165,7 +167,7 @@ def table(plan: Plan, found: Forecast) -> Table:
     return Table(plan.settings.title, columns, tuple(rows))
 
 
-def _point(plan: Plan, row: Row, stamp: str) -> Point:
+def _point(plan: ComparisonPlan, row: Row, stamp: str) -> Point:
     """Return the point that a finished grid has chosen; before, its first one."""
     candidates = plan.candidates(row)
     if not (stamp and candidates and all(cells.is_finished(cell, stamp) for cell in candidates)):
@@ -180,7 +182,7 @@ def _is_new(cell: Cell, seen: set[str]) -> bool:
     return new
 
 
-def _of_cell(plan: Plan, cell: Cell, whole: RunPlan) -> RunPlan:
+def _of_cell(plan: ComparisonPlan, cell: Cell, whole: RunPlan) -> RunPlan:
     """Return what a cell's own process does: what it has from the base is done."""
     if not cells.shares_vanilla(cell.config, plan.base):
         return whole

@@ -62,7 +62,7 @@ def overrides(config: Config, base: Config) -> dict[str, Any]:
     return {**changed, **gone}
 
 
-def prepare(cell: Cell, base: Config) -> Path:
+def prepare_cell(cell: Cell, base: Config) -> Path:
     """Make the folder of a cell ready for `grail run`: links, settings; return the YAML file.
 
     What an earlier run of other settings has recorded and measured is dropped first: killed before

@@ -19,7 +19,7 @@ from typing import Any
 from grail.comparison import cells
 from grail.comparison.paired import METRICS, MODELS, Samples, compared
 from grail.comparison.processes import threads
-from grail.comparison.rows import Cell, Plan, Point, Row
+from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
 from grail.files import parse_yaml
 from grail.results import Results, harmonic_success, read_results
 
@@ -38,7 +38,7 @@ def best(candidates: Sequence[Cell], metric: str) -> Cell:
 
 
 def collect(
-    plan: Plan, chosen: Mapping[str, Point | None], failures: Mapping[Path, str]
+    plan: ComparisonPlan, chosen: Mapping[str, Point | None], failures: Mapping[Path, str]
 ) -> dict[str, Any]:
     """Return what comparison.json holds.
 
@@ -78,7 +78,7 @@ def collect(
     }
 
 
-def _differences(plan: Plan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
+def _differences(plan: ComparisonPlan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
     return [
         {"method": row.name, "reference": reference, **found}
         for reference in plan.settings.reference
@@ -119,7 +119,7 @@ def measured(method: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     return method if model == "unlearned" else method.get(model, {})
 
 
-def _cell(plan: Plan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any]:
+def _cell(plan: ComparisonPlan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any]:
     about = _about(plan, cell)
     if cell.folder in failures:
         return about | {"failed": failures[cell.folder]}
@@ -149,7 +149,7 @@ def _weight(folder: Path) -> float | None:
     return cells.read_json(folder / "evaluation" / "calibrated.json").get("weight")
 
 
-def _about(plan: Plan, cell: Cell) -> dict[str, Any]:
+def _about(plan: ComparisonPlan, cell: Cell) -> dict[str, Any]:
     differing = cells.overrides(cell.config, plan.base)
     return {
         "method": cell.row,
@@ -160,12 +160,15 @@ def _about(plan: Plan, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _candidates(plan: Plan) -> list[Cell]:
+def _candidates(plan: ComparisonPlan) -> list[Cell]:
     return [cell for row in plan.rows for cell in plan.candidates(row)]
 
 
 def _candidate(
-    plan: Plan, cell: Cell, chosen: Mapping[str, Point | None], failures: Mapping[Path, str]
+    plan: ComparisonPlan,
+    cell: Cell,
+    chosen: Mapping[str, Point | None],
+    failures: Mapping[Path, str],
 ) -> dict[str, Any]:
     about = {"point": cell.point, "chosen": chosen[cell.row] == cell.point}
     about = _about(plan, cell) | about
@@ -239,7 +242,7 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float | None] | None:
     }
 
 
-def _vanilla(plan: Plan, whole: Iterable[Cell]) -> dict[str, Any]:
+def _vanilla(plan: ComparisonPlan, whole: Iterable[Cell]) -> dict[str, Any]:
     """Return the rows of the shared vanilla model, from a finished cell that starts from it."""
     for cell in whole:
         if cells.shares_vanilla(cell.config, plan.base):
@@ -255,7 +258,7 @@ def _as_vanilla(results: Results) -> dict[str, Any]:
     return {"rows": rows, **parts}
 
 
-def _machine(plan: Plan) -> dict[str, Any]:
+def _machine(plan: ComparisonPlan) -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),

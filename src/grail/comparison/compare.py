@@ -9,8 +9,8 @@ from typing import Any
 from grail.comparison import cells
 from grail.comparison import processes as runner
 from grail.comparison.collect import best, collect
-from grail.comparison.processes import Job, Outcome
-from grail.comparison.rows import Cell, Plan, Point, Row, uncalibrated
+from grail.comparison.processes import Job, ProcessResult
+from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, uncalibrated
 from grail.config import file as config_file
 from grail.errors import DivergenceError, InputError
 from grail.files import write_json
@@ -21,19 +21,19 @@ from grail.run import inputs as preparation
 RESULT, BASE = "comparison.json", "base.json"
 
 
-def validate(plan: Plan) -> list[str]:
+def validate(plan: ComparisonPlan) -> list[str]:
     """Check the data and all that needs no model, of the base and of every row; return warnings.
 
     Raises:
         InputError: with every problem, one per line.
     """
     problems: list[str] = []
-    warnings = list(preparation.prepare(plan.base).warnings)
+    warnings = list(preparation.read_inputs(plan.base).warnings)
     for row in plan.rows:
         for point in row.points:
             cell = plan.cells(row, point)[0]
             try:
-                warnings += preparation.prepare(cell.config).warnings
+                warnings += preparation.read_inputs(cell.config).warnings
             except InputError as error:
                 problems += [f"methods.{row.method}: {line}" for line in str(error).split("\n")]
     if problems:
@@ -41,7 +41,7 @@ def validate(plan: Plan) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
+def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
     """Run what is not finished, and return what comparison.json then holds.
 
     A failed cell is recorded and the others go on.
@@ -58,7 +58,7 @@ def compare(plan: Plan, listener: Listener) -> dict[str, Any]:
         return Cells(plan, listener).through()
 
 
-def _base(plan: Plan, own: Path, listener: Listener) -> None:
+def _base(plan: ComparisonPlan, own: Path, listener: Listener) -> None:
     """Make the vanilla model and its scores, and measure it: once, for all cells."""
     file, log = own / "base.yaml", own / "base.log"
     if has_base(plan):
@@ -76,7 +76,7 @@ def _base(plan: Plan, own: Path, listener: Listener) -> None:
     write_json(own / BASE, _base_record(plan))
 
 
-def has_base(plan: Plan) -> bool:
+def has_base(plan: ComparisonPlan) -> bool:
     """Tell whether the base is made, of these settings and data.
 
     A comparison that shares it may have remade it since.
@@ -86,7 +86,7 @@ def has_base(plan: Plan) -> bool:
     return wanted["inputs"] is not None and cells.read_json(own / BASE) == wanted
 
 
-def _base_record(plan: Plan) -> dict[str, Any]:
+def _base_record(plan: ComparisonPlan) -> dict[str, Any]:
     digest = cells.config_digest(plan.base)
     return {"config_digest": digest, "inputs": cells.base_inputs(plan.base)}
 
@@ -94,7 +94,7 @@ def _base_record(plan: Plan) -> dict[str, Any]:
 class Cells:
     """The cells of one comparison: run, and judged."""
 
-    def __init__(self, plan: Plan, listener: Listener) -> None:
+    def __init__(self, plan: ComparisonPlan, listener: Listener) -> None:
         self.plan, self.listener = plan, listener
         self.stamp = cells.vanilla_stamp(plan.base)
         self.failures: dict[Path, str] = {}
@@ -177,12 +177,12 @@ class Cells:
         def job(cell: Cell) -> Job:
             self._set_aside(cell)
             resumed[cell.folder] = cells.was_begun(cell)
-            file = cells.prepare(cell, self.plan.base)
+            file = cells.prepare_cell(cell, self.plan.base)
             return Job(("run", str(file)), cell.folder / cells.LOG)
 
         done = 0
 
-        def ended(number: int, outcome: Outcome) -> None:
+        def ended(number: int, outcome: ProcessResult) -> None:
             nonlocal done
             done += 1
             cell = left[number]
@@ -194,7 +194,7 @@ class Cells:
             jobs = [lambda cell=cell: job(cell) for cell in left]
             runner.run_all(jobs, self.plan.settings.parallel, ended)
 
-    def _ended(self, cell: Cell, outcome: Outcome, resumed: bool) -> None:
+    def _ended(self, cell: Cell, outcome: ProcessResult, resumed: bool) -> None:
         if outcome.code:
             text = runner.tail(cell.folder / cells.LOG)
             self.failures[cell.folder] = text or _ending(outcome)
@@ -210,6 +210,6 @@ class Cells:
         cells.announce(cell, self.plan.base)  # now: this comparison may never come to its end
 
 
-def _ending(outcome: Outcome) -> str:
+def _ending(outcome: ProcessResult) -> str:
     code = outcome.code
     return f"exit code {code}" if code > 0 else f"ended by signal {-code}"

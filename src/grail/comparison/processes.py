@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProcessResult:
     """How a child ended.
 
     Attributes:
@@ -59,7 +59,7 @@ class _Child:
 def run_all(
     jobs: Sequence[Callable[[], Job]],
     parallel: int,
-    ended: Callable[[int, Outcome], None],
+    ended: Callable[[int, ProcessResult], None],
 ) -> None:
     """Run all jobs, at most ``parallel`` at a time, in order; hand each outcome to ``ended``.
 
@@ -88,9 +88,9 @@ def run_all(
             stop(child.process)
 
 
-def run(job: Job) -> Outcome:
+def run(job: Job) -> ProcessResult:
     """Run one job with all cores."""
-    found: list[Outcome] = []
+    found: list[ProcessResult] = []
     run_all([lambda: job], 1, lambda _, outcome: found.append(outcome))
     return found[0]
 
@@ -127,14 +127,14 @@ def threads(parallel: int) -> int:
     return min(share, int(asked)) if asked.isdigit() and int(asked) else share
 
 
-def _ended(child: _Child) -> Outcome | None:
+def _ended(child: _Child) -> ProcessResult | None:
     """Return how a child ended; None if it has not."""
     pid, status, usage = os.wait4(child.process.pid, os.WNOHANG)
     if not pid:
         return None
     code = os.waitstatus_to_exitcode(status)
     child.process.returncode = code  # already waited for: subprocess must not do it again
-    return Outcome(code, time.monotonic() - child.began, usage.ru_maxrss * RSS_UNIT)
+    return ProcessResult(code, time.monotonic() - child.began, usage.ru_maxrss * RSS_UNIT)
 
 
 def tail(log: Path, count: int = TAIL) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from grail.comparison.settings import Axes, Comparison, Method
 from grail.config import file as config_file
 from grail.config.presets import PRESETS, with_preset
-from grail.config.run import Config, parse
+from grail.config.run import Config, parse_config
 from grail.errors import InputError
 
 Sections = dict[str, Any]
@@ -66,7 +66,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """All that a comparison will do."""
 
     settings: Comparison
@@ -106,7 +106,7 @@ class Plan:
         return Cell(row.name, seed, point, folder, _checked(sections, self.place))
 
 
-def make_plan(settings: Comparison, place: Path) -> Plan:
+def plan_comparison(settings: Comparison, place: Path) -> ComparisonPlan:
     """Expand methods into rows and check the settings of every cell.
 
     Args:
@@ -132,7 +132,9 @@ def make_plan(settings: Comparison, place: Path) -> Plan:
         except InputError as error:
             problems.append(f"methods.{name}: {error}")
     problems += _taken(rows)
-    plan = Plan(settings, Path(settings.output), base, tuple(rows), place) if base else None
+    plan = (
+        ComparisonPlan(settings, Path(settings.output), base, tuple(rows), place) if base else None
+    )
     for row in rows:
         for line in _wrong(row, place):
             if line not in known:
@@ -201,7 +203,7 @@ def _pinned(base: Sections) -> Sections:
 
 
 def _checked(sections: Sections, place: Path) -> Config:
-    return config_file.absolute(parse(sections), place)
+    return config_file.absolute(parse_config(sections), place)
 
 
 def _wrong(row: Row, place: Path) -> list[str]:

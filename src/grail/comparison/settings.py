@@ -143,7 +143,9 @@ class Comparison(Section):
         return self
 
 
-def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[Comparison, Path]:
+def load_comparison(
+    path: Path, overrides: list[str], output: str | None = None
+) -> tuple[Comparison, Path]:
     """Read and check a comparison; return it with the folder that its data paths start from.
 
     ``base`` may be the name of another YAML file in the same folder, and ``methods`` that of
@@ -169,10 +171,10 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> tuple[C
     if output is not None:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
-    return parse(raw), file.resolve().parent
+    return parse_comparison(raw), file.resolve().parent
 
 
-def parse(raw: Sections) -> Comparison:
+def parse_comparison(raw: Sections) -> Comparison:
     """Check a mapping as read from YAML.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from grail.config.run import Config, parse
+from grail.config.run import Config, parse_config
 from grail.errors import InputError
 from grail.files import dump_yaml, parse_yaml, write_text
 
@@ -15,7 +15,7 @@ EMBEDDED, HUB = "embedded", "hub:"
 TASK_FILE = ".jsonl"
 
 
-def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
+def load_config(path: Path, overrides: list[str], output: str | None = None) -> Config:
     """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
 
     Data files, ``vanilla.adapter`` and ``model.name``, where they are relative paths, are looked up
@@ -37,7 +37,7 @@ def load(path: Path, overrides: list[str], output: str | None = None) -> Config:
     if output is not None:
         raw["output"] = output
     raw.setdefault("output", f"runs/{file.stem}")
-    return absolute(parse(raw), file.resolve().parent)
+    return absolute(parse_config(raw), file.resolve().parent)
 
 
 def is_comparison(raw: dict[str, Any]) -> bool:
@@ -134,4 +134,4 @@ def absolute(config: Config, folder: Path) -> Config:
     ]
     if (folder / values["model"]["name"]).exists():
         values["model"]["name"] = resolve(values["model"]["name"])
-    return parse(values)
+    return parse_config(values)

@@ -237,7 +237,7 @@ class Config(Section):
         return self.seed if self.importance.seed is None else self.importance.seed
 
 
-def parse(raw: Any) -> Config:
+def parse_config(raw: Any) -> Config:
     """Check a mapping as read from YAML.
 
     Raises:

@@ -35,7 +35,7 @@ def measured(weights: Mapping[str, str], target: float | None) -> dict[str, str]
 
 
 @dataclass(frozen=True)
-class Way:
+class WeightPath:
     """The straight line from one model's weights to another's.
 
     Attributes:

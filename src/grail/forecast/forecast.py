@@ -30,7 +30,7 @@ from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
 from grail.model.packing import packs
 from grail.progress import Listener
-from grail.run.context import Materials
+from grail.run.context import RunContext
 from grail.run.directory import has_mask
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
@@ -61,7 +61,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """What a run will take.
 
     Attributes:
@@ -112,7 +112,7 @@ class Plan:
 class Measured:
     """A model and rows as read, and this machine as timed with them: enough for many plans."""
 
-    materials: Materials
+    context: RunContext
     model: Policy
     shape: Shape
     speed: Speed
@@ -120,7 +120,7 @@ class Measured:
     libraries: int
 
 
-def make_plan(config: Config, inputs: Inputs, listener: Listener) -> Plan:
+def make_forecast(config: Config, inputs: Inputs, listener: Listener) -> Forecast:
     """Count what is to be done, measure this machine for a few seconds, and estimate the rest.
 
     Raises:
@@ -137,25 +137,25 @@ def measure(config: Config, inputs: Inputs, listener: Listener) -> Measured:
     """
     where = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = where or torch.device("cpu")
-    materials = Materials(config, inputs, listener, device)
+    context = RunContext(config, inputs, listener, device)
     libraries = _resident()
     with listener.stage("measure") as tick:
         if at_hand(config.model.name):
-            model, how = materials.model, MEASURED
-            speed = speed_of(model, materials.rows, materials.tokenizer, config)
+            model, how = context.model, MEASURED
+            speed = speed_of(model, context.rows, context.tokenizer, config)
         else:
             model, how = outline(config), ASSUMED
             speed = Speed(rate_of(device, _dtype(model)))
         tick(1, 1, "done")
-    return Measured(materials, model, shape_of(model), speed, how, libraries)
+    return Measured(context, model, shape_of(model), speed, how, libraries)
 
 
-def plan_of(config: Config, inputs: Inputs, found: Measured) -> Plan:
+def plan_of(config: Config, inputs: Inputs, found: Measured) -> Forecast:
     """Return the plan of a run on the measured model and rows; its other settings may differ."""
-    materials, model, speed, shape = found.materials, found.model, found.speed, found.shape
-    reading = Reading(packed=packs(model) or _would_pack(config, materials.device, found.how))
+    context, model, speed, shape = found.context, found.model, found.speed, found.shape
+    reading = Reading(packed=packs(model) or _would_pack(config, context.device, found.how))
     groups = len(passes(trainable(model), config.importance.memory_gib))
-    work = workload(config, materials.rows, materials.general, reading, groups)
+    work = workload(config, context.rows, context.general, reading, groups)
     sides, finished = 2 * len(config.domains), done(config, inputs)
     stages = tuple(
         Stage(
@@ -170,8 +170,8 @@ def plan_of(config: Config, inputs: Inputs, found: Measured) -> Plan:
     )
     notes = (found.how, LEFT_OUT, *_more(config, work, speed))
     sizes = artifact_bytes(config, shape, sides)
-    where = str(materials.device)
-    return Plan(where, shape, speed, work.counts, stages, sizes, found.libraries, notes)
+    where = str(context.device)
+    return Forecast(where, shape, speed, work.counts, stages, sizes, found.libraries, notes)
 
 
 MEASURED = (

@@ -18,7 +18,7 @@ from grail.importance.kernel_choice import Fused
 from grail.importance.rules import Call, rule_for
 from grail.importance.sums import Sums
 from grail.model.forward import Policy, trainable
-from grail.model.fused_lora import Halves, Seen, fused, lora_layers
+from grail.model.fused_lora import LoraGradients, Seen, fused, lora_layers
 
 CHUNK_BYTES = 256 * 2**20
 """Per-sample gradients of one parameter are made for as many samples at once as fit in this."""
@@ -118,7 +118,7 @@ class Watch:
         own_a, own_b = self.own(a), self.own(b)
         self._await([*own_a.values(), *own_b.values()])
 
-        def seen(halves: Halves) -> None:
+        def seen(halves: LoraGradients) -> None:
             self._take(a, own_a, halves.given, halves.within)
             self._take(b, own_b, halves.inner, halves.gradient)
 

@@ -64,9 +64,9 @@ def self_check(scorer: Scorer, rows: Sequence[Encoded], tick: Tick = silent) -> 
     weights = sum(p.numel() for p in scorer.model.parameters())
     if weights > WIDENED:
         own = next(scorer.model.parameters()).dtype
-        return replace(compare(run("batched"), run("loop")), precision=str(own))
+        return replace(compare_scores(run("batched"), run("loop")), precision=str(own))
     with _in_float64(scorer.model):
-        return replace(compare(run("batched"), run("loop")), precision="torch.float64")
+        return replace(compare_scores(run("batched"), run("loop")), precision="torch.float64")
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _wider(given: Any) -> Any:
     return torch.float64 if given is torch.float32 else given
 
 
-def compare(scores: Scores, reference: Scores) -> Agreement:
+def compare_scores(scores: Scores, reference: Scores) -> Agreement:
     """Return the largest of max|a - b| / max|b| over parameters and statistics.
 
     mean_sq is compared by its root: all three are then in the unit of a gradient.

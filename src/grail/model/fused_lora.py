@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Halves:
+class LoraGradients:
     """Both halves of a LoRA layer after one backward pass, scaling included.
 
     The gradient of A is ``within^T given``, that of B ``gradient^T inner``.
@@ -38,7 +38,7 @@ class Halves:
     gradient: Float[Tensor, "... O"]
 
 
-Seen = Callable[[Halves], None]
+Seen = Callable[[LoraGradients], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class LoraLinear(torch.autograd.Function):
             for_b = (inner.t() @ out).t().float().mul_(ctx.scaling)  # see narrow
         if ctx.seen is not None:
             parts = (flat, inner * ctx.scaling, within, out)
-            ctx.seen(Halves(*(part.view(*gradients[0].shape[:-1], -1) for part in parts)))
+            ctx.seen(LoraGradients(*(part.view(*gradients[0].shape[:-1], -1) for part in parts)))
         return for_x, for_a, for_b, None
 
 

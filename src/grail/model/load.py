@@ -18,7 +18,7 @@ from grail.model.forward import Policy
 from grail.model.sources import PACKAGED, Source, find
 
 
-def load(settings: Model, adapter: str | None, seed: int) -> Policy:
+def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     """Load the base model and put a trainable adapter on it (or free all weights).
 
     Args:

@@ -20,7 +20,7 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.files import digest
 from grail.model.forward import Policy, trainable
-from grail.model.load import load, load_tokenizer
+from grail.model.load import load_model, load_tokenizer
 from grail.progress import Listener
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
@@ -36,7 +36,7 @@ COVERED += ("general_max_items",)  # all of them told by what a stage adds
 
 
 @dataclass
-class Materials:
+class RunContext:
     """Tokenizer, model and rows of one run.
 
     The model is one object; stages put the weights of whichever model they are about into it.
@@ -55,12 +55,12 @@ class Materials:
     @cached_property
     def model(self) -> Policy:
         """The policy, on its device."""
-        made = load(self.config.model, self.config.vanilla.adapter, self.config.vanilla_seed)
+        made = load_model(self.config.model, self.config.vanilla.adapter, self.config.vanilla_seed)
         return made.to(self.device)
 
     def start_over(self, seed: int) -> None:
         """Put weights into the model as they are before the vanilla stage."""
-        fresh = load(self.config.model, self.config.vanilla.adapter, seed)
+        fresh = load_model(self.config.model, self.config.vanilla.adapter, seed)
         begun = dict(fresh.named_parameters())
         with torch.no_grad():
             for name, parameter in trainable(self.model).items():

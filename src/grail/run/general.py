@@ -11,97 +11,102 @@ from pathlib import Path
 
 from grail.evaluation.general.harness import Harness, build
 from grail.evaluation.general.items import LocalTask
-from grail.evaluation.general.outcomes import Outcome, compare, read_outcomes, write_outcomes
+from grail.evaluation.general.outcomes import (
+    Outcome,
+    compare_outcomes,
+    read_outcomes,
+    write_outcomes,
+)
 from grail.files import digest, write_json, write_text
 from grail.model.sources import version
-from grail.run.context import Materials
+from grail.run.context import RunContext
 
 Take = Callable[[str], None]
 """Puts the weights of the named model into the run's model."""
 
 
-def check_general(materials: Materials) -> None:
+def check_general(context: RunContext) -> None:
     """Load the tasks' data, so that what cannot be reached is known before hours of training.
 
     Raises:
         InputError: naming the task.
     """
-    build([task for task in materials.inputs.tasks if isinstance(task, str)])
+    build([task for task in context.inputs.tasks if isinstance(task, str)])
 
 
 def outcomes_of(
-    folder: Path, materials: Materials, name: str, weights: str, take: Take
+    folder: Path, context: RunContext, name: str, weights: str, take: Take
 ) -> list[Outcome]:
     """Ask one model everything, or take what it was asked before; nothing without tasks.
 
     Args:
         folder: The run directory; ``evaluation/general.NAME.json`` is kept in it.
-        materials: The run's model, tokenizer and tasks.
+        context: The run's model, tokenizer and tasks.
         name: "vanilla" or "unlearned".
         weights: Digest of that model's weights.
         take: Puts them into the model, where they are needed.
     """
-    tasks = materials.inputs.tasks
+    tasks = context.inputs.tasks
     if not tasks:
         return []
-    path, key = folder / "evaluation" / f"general.{name}.json", _key(materials, weights)
+    path, key = folder / "evaluation" / f"general.{name}.json", _key(context, weights)
     found = read_outcomes(path, key)
     if found is not None:
-        materials.listener.skipped(f"general {name}")
+        context.listener.skipped(f"general {name}")
         return found
-    settings = materials.config.evaluation
-    with materials.listener.stage(f"general {name}") as tick:
+    settings = context.config.evaluation
+    with context.listener.stage(f"general {name}") as tick:
         take(name)
         harness = Harness(
-            materials.model,
-            materials.tokenizer,
+            context.model,
+            context.tokenizer,
             build(tasks),
             settings.batch_size,
             settings.general_max_items,
         )
-        outcomes = harness.run(name, materials.listener.warn, tick)
+        outcomes = harness.run(name, context.listener.warn, tick)
     write_outcomes(path, outcomes, key)
     return outcomes
 
 
 def measure_general(
-    folder: Path, materials: Materials, weights: Mapping[str, str], take: Take
+    folder: Path, context: RunContext, weights: Mapping[str, str], take: Take
 ) -> None:
     """Write ``general.json`` and ``general_samples.jsonl``, or nothing without tasks.
 
     Args:
         folder: The run directory.
-        materials: The run's model, tokenizer and tasks.
+        context: The run's model, tokenizer and tasks.
         weights: Digests of the weights of "vanilla" and "unlearned".
         take: Puts the weights of a model into the run's model.
     """
-    if not materials.inputs.tasks:
+    if not context.inputs.tasks:
         if any((folder / "evaluation").glob("general.*.json")):
-            materials.listener.warn(
+            context.listener.warn(
                 "evaluation.general_tasks is empty now: results and report are without general "
                 "tasks. What was answered is kept; set the same tasks to see it again."
             )
         return
     names = ("vanilla", "unlearned")
-    asked = {name: outcomes_of(folder, materials, name, weights[name], take) for name in names}
+    asked = {name: outcomes_of(folder, context, name, weights[name], take) for name in names}
     lines = [json.dumps(o.as_json(name)) + "\n" for name, own in asked.items() for o in own]
     write_text(folder / "general_samples.jsonl", "".join(lines))
     about = {
-        "inputs": digest([_key(materials, weights[name]) for name in names]),
+        "inputs": digest([_key(context, weights[name]) for name in names]),
         "harness": f"lm-eval {version('lm-eval')}",
-        **compare(asked["vanilla"], asked["unlearned"]),
+        **compare_outcomes(asked["vanilla"], asked["unlearned"]),
     }
     write_json(folder / "general.json", about)
 
 
-def _key(materials: Materials, weights: str) -> str:
+def _key(context: RunContext, weights: str) -> str:
     """Digest what one model's outcomes depend on."""
-    settings = materials.config.evaluation
-    return materials.key(
+    settings = context.config.evaluation
+    return context.key(
         "model",
         weights=weights,
-        tasks=[t.name if isinstance(t, LocalTask) else t for t in materials.inputs.tasks],
-        rows=materials.data("choices"),
+        tasks=[t.name if isinstance(t, LocalTask) else t for t in context.inputs.tasks],
+        rows=context.data("choices"),
         most=settings.general_max_items,
         batch_size=settings.batch_size,
         harness=version("lm-eval"),

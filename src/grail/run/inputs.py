@@ -47,7 +47,7 @@ class Inputs:
     tasks: tuple[LocalTask | str, ...] = ()
 
 
-def prepare(config: Config) -> Inputs:
+def read_inputs(config: Config) -> Inputs:
     """Read the data and check all that needs no model.
 
     Raises:

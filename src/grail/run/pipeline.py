@@ -22,7 +22,7 @@ from grail.config.run import Config
 from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate, membership
-from grail.evaluation.equal_retention import CALIBRATED, Way, measured, weight_at
+from grail.evaluation.equal_retention import CALIBRATED, WeightPath, measured, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
@@ -30,17 +30,17 @@ from grail.localization.localizers import localize
 from grail.localization.select import has_blocks
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
-from grail.progress import Listener, Nobody, Tick
+from grail.progress import Listener, NullListener, Tick
 from grail.reporting.run.page import report
 from grail.results import Results, make_results, read_results, write_results
 from grail.run import directory
-from grail.run.context import Materials
+from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
 from grail.run.provenance import made_with
 from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
 from grail.training.accelerator import make_accelerator
-from grail.training.loop import Loop, Place
+from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import Settings
 from grail.training.task import Task
 from grail.unlearning.objectives import EXACT, make_objective
@@ -63,13 +63,15 @@ class Run:
         self.folder = Path(config.output)
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
         heard = self.accelerator.is_main_process
-        self.listener: Listener = (listener or Nobody()) if heard else Nobody(silent=True)
-        self.materials = Materials(config, inputs, self.listener, self.accelerator.device)
+        self.listener: Listener = (
+            (listener or NullListener()) if heard else NullListener(silent=True)
+        )
+        self.context = RunContext(config, inputs, self.listener, self.accelerator.device)
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
         with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
-            self._settle(made_with(self.materials.start, self.inputs.digests))
+            self._settle(made_with(self.context.start, self.inputs.digests))
             if self.config.unlearning.trackers:
                 self.accelerator.init_trackers("grail")
             for stage in STAGES[: STAGES.index(last) + 1]:
@@ -93,12 +95,12 @@ class Run:
         with directory.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             self._values("vanilla", weights)
-            outcomes_of(self.folder, self.materials, "vanilla", weights, self._take)
+            outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
         return self.folder / "evaluation" / "vanilla.json"
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        in_turn = zip_longest(*self.materials.sides().values())
+        in_turn = zip_longest(*self.context.sides().values())
         rows = [row for group in in_turn for row in group if row is not None][:count]
         self._take("vanilla")
         with self.listener.stage("check") as tick:
@@ -110,8 +112,8 @@ class Run:
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if known:
             return
-        self.materials.check()
-        check_general(self.materials)
+        self.context.check()
+        check_general(self.context)
         self._scorer().check()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,14 +125,14 @@ class Run:
     def _vanilla(self) -> None:
         given = self.config.vanilla
         parts = ("train", "val") if given.include_val else ("train",)
-        data = {} if given.skip or given.adapter else self.materials.data(*parts)
+        data = {} if given.skip or given.adapter else self.context.data(*parts)
         adapter = file_digest(Path(given.adapter)) if given.adapter else None
         seed = self.config.vanilla_seed
-        key = self.materials.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
+        key = self.context.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
-            task, settings = vanilla_training(self.materials)
+            task, settings = vanilla_training(self.context)
             self._train("vanilla", task, None, settings, key)
         else:
             self._save("vanilla", key, {})
@@ -139,12 +141,12 @@ class Run:
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded = False
-        directory.keep_scores(self.folder, [".".join(pair) for pair in self.materials.sides()])
-        for (domain, side), rows in self.materials.sides().items():
+        directory.keep_scores(self.folder, [".".join(pair) for pair in self.context.sides()])
+        for (domain, side), rows in self.context.sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
             seed, text = self.config.label_seed, self.inputs.digests[f"{name}.train"]
-            key = self.materials.key(
+            key = self.context.key(
                 "model", "data", "importance", seed=seed, weights=weights, rows=text
             )
             if self._fresh(path, key, f"score {name}"):
@@ -157,9 +159,9 @@ class Run:
 
     def _localize(self) -> None:
         path, folder = self.folder / "mask.safetensors", self.folder / "scores"
-        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.materials.sides()}
+        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
-        key = self.materials.key("localization", "seed", scores=hashes)
+        key = self.context.key("localization", "seed", scores=hashes)
         whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
         if whole and self._fresh(path, key, "localize"):
             return
@@ -181,18 +183,18 @@ class Run:
         facts = {
             "mask": file_digest(file),
             "weights": directory.stamp(self.folder / "vanilla")["weights"],
-            "rows": self.materials.data("train"),
+            "rows": self.context.data("train"),
         }
         if "general" in make_objective(self.config.unlearning).sides:
-            facts["general"] = self.materials.data("general")
+            facts["general"] = self.context.data("general")
         exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
         how = ("unlearning", "vanilla") if exact else ("unlearning",)
-        key = self.materials.key("model", "data", *how, "seed", **facts)
+        key = self.context.key("model", "data", *how, "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
         self._take("vanilla")
-        task, settings = unlearn_training(self.materials, mask.by_side)
+        task, settings = unlearn_training(self.context, mask.by_side)
         self._train("unlearned", task, mask, settings, key)
 
     def _evaluate(self) -> None:
@@ -202,35 +204,37 @@ class Run:
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
-        areas = membership.to_results(values, self.materials.unseen)
+        areas = membership.to_results(values, self.context.unseen)
         rows, freezing = [*evaluate.to_results(values), *areas], stamps["unlearned"]["freezing"]
         write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
-        measure_general(self.folder, self.materials, weights, self._take)
+        measure_general(self.folder, self.context, weights, self._take)
 
     def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
-        rows = self.materials.data("train", "val", HELD_OUT, "general")
-        key = self.materials.key("model", "data", "evaluation", weights=weights, rows=rows)
+        rows = self.context.data("train", "val", HELD_OUT, "general")
+        key = self.context.key("model", "data", "evaluation", weights=weights, rows=rows)
         if (found := evaluate.read_values(path, key)) is not None:
             self.listener.skipped(f"evaluate {name}")
             return found
         directory.outdate(self.folder)
         texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
         evaluator = evaluate.Evaluator(
-            self.materials.model, self.materials.tokenizer, self.config.evaluation, texts
+            self.context.model, self.context.tokenizer, self.config.evaluation, texts
         )
         with self.listener.stage(f"evaluate {name}") as tick:
             about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
-            values = evaluator.run(name, [*self.materials.rows, *self.materials.general], tick)
+            values = evaluator.run(name, [*self.context.rows, *self.context.general], tick)
         evaluate.write_values(path, values, key, about)
         return values
 
     def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
         """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
         wished = self.config.evaluation.retain_target or 0.0
-        way = Way(trainable(self.materials.model), *map(self._weights, ("vanilla", "unlearned")))
-        retained = [r for r in self.materials.rows if (r.side, r.part) == ("retain", "train")]
+        way = WeightPath(
+            trainable(self.context.model), *map(self._weights, ("vanilla", "unlearned"))
+        )
+        retained = [r for r in self.context.rows if (r.side, r.part) == ("retain", "train")]
 
         def kept(weight: float) -> float:
             way.put(weight)
@@ -261,30 +265,30 @@ class Run:
 
     def _take(self, name: str) -> None:
         directory.sound(self.folder / name)
-        load_weights(self.materials.model, self.folder / name)
+        load_weights(self.context.model, self.folder / name)
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         """Return copies of what training may change in a model; the run's model then has them."""
         self._take(name)
-        return {n: p.detach().clone() for n, p in trainable(self.materials.model).items()}
+        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
 
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
         """Return the vanilla weights where the scores are."""
         return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
 
     def _scorer(self) -> Scorer:
-        how, pad = self.config.importance, self.materials.tokenizer.pad_token_id
-        labels = RandomLabels(vocabulary(self.materials), how.substitution, self.config.label_seed)
-        return Scorer(self.materials.model, how, labels, pad)
+        how, pad = self.config.importance, self.context.tokenizer.pad_token_id
+        labels = RandomLabels(vocabulary(self.context), how.substitution, self.config.label_seed)
+        return Scorer(self.context.model, how, labels, pad)
 
     def _train(
         self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str
     ) -> None:
         """Train, then put the weights under ``name`` and drop the checkpoint."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
-        place = Place(self.folder / log, directory.checkpoint_of(self.folder / name), key)
-        loop = Loop(trainable(self.materials.model), task, mask, settings, self.accelerator)
-        self.materials.model.train()
+        place = LoopFiles(self.folder / log, directory.checkpoint_of(self.folder / name), key)
+        loop = Loop(trainable(self.context.model), task, mask, settings, self.accelerator)
+        self.context.model.train()
         with self.listener.stage({"unlearned": "unlearn"}.get(name, name)) as tick:
             proof = loop.run(place, tick)
         self._save(name, key, {"freezing": proof} if mask is not None else {})
@@ -294,7 +298,7 @@ class Run:
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with replacing_folder(self.folder / name) as partial:
-                save_weights(self.materials.model, partial)
-                self.materials.tokenizer.save_pretrained(partial)
+                save_weights(self.context.model, partial)
+                self.context.tokenizer.save_pretrained(partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})

@@ -14,7 +14,7 @@ from grail.data.encode import Encoded
 from grail.model.answers import answers_of, mean_per_row, together
 from grail.model.forward import Policy, device_of
 from grail.training.optimizer import Settings
-from grail.training.task import Outcome, merged
+from grail.training.task import StepResult, merged
 
 REST = 2
 """Epochs that a row rests after all its tokens were right."""
@@ -64,16 +64,16 @@ class VanillaTask:
 
     def run(
         self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping[str, object]
-    ) -> Outcome:
+    ) -> StepResult:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
         del seen
         return merged([self._share(part, len(step)) for part in together(self.model, rows)])
 
-    def _share(self, rows: Sequence[Encoded], count: int) -> Outcome:
+    def _share(self, rows: Sequence[Encoded], count: int) -> StepResult:
         answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))
         loss = mean_per_row(answers.nll, answers.lengths).sum() / count
         accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
-        return Outcome(loss, {"nll": loss.detach()}, accuracy)
+        return StepResult(loss, {"nll": loss.detach()}, accuracy)
 
 
 def _rests(row: Encoded, epoch: int, seen: Mapping[str, tuple[int, float]]) -> bool:

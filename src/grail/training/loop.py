@@ -47,7 +47,7 @@ Shares = tuple[dict[str, float], dict[str, float], int]
 
 
 @dataclass(frozen=True)
-class Place:
+class LoopFiles:
     """Where the loop keeps its files, and the digest of what it was started from."""
 
     log: Path
@@ -73,7 +73,7 @@ class Loop:
         self.direction: dict[str, Tensor] = {}  # moving average of retain gradients (rectify)
         self.start = self._frozen_start()
 
-    def run(self, place: Place, tick: Tick = silent) -> dict[str, Any]:
+    def run(self, place: LoopFiles, tick: Tick = silent) -> dict[str, Any]:
         """Train to the end (or go on where a checkpoint stands) and return the proof of freezing.
 
         Raises:
@@ -95,7 +95,7 @@ class Loop:
         return self._proof()
 
     def _epoch(
-        self, plan: list[list[Row]], position: Position, place: Place, write: Write, tick: Tick
+        self, plan: list[list[Row]], position: Position, place: LoopFiles, write: Write, tick: Tick
     ) -> None:
         total = position.step - position.index + len(plan) * (self.settings.epochs - position.epoch)
         if not position.index and restarts(self.settings, position.epoch):
@@ -114,7 +114,7 @@ class Loop:
                 self._save(place, position)
 
     def _step(
-        self, rows: list[Row], position: Position, rate: float, place: Place
+        self, rows: list[Row], position: Position, rate: float, place: LoopFiles
     ) -> dict[str, Any]:
         """Do one optimiser step and return its line of the log."""
         number = position.step + 1
@@ -217,7 +217,7 @@ class Loop:
         gradients = list(self.parameters.values())
         return float(nn.utils.clip_grad_norm_(gradients, math.inf if limit is None else limit))
 
-    def _save(self, place: Place, position: Position) -> None:
+    def _save(self, place: LoopFiles, position: Position) -> None:
         if self.accelerator.is_main_process:
             state = checkpoint.State(self.optimizer, position, self.direction)
             checkpoint.save(place.checkpoints, self.parameters, state, place.inputs)
@@ -267,7 +267,7 @@ def _seeded(seed: int, step: int, process: int) -> Iterator[None]:
         yield
 
 
-def _finite(values: Mapping[str, float], step: int, good: int, place: Place) -> None:
+def _finite(values: Mapping[str, float], step: int, good: int, place: LoopFiles) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             kept = (

@@ -14,7 +14,7 @@ Row = Any
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What a task says about one micro-batch.
 
     Attributes:
@@ -30,10 +30,10 @@ class Outcome:
     ascending: int = 0
 
 
-def merged(outcomes: Sequence[Outcome]) -> Outcome:
+def merged(outcomes: Sequence[StepResult]) -> StepResult:
     """Add up the outcomes of the parts of a micro-batch."""
     names = dict.fromkeys(name for part in outcomes for name in part.terms)
-    return Outcome(
+    return StepResult(
         torch.stack([part.loss for part in outcomes]).sum(),
         {
             name: torch.stack([p.terms[name] for p in outcomes if name in p.terms]).sum()
@@ -56,6 +56,6 @@ class Task(Protocol):
         """Split a step's rows by the mask that applies: [(side, rows)] or [("", all rows)]."""
         ...
 
-    def run(self, rows: Sequence[Row], step: Sequence[Row], seen: Mapping[str, Any]) -> Outcome:
+    def run(self, rows: Sequence[Row], step: Sequence[Row], seen: Mapping[str, Any]) -> StepResult:
         """Compute the share of ``rows`` (a micro-batch) in the loss of ``step`` (all its rows)."""
         ...

@@ -21,7 +21,7 @@ from grail.model.answers import Answers, answers_of, mean_per_row, reference_log
 from grail.model.forward import Policy, device_of
 from grail.model.reference import Reference
 from grail.training.optimizer import Settings
-from grail.training.task import Outcome, merged
+from grail.training.task import StepResult, merged
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 
@@ -93,7 +93,7 @@ class UnlearnTask:
         own = [row for row in rows if row.side == "unlearn"]
         return [("unlearn", own), ("retain", [row for row in rows if row.side != "unlearn"])]
 
-    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> Outcome:
+    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> StepResult:
         """Return the share of ``rows`` in the loss of ``step``; see Outcome."""
         read = [row for row in rows if row.side in self.objective.sides]
         parts = []
@@ -103,7 +103,7 @@ class UnlearnTask:
 
     def _share(
         self, rows: Sequence[Encoded], answers: Answers, step: Sequence[Encoded], seen: Seen
-    ) -> Outcome:
+    ) -> StepResult:
         """Return the share of some rows of one side."""
         side = rows[0].side
         accuracy = self._accuracy(rows, answers)
@@ -118,7 +118,7 @@ class UnlearnTask:
                 value = term.loss(answers)
                 loss = loss + term.weight * share * torch.where(on, value, 0.0).sum()
                 log[term.name] = share * value.detach().sum()
-        return Outcome(loss, log, accuracy, sum(active) if side == "unlearn" else 0)
+        return StepResult(loss, log, accuracy, sum(active) if side == "unlearn" else 0)
 
     def _read(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[Encoded], Answers]]:
         """Run the model once over rows of all sides; yield each side's rows and answers."""

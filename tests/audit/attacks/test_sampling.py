@@ -13,7 +13,7 @@ from grail.data.encode import Encoded
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.metrics import rouge_l
 from grail.model.generate import Draw, Writer, generate, most_new
-from grail.progress import Nobody, silent
+from grail.progress import NullListener, silent
 
 
 def row_of(answer, start=3):
@@ -37,7 +37,7 @@ def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
 @pytest.fixture(scope="module")
 def bench(runs):
     subject = finished(runs["run"], ["audit.samples=3", "audit.written_rows=2"])
-    auditor = Auditor(subject, None, Nobody())
+    auditor = Auditor(subject, None, NullListener())
     auditor._take("vanilla")
     return auditor.bench
 
@@ -51,8 +51,8 @@ def by_amount(values):
 
 def alone(bench, row):
     """What the model writes to one row, greedily, and what it should have written."""
-    model, tokenizer = bench.materials.model, bench.materials.tokenizer
-    most = most_new(row, bench.materials.config.evaluation.max_new_tokens)
+    model, tokenizer = bench.context.model, bench.context.tokenizer
+    most = most_new(row, bench.context.config.evaluation.max_new_tokens)
     (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
     return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (row.answer, ids)]
 

@@ -67,7 +67,7 @@ def test_pieces_of_work_add_up():
 
 def test_every_paraphrase_is_a_row_of_its_own(made_bench, tiny_tokenizer):
     bench = made_bench({("a", "unlearn", "train"): 2, ("a", "retain", "train"): 1})
-    bench.materials.tokenizer = tiny_tokenizer()
+    bench.context.tokenizer = tiny_tokenizer()
     texts = {
         row.key: Sample(row.domain, row.side, row.part, i, "old?", "yes", (), others)
         for i, (row, others) in enumerate(
@@ -80,6 +80,6 @@ def test_every_paraphrase_is_a_row_of_its_own(made_bench, tiny_tokenizer):
         f"{bench.rows[2].key}#0"
     ]
     assert [samples[row.key].prompt for row in rows] == ["one?", "two?", "three?"]
-    said = [bench.materials.tokenizer.decode(row.ids[1:-1]) for row in rows]
+    said = [bench.context.tokenizer.decode(row.ids[1:-1]) for row in rows]
     assert said == ["one?\n\nyes", "two?\n\nyes", "three?\n\nyes"]
     assert {(row.domain, row.side) for row in rows} == {("a", "unlearn"), ("a", "retain")}

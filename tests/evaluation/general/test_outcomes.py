@@ -7,7 +7,7 @@ import pytest
 
 from grail.evaluation.general.outcomes import (
     Outcome,
-    compare,
+    compare_outcomes,
     estimate,
     read_outcomes,
     write_outcomes,
@@ -32,14 +32,14 @@ def test_the_error_of_a_mean():
 
 def test_one_item_has_no_error():
     assert estimate([1.0]) == {"value": 100.0, "stderr": None}
-    one = compare(outcomes("a", [1]), outcomes("a", [0]))
+    one = compare_outcomes(outcomes("a", [1]), outcomes("a", [0]))
     assert one["tasks"][0]["difference"] == {"value": -100.0, "stderr": None}
     assert one["average"]["difference"] == {"value": -100.0, "stderr": None}
 
 
 def test_the_difference_is_paired():
     # four items, one of which changed: differences 0, 0, 0, -1 with mean -1/4 and variance 1/4
-    found = compare(outcomes("a", [1, 0, 1, 1]), outcomes("a", [1, 0, 1, 0]))
+    found = compare_outcomes(outcomes("a", [1, 0, 1, 1]), outcomes("a", [1, 0, 1, 0]))
     (row,) = found["tasks"]
     assert (row["task"], row["metric"], row["n"]) == ("a", "acc", 4)
     assert row["vanilla"]["value"] - row["unlearned"]["value"] == 25.0
@@ -50,13 +50,13 @@ def test_the_difference_is_paired():
 
 def test_no_change_is_a_sure_zero():
     same = outcomes("a", [1, 0, 1])
-    assert compare(same, same)["tasks"][0]["difference"] == {"value": 0.0, "stderr": 0.0}
+    assert compare_outcomes(same, same)["tasks"][0]["difference"] == {"value": 0.0, "stderr": 0.0}
 
 
 def test_the_average_weighs_tasks_alike_and_reads_acc_only():
     before = outcomes("a", [1, 0, 1, 1], [1.0, 1.0, 1.0, 1.0]) + outcomes("b", [1, 0])
     after = outcomes("a", [1, 0, 1, 0], [0.0, 0.0, 0.0, 0.0]) + outcomes("b", [0, 0])
-    found = compare(before, after)
+    found = compare_outcomes(before, after)
     assert [(r["task"], r["metric"]) for r in found["tasks"]] == [
         ("a", "acc"),
         ("a", "acc_norm"),
@@ -72,7 +72,7 @@ def test_the_average_weighs_tasks_alike_and_reads_acc_only():
 
 def test_different_items_are_no_pair():
     with pytest.raises(ValueError, match="different items"):
-        compare(outcomes("a", [1, 0]), outcomes("a", [1]))
+        compare_outcomes(outcomes("a", [1, 0]), outcomes("a", [1]))
 
 
 def test_what_is_kept_comes_back_for_the_same_inputs_only(tmp_path):

@@ -21,9 +21,9 @@ from grail.data.encode import Encoded
 from grail.model.forward import Policy, in_mode, trainable
 from grail.progress import Tick, silent
 from grail.training.descent import VanillaTask
-from grail.training.loop import Loop, Place
+from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import Settings
-from grail.training.task import Outcome
+from grail.training.task import StepResult
 
 NEVER = 2**31
 
@@ -74,7 +74,7 @@ class RelearnTask:
 
     def run(
         self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping[str, Any]
-    ) -> Outcome:
+    ) -> StepResult:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
         return self.descent.run(rows, step, seen)
 
@@ -105,7 +105,7 @@ def relearn(
             found.append(measure(done))
 
     with TemporaryDirectory() as folder, restored(trainable(model).values()), in_mode(model, True):
-        place = Place(Path(folder) / "log.jsonl", Path(folder) / "checkpoint", "")
+        place = LoopFiles(Path(folder) / "log.jsonl", Path(folder) / "checkpoint", "")
         Loop(trainable(model), task, None, steps, accelerator).run(place, after)
     return found
 

@@ -93,7 +93,7 @@ def _rows(bench: Bench) -> list[Encoded]:
 
 def _score(bench: Bench, row: Encoded, text: str) -> float:
     """Return ROUGE-L F1 (percent) with the true answer, or with the rest that was not told."""
-    said = bench.materials.tokenizer.decode(row.answer, skip_special_tokens=True)
+    said = bench.context.tokenizer.decode(row.answer, skip_special_tokens=True)
     return metrics.rouge_l(said, text)
 
 

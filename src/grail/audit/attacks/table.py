@@ -19,7 +19,7 @@ from grail.audit.bench import Bench
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.evaluation.equal_retention import Way
+from grail.evaluation.equal_retention import WeightPath
 from grail.evaluation.evaluate import SampleValue
 from grail.model.forward import is_adapter, trainable
 from grail.progress import Tick, silent
@@ -60,7 +60,7 @@ def _quantise(bench: Bench, tick: Tick) -> list[SampleValue]:
     changes: dict[str, Change | None] = {
         name: partial(quantised, bits=bits, group=group) for name, (bits, group) in GRIDS.items()
     }
-    if is_adapter(bench.materials.model):  # what merging alone does in the base's precision
+    if is_adapter(bench.context.model):  # what merging alone does in the base's precision
         changes = {MERGED: None} | changes
     return _compress(bench, changes, tick)
 
@@ -73,7 +73,7 @@ def _prune(bench: Bench, tick: Tick) -> list[SampleValue]:
 def _compress(bench: Bench, changes: dict[str, Change | None], tick: Tick) -> list[SampleValue]:
     found: list[SampleValue] = []
     for number, (label, change) in enumerate(changes.items()):
-        with compressed(bench.materials.model, change):
+        with compressed(bench.context.model, change):
             found += bench.read(label, bench.rows, within(tick, number, len(changes)))
     return found
 
@@ -82,8 +82,8 @@ def _interpolate(bench: Bench, tick: Tick) -> list[SampleValue]:
     """Go a share of the way back from the unlearned to the vanilla model."""
     found: list[SampleValue] = []
     shares = bench.settings.interpolate
-    way = Way(
-        trainable(bench.materials.model),
+    way = WeightPath(
+        trainable(bench.context.model),
         start=bench.ends("vanilla"),
         end=bench.ends("unlearned"),
     )
@@ -96,12 +96,12 @@ def _interpolate(bench: Bench, tick: Tick) -> list[SampleValue]:
 
 def _relearn(bench: Bench, tick: Tick, name: str, split: Split) -> list[SampleValue]:
     """Descend on some rows and measure others after every number of steps."""
-    config, how = bench.materials.config, bench.settings.relearn
+    config, how = bench.context.config, bench.settings.relearn
     taught, asked = split(bench)
     rate = how.learning_rate or config.unlearning.learning_rate
-    pad = bench.materials.tokenizer.pad_token_id
+    pad = bench.context.tokenizer.pad_token_id
     descent = Descent(rate, how.batch_size, tuple(how.steps), bench.seed, pad)
-    model = bench.materials.model
+    model = bench.context.model
 
     def measure(steps: int) -> list[SampleValue]:
         return bench.read(str(steps), asked, silent)

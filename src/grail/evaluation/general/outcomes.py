@@ -55,7 +55,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return {"value": 100.0 * middle, "stderr": 100.0 * math.sqrt(spread / count)}
 
 
-def compare(vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]) -> dict[str, Any]:
+def compare_outcomes(vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]) -> dict[str, Any]:
     """Return what ``general.json`` says of two models on the same items, in percent.
 
     The difference (unlearned minus vanilla) is taken item by item, and its error is that of these
