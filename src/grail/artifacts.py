@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,21 @@ from grail.files import replacing_file
 
 STATISTICS = ("mean_abs", "mean", "mean_sq")
 STAMP = "stage.json"
+
+_BLOCK = re.compile(
+    r"(?:(?:base_model|model|transformer|gpt_neox)\.)*(.*?\b(?:layers?|h|blocks?)\.\d+)\."
+)
+
+
+def block_of(name: str) -> str | None:
+    """Return the transformer block that a parameter is in, or None outside all blocks.
+
+    ``model.layers.3.mlp.up_proj.weight`` is in "layers.3", ``model.vision.layers.3.mlp.weight`` in
+    "vision.layers.3": two stacks of one model have different blocks. Words that only wrap a whole
+    model (``base_model``, ``model``, ``transformer``, ``gpt_neox``) are left out.
+    """
+    match = _BLOCK.match(name)
+    return match[1] if match else None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from grail.evaluation.equal_retention import CALIBRATED, WeightPath, measured, w
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
-from grail.localization.localizers import localize
-from grail.localization.select import has_blocks
+from grail.localization.localizers import code_of, localize
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.progress import Listener, NullListener, Tick
@@ -47,7 +46,7 @@ from grail.unlearning.objectives import EXACT, make_objective
 
 NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
-    "(layers.N. or h.N.): every tensor was taken as a layer of its own."
+    "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
 )
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
@@ -161,7 +160,8 @@ class Run:
         path, folder = self.folder / "mask.safetensors", self.folder / "scores"
         files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
-        key = self.context.key("localization", "seed", scores=hashes)
+        code = code_of(self.config.localization.method)
+        key = self.context.key("localization", "seed", scores=hashes, **code)
         whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
         if whole and self._fresh(path, key, "localize"):
             return
@@ -172,7 +172,8 @@ class Run:
                 sides, self.config.localization, self.config.seed, self._vanilla_on_cpu
             )
             mask.about["scores"] = hashes
-            if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
+            blocks = any(map(artifacts.block_of, mask.frozen))
+            if self.config.localization.layer == "block" and not blocks:
                 self.listener.warn(NO_BLOCKS)
             write_json(self.folder / "localization.json", about)
             artifacts.write_mask(path, mask, key)
