@@ -72,11 +72,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cached(
-    path: Path, key: str, make: Callable[[], dict[str, Any]], on_hit: Callable[[], None] = int
+    path: Path,
+    key: str,
+    make: Callable[[], dict[str, Any]],
+    on_hit: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return the JSON object stored at ``path`` if it was made from ``key``; else make and store it.
+    """Return the JSON object at ``path`` if it was made from ``key``; else make it and write it.
 
-    The file holds the object, and ``key`` as its first value, "inputs". A file that is absent,
+    The file holds the object with ``key`` as its first value, "inputs". A file that is absent,
     damaged or of another key is replaced.
 
     Args:
@@ -89,7 +92,7 @@ def cached(
         stored = json.loads(path.read_text(encoding="utf-8"))
         hit = stored.pop("inputs") == key
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        hit = False
+        stored, hit = {}, False
     if hit:
         on_hit()
         return stored
