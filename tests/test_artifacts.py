@@ -18,6 +18,7 @@ from grail.artifacts import (
     STATISTICS,
     Mask,
     Scores,
+    block_of,
     changed_entries,
     frozen_digest,
     inputs_of,
@@ -428,3 +429,27 @@ def test_the_digest_depends_on_where_the_entries_are():
     ]
     digests = {frozen_digest({"a": value, "b": value, "more": value}, mask) for mask in masks}
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", "layers.0"),
+        ("base_model.model.model.layers.10.mlp.up_proj.lora_A.default.weight", "layers.10"),
+        ("transformer.h.3.attn.c_attn.bias", "h.3"),
+        ("gpt_neox.layers.7.mlp.weight", "layers.7"),
+        ("transformer.blocks.2.ffn.weight", "blocks.2"),  # MPT, DBRX, OLMo
+        ("encoder.block.1.layer.0.SelfAttention.q.weight", "encoder.block.1"),  # T5: the outer one
+        ("encoder.layer.4.output.weight", "encoder.layer.4"),
+        ("vision.layers.3.w", "vision.layers.3"),
+        ("language_model.layers.3.w", "language_model.layers.3"),
+        ("model.vision_tower.encoder.layers.3.w", "vision_tower.encoder.layers.3"),
+        ("model.my_layers.3.weight", None),  # another word
+        ("model.layers.weight", None),
+        ("model.layers.3", None),  # the block itself is no parameter in it
+        ("lm_head.weight", None),
+        ("model.norm.weight", None),
+    ],
+)
+def test_the_block_of_a_parameter(name, block):
+    assert block_of(name) == block

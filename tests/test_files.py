@@ -13,6 +13,7 @@ import yaml
 
 import grail
 from grail.files import (
+    cached,
     digest,
     file_digest,
     parse_yaml,
@@ -252,3 +253,38 @@ def test_yaml_is_read_as_by_the_plain_loader(text):
 def test_yaml_makes_no_objects():
     with pytest.raises(yaml.YAMLError):
         parse_yaml("!!python/object/apply:os.getcwd []")
+
+
+def test_an_object_is_made_once_for_a_key(tmp_path):
+    path, made, hits = tmp_path / "folder" / "file.json", [], []
+
+    def make():
+        made.append({"values": [1, 2.5], "weight": 0.1})
+        return made[-1]
+
+    def ask(key):
+        return cached(path, key, make, lambda: hits.append(key))
+
+    assert ask("one") is made[0]
+    assert json.loads(path.read_text()) == {"inputs": "one", **made[0]}
+    assert ask("one") == made[0]
+    assert (len(made), hits) == (1, ["one"])
+    assert ask("two") is made[1]
+    assert (len(made), hits) == (2, ["one"])
+    assert json.loads(path.read_text())["inputs"] == "two"
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "null", "3", '{"values": []}', '{"inputs": ', "\0"])
+def test_a_damaged_object_is_made_again(tmp_path, broken):
+    path = tmp_path / "file.json"
+    path.write_text(broken)
+    assert cached(path, "key", lambda: {"values": []}) == {"values": []}
+    assert json.loads(path.read_text()) == {"inputs": "key", "values": []}
+
+
+def test_a_failure_leaves_the_stored_object(tmp_path):
+    path = tmp_path / "file.json"
+    cached(path, "one", lambda: {"value": 1})
+    with pytest.raises(ZeroDivisionError):
+        cached(path, "two", lambda: {"value": 1 / 0})
+    assert json.loads(path.read_text()) == {"inputs": "one", "value": 1}

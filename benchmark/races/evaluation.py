@@ -7,8 +7,9 @@ from typing import Any
 
 from grail.config.run import Evaluation
 from grail.data.encode import Encoded
-from grail.evaluation.evaluate import Evaluator, SampleValue
+from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.metrics import mean
+from grail.evaluation.values import SampleValue
 from races import naive
 from races.clock import Way, race, ratio
 from races.outcome import Outcome
@@ -48,13 +49,17 @@ def _ways(
     field: Field, rows: Sequence[Encoded], settings: Evaluation, made: dict[str, Any]
 ) -> dict[str, Way]:
     texts = {sample.key: sample for sample in field.samples}
-    evaluator = Evaluator(field.model, field.tokenizer, settings, texts)
+    evaluator = Evaluator(
+        *(field.model, field.tokenizer, texts, settings.generate),
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+    )
 
     def ours() -> None:
         made["grail"] = evaluator.run("vanilla", rows)
 
     def theirs() -> None:
-        made["one by one"] = naive.values(field.model, field.tokenizer, rows, texts, settings)
+        made["one by one"] = naive.values(field.model, field.tokenizer, rows, settings)
 
     return {"grail": ours, "one by one": theirs}
 

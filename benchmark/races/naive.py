@@ -18,7 +18,6 @@ from grail.config.run import Evaluation
 from grail.data.batches import IGNORED
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
-from grail.data.samples import Sample
 from grail.evaluation import metrics
 from grail.model.forward import Policy, device_of, trainable
 from grail.model.generate import generate
@@ -83,7 +82,6 @@ def values(
     model: Policy,
     tokenizer: Any,
     rows: Sequence[Encoded],
-    samples: Mapping[str, Sample],
     settings: Evaluation,
 ) -> dict[str, Value]:
     """Measure every row by itself: a forward pass per metric, then a generation."""
@@ -92,9 +90,7 @@ def values(
         row.key: Value(
             _nll(model, row),
             _accuracy(model, row),
-            _rouge_l(model, tokenizer, row, samples[row.key], settings)
-            if settings.generate
-            else None,
+            _rouge_l(model, tokenizer, row, settings) if settings.generate else None,
         )
         for row in rows
     }
@@ -132,10 +128,8 @@ def _accuracy(model: Policy, row: Encoded) -> float:
     return float((guesses == batch["labels"][0, row.start :]).float().mean())
 
 
-def _rouge_l(
-    model: Policy, tokenizer: Any, row: Encoded, sample: Sample, settings: Evaluation
-) -> float:
+def _rouge_l(model: Policy, tokenizer: Any, row: Encoded, settings: Evaluation) -> float:
     most = min(settings.max_new_tokens, len(row.answer) + len(row.answer) // 2 + 4)
     (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
-    said = tokenizer.decode(ids, skip_special_tokens=True)
-    return metrics.rouge_l(sample.completion, said)
+    truth, text = (tokenizer.decode(t, skip_special_tokens=True) for t in (row.answer[:most], ids))
+    return metrics.rouge_l(truth, text)

@@ -109,9 +109,8 @@ def by_parts(config: Path, folder: Path) -> None:
 
 
 def _measured(with_rows: RunContext) -> dict[str, float]:
-    texts = {sample.key: sample for sample in with_rows.inputs.samples}
     rows, how = with_rows.rows, with_rows.config.evaluation
-    found = naive.values(with_rows.model, with_rows.tokenizer, rows, texts, how)
+    found = naive.values(with_rows.model, with_rows.tokenizer, rows, how)
     return naive.table(rows, found)
 
 

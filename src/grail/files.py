@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,36 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON; NaN and infinities are refused (not JSON)."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def cached(
+    path: Path,
+    key: str,
+    make: Callable[[], dict[str, Any]],
+    on_hit: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Return the JSON object at ``path`` if it was made from ``key``; else make it and write it.
+
+    The file holds the object with ``key`` as its first value, "inputs". A file that is absent,
+    damaged or of another key is replaced.
+
+    Args:
+        path: The file.
+        key: Digest of everything that the object depends on.
+        make: Returns the object.
+        on_hit: Called if the stored object is returned.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        hit = stored.pop("inputs") == key
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored, hit = {}, False
+    if hit:
+        on_hit()
+        return stored
+    made = make()
+    write_json(path, {"inputs": key, **made})
+    return made
 
 
 def digest(value: Any) -> str:

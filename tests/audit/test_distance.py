@@ -40,6 +40,8 @@ def test_a_frozen_entry_that_moved_is_seen():
         ),
         ("transformer.h.3.attn.c_attn.bias", ("3", "attn.c_attn.bias")),
         ("gpt_neox.layers.0.attention.dense.weight", ("0", "attention.dense")),
+        ("model.vision.layers.0.attention.dense.weight", ("vision.layers.0", "attention.dense")),
+        ("transformer.blocks.2.ffn.weight", ("2", "ffn")),
         ("lm_head.weight", (OUTSIDE, "lm_head")),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from grail.audit.findings import findings
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 
 KEYS = [f"d.unlearn.train.{i}" for i in range(4)]
 

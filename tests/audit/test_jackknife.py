@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from grail.audit.jackknife import differences, estimates
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 
 
 def values(accuracies, model="m", domain="d", side="unlearn"):

@@ -4,7 +4,7 @@ import pytest
 from races import evaluation
 from races.naive import Value
 
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 
 
 def ours(**changed):

@@ -8,7 +8,8 @@ from grail.config.run import Evaluation, Importance
 from grail.data.batches import IGNORED, collate
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
-from grail.evaluation.evaluate import Evaluator, to_results
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.values import to_results
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
 
@@ -39,8 +40,8 @@ def test_one_by_one_measures_what_batches_measure(tiny_model, tiny_rows, tiny_to
     rows = tiny_rows(4, vocabulary=len(tokenizer))
     samples = {r.key: Sample("d", "unlearn", "train", i, "?", "abc") for i, r in enumerate(rows)}
     settings = Evaluation(max_new_tokens=5)
-    ours = Evaluator(model, tokenizer, settings, samples).run("vanilla", rows)
-    theirs = naive.values(model, tokenizer, rows, samples, settings)
+    ours = Evaluator(model, tokenizer, samples, max_new_tokens=5).run("vanilla", rows)
+    theirs = naive.values(model, tokenizer, rows, settings)
     for value in ours:
         other = theirs[value.key]
         assert other.nll == pytest.approx(value.nll, abs=1e-5)

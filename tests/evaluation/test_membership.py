@@ -2,9 +2,9 @@
 
 import pytest
 
-from grail.evaluation.evaluate import SampleValue
-from grail.evaluation.membership import SCORES, to_results
+from grail.evaluation.membership import SCORES, membership_results
 from grail.evaluation.memorization import auc_error
+from grail.evaluation.values import SampleValue
 
 
 def value(key, score, side="unlearn", part="train", **more):
@@ -20,11 +20,13 @@ HELD = [value("x", 3.0, part="heldout"), value("y", 5.0, part="heldout")]
 
 
 def found(values, unseen=frozenset("xy")):
-    return {(r.model, r.domain, r.metric): (r.value, r.n) for r in to_results(values, unseen)}
+    return {
+        (r.model, r.domain, r.metric): (r.value, r.n) for r in membership_results(values, unseen)
+    }
 
 
 def test_every_score_has_an_auc_and_its_error():
-    rows = to_results(MEMBERS + HELD, {"x", "y"})
+    rows = membership_results(MEMBERS + HELD, {"x", "y"})
     assert {(r.side, r.part) for r in rows} == {("unlearn", "train")}
     areas = found(MEMBERS + HELD)
     assert len(areas) == 2 * len(SCORES)

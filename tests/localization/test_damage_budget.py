@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
-from grail.config.localization import Localization
-from grail.localization.damage_budget import damage_budget, within
-from grail.localization.evidence import gather
+from grail.localization.damage_budget import damage_budget, free_entries
+from grail.localization.evidence import Evidence
 
 SHAPES = {"z": (3, 4), "layers.0.a": (7,), "m": (2, 2, 2), "layers.1.b": (5,)}
 BUDGETS = (1e-9, 0.05, 0.2, 0.5, 0.75, 0.99, 1.0)
@@ -36,8 +35,7 @@ def random_sides(n, seed=0, distinct=9):
 
 
 def localized(sides, budget):
-    settings = Localization(method="damage_budget", budget=budget)
-    return damage_budget(gather(sides, settings, no_weights), settings, 0)
+    return damage_budget(Evidence(sides, no_weights), budget)
 
 
 def flat(values):
@@ -158,9 +156,33 @@ def test_an_example_by_hand(budget, free, limit):
     """Free at no damage (benefit or not); only damage comes last."""
     damage = row(0, 1, 2, 2, 0, 5)
     benefit = row(0, 2, 2, 2, 3, 0)
-    marks, found = within(damage, benefit, budget)
-    assert marks.int().tolist() == free
-    assert found == limit
+    ratio = torch.where(damage > 0, damage / benefit, 0.0)
+    whole = [(damage, ratio)]
+    cut = list(zip(damage.split([2, 1, 3]), ratio.split([2, 1, 3]), strict=True))
+    for parts in (whole, cut):
+        marks, found = free_entries(lambda parts=parts: parts, budget)
+        assert torch.cat(marks).int().tolist() == free
+        assert found == limit
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.1, 0.5, 0.9, 0.999])
+def test_many_entries_equal_one_stable_sort(budget):
+    """Ratios over 60 orders of magnitude, and many entries in the bin where the budget runs out."""
+    generator = torch.Generator().manual_seed(2)
+    damage, benefit = (torch.rand(20_000, generator=generator).double() for _ in range(2))
+    damage[:9_000] *= 10.0 ** torch.randint(-30, 30, (9_000,), generator=generator).double()
+    damage[5_000:12_000].copy_(damage[5_000:12_000].mul(50).round())
+    benefit[5_000:12_000].copy_(benefit[5_000:12_000].mul(3).round())
+    ratio = torch.where(damage > 0, damage / benefit, 0.0)
+    order = ratio.argsort(stable=True)
+    spent = damage[order].cumsum(0)
+    count = int((spent <= budget * spent[-1]).sum())
+    want = torch.zeros(20_000, dtype=torch.bool)
+    want[order[:count]] = True
+    parts = list(zip(damage.split(777), ratio.split(777), strict=True))
+    marks, limit = free_entries(lambda: parts, budget)
+    assert torch.equal(torch.cat(marks), want)
+    assert limit == float(ratio[order[count - 1]])
 
 
 def test_layers_get_what_they_deserve():

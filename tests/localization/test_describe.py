@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from grail.artifacts import Mask, Scores
-from grail.config.localization import Localization
 from grail.localization.describe import describe, matrix
-from grail.localization.evidence import gather
+from grail.localization.evidence import Evidence
 
 LAYERS = {
     "block": {"layers.2": ["model.layers.2.b", "model.layers.2.a"], "head": ["head"]}
@@ -20,16 +19,16 @@ LAYERS = {
 NAMES = ("model.layers.10.a", "model.layers.2.b", "head", "model.layers.2.a")
 
 
-def described(layer="block", about=None, **more):
+def described(layer="block", method="grail", about=None):
     generator = torch.Generator().manual_seed(3)
     sides = {}
     for pair in ((d, s) for d in ("x", "y") for s in ("unlearn", "retain")):
         values = {name: torch.rand(5, 8, generator=generator) for name in NAMES}
         sides[pair] = Scores(values, values, values, samples=1)
-    settings = Localization(layer=layer, k_op_ur=0.3, **more)
-    evidence = gather(sides, settings, dict)
-    mask = Mask(evidence.found.op_ur, about={"freeze": "static", **(about or {})})
-    return evidence, describe(evidence, mask, settings)
+    evidence = Evidence(sides, dict, layer=layer, k_op_ur=0.3)
+    common = {"freeze": "static", "localizer": method}
+    mask = Mask(evidence.overlap.op_ur, about=common | (about or {}))
+    return evidence, describe(evidence, mask)
 
 
 def numpy_jaccard(a, b, names):

@@ -7,7 +7,8 @@ import torch
 from grail.artifacts import Scores
 from grail.config.localization import Localization
 from grail.errors import InputError
-from grail.localization.evidence import gather, importance, standardised
+from grail.localization import evidence
+from grail.localization.evidence import Evidence, importance, standardised
 
 
 def no_weights():
@@ -63,7 +64,7 @@ def test_the_sign_decides_what_stands_out_of_the_mean():
     """Release and paper differ: where all gradients are near 5, the entry near 0 is the odd one."""
     sides = {("d", side): scores_of(5.1, 5, 0.1, 4.9) for side in ("unlearn", "retain")}
     chosen = {
-        statistic: gather(sides, Localization(statistic=statistic, k_op_ur=0.25), no_weights).at_ur[
+        statistic: Evidence(sides, no_weights, statistic=statistic, k_op_ur=0.25).at_ur[
             "d", "unlearn"
         ]["p"]
         for statistic in ("mean_abs", "z_mean")
@@ -79,7 +80,7 @@ def test_the_sets_are_at_their_own_k():
         ("a", "unlearn"): scores_of(1, 4, 3, 2),
         ("a", "retain"): scores_of(4, 3, 1, 2),
     }
-    found = gather(sides, Localization(k_op_ur=0.25, k_op_rr=0.5), no_weights)
+    found = Evidence(sides, no_weights, k_op_ur=0.25, k_op_rr=0.5)
     assert {key: marks["p"].nonzero().flatten().tolist() for key, marks in found.at_ur.items()} == {
         ("b", "unlearn"): [0],
         ("b", "retain"): [3],
@@ -87,8 +88,8 @@ def test_the_sets_are_at_their_own_k():
         ("a", "retain"): [0],
     }
     assert found.at_rr["b", "retain"]["p"].tolist() == [False, False, True, True]
-    assert found.found.op_ur["p"].tolist() == [True, False, False, False]
-    assert not found.found.op_rr["p"].any()
+    assert found.overlap.op_ur["p"].tolist() == [True, False, False, False]
+    assert not found.overlap.op_rr["p"].any()
     assert found.domains == ["a", "b"]
     assert found.shapes == {"p": (4,)}
 
@@ -96,4 +97,22 @@ def test_the_sets_are_at_their_own_k():
 def test_sides_of_different_models_are_refused():
     sides = {("d", "unlearn"): scores_of(1, 2), ("d", "retain"): scores_of(1, 2, 3)}
     with pytest.raises(InputError, match="different parameters"):
-        gather(sides, Localization(), no_weights)
+        Evidence(sides, no_weights)
+
+
+def test_the_sets_are_computed_when_first_read(monkeypatch):
+    calls = []
+    monkeypatch.setattr(evidence, "top_per_layer", lambda *given: calls.append(given[1:]) or {})
+    sides = {("d", side): scores_of(1, 2) for side in ("unlearn", "retain")}
+    given = Evidence(sides, no_weights, k_op_ur=0.3, k_op_rr=0.4)
+    assert given.shapes == {"p": (2,)}
+    assert calls == []
+    assert given.at_rr is given.at_rr
+    assert calls == [(0.4, "block")] * 2
+
+
+def test_the_defaults_are_those_of_the_settings():
+    settings = Localization()
+    given = Evidence({("d", side): scores_of(1) for side in ("unlearn", "retain")}, no_weights)
+    for name in ("statistic", "layer", "k_op_ur", "k_op_rr"):
+        assert getattr(given, name) == getattr(settings, name)

@@ -1,6 +1,7 @@
 """From scores to a mask, against an independent recomputation in NumPy."""
 
 import math
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from grail.artifacts import Scores
+from grail.artifacts import Mask, Scores
 from grail.config.localization import Localization
 from grail.errors import InputError
 from grail.localization import localizers
-from grail.localization.localizers import LOCALIZERS, check_method
+from grail.localization.localizers import LOCALIZERS, check_method, code_of
 
 # name -> (block, shape), in the styles of Llama with LoRA, GPT-2 and GPT-NeoX; order not sorted
 PARAMETERS = {
@@ -470,3 +471,110 @@ def test_unknown_method_names_the_key_and_the_allowed():
         localize(random_scores(1), Localization(method="grial"), seed=0)
     for name in LOCALIZERS:
         check_method(Localization(method=name))
+
+
+# -- the user's own localizers -----------------------------------------------------------------
+
+MODULE = """
+import torch
+from grail.artifacts import Mask
+
+def largest(evidence):
+    scores = evidence.sides["d0", "retain"].mean_abs
+    return Mask({name: scores[name] > 1 for name in evidence.shapes}, about={"limit": 1})
+
+def nothing(evidence):
+    return {}
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    file = tmp_path / "own_localizers.py"
+    file.write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield file
+    sys.modules.pop("own_localizers", None)
+
+
+def test_an_own_localizer_is_named_in_the_settings(own_module):
+    sides = random_scores(2)
+    settings = Localization(method="own_localizers:largest")
+    mask, about = localize(sides, settings, seed=0)
+    scores = sides["d0", "retain"].mean_abs
+    assert_same(mask.frozen, {name: (value > 1).numpy() for name, value in scores.items()})
+    assert mask.about["localizer"] == about["localizer"] == "own_localizers:largest"
+    assert mask.about["limit"] == 1
+    assert about["model"]["frozen"] == total(mask.frozen) > 0
+
+
+def test_a_localizer_is_passed_from_python():
+    sides = random_scores(2)
+
+    def own(evidence):
+        return Mask(evidence.overlap.op_rr)
+
+    mask, about = localizers.localize(sides, Localization(), 0, no_weights, own)
+    assert_same(mask.frozen, numpy_overlaps(sides, Localization())[3])
+    assert about["localizer"].endswith(":own")
+
+
+def test_an_own_localizer_may_tell_the_sides_apart():
+    sides = random_scores(2)
+
+    def own(evidence):
+        ur, rr = evidence.overlap.op_ur, evidence.overlap.op_rr
+        return Mask({name: ur[name] & rr[name] for name in ur}, ur, rr)
+
+    mask, about = localizers.localize(sides, Localization(), 0, no_weights, own)
+    assert about["freeze"] == mask.about["freeze"] == "by_side"
+
+
+def mask_with(**changes):
+    """A mask that freezes everything, with changed tensors (None: without); types unchecked."""
+    mask = Mask({name: torch.ones(shape, dtype=torch.bool) for name, shape in SHAPES.items()})
+    mask.frozen.update(changes)
+    for name in [name for name, bits in changes.items() if bits is None]:
+        del mask.frozen[name]
+    return mask
+
+
+EVERYTHING, LESS = mask_with().frozen, mask_with(**{"lm_head.weight": None}).frozen
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (EVERYTHING, r"must return a grail\.artifacts\.Mask, not dict"),
+        (Mask(LESS), r"1 are missing or unknown \(first: lm_head\.weight\)"),
+        (mask_with(x=torch.ones(1) > 0), r"1 are missing or unknown \(first: x\)"),
+        (
+            mask_with(**{"lm_head.weight": torch.ones(30)}),
+            r"lm_head\.weight must be a bool tensor of shape \(30,\), not torch.float32",
+        ),
+        (
+            mask_with(**{"lm_head.weight": torch.ones(2) > 0}),
+            r"bool tensor of shape \(30,\), not torch.bool of shape \(2,\)",
+        ),
+        (Mask(EVERYTHING, EVERYTHING), "entries for one side only"),
+        (Mask(EVERYTHING, EVERYTHING, LESS), "1 are missing or unknown"),
+    ],
+)
+def test_a_result_that_is_no_mask_of_the_model_is_refused(mask, message):
+    with pytest.raises(InputError, match=message):
+        localizers.localize(random_scores(2), Localization(), 0, no_weights, lambda _: mask)
+
+
+def test_names_of_own_localizers_are_checked_before_anything_is_loaded(own_module):
+    check_method(Localization(method="own_localizers:nothing"))
+    for name in ("own_localizers:smallest", "no_such_localizers:largest"):
+        with pytest.raises(InputError, match=r"^localization\.method: module"):
+            check_method(Localization(method=name))
+
+
+def test_the_code_of_an_own_localizer_is_part_of_what_made_the_mask(own_module):
+    assert code_of("grail") == {}
+    before = code_of("own_localizers:largest")
+    assert before == code_of("own_localizers:nothing") != {}
+    own_module.write_text(MODULE.replace("> 1", "> 2"))
+    assert code_of("own_localizers:largest") != before

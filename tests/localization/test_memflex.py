@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from grail.artifacts import Scores
-from grail.config.localization import Localization, Memflex
+from grail.config.localization import Memflex
 from grail.errors import InputError
-from grail.localization.evidence import gather
+from grail.localization.evidence import Evidence
 from grail.localization.memflex import cosine, memflex, quantile, selected
 
 SHAPES = {"c": (4, 3), "a": (7,), "b": (2, 2, 2), "e": (1,), "d": (5, 6)}
@@ -37,8 +37,8 @@ def random_sides(domains, seed=0):
 
 
 def frozen_by(sides, **rule):
-    settings = Localization(method="memflex", memflex=rule)
-    mask = memflex(gather(sides, settings, no_weights), settings, 0)
+    limits = Memflex(**rule)
+    mask = memflex(Evidence(sides, no_weights), limits.thresholds, limits.cosine, limits.magnitude)
     whole = {name: bool(bits.all()) for name, bits in mask.frozen.items()}
     for name, bits in mask.frozen.items():  # all of a tensor or nothing
         assert tuple(bits.shape) == SHAPES.get(name, tuple(bits.shape))
@@ -127,8 +127,7 @@ COSINES, SIZES = row(-1, 0, 0.5, 0.5, 1), row(3, 1, 2, 2, 0)
     ],
 )
 def test_limits_are_strict(rule, want):
-    words = dict(zip(("thresholds", "cosine", "magnitude"), rule, strict=True))
-    assert selected(COSINES, SIZES, Memflex(**words)).int().tolist() == want
+    assert selected(COSINES, SIZES, *rule).int().tolist() == want
 
 
 def test_quantiles_without_a_limit_train_everything():

@@ -6,16 +6,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from grail.artifacts import block_of
 from grail.errors import InputError
-from grail.localization.select import (
-    budget,
-    check_finite,
-    has_blocks,
-    layer_of,
-    layers,
-    top_per_layer,
-)
+from grail.localization.select import budget, check_finite, layer_of, layers, top, top_per_layer
+
+TINY = float(np.nextafter(np.float32(0), np.float32(1)))  # the smallest denormal
+LARGE = float(np.finfo(np.float32).max)
+few = st.sampled_from([0.0, -0.0, TINY, 2 * TINY, 255 * TINY, 256 * TINY, 1.0, 1.5, LARGE])
+any_score = st.floats(0, LARGE, width=32, allow_subnormal=True)
 
 # parameter name -> the block it belongs to, or None outside all blocks; written down by hand
 BLOCKS = {
@@ -146,8 +147,40 @@ def test_top_does_not_change_its_input():
     assert scores["a"].tolist() == [3, 1, 2]
 
 
-def test_whether_there_are_blocks():
-    assert has_blocks(BLOCKS)
-    assert not has_blocks([])
+@settings(max_examples=80)
+@given(values=st.lists(st.one_of(few, any_score), max_size=50), count=st.integers(-1, 55))
+def test_the_top_equals_a_stable_sort(values, count):
+    scores = np.array(values, dtype=np.float32)
+    marks = top(torch.from_numpy(scores), count)
+    assert np.array_equal(marks.numpy(), numpy_top(scores, max(0, count)))
+
+
+def test_many_entries_equal_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(300_000, generator=generator).square() * 1e-6
+    scores[torch.rand(300_000, generator=generator) < 0.2] = 0
+    tied = scores.mul(2e7).round().div(2e7)  # a few hundred distinct values
+    denormal = torch.randint(0, 99, (300_000,), generator=generator) * torch.tensor(TINY)
+    assert tied.unique().numel() < 1000
+    assert denormal.unique().numel() == 99
+    for values in (scores, tied, denormal):
+        for count in (1, 30_000, 250_000):
+            marks = top(values, count)
+            assert np.array_equal(marks.numpy(), numpy_top(values.numpy(), count))
+
+
+def test_entries_not_above_zero_are_never_taken():
+    assert top(torch.zeros(7), 7).tolist() == [False] * 7
+    marks = top(torch.tensor([0.0, 2, -0.0, -3, TINY]), 5)
+    assert marks.tolist() == [False, True, False, False, True]
+    assert top(torch.zeros(0), 3).shape == (0,)
+
+
+def test_ties_go_to_the_lowest_index():
+    assert top(torch.tensor([1.0, 5, 5, 5, 1]), 2).tolist() == [False, True, True, False, False]
+    assert top(torch.tensor([1.0, 5, 1, 1]), 2).tolist() == [True, True, False, False]
+
+
+def test_names_in_blocks_are_those_with_a_block():
     for name, block in BLOCKS.items():
-        assert has_blocks([name]) == (block is not None), name
+        assert block_of(name) == block

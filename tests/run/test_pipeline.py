@@ -16,12 +16,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from grail import api
+from grail import api, artifacts
 from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.localization import select
 from grail.progress import NullListener
 from grail.reporting.run.verdict import verdict
 from grail.results import read_results
@@ -543,7 +542,7 @@ def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp
 def test_blocks_that_no_name_tells_of_are_warned_of(tiny_config, monkeypatch):
     config = tiny_config()
     assert warned(config, "localize") == []
-    monkeypatch.setattr(select, "BLOCK", re.compile("nowhere"))
+    monkeypatch.setattr(artifacts, "block_of", lambda name: None)
     changes = ["localization.k_op_ur=0.3"]
     assert warned(config, "localize", *changes, "localization.layer=tensor")[1:] == []
     assert warned(config, "localize", *changes)[1:] == [

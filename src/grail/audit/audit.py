@@ -6,7 +6,6 @@ the run stay as they are: all goes to ``audit/`` and ``audit.json``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,8 @@ from grail.audit.findings import Measured, findings
 from grail.audit.inside import chosen, inside
 from grail.audit.subject import Subject, finished, oracle_for
 from grail.errors import DivergenceError
-from grail.evaluation.evaluate import read_values, write_values
-from grail.files import digest, file_digest, write_json, write_text
+from grail.evaluation.values import SampleValue
+from grail.files import cached, digest, file_digest, write_json, write_text
 from grail.model.forward import trainable
 from grail.model.save import load_weights
 from grail.progress import Listener, NullListener
@@ -118,22 +117,23 @@ class Auditor:
         """Measure one model under one attack, or take what was measured before."""
         path = self.subject.folder / "audit" / f"{model}.{name}.json"
         key = self._key(name, attempt, model)
-        found = read_values(path, key)
-        if found is not None:
-            self.listener.skipped(f"audit {model}: {name}")
-        else:
-            try:
-                with self.listener.stage(f"audit {model}: {name}") as tick:
-                    self._take(model)
-                    found = attempt.run(self.bench, tick)
-            except DivergenceError as error:
-                if not attempt.kind:  # the run's own model is broken: nothing can be said of it
-                    raise
-                why = f"the attacked model broke: {str(error).split('. ')[0]}"
-                skipped.append({"attack": f"{name} on {model}", "reason": why})
-                return
-            write_values(path, found, key)
-        for value in found:
+
+        def attack() -> dict[str, Any]:
+            with self.listener.stage(f"audit {model}: {name}") as tick:
+                self._take(model)
+                return {"values": [v.as_json() for v in attempt.run(self.bench, tick)]}
+
+        try:
+            found = cached(
+                path, key, attack, lambda: self.listener.skipped(f"audit {model}: {name}")
+            )
+        except DivergenceError as error:
+            if not attempt.kind:  # the run's own model is broken: nothing can be said of it
+                raise
+            why = f"the attacked model broke: {str(error).split('. ')[0]}"
+            skipped.append({"attack": f"{name} on {model}", "reason": why})
+            return
+        for value in (SampleValue(**value) for value in found["values"]):
             measured.setdefault((model, name, value.model), []).append(value)
 
     def _key(self, name: str, attempt: Attempt, model: str) -> str:
@@ -192,15 +192,13 @@ class Auditor:
             rows=self.subject.inputs.digests,
             chosen=rows,
         )
-        found = _read(path, key)
-        if found is not None:
-            self.listener.skipped("audit inside")
-            return found
-        with self.listener.stage("audit inside") as tick:
-            frozen = read_mask(mask).frozen
-            found = inside(self.bench, tuple(models), self._take, frozen, tick)
-        write_json(path, {"inputs": key, "found": found})
-        return found
+
+        def look() -> dict[str, Any]:
+            with self.listener.stage("audit inside") as tick:
+                frozen = read_mask(mask).frozen
+                return {"found": inside(self.bench, tuple(models), self._take, frozen, tick)}
+
+        return cached(path, key, look, lambda: self.listener.skipped("audit inside"))["found"]
 
     # -- models --------------------------------------------------------------------------------
 
@@ -214,12 +212,3 @@ class Auditor:
     def _ends(self, model: str) -> dict[str, Tensor]:
         self._take(model)
         return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
-
-
-def _read(path: Path, key: str) -> dict[str, Any] | None:
-    """Return what was seen before; None if it is absent, damaged or of other inputs."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return kept["found"] if kept["inputs"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

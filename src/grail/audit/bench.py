@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -14,7 +13,7 @@ from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded, Encoder
 from grail.data.samples import Sample
-from grail.evaluation.evaluate import Evaluator, SampleValue
+from grail.evaluation.values import SampleValue
 from grail.model.generate import Writer
 from grail.progress import Tick
 from grail.run.context import RunContext
@@ -65,24 +64,18 @@ class Bench:
 
     def read(self, label: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass, no generation unless asked."""
-        return self._evaluator(self.texts).run(label, rows, tick)
+        return self.context.evaluator(self.settings.generate).run(label, rows, tick)
 
     def read_others(
         self, label: str, samples: Mapping[str, Sample], rows: Sequence[Encoded], tick: Tick
     ) -> list[SampleValue]:
         """Measure rows that are not the run's own, with the samples that they stand for."""
-        return self._evaluator(samples).run(label, rows, tick)
+        return self.context.evaluator(self.settings.generate, samples).run(label, rows, tick)
 
     def writer(self, batch_size: int) -> Writer:
         """Return what lets the model, as it is now, continue prompts."""
         limit = self.context.config.evaluation.max_new_tokens
         return Writer(self.context.model, self.context.tokenizer, limit, batch_size)
-
-    def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
-        settings = self.context.config.evaluation
-        quick = settings.model_copy(update={"generate": self.settings.generate})
-        model: Any = self.context.model
-        return Evaluator(model, self.context.tokenizer, quick, samples)
 
     def _drawn(self, group: Sequence[Encoded]) -> list[Encoded]:
         """Draw rows by the run's seed; they stay in the order of their source."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.(.+)")
+from grail.artifacts import block_of
+
 OUTSIDE = "outside the blocks"
 
 
@@ -71,10 +71,15 @@ def distances(
 
 
 def place_of(name: str) -> tuple[str, str]:
-    """Return a parameter's block ("0", "1", ...) and its kind ("self_attn.q_proj.lora_A")."""
-    found = BLOCK.search(name)
-    block, rest = (found[1], found[2]) if found else (OUTSIDE, name)
-    return block, ".".join(word for word in rest.split(".") if word not in ("default", "weight"))
+    """Return a parameter's block and its kind ("self_attn.q_proj.lora_A").
+
+    The block is its number ("0", "1", ...) in the model's only stack, else stack and number.
+    """
+    block = block_of(name)
+    rest = name.partition(f"{block}.")[2] if block else name
+    kind = ".".join(word for word in rest.split(".") if word not in ("default", "weight"))
+    stack, _, number = (block or OUTSIDE).rpartition(".")
+    return (number if block and "." not in stack else block or OUTSIDE), kind
 
 
 def _ratio(moved: float, start: float) -> float | None:

@@ -9,7 +9,7 @@ from grail.audit.attacks.relearn import area
 from grail.audit.attacks.sampling import WRITES
 from grail.audit.attacks.table import PLAIN
 from grail.audit.jackknife import Estimate, Group, Place, differences, estimates
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 
 Key = tuple[str, str, str]
 """Model, attack, amount."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from grail.evaluation.evaluate import SampleValue, to_results
+from grail.evaluation.values import SampleValue, to_results
 
 Place = tuple[str, str, str, str]
 """Domain, side, part, metric."""

@@ -13,7 +13,7 @@ from typing import Any
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.errors import InputError
-from grail.evaluation.equal_retention import measured
+from grail.evaluation.equal_retention import model_digests
 from grail.files import digest
 from grail.results import read_results
 from grail.run import directory
@@ -76,7 +76,7 @@ def _models(folder: Path, config: Config) -> dict[str, str]:
                 f"{again}"
             )
     weights = {name: directory.sound(folder / name)["weights"] for name in MODELS}
-    about = digest(measured(weights, config.evaluation.retain_target))
+    about = digest(model_digests(weights, config.evaluation.retain_target))
     if read_results(folder / "results.json").inputs != about:
         raise InputError(
             f"{folder}: results.json is not about the models in vanilla/ and unlearned/; others "

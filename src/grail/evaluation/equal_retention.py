@@ -1,6 +1,6 @@
-"""How far to go back towards the vanilla model until retention is as wished.
+"""Equal retention: the largest step from vanilla to unlearned that keeps a wished RS.
 
-A method that stops early keeps more and unlearns less; only at equal retention do methods compare
+A method that stops early retains more and unlearns less; methods compare only at equal retention
 (the calibration of UWC, arXiv 2406.09179). Knows no rows: a callable measures.
 """
 
@@ -15,20 +15,25 @@ from torch import Tensor, nn
 from grail.files import digest
 
 CALIBRATED = "calibrated"
-"""What results call the model of ``evaluation.retain_target``."""
+"""Name in results of the model at ``evaluation.retain_target``."""
 
 TOLERANCE = 0.25
-"""Percent of RS that the found model may keep more than was wished for."""
+"""The search ends at an RS at most this much (percent) above the target."""
 
 SEARCH = "bisection"
-"""How the weight is found: what was found otherwise is found anew."""
+"""How the weight is searched; part of the model's digest, so that another search runs anew."""
 
 MOST = 14
-"""Measurements at most: the two ends, and twelve that halve what is between them each."""
+"""Measurements at most: both ends, and twelve that halve the interval."""
 
 
-def measured(weights: Mapping[str, str], target: float | None) -> dict[str, str]:
-    """Return the digest of each model that results are about, from those of the two in folders."""
+def model_digests(weights: Mapping[str, str], target: float | None) -> dict[str, str]:
+    """Return one digest per evaluated model.
+
+    Args:
+        weights: Digests of the models on disk, vanilla and unlearned.
+        target: ``evaluation.retain_target``; if given, the interpolated model is added.
+    """
     if target is None:
         return dict(weights)
     return {**weights, CALIBRATED: digest([weights, target, SEARCH])}
@@ -36,10 +41,10 @@ def measured(weights: Mapping[str, str], target: float | None) -> dict[str, str]
 
 @dataclass(frozen=True)
 class WeightPath:
-    """The straight line from one model's weights to another's.
+    """The straight line between the weights of two models.
 
     Attributes:
-        parameters: The model's parameters, into which a point of the line is put.
+        parameters: The model's parameters, which a point of the line is written to.
         start: The weights at 0.
         end: The weights at 1.
     """
@@ -50,35 +55,34 @@ class WeightPath:
 
     @torch.no_grad()
     def put(self, weight: float) -> None:
-        """Let the model be ``start + weight (end - start)``; at 0 and 1 exactly the ends."""
+        """Set the parameters to ``start + weight (end - start)``; exact at 0 and at 1."""
         for name, parameter in self.parameters.items():
             parameter.copy_(torch.lerp(self.start[name], self.end[name], weight))
 
 
 def weight_at(target: float, retain_success: Callable[[float], float]) -> tuple[float, float]:
-    """Return the largest weight found at which the mean RS is still ``target`` percent, and its RS.
+    """Return the largest measured weight with an RS of at least ``target``, and that RS (percent).
 
-    By bisection: RS may stay level for long and fall within a hundredth of the way, where steps
-    that expect a straight line do not arrive.
+    The weight is 1 if the unlearned model reaches the target, 0 if no other weight does. Bisection,
+    because RS may be level for long and then fall within a hundredth of the interval, where methods
+    that assume a straight line do not converge.
 
     Args:
         target: RS in percent.
-        retain_success: Weight -> mean RS in percent of ``vanilla + weight (unlearned - vanilla)``;
-            taken to fall with the weight.
-
-    1 if the unlearned model itself keeps as much; 0 if no other weight that was tried does.
+        retain_success: Returns the mean RS (percent) of ``vanilla + weight (unlearned - vanilla)``
+            for a weight from 0 to 1; taken to fall with the weight.
     """
-    kept = retain_success(1.0)
-    if kept >= target:
-        return 1.0, kept
-    low, high, kept = 0.0, 1.0, retain_success(0.0)
+    success = retain_success(1.0)
+    if success >= target:
+        return 1.0, success
+    low, high, success = 0.0, 1.0, retain_success(0.0)
     for _ in range(MOST - 2):
-        if kept < target or kept - target <= TOLERANCE:
+        if success < target or success - target <= TOLERANCE:
             break
         middle = (low + high) / 2
-        found = retain_success(middle)
-        if found >= target:
-            low, kept = middle, found
+        reached = retain_success(middle)
+        if reached >= target:
+            low, success = middle, reached
         else:
             high = middle
-    return low, kept
+    return low, success

@@ -1,119 +1,79 @@
-"""Run a model over rows and turn what it says into per-sample values and Result rows.
-
-Knows nothing of how the model was made; ``model`` in a row is only a label.
-"""
+"""Evaluator: one model over rows; knows nothing of how the model was made."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from grail.config.run import Evaluation
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import fluency, memorization, metrics
-from grail.files import write_json
-from grail.model.answers import Answers, answers_of, mean_per_row
+from grail.evaluation.values import SampleValue
+from grail.model.answers import Answers, answers_of
 from grail.model.forward import Policy, device_of, evaluating
-from grail.model.generate import Writer
+from grail.model.generate import Writer, most_new
 from grail.progress import Tick, silent
-from grail.results import Result
 
 BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class SampleValue:
-    """What was measured on one sample (a line of ``samples.jsonl``).
-
-    Attributes:
-        model: "vanilla", "unlearned" or "calibrated".
-        key: The sample's key.
-        domain: Its domain.
-        side: Its side.
-        part: Its part.
-        row: Its place in the source, from 0.
-        accuracy: Teacher-forced token accuracy over the completion, 0-1.
-        nll: Mean token NLL over the completion, nats.
-        tokens: Completion tokens, end token included.
-        extraction: Extraction strength, 0-1 (this and the next three: ``memorization``).
-        min_k: Min-K%, nats.
-        min_k_plus_plus: Min-K%++, in standard deviations.
-        zlib: Summed NLL per compressed byte of the completion, nats.
-        rouge_l: ROUGE-L of the greedy generation, percent; None where nothing was generated.
-        repetition: Its share of repeated 4-grams, 0-1; None likewise.
-        compression: Its compressed over its raw bytes; None likewise.
-        prompt: Only with ``evaluation.show_text``, as the two below.
-        completion: The true completion.
-        generation: The greedy generation.
-    """
-
-    model: str
-    key: str
-    domain: str
-    side: str
-    part: str
-    row: int
-    accuracy: float
-    nll: float
-    tokens: int
-    extraction: float
-    min_k: float
-    min_k_plus_plus: float
-    zlib: float
-    rouge_l: float | None = None
-    repetition: float | None = None
-    compression: float | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    generation: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the line, without what was not measured or must not be shown."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
 class Evaluator:
-    """Measures a model on rows.
+    """Measures a model on rows: ``Evaluator(model, tokenizer, samples).run(name, rows)``.
 
     Attributes:
         model: The model.
         tokenizer: Its tokenizer.
-        settings: The ``evaluation`` section.
-        samples: Key -> sample, for the texts.
+        samples: Key -> sample of the rows.
+        generate: Whether prompts are continued, for ROUGE-L, repetition and compression.
+        batch_size: Prompts that are continued at once.
+        max_new_tokens: The most tokens of a generation.
+        min_k: Share (0-1) of a row's least probable tokens that Min-K% and Min-K%++ read.
+        show_text: Whether values carry prompt, completion and generation.
     """
 
     model: Policy
     tokenizer: Any
-    settings: Evaluation
     samples: Mapping[str, Sample]
+    generate: bool = True
+    batch_size: int = 32
+    max_new_tokens: int = 96
+    min_k: float = 0.2
+    show_text: bool = False
 
-    def run(self, label: str, rows: Sequence[Encoded], tick: Tick = silent) -> list[SampleValue]:
-        """Return one value per row, in the order of ``rows``.
+    def run(self, name: str, rows: Sequence[Encoded], tick: Tick = silent) -> list[SampleValue]:
+        """Return one value per row, in the order of ``rows``; ``name`` is the model's.
 
-        One teacher-forced pass gives all that needs no text; ROUGE-L, repetition and compression
-        need a greedy generation: of rows with a side (not of general text), but held-out ones. It
-        begins where the first pass saw greedy decoding leave the true completion.
+        One teacher-forced pass measures all that needs no text; then the prompts of
+        ``rows_to_continue`` are continued greedily, each from the token where the first pass saw
+        greedy decoding leave the true completion.
 
         Raises:
             DivergenceError: if a row's NLL is not finite: the model's weights are broken.
         """
-        asked = asked_of(rows, self.settings)
-        total = len(rows) + len(asked)
-        values, known = self._read(label, rows, total, tick)
-        for key, text in self._generations(asked, known, len(rows), total, tick).items():
-            values[key] = self._with_text(values[key], text)
+        continued = rows_to_continue(rows) if self.generate else []
+        total = len(rows) + len(continued)
+        values, right = dict[str, SampleValue](), dict[str, int]()
+        for group, answers in self._answers(name, rows, total, tick):
+            for row, tokens in zip(group, _per_row(answers), strict=True):
+                values[row.key] = self._value(name, row, tokens)
+                right[row.key] = int(tokens.hits.long().cumprod(0).sum())
+
+        def report(done: int) -> None:
+            tick(len(rows) + done, total, "answers generated")
+
+        writer = Writer(self.model, self.tokenizer, self.max_new_tokens, self.batch_size)
+        texts = writer.continued(continued, report, known=right)
+        for row, text in zip(continued, texts, strict=True):
+            values[row.key] = self._with_text(values[row.key], row, text)
         return [values[row.key] for row in rows]
 
     def retain_success(self, rows: Sequence[Encoded], tick: Tick = silent) -> float:
@@ -122,12 +82,12 @@ class Evaluator:
         for group, answers in self._answers("retained", rows, len(rows), tick):
             for row, accuracy in zip(group, answers.accuracy.tolist(), strict=True):
                 domains.setdefault(row.domain, []).append(accuracy)
-        return metrics.mean([metrics.retain_success(own) for own in domains.values()])
+        return metrics.mean([metrics.retain_success(values) for values in domains.values()])
 
     def _answers(
-        self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
+        self, name: str, rows: Sequence[Encoded], total: int, tick: Tick
     ) -> Iterator[tuple[list[Encoded], Answers]]:
-        """Yield batches of rows with what the model says about them."""
+        """Yield batches of rows with the model's answers."""
         done = 0
         for group in by_tokens(rows, BATCH_TOKENS):
             batch = collate(group, self.tokenizer.pad_token_id, device_of(self.model))
@@ -135,147 +95,72 @@ class Evaluator:
                 answers = answers_of(self.model, batch)
             yield group, answers
             done += len(group)
-            tick(done, total, f"{label}: rows read")
+            tick(done, total, f"{name}: rows read")
 
-    def _read(
-        self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
-    ) -> tuple[dict[str, SampleValue], dict[str, int]]:
-        """Return values, and with how many tokens of its answer each greedy text begins."""
-        values: dict[str, SampleValue] = {}
-        known: dict[str, int] = {}
-        for group, answers in self._answers(label, rows, total, tick):
-            nlls = mean_per_row(answers.nll, answers.lengths).tolist()
-            read = (group, nlls, answers.accuracy.tolist(), _per_row(answers))
-            for row, nll, accuracy, tokens in zip(*read, strict=True):
-                _check_finite(label, row.key, nll)
-                values[row.key] = self._value(label, row, accuracy, nll, tokens)
-                known[row.key] = int(tokens[0].long().cumprod(0).sum())
-        return values, known
-
-    def _value(
-        self, label: str, row: Encoded, accuracy: float, nll: float, tokens: Sequence[Tensor]
-    ) -> SampleValue:
-        hits, nlls, means, deviations = tokens
-        share = self.settings.min_k
-        said = self.tokenizer.decode(row.answer, skip_special_tokens=True)  # may have been cut
+    def _value(self, name: str, row: Encoded, tokens: _Tokens) -> SampleValue:
+        nll = float(tokens.nll.mean())
+        if not math.isfinite(nll):
+            raise DivergenceError(
+                f"the NLL of the {name} model on {row.key} is {nll}: its weights are broken. "
+                "Delete its folder, lower the learning rate that made it (vanilla.learning_rate or "
+                "unlearning.learning_rate) and run again."
+            )
+        answer = self.tokenizer.decode(row.answer, skip_special_tokens=True)  # may have been cut
         return SampleValue(
-            model=label,
+            model=name,
             key=row.key,
             domain=row.domain,
             side=row.side,
             part=row.part,
             row=self.samples[row.key].row,
-            accuracy=accuracy,
+            accuracy=float(tokens.hits.float().mean()),
             nll=nll,
             tokens=len(row.answer),
-            extraction=memorization.extraction_strength(hits),
-            min_k=memorization.min_k(nlls, share),
-            min_k_plus_plus=memorization.min_k_plus_plus(nlls, means, deviations, share),
-            zlib=memorization.zlib_ratio(nlls, said),
+            extraction=memorization.extraction_strength(tokens.hits),
+            min_k=memorization.min_k(tokens.nll, self.min_k),
+            min_k_plus_plus=memorization.min_k_plus_plus(*tokens[1:], self.min_k),
+            zlib=memorization.zlib_ratio(tokens.nll, answer),
         )
 
-    def _generations(
-        self, rows: Sequence[Encoded], known: Mapping[str, int], before: int, total: int, tick: Tick
-    ) -> dict[str, str]:
-        """Continue the prompts greedily."""
-
-        def say(done: int) -> None:
-            tick(before + done, total, "answers generated")
-
-        how = self.settings
-        writer = Writer(self.model, self.tokenizer, how.max_new_tokens, how.batch_size)
-        texts = writer.continued(rows, say, known=known)
-        return dict(zip((row.key for row in rows), texts, strict=True))
-
-    def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
-        sample = self.samples[value.key]
+    def _with_text(self, value: SampleValue, row: Encoded, text: str) -> SampleValue:
         value = replace(
             value,
-            rouge_l=metrics.rouge_l(sample.completion, generation),
-            repetition=fluency.repetition(generation),
-            compression=fluency.compression(generation),
+            rouge_l=recall(self.tokenizer, row, text, self.max_new_tokens),
+            repetition=fluency.repetition(text),
+            compression=fluency.compression(text),
         )
-        if not self.settings.show_text:
+        if not self.show_text:
             return value
-        return replace(
-            value, prompt=sample.prompt, completion=sample.completion, generation=generation
-        )
+        sample = self.samples[row.key]
+        return replace(value, prompt=sample.prompt, completion=sample.completion, generation=text)
 
 
-def asked_of(rows: Sequence[Encoded], settings: Evaluation) -> list[Encoded]:
-    """Return the rows whose prompts are continued: those with a side, but held-out ones."""
-    told = [row for row in rows if row.side != "general" and row.part != HELD_OUT]
-    return told if settings.generate else []
+def recall(tokenizer: Any, row: Encoded, text: str, max_new_tokens: int) -> float:
+    """Return ROUGE-L (percent) of a generation against the part of the truth that it could hold.
 
-
-def write_values(
-    path: Path,
-    values: Sequence[SampleValue],
-    inputs: str,
-    about: Mapping[str, float] | None = None,
-) -> None:
-    """Keep what was measured on one model, with the digest of its inputs and how it was made."""
-    kept = [value.as_json() for value in values]
-    write_json(path, {"inputs": inputs, **(about or {}), "values": kept})
-
-
-def read_values(path: Path, inputs: str) -> list[SampleValue] | None:
-    """Return what ``write_values`` kept; None if it is absent, damaged or of other inputs."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["inputs"] != inputs:
-            return None
-        return [SampleValue(**value) for value in found["values"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def to_results(values: Sequence[SampleValue]) -> list[Result]:
-    """Average per-sample values into the rows of ``results.json``, in order of first appearance.
-
-    Held-out rows are there to compare with, and make no rows of their own.
+    A generation ends after ``most_new(row, max_new_tokens)`` tokens; so does the truth here.
+    Perfect recall is 100, however long the completion.
     """
-    groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
-    for value in (value for value in values if value.part != HELD_OUT):
-        groups.setdefault((value.model, value.domain, value.side, value.part), []).append(value)
-    return [
-        Result(*place, metric, number, len(members))
-        for place, members in groups.items()
-        for metric, number in _measured(place[2], members).items()
-    ]
+    truth = row.answer[: most_new(row, max_new_tokens)]
+    return metrics.rouge_l(tokenizer.decode(truth, skip_special_tokens=True), text)
 
 
-def _per_row(answers: Answers) -> Iterator[tuple[Tensor, ...]]:
-    """Yield hits, NLLs and the two moments of log p of each row's tokens, off the accelerator."""
-    found = (answers.right, answers.nll, *answers.moments)
+def rows_to_continue(rows: Sequence[Encoded]) -> list[Encoded]:
+    """Return the rows whose prompts are continued: no general text and no held-out rows."""
+    return [row for row in rows if row.side != "general" and row.part != HELD_OUT]
+
+
+class _Tokens(NamedTuple):
+    """A row's answer tokens: right or not; NLL, and mean and deviation of log p there (nats)."""
+
+    hits: Tensor
+    nll: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+def _per_row(answers: Answers) -> Iterator[_Tokens]:
+    """Yield the tokens of each row, off the accelerator."""
     lengths = answers.lengths.tolist()
-    return zip(*(tokens.cpu().split(lengths) for tokens in found), strict=True)
-
-
-def _check_finite(label: str, key: str, nll: float) -> None:
-    if not math.isfinite(nll):
-        raise DivergenceError(
-            f"the NLL of the {label} model on {key} is {nll}: its weights are broken. Delete its "
-            f"folder, lower the learning rate that made it (vanilla.learning_rate or "
-            "unlearning.learning_rate) and run again."
-        )
-
-
-def _measured(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
-    accuracies, nlls = [v.accuracy for v in values], [v.nll for v in values]
-    rouges = [v.rouge_l for v in values if v.rouge_l is not None]
-    repeated = [v.repetition for v in values if v.repetition is not None]
-    success = {
-        "unlearn": {"US": metrics.unlearn_success(accuracies)},
-        "retain": {"RS": metrics.retain_success(accuracies)},
-    }.get(side, {})
-    text = {"NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
-    generated = {"ROUGE-L": metrics.mean(rouges)} if rouges else {}
-    if not success:
-        return {**text, **generated}
-    memorized = {
-        "ES": 100.0 * metrics.mean([v.extraction for v in values]),
-        "Prob": 100.0 * metrics.mean([memorization.probability(nll) for nll in nlls]),
-    }
-    fluent = {"Repetition": 100.0 * metrics.mean(repeated)} if repeated else {}
-    return {**success, **text, **generated, **memorized, **fluent}
+    columns = (answers.right, answers.nll, *answers.moments)
+    return map(_Tokens, *(column.cpu().split(lengths) for column in columns))

@@ -1,11 +1,11 @@
-"""Can the unlearn rows be told from rows that no model has seen? AUCs as Result rows."""
+"""Membership inference: AUCs between unlearn rows and rows that no model was trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.memorization import auc, auc_error
+from grail.evaluation.values import SampleValue
 from grail.results import Result
 
 SCORES: dict[str, Callable[[SampleValue], float]] = {
@@ -14,19 +14,19 @@ SCORES: dict[str, Callable[[SampleValue], float]] = {
     "AUC-min-k": lambda value: value.min_k,
     "AUC-min-k++": lambda value: value.min_k_plus_plus,
 }
-"""Metric -> the score, higher for what was not seen."""
+"""Metric -> the score, higher for unseen rows."""
 
 
-def to_results(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
-    """Return the AUCs of every model and domain that has unlearn rows and unseen ones.
+def membership_results(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
+    """Return the AUCs of every model and domain that has unlearn train rows and unseen rows.
+
+    Each score gives an AUC between the unlearn train rows (members) and the unseen unlearn rows of
+    the same domain, and its standard error under the same name with "-error"; both in percent, with
+    the size of both groups as ``n``. A domain without unseen rows has no AUC.
 
     Args:
-        values: What was measured.
-        unseen: Keys of the unlearn rows that no model has been trained on.
-
-    For each score an AUC between the unlearn train rows (members) and the unseen rows of the same
-    domain, and its standard error under the same name with "-error"; percent, ``n`` counts both
-    groups. A domain without unseen rows has none: nothing that was trained on stands in.
+        values: Values of any rows.
+        unseen: Keys of the unlearn rows that no model was trained on.
     """
     groups: dict[tuple[str, str], tuple[list[SampleValue], list[SampleValue]]] = {}
     for value in values:
@@ -36,22 +36,12 @@ def to_results(values: Sequence[SampleValue], unseen: Collection[str]) -> list[R
                 members.append(value)
             elif value.key in unseen:
                 others.append(value)
-    return [
-        row
-        for place, (members, others) in groups.items()
-        if members and others
-        for row in _areas(place, members, others)
-    ]
-
-
-def _areas(
-    place: tuple[str, str], members: Sequence[SampleValue], others: Sequence[SampleValue]
-) -> list[Result]:
-    rows: list[Result] = []
-    count = len(members) + len(others)
-    for metric, score in SCORES.items():
-        area = auc([score(value) for value in members], [score(value) for value in others])
-        error = auc_error(area, len(members), len(others))
-        for name, number in ((metric, area), (f"{metric}-error", error)):
-            rows.append(Result(*place, "unlearn", "train", name, 100.0 * number, count))
-    return rows
+    results: list[Result] = []
+    for (model, domain), (members, others) in groups.items():
+        for metric, score in SCORES.items() if members and others else ():
+            area = auc([score(value) for value in members], [score(value) for value in others])
+            error = auc_error(area, len(members), len(others))
+            for name, number in ((metric, area), (f"{metric}-error", error)):
+                row = (model, domain, "unlearn", "train", name, 100.0 * number)
+                results.append(Result(*row, len(members) + len(others)))
+    return results

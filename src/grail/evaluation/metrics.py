@@ -1,4 +1,4 @@
-"""US, RS, PPL and ROUGE-L as pure functions of per-sample values; no model, no files."""
+"""US, RS, PPL and ROUGE-L as pure functions of per-sample values."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import math
 import re
 from collections.abc import Sequence
 
-SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: a space ends a sentence there, not a word."""
+_SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: scripts without spaces between words."""
 
-WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
 
-LARGEST_NLL = 700.0  # exp() of more overflows a float; such text is ruined in any case
+LARGEST_NLL = 700.0  # nats; exp() of more overflows a float
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean over samples.
-
-    Raises:
-        ValueError: if there is no sample: a mean of nothing is not a result.
-    """
+    """Return the mean over samples; ValueError if there is none."""
     if not values:
         raise ValueError("no sample to take a mean of")
     return math.fsum(values) / len(values)
@@ -41,10 +37,10 @@ def perplexity(nlls: Sequence[float]) -> float:
 
 
 def rouge_l(reference: str, generation: str) -> float:
-    """ROUGE-L F1 in percent, without stemming, as the rouge-score package computes it.
+    """ROUGE-L F1 in percent, without stemming, by the rouge-score package.
 
-    Its own words are of a-z and 0-9 alone, so that no text in another script would be like itself;
-    these are of any letters and digits, and equal to its own where the text is ASCII.
+    The package's words are runs of a-z and 0-9, so that a text in another script would not even
+    match itself. Here they are runs of any letters and digits: the same for ASCII text.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -53,7 +49,7 @@ def rouge_l(reference: str, generation: str) -> float:
 
 
 class _Words:
-    """Lower-case words of letters and digits; scripts without spaces give a word a character."""
+    """Splits text into lower-case words; in scripts without spaces, a word is a character."""
 
     def tokenize(self, text: str) -> list[str]:
-        return WORD.findall(text.lower())
+        return _WORD.findall(text.lower())

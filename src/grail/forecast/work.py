@@ -16,7 +16,7 @@ from grail.config.run import Config
 from grail.data.batches import by_length, by_tokens
 from grail.data.encode import Encoded
 from grail.evaluation.equal_retention import MOST
-from grail.evaluation.evaluate import BATCH_TOKENS, asked_of
+from grail.evaluation.evaluate import BATCH_TOKENS, rows_to_continue
 from grail.model.generate import groups_of, most_new
 from grail.training.descent import VanillaTask
 from grail.unlearning import task as unlearn
@@ -234,7 +234,7 @@ def generation_work(config: Config, rows: Rows) -> tuple[Passes, Passes]:
     """
     how = config.evaluation
     prompts = made = NOTHING
-    asked = asked_of(rows, how)
+    asked = rows_to_continue(rows)
     for places in groups_of(asked, how.batch_size):
         group = [asked[i] for i in places]
         size = len(group)

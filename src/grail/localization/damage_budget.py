@@ -3,72 +3,102 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.artifacts import Mask
-from grail.config.localization import Localization
 from grail.localization.evidence import Evidence
 from grail.localization.select import check_finite
 
-Flat = Float[Tensor, " n"]
-"""One number per entry of the model, in flat order."""
+_Part = tuple[Tensor, Tensor]
+"""Damage, and damage per benefit, of each entry of one tensor, flat, in float64."""
+
+_SHIFT = 48
+"""A non-negative float64 without its lowest 48 bits is a bin of 6 % relative width."""
 
 
-def damage_budget(evidence: Evidence, settings: Localization, seed: int) -> Mask:
-    """Freeze what damages the retain sides most for what it does to the unlearn sides.
+def damage_budget(evidence: Evidence, budget: float) -> Mask:
+    """Free the entries with the least damage per benefit; they do ``budget`` (0-1) of all damage.
 
     To first order, moving an entry damages a retain side by its score there, and serves unlearning
-    by its score on the unlearn side. Scores (mean of |g|) are taken as shares of their side's sum
-    over the whole model, so that no domain counts more for having larger gradients; the damage of
-    an entry is that to the domain it damages most, its benefit the mean over domains. The one
-    number ``localization.budget`` thereby decides how much of each layer is frozen.
+    by its score on the unlearn side. Scores (mean of |g|) are shares of their side's sum over the
+    model, so that a domain with larger gradients counts no more than others. An entry's damage is
+    its largest share among the retain sides, its benefit the mean share over the unlearn sides.
+    ``budget`` alone decides how much of each layer is frozen.
+
+    Raises:
+        InputError: if a score is NaN or infinite.
     """
-    del seed
-    shapes = evidence.shapes
+    totals = {}
+    for pair, scores in evidence.sides.items():
+        for name in evidence.shapes:
+            check_finite(scores.mean_abs[name])
+        total = math.fsum(float(scores.mean_abs[n].double().sum()) for n in evidence.shapes)
+        totals[pair] = total or 1.0  # a side of zeros has shares of zero
 
-    def shares(side: str) -> Iterator[Flat]:  # one at a time: each is as large as the model
-        return (_share(evidence.sides[d, side].mean_abs, shapes) for d in evidence.domains)
+    def shares(name: str, side: str) -> Iterator[Tensor]:
+        for pair in ((domain, side) for domain in evidence.domains):
+            yield evidence.sides[pair].mean_abs[name].flatten().double() / totals[pair]
 
-    damage = reduce(torch.maximum, shares("retain"))
-    benefit = reduce(torch.add, shares("unlearn")) / len(evidence.domains)
-    free, limit = within(damage, benefit, settings.budget)
-    parts = (~free).split([shape.numel() for shape in shapes.values()])
+    def parts() -> Iterator[_Part]:
+        for name in evidence.shapes:
+            damage = reduce(torch.maximum, shares(name, "retain"))
+            benefit = reduce(torch.add, shares(name, "unlearn")) / len(evidence.domains)
+            yield damage, torch.where(damage > 0, damage / benefit, 0.0)
+
+    free, limit = free_entries(parts, budget)
     frozen = {
-        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        name: ~marks.reshape(shape)
+        for (name, shape), marks in zip(evidence.shapes.items(), free, strict=True)
     }
-    facts = {"budget": settings.budget, "lambda": None if math.isinf(limit) else limit}
+    facts = {"budget": budget, "lambda": None if math.isinf(limit) else limit}
     return Mask(frozen, about={"statistic": "mean_abs", "damage_budget": facts})
 
 
-def within(damage: Flat, benefit: Flat, budget: float) -> tuple[Bool[Tensor, " n"], float]:
-    """Return which entries stay free, and the largest damage per benefit among them (lambda).
+def free_entries(parts: Callable[[], Iterable[_Part]], budget: float) -> tuple[list[Tensor], float]:
+    """Return which entries of each part stay free, and their largest damage / benefit (lambda).
 
-    Entries are freed in the order of damage / benefit, ties in flat order, for as long as the sum
-    of their damage is at most ``budget`` times that of all entries: the exact solution, up to one
-    entry, of "most benefit within the budget". Entry j is then frozen iff damage_j > lambda *
-    benefit_j, except that of entries at lambda itself the last ones may be frozen too. An entry
-    that does no damage is free, whatever its benefit; one that only does damage comes last. Lambda
-    is infinite where nothing is frozen, or only some of those last.
+    Entries are freed in the order of damage / benefit, ties in flat order, as long as the sum of
+    their damage is at most ``budget`` times the total: the exact solution, up to one entry, of
+    "most benefit within the budget". The ratio is 0 for entries that do no damage and infinite for
+    those that do only damage; lambda is infinite, too, if nothing is frozen.
+
+    ``parts`` is called three times, so that one tensor at a time is in memory: to find the bin of
+    ratios in which the budget runs out, to sort the entries of that bin, and to mark.
     """
-    ratio = torch.where(damage > 0, damage / benefit, 0.0)
-    order = ratio.argsort(stable=True)
-    spent = damage[order].cumsum(0)
-    count = int((spent <= budget * spent[-1]).sum())
-    free = torch.zeros_like(damage, dtype=torch.bool)
-    free[order[:count]] = True
-    if count == len(damage):
-        return free, math.inf
-    return free, float(ratio[order[count - 1]]) if count else 0.0
+    spent = torch.zeros(1 << (63 - _SHIFT), dtype=torch.float64)
+    for damage, ratio in parts():
+        spent += (ratio.view(torch.int64) >> _SHIFT).bincount(damage, len(spent))
+    spent = spent.cumsum(0)
+    allowed = budget * float(spent[-1])
+    last = int((spent <= allowed).sum())  # the first bin that does not fit as a whole
+    if last == len(spent):
+        return [torch.ones_like(damage, dtype=torch.bool) for damage, _ in parts()], math.inf
+    left = allowed - (float(spent[last - 1]) if last else 0.0)
+    limit, ties = _first_frozen(parts(), last, left)
+    free, largest = [], 0.0
+    for _, ratio in parts():
+        marks = ratio < limit
+        tied = (ratio == limit).nonzero().flatten()[:ties]
+        marks[tied] = True
+        ties -= len(tied)
+        free.append(marks)
+        if marks.any():
+            largest = max(largest, float(ratio[marks].max()))
+    return free, largest
 
 
-def _share(scores: Mapping[str, Float[Tensor, "..."]], names: Iterable[str]) -> Flat:
-    """Return scores in flat order as shares of their sum; zeros stay zeros."""
-    flat = torch.cat([scores[name].flatten() for name in names]).double()
-    check_finite(flat)
-    total = flat.sum()
-    return flat / total if total > 0 else flat
+def _first_frozen(parts: Iterable[_Part], number: int, allowed: float) -> tuple[float, int]:
+    """Return the ratio of the first frozen entry, which is in the given bin, and its free ties."""
+    ratios, damages = list[Tensor](), list[Tensor]()
+    for damage, ratio in parts:
+        inside = ratio.view(torch.int64) >> _SHIFT == number
+        ratios.append(ratio[inside])
+        damages.append(damage[inside])
+    ratio, order = torch.cat(ratios).sort(stable=True)
+    spent = torch.cat(damages)[order].cumsum(0)
+    count = min(int((spent <= allowed).sum()), len(ratio) - 1)
+    return float(ratio[count]), count - int((ratio < ratio[count]).sum())

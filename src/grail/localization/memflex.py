@@ -10,82 +10,80 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.artifacts import Mask
-from grail.config.localization import Localization, Memflex
 from grail.errors import InputError
 from grail.localization.evidence import Evidence
 from grail.localization.select import check_finite
 
-Values = Float[Tensor, " n"]
+PerTensor = Float[Tensor, " n"]
 """One number per tensor of the model, in the order of sorted names."""
 
 
-def memflex(evidence: Evidence, settings: Localization, seed: int) -> Mask:
-    """Freeze every tensor that is selected in no domain, and no part of the others.
+def memflex(evidence: Evidence, thresholds: str, below: float, above: float) -> Mask:
+    """Freeze every tensor that is selected in no domain; train the other tensors as a whole.
 
     A tensor is selected in a domain by the signed mean gradients of its two sides: their cosine is
-    low, and the mean of the unlearn side's absolute entries is high (``selected``). Over domains
-    the selections are united, as the paper's authors ran MemFlex on several.
+    low, and the mean of the unlearn side's absolute entries is high (``selected``, with the same
+    limits). The selections of the domains are united, as the authors ran MemFlex on several.
 
     Raises:
-        InputError: if no tensor is selected, saying what was seen.
+        InputError: if no tensor is selected, with the range of cosines and magnitudes.
     """
-    del seed
     names = list(evidence.shapes)
     trained = torch.zeros(len(names), dtype=torch.bool)
-    seen: list[tuple[Values, Values]] = []
+    numbers: list[tuple[PerTensor, PerTensor]] = []
     for domain in evidence.domains:
         unlearn, retain = (evidence.sides[domain, side].mean for side in ("unlearn", "retain"))
         cosines = _row(cosine(unlearn[name], retain[name]) for name in names)
         magnitudes = _row(unlearn[name].double().abs().mean() for name in names)
-        trained |= selected(cosines, magnitudes, settings.memflex)
-        seen.append((cosines, magnitudes))
+        trained |= selected(cosines, magnitudes, thresholds, below, above)
+        numbers.append((cosines, magnitudes))
     if not trained.any():
-        raise InputError(_nothing(seen, settings.memflex))
+        raise InputError(_nothing(numbers, thresholds, below, above))
     frozen = {
-        name: torch.full(shape, not keep)
-        for (name, shape), keep in zip(evidence.shapes.items(), trained.tolist(), strict=True)
+        name: torch.full(shape, not train)
+        for (name, shape), train in zip(evidence.shapes.items(), trained.tolist(), strict=True)
     }
-    numbers = {"tensors": len(names), "trained": int(trained.sum())}
-    return Mask(
-        frozen, about={"statistic": "mean", "memflex": settings.memflex.model_dump() | numbers}
-    )
+    limits = {"thresholds": thresholds, "cosine": below, "magnitude": above}
+    counts = {"tensors": len(names), "trained": int(trained.sum())}
+    return Mask(frozen, about={"statistic": "mean", "memflex": limits | counts})
 
 
-def check_thresholds(rule: Memflex) -> None:
-    """Refuse a quantile that no tensor can be above.
-
-    Raises:
-        InputError: naming the setting.
-    """
-    if rule.thresholds == "quantile" and rule.magnitude >= 1:
+def check_thresholds(thresholds: str, above: float) -> None:
+    """Raise InputError for a quantile of magnitudes that no tensor can be above."""
+    if thresholds == "quantile" and above >= 1:
         raise InputError(
-            f"localization.memflex.magnitude: {rule.magnitude:g} as a quantile leaves no tensor "
-            "above it. Give 0 or more and less than 1, or set localization.memflex.thresholds: "
-            "absolute."
+            f"localization.memflex.magnitude: {above:g} as a quantile leaves no tensor above it. "
+            "Give 0 or more and less than 1, or set localization.memflex.thresholds: absolute."
         )
 
 
-def selected(cosines: Values, magnitudes: Values, rule: Memflex) -> Bool[Tensor, " n"]:
-    """Return which tensors have a cosine below the one limit and a magnitude above the other.
+def selected(
+    cosines: PerTensor, magnitudes: PerTensor, thresholds: str, below: float, above: float
+) -> Bool[Tensor, " n"]:
+    """Return which tensors have a cosine under ``below`` and a magnitude over ``above``.
 
-    Both comparisons are strict, so a tensor at a limit is not selected. Quantiles are those of the
-    given tensors, interpolated linearly (the default of NumPy and torch). A strict comparison with
-    the largest cosine or the smallest magnitude would leave out one tensor where the user asks to
-    leave out none, therefore the quantile 1 of cosines and the quantile 0 of magnitudes are no
-    limit at all.
+    Args:
+        cosines: Cosine of the two sides' gradients, -1 to 1.
+        magnitudes: Mean absolute gradient of the unlearn side.
+        thresholds: "absolute", or "quantile" for limits that are quantiles of the given tensors.
+        below: Limit of the cosines.
+        above: Limit of the magnitudes.
+
+    Both comparisons are strict: a tensor at a limit is not selected. With the largest cosine or the
+    smallest magnitude as limit they would leave out one tensor where the user asks to leave out
+    none; therefore quantile 1 of the cosines and quantile 0 of the magnitudes are no limits.
     """
-    if rule.thresholds == "absolute":
-        return (cosines < rule.cosine) & (magnitudes > rule.magnitude)
-    below = math.inf if rule.cosine == 1 else quantile(cosines, rule.cosine)
-    above = -math.inf if rule.magnitude == 0 else quantile(magnitudes, rule.magnitude)
+    if thresholds == "quantile":
+        below = math.inf if below == 1 else quantile(cosines, below)
+        above = -math.inf if above == 0 else quantile(magnitudes, above)
     return (cosines < below) & (magnitudes > above)
 
 
-def quantile(values: Values, q: float) -> float:
+def quantile(values: PerTensor, q: float) -> float:
     """Return a quantile, interpolated linearly between the two nearest values.
 
-    The position is safe from the rounding of q (0.55 of 21 values is the 12th, not a bit above
-    it): with strict comparisons that bit would select one tensor more.
+    The position is safe from the rounding of q (0.55 of 21 values is the 12th exactly): a strict
+    comparison with a limit that is one bit larger would select one tensor more.
     """
     position = round(q * (len(values) - 1), 9)
     low = math.floor(position)
@@ -96,25 +94,27 @@ def quantile(values: Values, q: float) -> float:
 
 
 def cosine(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Return the cosine of two tensors; 0 if one of them is zero: nothing is shared then."""
+    """Return the cosine of two tensors in float64; 0 if one of them is zero."""
     a, b = a.double().flatten(), b.double().flatten()
     norms = a.norm() * b.norm()
     return a @ b / norms if norms != 0 else a.new_zeros(())
 
 
-def _row(values: Iterable[Float[Tensor, ""]]) -> Values:
+def _row(values: Iterable[Float[Tensor, ""]]) -> PerTensor:
     row = torch.stack(list(values))
     check_finite(row)
     return row
 
 
-def _nothing(seen: list[tuple[Values, Values]], rule: Memflex) -> str:
-    cosines, magnitudes = (torch.cat(rows) for rows in zip(*seen, strict=True))
-    unit = "quantile " if rule.thresholds == "quantile" else ""
+def _nothing(
+    numbers: list[tuple[PerTensor, PerTensor]], thresholds: str, below: float, above: float
+) -> str:
+    cosines, magnitudes = (torch.cat(rows) for rows in zip(*numbers, strict=True))
+    unit = "quantile " if thresholds == "quantile" else ""
     return (
-        "localization.method: memflex selects no tensor, so that everything would be frozen: in "
-        f"no domain has one a cosine below {unit}{rule.cosine:g} and a magnitude above "
-        f"{unit}{rule.magnitude:g}. Seen: cosines from {cosines.min():.3g} to {cosines.max():.3g}, "
+        "localization.method: memflex selects no tensor, so everything would be frozen: in no "
+        f"domain does a tensor have a cosine below {unit}{below:g} and a magnitude above "
+        f"{unit}{above:g}. Seen: cosines from {cosines.min():.3g} to {cosines.max():.3g}, "
         f"magnitudes from {magnitudes.min():.3g} to {magnitudes.max():.3g}. Raise "
         "localization.memflex.cosine or lower localization.memflex.magnitude"
         + ("." if unit else ", or set localization.memflex.thresholds: quantile.")

@@ -1,4 +1,4 @@
-"""OP-UR, OP-RR and the Jaccard matrix over N domains; pure tensors and set operations."""
+"""OP-UR, OP-RR and the Jaccard index over N domains: set operations on boolean tensors."""
 
 from __future__ import annotations
 

@@ -1,21 +1,17 @@
-"""The top entries of a layer; pure tensors: no model, no data, no domains."""
+"""The top entries of each layer, on plain tensors: no model, no data, no domains."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grail.artifacts import block_of
 from grail.errors import InputError
-from grail.localization.radix import ALONE, NO_ORDER, Processes, mark_top
-
-BLOCK = re.compile(r"layers?\.(\d+)\.|\.h\.(\d+)\.")
-"""The block number in a parameter's name, as Llama, Qwen, Gemma, GPT-NeoX and GPT-2 write it."""
 
 
 def layer_of(name: str, layer: str) -> str:
@@ -23,26 +19,18 @@ def layer_of(name: str, layer: str) -> str:
 
     Args:
         name: The parameter's name.
-        layer: ``block`` (a transformer block; a parameter outside all blocks is a layer of its
-            own), ``tensor`` (every parameter is one) or ``model`` (all are one).
+        layer: ``block`` (a transformer block; each parameter outside all blocks is its own layer),
+            ``tensor`` (each parameter is a layer) or ``model`` (one layer holds all).
     """
-    if layer == "tensor":
-        return name
     if layer == "model":
         return "model"
-    match = BLOCK.search(name)
-    return match.group(0).strip(".") if match else name
-
-
-def has_blocks(names: Iterable[str]) -> bool:
-    """Tell whether any parameter's name carries a block number."""
-    return any(BLOCK.search(name) for name in names)
+    return (block_of(name) or name) if layer == "block" else name
 
 
 def layers(names: Iterable[str], layer: str) -> dict[str, list[str]]:
-    """Group parameter names by layer, sorted within each: that fixes the flat order.
+    """Group parameter names by layer, in the model's order of layers (9 before 10).
 
-    The layers come in the model's order (9 before 10).
+    Names are sorted within a layer: this fixes the flat order of its entries.
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -61,36 +49,38 @@ def budget(k: float, entries: int) -> int:
 
 
 def check_finite(scores: Float[Tensor, "..."]) -> None:
-    """Refuse scores that have no order.
-
-    Raises:
-        InputError: if one is NaN or infinite.
-    """
+    """Raise InputError if a score is NaN or infinite."""
     if not bool(torch.isfinite(scores).all()):
-        raise InputError(NO_ORDER)
+        raise InputError("scores hold NaN or infinite values: no order is defined. Score again.")
 
 
 def top_per_layer(
-    scores: Mapping[str, Float[Tensor, "..."]],
-    k: float,
-    layer: str,
-    processes: Processes = ALONE,
+    scores: Mapping[str, Float[Tensor, "..."]], k: float, layer: str
 ) -> dict[str, Bool[Tensor, "..."]]:
-    """Mark the top ``k`` (fraction) of the entries of each layer; float32 scores.
+    """Mark the top ``k`` (a fraction) of the entries of each layer; zeros are never taken.
 
     Entries of a layer are compared across its parameters; their flat order is that of the sorted
-    names, each parameter in C order. Ties go to the lowest place; zeros are never taken. With
-    several processes, each gives its part of every parameter and gets the marks of that part, the
-    same as one process would (see ``Processes``).
+    names, each parameter in C order. One layer at a time is copied.
 
     Raises:
         InputError: if a score is NaN or infinite.
     """
-    groups = list(layers(scores, layer).values())
-    chunks = [[scores[name] for name in names] for names in groups]
-    marks = mark_top(chunks, partial(budget, k), processes)
-    return {
-        name: own
-        for names, of_layer in zip(groups, marks, strict=True)
-        for name, own in zip(names, of_layer, strict=True)
-    }
+    marks: dict[str, Tensor] = {}
+    for names in layers(scores, layer).values():
+        flat = torch.cat([scores[name].flatten() for name in names])
+        check_finite(flat)
+        parts = top(flat, budget(k, len(flat))).split([scores[name].numel() for name in names])
+        marks |= {n: part.reshape(scores[n].shape) for n, part in zip(names, parts, strict=True)}
+    return marks
+
+
+def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
+    """Mark the ``count`` largest of the entries above 0; ties go to the lowest index."""
+    count = min(count, int((scores > 0).sum()))
+    if count <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    smallest = scores.topk(count, sorted=False).values.min()
+    marks = scores > smallest
+    ties = (scores == smallest).nonzero().flatten()
+    marks[ties[: count - int(marks.sum())]] = True
+    return marks

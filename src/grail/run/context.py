@@ -5,7 +5,7 @@ Knows no stage and no file of the run directory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.heldout import unseen
 from grail.data.samples import Sample
 from grail.errors import InputError
+from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
 from grail.model.forward import Policy, trainable
 from grail.model.load import load_model, load_tokenizer
@@ -100,6 +101,24 @@ class RunContext:
                 f"data.max_tokens: the longest row has {longest} tokens, and {config.model_type} "
                 f"has positions for {positions}. Set data.max_tokens to {positions} or less."
             )
+
+    def evaluator(self, generate: bool, samples: Mapping[str, Sample] | None = None) -> Evaluator:
+        """Return what measures the model, with whatever weights it then has.
+
+        Args:
+            generate: Whether prompts are continued.
+            samples: Key -> sample of the rows, if they are not the run's.
+        """
+        settings = self.config.evaluation
+        if samples is None:
+            samples = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
+        return Evaluator(
+            *(self.model, self.tokenizer, samples, generate),
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            min_k=settings.min_k,
+            show_text=settings.show_text,
+        )
 
     def sides(self) -> dict[tuple[str, str], list[Encoded]]:
         """Train rows by (domain, side)."""

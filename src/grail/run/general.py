@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from grail.evaluation.general.harness import Harness, build
 from grail.evaluation.general.items import LocalTask
-from grail.evaluation.general.outcomes import (
-    Outcome,
-    compare_outcomes,
-    read_outcomes,
-    write_outcomes,
-)
-from grail.files import digest, write_json, write_text
+from grail.evaluation.general.outcomes import Outcome, compare_outcomes
+from grail.files import cached, digest, write_json, write_text
 from grail.model.sources import version
 from grail.run.context import RunContext
 
@@ -50,23 +47,23 @@ def outcomes_of(
     if not tasks:
         return []
     path, key = folder / "evaluation" / f"general.{name}.json", _key(context, weights)
-    found = read_outcomes(path, key)
-    if found is not None:
-        context.listener.skipped(f"general {name}")
-        return found
     settings = context.config.evaluation
-    with context.listener.stage(f"general {name}") as tick:
-        take(name)
-        harness = Harness(
-            context.model,
-            context.tokenizer,
-            build(tasks),
-            settings.batch_size,
-            settings.general_max_items,
-        )
-        outcomes = harness.run(name, context.listener.warn, tick)
-    write_outcomes(path, outcomes, key)
-    return outcomes
+
+    def ask() -> dict[str, Any]:
+        with context.listener.stage(f"general {name}") as tick:
+            take(name)
+            harness = Harness(
+                context.model,
+                context.tokenizer,
+                build(tasks),
+                settings.batch_size,
+                settings.general_max_items,
+            )
+            outcomes = harness.run(name, context.listener.warn, tick)
+        return {"outcomes": [asdict(outcome) for outcome in outcomes]}
+
+    found = cached(path, key, ask, lambda: context.listener.skipped(f"general {name}"))
+    return [Outcome(**outcome) for outcome in found["outcomes"]]
 
 
 def measure_general(

@@ -16,18 +16,18 @@ from typing import Any
 from torch import Tensor
 
 from grail import artifacts
-from grail.artifacts import Mask
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
-from grail.evaluation import evaluate, membership
-from grail.evaluation.equal_retention import CALIBRATED, WeightPath, measured, weight_at
-from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.evaluation.equal_retention import CALIBRATED, WeightPath, model_digests, weight_at
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.membership import membership_results
+from grail.evaluation.values import SampleValue, to_results
+from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
-from grail.localization.localizers import localize
-from grail.localization.select import has_blocks
+from grail.localization.localizers import code_of, localize
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.progress import Listener, NullListener, Tick
@@ -47,7 +47,7 @@ from grail.unlearning.objectives import EXACT, make_objective
 
 NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
-    "(layers.N. or h.N.): every tensor was taken as a layer of its own."
+    "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
 )
 STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
@@ -158,21 +158,20 @@ class Run:
                 artifacts.write_scores(path, self._scorer().score(rows, tick), key)
 
     def _localize(self) -> None:
+        how = self.config.localization
         path, folder = self.folder / "mask.safetensors", self.folder / "scores"
         files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
         hashes = {file.stem: file_digest(file) for file in files.values()}
-        key = self.context.key("localization", "seed", scores=hashes)
-        whole = directory.has_mask(self.folder, self.config.localization.freeze == "by_side")
+        key = self.context.key("localization", "seed", scores=hashes, **code_of(how.method))
+        whole = directory.has_mask(self.folder, how.freeze == "by_side")
         if whole and self._fresh(path, key, "localize"):
             return
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = localize(
-                sides, self.config.localization, self.config.seed, self._vanilla_on_cpu
-            )
+            mask, about = localize(sides, how, self.config.seed, self._vanilla_on_cpu)
             mask.about["scores"] = hashes
-            if self.config.localization.layer == "block" and not has_blocks(mask.frozen):
+            if how.layer == "block" and not any(map(artifacts.block_of, mask.frozen)):
                 self.listener.warn(NO_BLOCKS)
             write_json(self.folder / "localization.json", about)
             artifacts.write_mask(path, mask, key)
@@ -200,40 +199,37 @@ class Run:
     def _evaluate(self) -> None:
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
-        weights = measured(digests, self.config.evaluation.retain_target)
+        weights = model_digests(digests, self.config.evaluation.retain_target)
         values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
-        areas = membership.to_results(values, self.context.unseen)
-        rows, freezing = [*evaluate.to_results(values), *areas], stamps["unlearned"]["freezing"]
+        areas = membership_results(values, self.context.unseen)
+        rows, freezing = [*to_results(values), *areas], stamps["unlearned"]["freezing"]
         write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
         measure_general(self.folder, self.context, weights, self._take)
 
-    def _values(self, name: str, weights: str) -> list[evaluate.SampleValue]:
+    def _values(self, name: str, weights: str) -> list[SampleValue]:
         """Measure one model, or take what was measured before."""
         path = self.folder / "evaluation" / f"{name}.json"
         rows = self.context.data("train", "val", HELD_OUT, "general")
         key = self.context.key("model", "data", "evaluation", weights=weights, rows=rows)
-        if (found := evaluate.read_values(path, key)) is not None:
-            self.listener.skipped(f"evaluate {name}")
-            return found
-        directory.outdate(self.folder)
-        texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
-        evaluator = evaluate.Evaluator(
-            self.context.model, self.context.tokenizer, self.config.evaluation, texts
-        )
-        with self.listener.stage(f"evaluate {name}") as tick:
-            about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
-            values = evaluator.run(name, [*self.context.rows, *self.context.general], tick)
-        evaluate.write_values(path, values, key, about)
-        return values
 
-    def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
+        def measure() -> dict[str, Any]:
+            directory.outdate(self.folder)
+            evaluator = self.context.evaluator(self.config.evaluation.generate)
+            with self.listener.stage(f"evaluate {name}") as tick:
+                about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
+                values = evaluator.run(name, [*self.context.rows, *self.context.general], tick)
+            return {**(about or {}), "values": [value.as_json() for value in values]}
+
+        found = cached(path, key, measure, lambda: self.listener.skipped(f"evaluate {name}"))
+        return [SampleValue(**value) for value in found["values"]]
+
+    def _go_back(self, evaluator: Evaluator, tick: Tick) -> dict[str, float]:
         """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
         wished = self.config.evaluation.retain_target or 0.0
-        way = WeightPath(
-            trainable(self.context.model), *map(self._weights, ("vanilla", "unlearned"))
-        )
+        ends = map(self._weights, ("vanilla", "unlearned"))
+        way = WeightPath(trainable(self.context.model), *ends)
         retained = [r for r in self.context.rows if (r.side, r.part) == ("retain", "train")]
 
         def kept(weight: float) -> float:
@@ -282,7 +278,7 @@ class Run:
         return Scorer(self.context.model, how, labels, pad)
 
     def _train(
-        self, name: str, task: Task, mask: Mask | None, settings: Settings, key: str
+        self, name: str, task: Task, mask: artifacts.Mask | None, settings: Settings, key: str
     ) -> None:
         """Train, then put the weights under ``name`` and drop the checkpoint."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"

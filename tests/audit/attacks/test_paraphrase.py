@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from grail.audit.attacks.paraphrase import mean_of, worst_of
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 
 
 def scores(nll):

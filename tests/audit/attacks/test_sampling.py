@@ -54,7 +54,7 @@ def alone(bench, row):
     model, tokenizer = bench.context.model, bench.context.tokenizer
     most = most_new(row, bench.context.config.evaluation.max_new_tokens)
     (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
-    return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (row.answer, ids)]
+    return [tokenizer.decode(text, skip_special_tokens=True) for text in (row.answer[:most], ids)]
 
 
 def test_greedy_and_begun_answers_are_those_of_each_row_alone(bench):

@@ -125,7 +125,7 @@ def test_the_prompt():
 @needs_harness
 def test_the_first_items_and_small_batches(model, tokenizer, monkeypatch):
     whole = asked(model, tokenizer, ITEMS, monkeypatch)
-    monkeypatch.setattr(harness, "BATCH_TOKENS", 1)  # one row at a time, however long it is
+    monkeypatch.setattr(harness, "_BATCH_TOKENS", 1)  # one row at a time, however long it is
     outcomes, reported = asked(model, tokenizer, ITEMS, monkeypatch, most=2)
     assert outcomes == whole[0][:2]
     assert reported == [pytest.approx(values, rel=1e-4) for values in whole[1][:2]]
@@ -270,7 +270,7 @@ def test_a_task_without_an_accuracy_per_item_is_refused(monkeypatch):
     part = SimpleNamespace(OUTPUT_TYPE="generate_until", task_name="gsm8k", aggregation=dict)
     known = SimpleNamespace(load=lambda names: {"tasks": {"gsm8k": part}})
     monkeypatch.setattr(harness, "_index", lambda: known)
-    with pytest.raises(InputError, match="'gsm8k' is no multiple choice"):
+    with pytest.raises(InputError, match="'gsm8k' is not multiple choice"):
         build(["gsm8k"])
 
 

@@ -79,7 +79,7 @@ def test_problems_of_all_files_come_together_and_not_endlessly(tmp_path):
     text = str(caught.value)
     assert [f"many.jsonl line {n}:" in text for n in (1, 2, 6, 7)] == [False, True, True, False]
     assert "many.jsonl: and 3 more malformed rows." in text
-    assert "twice.jsonl line 3: its id stands in an earlier row." in text
+    assert "twice.jsonl line 3: its id is that of an earlier row." in text
     assert "empty.jsonl is empty." in text
     assert "none.jsonl does not exist." in text
     assert f"{tmp_path}/no is no folder and no *.jsonl file." in text

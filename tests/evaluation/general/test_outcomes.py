@@ -1,17 +1,11 @@
-"""Means, errors and paired differences, by hand; what is kept comes back."""
+"""Means, errors and paired differences, by hand."""
 
 import math
 import statistics
 
 import pytest
 
-from grail.evaluation.general.outcomes import (
-    Outcome,
-    compare_outcomes,
-    estimate,
-    read_outcomes,
-    write_outcomes,
-)
+from grail.evaluation.general.outcomes import Outcome, compare_outcomes, estimate
 
 
 def outcomes(task, corrects, norms=None):
@@ -73,16 +67,6 @@ def test_the_average_weighs_tasks_alike_and_reads_acc_only():
 def test_different_items_are_no_pair():
     with pytest.raises(ValueError, match="different items"):
         compare_outcomes(outcomes("a", [1, 0]), outcomes("a", [1]))
-
-
-def test_what_is_kept_comes_back_for_the_same_inputs_only(tmp_path):
-    path, kept = tmp_path / "general.vanilla.json", outcomes("a", [1, 0], [0.0, 1.0])
-    assert read_outcomes(path, "key") is None
-    write_outcomes(path, kept, "key")
-    assert read_outcomes(path, "key") == kept
-    assert read_outcomes(path, "other") is None
-    path.write_text(path.read_text()[:-9])
-    assert read_outcomes(path, "key") is None
 
 
 def test_a_line_names_the_model_and_leaves_out_what_was_not_measured():

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.metrics import mean
+from grail.evaluation.values import SampleValue
 
 KNOWN_IF_SMALL = ("nll", "min_k", "min_k_plus_plus", "zlib")
 """Fields that are small where the answer is known; all other numbers are large there."""

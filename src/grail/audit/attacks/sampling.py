@@ -12,9 +12,9 @@ from dataclasses import replace
 from grail.audit.bench import Bench
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.evaluation import metrics
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k
+from grail.evaluation.values import SampleValue
 from grail.model.generate import Draw
 from grail.progress import Tick, silent
 
@@ -93,8 +93,8 @@ def _rows(bench: Bench) -> list[Encoded]:
 
 def _score(bench: Bench, row: Encoded, text: str) -> float:
     """Return ROUGE-L F1 (percent) with the true answer, or with the rest that was not told."""
-    said = bench.context.tokenizer.decode(row.answer, skip_special_tokens=True)
-    return metrics.rouge_l(said, text)
+    limit = bench.context.config.evaluation.max_new_tokens
+    return recall(bench.context.tokenizer, row, text, limit)
 
 
 def _scored(

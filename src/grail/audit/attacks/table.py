@@ -20,7 +20,7 @@ from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.evaluation.equal_retention import WeightPath
-from grail.evaluation.evaluate import SampleValue
+from grail.evaluation.values import SampleValue
 from grail.model.forward import is_adapter, trainable
 from grail.progress import Tick, silent
 

@@ -1,1 +1,1 @@
-"""General ability: multiple-choice tasks before and after unlearning."""
+"""General ability before and after: items -> harness (a model answers) -> outcomes (compared)."""

@@ -1,6 +1,6 @@
-"""General tasks through lm-evaluation-harness, on a model that is loaded already.
+"""General tasks through lm-evaluation-harness: a loaded model answers items, giving outcomes.
 
-The only place that imports ``lm_eval``; nothing here knows how the model was made.
+The only module that imports ``lm_eval``.
 """
 
 from __future__ import annotations
@@ -21,44 +21,45 @@ from grail.model.forward import Policy, evaluating
 from grail.model.fused_lora import fused
 from grail.progress import Tick, silent
 
-KEY = "evaluation.general_tasks"
-CHOICE = "multiple_choice"
 ID = "grail_id"
-BATCH_TOKENS = 4096
-"""Logits of a batch are kept for the whole prompt: 49 thousand words in float32 fill 0.8 GB."""
+_KEY = "evaluation.general_tasks"
+_CHOICE = "multiple_choice"
+_BATCH_TOKENS = 4096
+"""lm-eval keeps the logits of whole prompts: with 49,000 words in float32 these fill 0.8 GB."""
 
 Tasks = Mapping[str, Sequence[Any]]
 """Name -> lm-eval's own task objects: one, or the subtasks of a group such as mmlu."""
 
 
 def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
-    """Refuse tasks that cannot be run: lm-eval is not installed, or it does not know the name.
+    """Refuse tasks that lm-eval does not have, or any if it is not installed.
 
-    The paper's five names are known; another one costs lm-eval's search through all of its tasks.
+    Only a name other than the paper's five makes lm-eval search all of its tasks (10 seconds).
 
     Raises:
         InputError: naming what to install, or the nearest name.
     """
     if tasks and find_spec("lm_eval") is None:
         raise InputError(
-            f"{KEY}: lm-evaluation-harness is not installed. Install the extra: "
+            f"{_KEY}: lm-evaluation-harness is not installed. Install the extra: "
             "pip install 'grail-unlearning[general]', or leave the list empty."
         )
-    problems = [
-        f"{KEY}: lm-eval has no task '{name}'.{did_you_mean(name, [*GENERAL_TASKS, *_known()])} "
-        "Give one of its names, a *.jsonl file, or a folder of them, written with a slash."
-        for name in tasks
-        if isinstance(name, str) and name not in GENERAL_TASKS and name not in _known()
-    ]
-    if problems:
+    names = (task for task in tasks if isinstance(task, str) and task not in GENERAL_TASKS)
+    if unknown := [name for name in names if name not in _index().all_tasks]:
+        known = [*GENERAL_TASKS, *_index().all_tasks]
+        problems = [
+            f"{_KEY}: lm-eval has no task '{name}'.{did_you_mean(name, known)} Give one of its "
+            "names, a *.jsonl file, or a folder of them, written with a slash."
+            for name in unknown
+        ]
         raise InputError("\n".join(problems))
 
 
 def build(tasks: Sequence[LocalTask | str]) -> Tasks:
-    """Return lm-eval's task objects by name, in order; those of lm-eval load their data now.
+    """Return lm-eval's task objects by name, in order, with their data loaded.
 
     Raises:
-        InputError: if the data of a task cannot be reached, or it is no multiple choice.
+        InputError: if the data of a task cannot be reached, or it is not multiple choice.
     """
     if not tasks:
         return {}  # lm-eval takes seconds to import
@@ -72,10 +73,10 @@ def build(tasks: Sequence[LocalTask | str]) -> Tasks:
 
 
 def local_task(task: LocalTask) -> Any:
-    """Return a task of lm-eval over local items; nothing is downloaded and nothing cached.
+    """Return a task of lm-eval over local items; nothing is downloaded or cached.
 
-    Multiple choice by the log-likelihood of each choice's text, without examples before it:
-    ``acc`` takes the largest, ``acc_norm`` the largest per character.
+    The answer is the choice with the largest log-likelihood (``acc``), or with the largest per
+    character (``acc_norm``), without examples before the question.
     """
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -93,7 +94,7 @@ def local_task(task: LocalTask) -> Any:
             "task": task.name,
             "custom_dataset": lambda: {"test": Dataset.from_list(rows)},
             "test_split": "test",
-            "output_type": CHOICE,
+            "output_type": _CHOICE,
             "num_fewshot": 0,
             "doc_to_text": "prompt",
             "doc_to_choice": "choices",
@@ -105,22 +106,22 @@ def local_task(task: LocalTask) -> Any:
 
 
 def prompt(item: Item) -> str:
-    """Return what stands before " " and a choice: context, blank line, question, "Answer:".
+    """Return the text before " " and a choice: context, blank line, question, "Answer:".
 
-    One form for all local tasks. lm-eval's own differ: mmlu lists the choices with letters and
-    scores the letter; truthfulqa_mc1 puts six answered questions first; social_iqa has "Q: context
-    question" and "A:"; race has "Article:", earlier questions of the article with their answers,
-    and no "Answer:". arc_challenge is the same. So compare two models here, not with leaderboards.
+    All local tasks have this form, as has lm-eval's arc_challenge. Its other tasks differ: mmlu
+    lists the choices with letters and scores the letter; truthfulqa_mc1 puts six answered questions
+    first; social_iqa has "Q: context question" and "A:"; race has "Article:" and earlier questions
+    with their answers. So compare models with each other here, not with leaderboards.
     """
     context = f"{item.context}\n\n" if item.context else ""
     return f"{context}Question: {item.question}\nAnswer:"
 
 
 class Harness:
-    """lm-eval around one model; the model's weights may change between two measurements.
+    """lm-eval around one model, whose weights may change between two runs.
 
     Attributes:
-        tasks: What is asked, by name.
+        tasks: lm-eval's task objects by name (``build``).
         most: The most items of each task (of each subtask of a group); None for all.
     """
 
@@ -145,14 +146,14 @@ class Harness:
         """Return one outcome per item, in the order of tasks and items.
 
         Args:
-            label: What messages call the model.
-            warn: Told how many items of a task do not fit the model.
-            tick: Told of the choices read, in all tasks together.
+            label: The model's name in messages.
+            warn: Called with a warning for each task with items that are too long for the model.
+            tick: Progress: choices read, of those of all tasks.
 
         Raises:
             DivergenceError: if a log-likelihood is not finite: the model's weights are broken.
         """
-        parts = [(name, part) for name, own in self.tasks.items() for part in own]
+        parts = [(name, part) for name, tasks in self.tasks.items() for part in tasks]
         with _quiet():
             for _, part in parts:
                 part.build_all_requests(limit=self.most)
@@ -165,52 +166,51 @@ class Harness:
                     f"{label}: {cut} items of {part.task_name} are longer than the model has "
                     f"positions for ({self._lm.max_length}); lm-eval cuts them from the left."
                 )
-            own = range(done, done := done + len(part.instances))
-            with _counted(self._model, tick, own, total, note):
+            choices = range(done, done := done + len(part.instances))
+            with _counted(self._model, tick, choices, total, note):
                 outcomes += self._ask(label, name, part, max(lengths))
             tick(done, total, note)
         return outcomes
 
     def _lengths(self, task: Any) -> list[int]:
-        """Return the tokens of each item's prompt and longest choice."""
+        """Return the number of tokens of each item's prompt and longest choice."""
         longest: dict[int, int] = {}
-        for asked in task.instances:
-            tokens = len(self._lm.tok_encode("".join(asked.args)))
-            longest[asked.doc_id] = max(tokens, longest.get(asked.doc_id, 0))
+        for request in task.instances:
+            tokens = len(self._lm.tok_encode("".join(request.args)))
+            longest[request.doc_id] = max(tokens, longest.get(request.doc_id, 0))
         return list(longest.values())
 
     def _ask(self, label: str, name: str, task: Any, widest: int) -> list[Outcome]:
         import lm_eval
 
         evaluate: Any = lm_eval.evaluate
-        self._lm.batch_size_per_gpu = max(1, min(self._batch_size, BATCH_TOKENS // widest))
+        self._lm.batch_size_per_gpu = max(1, min(self._batch_size, _BATCH_TOKENS // widest))
         with _quiet(), evaluating(self._model), fused(self._model):
-            found = evaluate(
+            results = evaluate(
                 lm=self._lm,
                 task_dict={"tasks": {task.task_name: task}},
                 limit=self.most,
-                bootstrap_iters=0,  # errors are computed from the items
+                bootstrap_iters=0,  # standard errors are computed from the items
                 log_samples=True,
             )
-        samples = found["samples"][task.task_name]
+        samples = results["samples"][task.task_name]
         first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         return [_outcome(label, name, task.task_name, sample) for sample in first]
 
 
 @contextmanager
-def _counted(model: Policy, tick: Tick, own: range, total: int, note: str) -> Iterator[None]:
-    """Tick after each forward pass, as ``own`` counts the rows read since the block began.
+def _counted(model: Policy, tick: Tick, choices: range, total: int, note: str) -> Iterator[None]:
+    """Report progress after each forward pass: ``choices`` are the counts of the current task.
 
-    lm-eval reads choices of one token together, so rows may stay below; who leaves the block says
-    that all are done.
+    lm-eval reads choices of one token in one row, so the count may stay below the last one.
     """
     rows = 0
 
     def read(_: Any, inputs: tuple[Any, ...], __: Any) -> None:
         nonlocal rows
         rows += len(inputs[0])
-        if rows < len(own):
-            tick(own[rows], total, note)
+        if rows < len(choices):
+            tick(choices[rows], total, note)
 
     hook = model.register_forward_hook(read)
     try:
@@ -234,39 +234,35 @@ def _outcome(label: str, name: str, part: str, sample: Mapping[str, Any]) -> Out
 def _of_hub(name: str) -> list[Any]:
     """Load a task, or the subtasks of a group, with lm-eval's own data and prompts."""
     try:
-        found: Mapping[str, Any] = _index().load([name])["tasks"]
+        parts: Mapping[str, Any] = _index().load([name])["tasks"]
     except Exception as error:  # network, cache, names, formats: no common base class
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
-            f"{KEY}: the data of lm-eval's task '{name}' could not be loaded ({reason}). It needs "
-            "a network, or a copy in the Hugging Face cache. Without: give your own rows as a "
+            f"{_KEY}: the data of lm-eval's task '{name}' could not be loaded ({reason}). It needs "
+            "a network, or a copy in the Hugging Face cache. Otherwise give your own rows as a "
             "*.jsonl file, or a folder of such files."
         ) from error
-    for part in found.values():
-        if part.OUTPUT_TYPE != CHOICE or "acc" not in part.aggregation():
+    for part in parts.values():
+        if part.OUTPUT_TYPE != _CHOICE or "acc" not in part.aggregation():
             raise InputError(
-                f"{KEY}: '{part.task_name}' is no multiple choice with an accuracy, and has no "
-                "outcome per item that two models could be compared by. Give another task."
+                f"{_KEY}: '{part.task_name}' is not multiple choice with an accuracy, so there "
+                "is no outcome per item to compare two models by. Give another task."
             )
         part.set_fewshot_seed(seed=0)
-    return list(found.values())
+    return list(parts.values())
 
 
 @cache
 def _index() -> Any:
-    """Return lm-eval's index of its tasks: 14 thousand files are read, which takes 10 seconds."""
+    """Return lm-eval's index of its tasks; reading its 14,000 files takes 10 seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
-def _known() -> list[str]:
-    return _index().all_tasks
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's advice on how to load a model, and its bars, out of the output."""
+    """Silence lm-eval's advice on loading a model, and its progress bars."""
     from lm_eval.api import task
 
     log, bar = logging.getLogger("lm_eval"), task.tqdm

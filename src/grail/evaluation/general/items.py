@@ -1,4 +1,4 @@
-"""Multiple-choice rows from JSONL files, as local tasks; knows no model and no harness."""
+"""The items of local general tasks: multiple-choice rows from JSONL files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from grail.data.readers import read_rows
 from grail.errors import InputError
 from grail.files import digest
 
-LAYOUT = (
+_LAYOUT = (
     '{"id": text, "context": text or "", "question": text, "choices": [text, text, ...], '
     '"answer": index of the right choice, from 0}'
 )
-KEYS = ("id", "context", "question", "choices", "answer")
-SHOWN = 5  # malformed rows spelled out
+_KEYS = ("id", "context", "question", "choices", "answer")
+_SHOWN = 5  # malformed rows in a message
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its choices; all text is kept exactly as it was given.
+    """One question with its choices, all text unchanged.
 
     ``answer`` is the index of the right choice, from 0; ``context`` may be empty.
     """
@@ -35,19 +35,19 @@ class Item:
 
 @dataclass(frozen=True)
 class LocalTask:
-    """The items of one file; the task is named by the file's stem."""
+    """The items of one file; its stem is the task's name."""
 
     name: str
     items: tuple[Item, ...]
 
 
 def is_local(entry: str) -> bool:
-    """Tell whether an entry of ``evaluation.general_tasks`` is a path, not a name of lm-eval."""
+    """Return whether an entry of ``evaluation.general_tasks`` is a path, not a task of lm-eval."""
     return "/" in entry or Path(entry).is_absolute() or entry.endswith(".jsonl")
 
 
 def load_tasks(entries: Sequence[str]) -> tuple[LocalTask | str, ...]:
-    """Read the local tasks among the entries; names stay names, and the order stays.
+    """Read the local tasks among the entries, in order; names of lm-eval's tasks stay names.
 
     Raises:
         InputError: one line per problem over all files, each with its file and line.
@@ -76,19 +76,16 @@ def load_tasks(entries: Sequence[str]) -> tuple[LocalTask | str, ...]:
 
 
 def task_digests(tasks: Sequence[LocalTask | str]) -> dict[str, str]:
-    """Return the SHA-256 of each local task's items, whatever its file is called.
-
-    The names have three parts, as those of all other rows have.
-    """
+    """Return {"evaluation.TASK.choices": SHA-256 of the items} for the local tasks."""
     local = [task for task in tasks if isinstance(task, LocalTask)]
     return {f"evaluation.{t.name}.choices": digest([asdict(i) for i in t.items]) for t in local}
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the file, or those of the folder in the order of their names."""
+    """Return the file, or the folder's files sorted by name."""
     if path.is_dir():
-        if found := sorted(path.glob("*.jsonl")):
-            return found
+        if files := sorted(path.glob("*.jsonl")):
+            return files
         raise InputError(f"{path} holds no *.jsonl file. Give a folder of such files, or one file.")
     if path.suffix != ".jsonl":
         raise InputError(f"{path} is no folder and no *.jsonl file. Give one of them.")
@@ -98,13 +95,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def _items(file: Path) -> tuple[Item, ...]:
-    """Read one file; the first malformed rows are named together."""
+    """Read one file; the error names the first malformed rows together."""
     items, problems, seen = list[Item](), list[str](), set[str]()
     for where, row in read_rows(str(file)):
         try:
             item = _item(row)
             if item.id in seen:
-                raise InputError("its id stands in an earlier row. Give every row its own.")
+                raise InputError("its id is that of an earlier row. Give every row its own.")
             seen.add(item.id)
             items.append(item)
         except InputError as error:
@@ -112,19 +109,18 @@ def _items(file: Path) -> tuple[Item, ...]:
     if not items and not problems:
         problems.append(f"{file} is empty. A task needs at least one row.")
     if problems:
-        more = len(problems) - SHOWN
+        more = len(problems) - _SHOWN
         rest = [f"{file}: and {more} more malformed rows."] if more > 0 else []
-        raise InputError("\n".join([*problems[:SHOWN], *rest, f"{file}: allowed: {LAYOUT}."]))
+        raise InputError("\n".join([*problems[:_SHOWN], *rest, f"{file}: allowed: {_LAYOUT}."]))
     return tuple(items)
 
 
 def _item(row: Any) -> Item:
-    """Check one row."""
     if isinstance(row, InputError):
         raise row
     if not isinstance(row, dict):
         raise InputError(f"a row must be an object with named values, got {type(row).__name__}.")
-    if missing := [key for key in KEYS if key not in row]:
+    if missing := [key for key in _KEYS if key not in row]:
         raise InputError(f"{', '.join(missing)} is missing.")
     for key in ("id", "context", "question"):
         if not isinstance(row[key], str):
@@ -134,7 +130,7 @@ def _item(row: Any) -> Item:
 
 
 def _check_choices(choices: Any, answer: Any) -> None:
-    """Refuse what is no choice among texts; errors repeat no text."""
+    """Refuse anything but an index into a list of texts; errors repeat no text."""
     texts = isinstance(choices, list) and all(isinstance(c, str) and c.strip() for c in choices)
     if not texts or len(choices) < 2:
         raise InputError("choices must be a list of at least two texts, none of them empty.")

@@ -1,34 +1,28 @@
-"""Per-item outcomes of general tasks: kept, compared in pairs, averaged; knows no harness."""
+"""The outcome of each item of a general task, and the comparison of two models item by item."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from grail.evaluation.metrics import mean
-from grail.files import write_json
 
-METRICS = {"acc": "correct", "acc_norm": "correct_norm"}
-"""lm-eval's name of a metric -> the field of an outcome that it is the mean of."""
-
-Estimate = dict[str, float | None]
-"""A mean in percent and its standard error, which one item alone does not have."""
+_FIELDS = {"acc": "correct", "acc_norm": "correct_norm"}
+"""lm-eval's name of a metric -> the field of an outcome that it averages."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one model did on one item (a line of ``general_samples.jsonl``); holds no text.
+    """One model's answer to one item (a line of ``general_samples.jsonl``), without text.
 
     Attributes:
         task: The task.
-        id: The item's own id in a local file; otherwise its place in lm-eval's task.
+        id: The item's own id in a local file; otherwise its position in lm-eval's task.
         correct: 1 if the most probable choice is the right one, else 0.
-        correct_norm: The same with the log-likelihood divided by the choice's length in
-            characters; None where the task does not ask for it.
+        correct_norm: The same with log-likelihoods per character of the choice; None where the task
+            has no acc_norm.
     """
 
     task: str
@@ -37,29 +31,29 @@ class Outcome:
     correct_norm: float | None = None
 
     def as_json(self, model: str) -> dict[str, Any]:
-        """Return the line for a model, without what was not measured."""
+        """Return the line for a model; values that are None are left out."""
         values = {"model": model, **asdict(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of values from 0 to 1 in percent, with the standard error of that mean.
+def estimate(values: Sequence[float]) -> dict[str, float | None]:
+    """Return {"value", "stderr"} in percent: the mean of values from 0 to 1 and its error.
 
-    The error is the sample standard deviation (n - 1) over the root of n: what lm-eval gives for
-    a task. Items are taken to be drawn independently.
+    The error is the sample standard deviation (n - 1) over the root of n, as in lm-eval; None for
+    one item. Items are taken to be drawn independently.
     """
-    middle, count = mean(values), len(values)
+    average, count = mean(values), len(values)
     if count < 2:
-        return {"value": 100.0 * middle, "stderr": None}
-    spread = math.fsum((value - middle) ** 2 for value in values) / (count - 1)
-    return {"value": 100.0 * middle, "stderr": 100.0 * math.sqrt(spread / count)}
+        return {"value": 100.0 * average, "stderr": None}
+    variance = math.fsum((value - average) ** 2 for value in values) / (count - 1)
+    return {"value": 100.0 * average, "stderr": 100.0 * math.sqrt(variance / count)}
 
 
 def compare_outcomes(vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what ``general.json`` says of two models on the same items, in percent.
+    """Return the tasks and the average of ``general.json`` for two models, in percent.
 
-    The difference (unlearned minus vanilla) is taken item by item, and its error is that of these
-    differences: most items do not change, so it is much smaller than the two models' own errors.
+    The difference is unlearned minus vanilla, item by item. Its error is that of these differences:
+    most items do not change, so it is much smaller than the two models' own errors.
 
     Raises:
         ValueError: if the two were not asked the same items.
@@ -69,7 +63,7 @@ def compare_outcomes(vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]) -
     rows = [
         _row(task, metric, vanilla, unlearned)
         for task in dict.fromkeys(outcome.task for outcome in vanilla)
-        for metric in METRICS
+        for metric in _FIELDS
         if None not in _values(vanilla, task, metric)
     ]
     average = {"metric": "acc", **_average([row for row in rows if row["metric"] == "acc"])}
@@ -79,7 +73,7 @@ def compare_outcomes(vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]) -
 def _row(
     task: str, metric: str, vanilla: Sequence[Outcome], unlearned: Sequence[Outcome]
 ) -> dict[str, Any]:
-    before, after = (_values(side, task, metric) for side in (vanilla, unlearned))
+    before, after = (_values(model, task, metric) for model in (vanilla, unlearned))
     return {
         "task": task,
         "metric": metric,
@@ -91,33 +85,17 @@ def _row(
 
 
 def _values(outcomes: Iterable[Outcome], task: str, metric: str) -> list[Any]:
-    return [getattr(o, METRICS[metric]) for o in outcomes if o.task == task]
+    return [getattr(o, _FIELDS[metric]) for o in outcomes if o.task == task]
 
 
 def _average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Average over tasks, each counting the same; their errors are independent."""
+    """Average over tasks with equal weights; their errors are independent."""
     averages: dict[str, Any] = {"tasks": len(rows)}
     for name in ("vanilla", "unlearned", "difference"):
         errors = [row[name]["stderr"] for row in rows]
-        known = None not in errors
+        squares = None if None in errors else math.fsum(error * error for error in errors)
         averages[name] = {
             "value": mean([row[name]["value"] for row in rows]),
-            "stderr": math.sqrt(math.fsum(e * e for e in errors)) / len(rows) if known else None,
+            "stderr": None if squares is None else math.sqrt(squares) / len(rows),
         }
     return averages
-
-
-def write_outcomes(path: Path, outcomes: Sequence[Outcome], inputs: str) -> None:
-    """Keep how one model did, with the digest of its inputs."""
-    write_json(path, {"inputs": inputs, "outcomes": [asdict(outcome) for outcome in outcomes]})
-
-
-def read_outcomes(path: Path, inputs: str) -> list[Outcome] | None:
-    """Return what ``write_outcomes`` kept; None if it is absent, damaged or of other inputs."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["inputs"] != inputs:
-            return None
-        return [Outcome(**outcome) for outcome in found["outcomes"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -1,0 +1,28 @@
+"""The user's own functions, which settings name as ``package.module:function``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from grail.errors import InputError
+
+
+def imported(name: str, key: str) -> Callable[..., Any]:
+    """Return the function that the setting ``key`` names as ``package.module:function``.
+
+    Raises:
+        InputError: if the module cannot be imported or has no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(import_module(module), function, None)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{key}: module '{module}' of {name} cannot be imported ({error}). Correct the name, "
+            "install the module, or add its folder to PYTHONPATH."
+        ) from error
+    if not callable(found):
+        raise InputError(f"{key}: module '{module}' has no function '{function}'. Correct {name}.")
+    return found

@@ -1,0 +1,52 @@
+"""The averages of values are those of the rows, by model, domain, side and part."""
+
+import math
+
+import pytest
+
+from grail.evaluation.values import SampleValue, to_results
+
+
+def value(**more):
+    given = {"model": "vanilla", "domain": "d", "side": "unlearn", "part": "train", "row": 0}
+    given |= {"key": "k", "accuracy": 0.25, "nll": 1.0, "tokens": 4, "extraction": 0.5}
+    given |= {"min_k": 2.0, "min_k_plus_plus": 0.1, "zlib": 0.3} | more
+    return SampleValue(**given)
+
+
+def test_values_become_rows_by_model_domain_side_and_part():
+    values = [
+        value(),
+        value(accuracy=0.75, nll=3.0, tokens=400),
+        value(side="retain", accuracy=0.5, rouge_l=40.0),
+        value(side="retain", accuracy=1.0, rouge_l=60.0, extraction=1.0, repetition=0.25),
+        value(part="heldout"),
+        value(model="unlearned", nll=5000.0),
+        value(domain="general", side="general"),
+    ]
+    found = {
+        (r.model, r.domain, r.side, r.part, r.metric): (r.value, r.n) for r in to_results(values)
+    }
+    one, two = ("vanilla", "d", "unlearn", "train"), ("vanilla", "d", "retain", "train")
+    assert found[(*one, "US")] == (50.0, 2)
+    assert found[(*one, "NLL")] == (2.0, 2)
+    assert found[(*one, "PPL")] == (pytest.approx(math.exp(2.0)), 2)
+    assert found[(*two, "RS")] == (75.0, 2)
+    assert found[(*two, "ROUGE-L")] == (50.0, 2)
+    assert found[(*one, "ES")] == (50.0, 2)
+    assert found[(*one, "Prob")] == (pytest.approx(50 * (math.exp(-1) + math.exp(-3))), 2)
+    assert found[(*two, "ES")] == (75.0, 2)
+    assert found[(*two, "Repetition")] == (25.0, 2)
+    assert (*one, "Repetition") not in found
+    assert {part for _, _, _, part, _ in found} == {"train"}
+    assert (*one, "ROUGE-L") not in found
+    assert (*one, "RS") not in found
+    assert math.isfinite(found["unlearned", "d", "unlearn", "train", "PPL"][0])
+    general = {key[-1] for key in found if key[1] == "general"}
+    assert general == {"NLL", "PPL"}
+
+
+def test_a_value_comes_back_from_its_line():
+    for one in (value(), value(rouge_l=12.5, prompt="p", completion="c", generation="")):
+        assert SampleValue(**one.as_json()) == one
+    assert not {"rouge_l", "prompt", "generation"} & value().as_json().keys()
