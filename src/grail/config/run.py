@@ -152,7 +152,8 @@ def _both_off(given: Any) -> Any:
 class Unlearning(Section):
     """Stage 3: an objective on the unlearn and the retain side, under the mask.
 
-    ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
+    ``objective``: a name of grail.unlearning.objectives, or ``package.module:function``, a loss of
+    your own. ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
     (out-of-distribution). ``general_weight``: above 0, the KL to the vanilla model on general text
     is held down too. ``beta`` and ``delta`` belong to the objective; null takes the value that
     its paper gives. ``rectify`` takes out of the unlearn gradient what opposes the retain gradient
