@@ -6,6 +6,7 @@ Knows settings, rows and objectives; knows no file of the run directory.
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from grail.config.run import Unlearning, Vanilla
 from grail.data import substitutes
@@ -75,9 +76,10 @@ def schedule_of(section: Unlearning) -> Schedule:
 def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:
     """Return how the loop steps: the settings that it shares with a section, by name."""
     shared = {field.name for field in fields(LoopSettings)} & set(type(section).model_fields)
-    values = {name: getattr(section, name) for name in shared} | {"seed": seed}
+    values: dict[str, Any] = {name: getattr(section, name) for name in shared}
     cycles = len(getattr(section, "phases", None) or [()])
-    return LoopSettings(**values | {"epochs": section.epochs * cycles, "cycles": cycles})
+    values |= {"seed": seed, "epochs": section.epochs * cycles, "cycles": cycles}
+    return LoopSettings(**values)
 
 
 def _substitute(context: RunContext, labels: str) -> substitutes.Substitute:

@@ -1,4 +1,4 @@
-"""Stage 3: which rows a step holds, what the objective costs on them, and when a row is unlearned."""
+"""Stage 3: which rows a step holds, their loss, and when a row counts as unlearned."""
 
 from __future__ import annotations
 
@@ -79,11 +79,8 @@ class UnlearnTask:
         reads them. A row that was unlearned in the epoch before is skipped for one epoch, so that
         steps go to what is still remembered; the retain rows still cover all domains.
         """
-        seen, size, sides = (
-            self.history.before(epoch),
-            self.schedule.batch_size,
-            self.objective.sides,
-        )
+        size, sides = self.schedule.batch_size, self.objective.sides
+        seen = self.history.before(epoch)
         domains, first = self._phase(epoch)
         forgotten = self._forgotten_domains(seen)
         accuracies = {key: accuracy for key, (_, accuracy) in seen.items()}
