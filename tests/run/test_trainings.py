@@ -14,7 +14,7 @@ from grail.config.run import Unlearning, Vanilla
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
-from grail.model.load import load_config as load_model
+from grail.model.load import load_model
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
