@@ -96,7 +96,7 @@ def by_parts(config: Path, folder: Path) -> None:
     handles = trainer.freeze(model, mask.frozen)
     task, _ = unlearn_training(with_rows, mask.by_side)
     assert isinstance(task, UnlearnTask), "the objective is not exact"
-    steps = [step for epoch in range(settings.unlearning.epochs) for step in task.plan(epoch, {})]
+    steps = [step for epoch in range(settings.unlearning.epochs) for step in task.plan(epoch)]
     folder.mkdir()
     pad = with_rows.tokenizer.pad_token_id
     model.train()

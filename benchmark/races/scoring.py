@@ -58,7 +58,8 @@ def scorer(field: Field, **settings: object) -> Scorer:
     except ValueError as error:
         given = ", ".join(f"importance.{key}: {value}" for key, value in settings.items())
         raise InputError(f"this grail does not know {given}") from error
-    return Scorer(field.model, made, field.labels, field.pad)
+    how = made.model_dump(exclude={"substitution", "seed"})
+    return Scorer(field.model, field.labels, field.pad, **how)
 
 
 def ways(field: Field, rows: Sequence[Encoded]) -> dict[str, Way]:
@@ -66,7 +67,7 @@ def ways(field: Field, rows: Sequence[Encoded]) -> dict[str, Way]:
     own = scorer(field)
     found: dict[str, Way] = {
         "grail": lambda: own.score(rows),
-        "naive loop": lambda: naive.scores(field.model, rows, field.labels, own.trials),
+        "naive loop": lambda: naive.scores(field.model, rows, field.labels, own.draws),
         "lean loop": lambda: scorer(field, gradients="loop").score(rows),
         PASS: lambda: bare_pass(field, rows, own),
         PLAIN: lambda: padded_pass(field, rows, own),
@@ -80,8 +81,8 @@ def ways(field: Field, rows: Sequence[Encoded]) -> dict[str, Way]:
 
 def copies_of(rows: Sequence[Encoded], own: Scorer) -> list[list[Encoded]]:
     """Return the batches of a scorer: similar lengths together, the trials of a row adjoining."""
-    groups = by_tokens(rows, own.settings.batch_tokens, copies=own.trials)
-    return [[own.labels.draw(r, t) for r in group for t in range(own.trials)] for group in groups]
+    groups = by_tokens(rows, own.batch_tokens, copies=own.draws)
+    return [[trial for row in group for trial in own.drawn(row)] for group in groups]
 
 
 def bare_pass(field: Field, rows: Sequence[Encoded], own: Scorer) -> None:
@@ -102,9 +103,9 @@ def padded_pass(field: Field, rows: Sequence[Encoded], own: Scorer) -> None:
 def by_vmap(field: Field, rows: Sequence[Encoded], own: Scorer) -> Scores:
     """Score all rows at once with torch.func: the gradients of every row are kept until the end."""
     parameters = {name: p.detach() for name, p in trainable(field.model).items()}
-    trials = [own.labels.draw(row, t) for row in rows for t in range(own.trials)]
+    trials = [trial for row in rows for trial in own.drawn(row)]
     batch = naive.padded(trials, field.pad, field.subject.device)
-    given = [batch[name].view(len(rows), own.trials, -1) for name in ("input_ids", "labels")]
+    given = [batch[name].view(len(rows), own.draws, -1) for name in ("input_ids", "labels")]
     each = torch.func.vmap(torch.func.grad(partial(_row_loss, field.model)), in_dims=(None, 0, 0))
     found = {name: g.float() for name, g in each(parameters, *given).items()}
     return Scores(
@@ -137,7 +138,7 @@ def _race(plan: Plan, dtype: str, outcome: Outcome) -> None:
     agreement = _agreement(known, dtype)
     seconds = race(known, plan.repeats)
     own = scorer(field)
-    tokens = own.trials * sum(len(row.ids) for row in field.rows)
+    tokens = own.draws * sum(len(row.ids) for row in field.rows)
     pace = {name: len(field.rows) / value for name, value in medians(seconds).items()}
     outcome.add(
         "pace",

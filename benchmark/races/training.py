@@ -15,10 +15,11 @@ from grail.artifacts import Mask
 from grail.config.run import Unlearning
 from grail.model.forward import trainable
 from grail.model.reference import Reference
+from grail.run.trainings import loop_settings, schedule_of
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.unlearning.objectives import make_objective
-from grail.unlearning.task import UnlearnTask, loop_settings
+from grail.unlearning.task import UnlearnTask
 from races import trainer
 from races.clock import now, ratio, timed
 from races.outcome import Outcome
@@ -59,7 +60,8 @@ def task_of(field: Field, settings: Unlearning) -> UnlearnTask:
     compared = any(objective.compares(side) for side in objective.sides)
     reference = Reference(trainable(field.model)) if compared else None
     rows = tuple(field.rows)
-    return UnlearnTask(field.model, rows, objective, settings, False, 0, field.pad, reference)
+    schedule = schedule_of(settings)
+    return UnlearnTask(field.model, rows, objective, field.pad, schedule, reference=reference)
 
 
 def by_loop(field: Field, settings: Unlearning, mask: Mask | None = None) -> Steps:
@@ -83,7 +85,7 @@ def by_loop(field: Field, settings: Unlearning, mask: Mask | None = None) -> Ste
 
 def by_trainer(field: Field, settings: Unlearning) -> Steps:
     """Train on the same batches in the same order with the Trainer."""
-    plan = task_of(field, settings).plan(0, {})
+    plan = task_of(field, settings).plan(0)
     with tempfile.TemporaryDirectory() as place:
         return trainer.train(field.model, plan, settings, field.pad, Path(place))
 
@@ -168,7 +170,9 @@ def _masking(field: Field, share: float, times: int = 20) -> float:
     """
     loop = _loop(field, settings_of(1), random_mask(field, share))
     gradients = {n: torch.ones_like(p) for n, p in trainable(field.model).items()}
-    return statistics.median(timed(lambda: loop._masked(gradients, "")) for _ in range(times))
+    return statistics.median(
+        timed(lambda: loop.freezing.masked(gradients, "")) for _ in range(times)
+    )
 
 
 def _blocks(field: Field, ways: dict[str, Any], repeats: int) -> dict[str, list[Steps]]:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from grail.training import checkpoint
-from grail.training.checkpoint import Position, State
-from grail.training.optimizer import OPTIMIZERS, Settings
+from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
+from grail.training.optimizer import OPTIMIZERS, LoopSettings
 
 
 class StoppedError(Exception):
@@ -28,7 +28,7 @@ def parameters_of(dtype=torch.float32, seed=0):
 
 
 def optimizer_of(name, parameters, momentum=0.9):
-    settings = Settings(learning_rate=0.01, epochs=1, seed=0, momentum=momentum)
+    settings = LoopSettings(learning_rate=0.01, epochs=1, seed=0, momentum=momentum)
     return OPTIMIZERS[name](list(parameters.values()), settings)
 
 
@@ -43,7 +43,7 @@ def raw(tensor):
     return tensor.detach().contiguous().view(torch.uint8)
 
 
-POSITION = Position(7, 2, 1, {"x": (2, 0.1), "y": (1, 1 / 3)}, {"x": (1, 0.7)})
+MEMORY = {"x": [2, 0.1], "y": [1, 1 / 3]}
 
 
 def direction_of(parameters, seed=5):
@@ -51,21 +51,22 @@ def direction_of(parameters, seed=5):
     return {n: torch.randn(p.shape, generator=generator).to(p.dtype) for n, p in parameters.items()}
 
 
-def save(folder, seed=0, inputs="x", position=POSITION, optimizer="adamw"):
+def at(step=7, direction=None):
+    return State(step, 2, 1, direction or {}, MEMORY)
+
+
+def save(folder, seed=0, inputs="x", step_=7, optimizer="adamw"):
     parameters = parameters_of(seed=seed)
     made = optimizer_of(optimizer, parameters)
     step(parameters, made, seed)
-    checkpoint.save(folder, parameters, State(made, position, {}), inputs)
+    save_checkpoint(folder, parameters, made, at(step_), inputs)
     return parameters
 
 
 def load(folder, inputs="x"):
     parameters = parameters_of(seed=99)
-    position, direction = checkpoint.load(
-        folder, parameters, optimizer_of("adamw", parameters), inputs
-    )
-    assert direction == {}
-    return position, parameters
+    state = load_checkpoint(folder, parameters, optimizer_of("adamw", parameters), inputs)
+    return state, parameters
 
 
 def same(a, b):
@@ -80,13 +81,13 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path, name, momentum, dtype
     for seed in range(3):
         step(going, optimizer, seed)
     direction = direction_of(going)
-    checkpoint.save(tmp_path / "c", going, State(optimizer, POSITION, direction), "x")
+    save_checkpoint(tmp_path / "c", going, optimizer, at(direction=direction), "x")
     loaded = parameters_of(dtype, seed=99)
     restored = optimizer_of(name, loaded, momentum)
-    position, found = checkpoint.load(tmp_path / "c", loaded, restored, "x")
-    assert position == POSITION
-    assert found.keys() == direction.keys()
-    assert same(direction, found)
+    state = load_checkpoint(tmp_path / "c", loaded, restored, "x")
+    assert (state.step, state.epoch, state.index, state.task) == (7, 2, 1, MEMORY)
+    assert state.direction.keys() == direction.keys()
+    assert same(direction, state.direction)
     assert same(going, loaded)
     for seed in range(3, 6):
         step(going, optimizer, seed)
@@ -94,22 +95,20 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path, name, momentum, dtype
         assert same(going, loaded)
 
 
-def test_the_position_comes_back_exactly(tmp_path):
+def test_the_state_comes_back_exactly(tmp_path):
     save(tmp_path / "c")
     found, _ = load(tmp_path / "c")
-    assert found == POSITION
-    assert isinstance(found.seen["x"], tuple)
+    assert found == at()
 
 
 def test_the_direction_comes_back_where_the_parameters_are(tmp_path):
     parameters = parameters_of()
     made = optimizer_of("sgd", parameters)
-    checkpoint.save(
-        tmp_path / "c", parameters, State(made, POSITION, direction_of(parameters)), "x"
-    )
+    state = at(direction=direction_of(parameters))
+    save_checkpoint(tmp_path / "c", parameters, made, state, "x")
     elsewhere = {n: nn.Parameter(p.detach().to("meta")) for n, p in parameters.items()}
-    _, found = checkpoint.load(tmp_path / "c", elsewhere, optimizer_of("sgd", elsewhere), "x")
-    assert {value.device.type for value in found.values()} == {"meta"}
+    found = load_checkpoint(tmp_path / "c", elsewhere, optimizer_of("sgd", elsewhere), "x")
+    assert {value.device.type for value in found.direction.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -117,22 +116,22 @@ def test_nothing_and_another_runs_checkpoint_leave_all_as_it_is(tmp_path, made):
     if made:
         save(tmp_path / "c", inputs="other")
     found, parameters = load(tmp_path / "c")
-    assert found == Position()
+    assert found == State()
     assert same(parameters, parameters_of(seed=99))
 
 
-@pytest.mark.parametrize("broken_at", ["weights", "direction", "optimizer", "position.json"])
+@pytest.mark.parametrize("broken_at", ["weights", "direction", "optimizer", "state.json"])
 @pytest.mark.parametrize("old", [False, True])
 def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, broken_at, old):
     folder = tmp_path / "c"
-    before = save(folder, seed=1, position=Position(3)) if old else parameters_of(seed=99)
+    before = save(folder, seed=1, step_=3) if old else parameters_of(seed=99)
 
     def stop(*_, **__):
         raise StoppedError
 
     real = checkpoint.save_file
     with monkeypatch.context() as patch:
-        if broken_at == "position.json":
+        if broken_at == "state.json":
             patch.setattr(checkpoint.json, "dumps", stop)
         else:
             patch.setattr(
@@ -141,9 +140,9 @@ def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, b
                 lambda t, path, *more: stop() if path.name == broken_at else real(t, path, *more),
             )
         with pytest.raises(StoppedError):
-            save(folder, seed=2, position=Position(9))
+            save(folder, seed=2, step_=9)
     found, parameters = load(folder)
-    assert found == (Position(3) if old else Position())
+    assert found == (at(3) if old else State())
     assert same(parameters, before)
     assert [p.name for p in tmp_path.iterdir()] == (["c"] if old else [])
 
@@ -151,36 +150,29 @@ def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, b
 def test_leftovers_of_a_killed_process_are_not_read(tmp_path):
     """Killed without a chance to tidy: before the first move, between the moves, after the last."""
     folder = tmp_path / "c"
-    new = save(tmp_path / "c.partial", seed=2, position=Position(9))
-    assert load(folder)[0] == Position()
-    old = save(folder, seed=1, position=Position(3))
-    save(tmp_path / "half", seed=2, position=Position(9))
-    (tmp_path / "half" / "position.json").unlink()
+    new = save(tmp_path / "c.partial", seed=2, step_=9)
+    assert load(folder)[0] == State()
+    old = save(folder, seed=1, step_=3)
+    save(tmp_path / "half", seed=2, step_=9)
+    (tmp_path / "half" / "state.json").unlink()
     (tmp_path / "half").rename(tmp_path / "c.partial")
     found, parameters = load(folder)
-    assert found == Position(3)
+    assert found == at(3)
     assert same(parameters, old)
     folder.rename(tmp_path / "c.old")  # between the moves: from the beginning
-    assert load(folder)[0] == Position()
+    assert load(folder)[0] == State()
     (tmp_path / "c.partial").rename(tmp_path / "junk")
-    new = save(folder, seed=2, position=Position(9))
+    new = save(folder, seed=2, step_=9)
     found, parameters = load(folder)
-    assert found == Position(9)
+    assert found == at(9)
     assert same(parameters, new)
     assert not (tmp_path / "c.old").exists()
-
-
-def test_discard_removes_what_is_there_and_minds_nothing(tmp_path):
-    save(tmp_path / "c")
-    checkpoint.discard(tmp_path / "c")
-    assert not (tmp_path / "c").exists()
-    checkpoint.discard(tmp_path / "c")
 
 
 def test_files_hold_plain_tensors_under_the_models_names(tmp_path):
     made = save(tmp_path / "c")
     assert set(load_file(tmp_path / "c" / "weights")) == set(made)
-    assert json.loads((tmp_path / "c" / "position.json").read_text())["inputs"] == "x"
+    assert json.loads((tmp_path / "c" / "state.json").read_text())["inputs"] == "x"
 
 
 # -- the log --------------------------------------------------------------------------------------
@@ -191,7 +183,7 @@ def written(path):
 
 
 def write(path, steps, numbers, stop=False):
-    with checkpoint.lines(path, steps, True) as line:
+    with training_log(path, steps, True) as line:
         for n in numbers:
             line({"n": n})
         if stop:
@@ -201,7 +193,7 @@ def write(path, steps, numbers, stop=False):
 def test_the_log_gets_its_name_at_the_end(tmp_path):
     path = tmp_path / "sub" / "log.jsonl"
     partial = path.with_name("log.jsonl.partial")
-    with checkpoint.lines(path, 0, True) as line:
+    with training_log(path, 0, True) as line:
         line({"n": 1})
         assert written(partial) == [1]  # readable while the run goes on
         assert not path.exists()
@@ -259,6 +251,6 @@ def test_stopped_while_the_kept_lines_are_written_loses_none(tmp_path, monkeypat
 
 
 def test_only_the_main_process_writes(tmp_path):
-    with checkpoint.lines(tmp_path / "log", 3, False) as line:
+    with training_log(tmp_path / "log", 3, False) as line:
         line({"n": 1})
     assert list(tmp_path.iterdir()) == []

@@ -9,11 +9,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from grail.config.run import Vanilla
 from grail.data.encode import Encoded
 from grail.model.forward import trainable
-from grail.training.descent import REST, VanillaTask, loop_settings
+from grail.training.descent import REST, DescentTask
 from grail.training.loop import Loop, LoopFiles
+from grail.training.optimizer import LoopSettings
+from grail.training.task import History
 
 
 def blank(count=5, sides=("unlearn", "retain"), domains="ab", parts=("train", "val")):
@@ -25,7 +26,12 @@ def blank(count=5, sides=("unlearn", "retain"), domains="ab", parts=("train", "v
 
 
 def task_of(rows, model=None, seed=0, **given):
-    return VanillaTask(model or nn.Identity(), tuple(rows), Vanilla(**given), seed, 0)
+    return DescentTask(model or nn.Identity(), tuple(rows), 0, seed, **given)
+
+
+def plan(task, epoch, seen):
+    """The plan of a task that has seen this."""
+    return dataclasses.replace(task, history=History(dict(seen))).plan(epoch)
 
 
 ROWS = blank()
@@ -33,7 +39,7 @@ ALL = sorted(row.key for row in ROWS)
 
 
 def planned(task, epoch, seen):
-    return [row.key for step in task.plan(epoch, seen) for row in step]
+    return [row.key for step in plan(task, epoch, seen) for row in step]
 
 
 def everywhere(accuracy, epoch=0, **other):
@@ -42,7 +48,7 @@ def everywhere(accuracy, epoch=0, **other):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 1000])
 def test_each_due_row_once_in_full_steps(batch_size):
-    steps = task_of(ROWS, batch_size=batch_size).plan(0, {})
+    steps = task_of(ROWS, batch_size=batch_size).plan(0)
     assert sorted(row.key for step in steps for row in step) == ALL
     assert all(len(step) == batch_size for step in steps[:-1])
     assert steps[-1]
@@ -69,14 +75,14 @@ def test_a_row_that_was_all_right_rests_two_epochs_and_is_checked_again():
 
 def test_training_ends_when_every_side_is_known():
     task = task_of(ROWS, until=0.9)
-    assert task.plan(1, everywhere(0.9)) == []
-    assert task.plan(1, {})
+    assert plan(task, 1, everywhere(0.9)) == []
+    assert plan(task, 1, {})
     for key in ALL:  # one row of five at 0.4: that side's mean is 0.8, all others are at 0.9
-        assert task.plan(1, everywhere(0.9) | {key: (0, 0.4)})
+        assert plan(task, 1, everywhere(0.9) | {key: (0, 0.4)})
         unseen = {k: v for k, v in everywhere(1.0).items() if k != key}
-        assert task.plan(1, unseen)
+        assert plan(task, 1, unseen)
     one = everywhere(1.0) | {ALL[0]: (0, 0.5)}  # 4.5 of 5 in its side
-    assert task.plan(1, one) == []
+    assert plan(task, 1, one) == []
 
 
 def test_there_is_always_a_row_due_while_something_is_unknown():
@@ -98,7 +104,7 @@ def test_the_loss_is_the_mean_over_rows_of_the_mean_over_tokens(tiny_model, tiny
     weights = list(trainable(model).values())
     wanted = torch.autograd.grad(expected, weights)
     for pieces in ([rows], [rows[:1], rows[1:]]):
-        parts = [task.run(piece, rows, {}) for piece in pieces]
+        parts = [task.run(piece, rows) for piece in pieces]
         loss = sum(part.loss for part in parts)
         assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
         assert float(sum(p.terms["nll"] for p in parts)) == pytest.approx(float(loss.detach()))
@@ -112,15 +118,16 @@ class Watched:
 
     def __init__(self, task):
         self.task, self.plans, self.last = task, [], {}
-        self.groups = task.groups
+        self.groups, self.saw = task.groups, task.saw
+        self.state, self.load_state = task.state, task.load_state
 
-    def plan(self, epoch, seen):
-        steps = self.task.plan(epoch, seen)
+    def plan(self, epoch):
+        steps = self.task.plan(epoch)
         self.plans.append(len(steps))
         return steps
 
-    def run(self, rows, step, seen):
-        outcome = self.task.run(rows, step, seen)
+    def run(self, rows, step):
+        outcome = self.task.run(rows, step)
         self.last |= outcome.accuracy
         return outcome
 
@@ -142,9 +149,8 @@ def start(tiny_model, tiny_rows, tmp_path):
 
     def make(name="run"):
         model = tiny_model(lora=False)
-        given = {"epochs": 200, "batch_size": 3, "learning_rate": 0.01, "until": 1.0}
-        task = Watched(task_of(rows, model, checkpoint_steps=5, **given))
-        settings = loop_settings(task.task.settings, 0)
+        task = Watched(task_of(rows, model, batch_size=3, until=1.0))
+        settings = LoopSettings(0.01, 200, 0, checkpoint_steps=5)
         place = LoopFiles(tmp_path / name, tmp_path / f"{name}.checkpoint", "x")
         loop = Loop(trainable(model), task, None, settings, Accelerator())
         return model, task, place, lambda tick: loop.run(place, tick)
@@ -195,13 +201,3 @@ def test_resumed_in_an_epoch_it_keeps_that_epochs_plan(start):
 def _log(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-
-def test_the_loop_gets_every_setting_that_it_shares_with_the_section():
-    given = Vanilla(epochs=7, learning_rate=0.5, max_grad_norm=0.25, checkpoint_steps=9)
-    made = loop_settings(given, 11)
-    shared = {f.name for f in dataclasses.fields(made)} & set(Vanilla.model_fields)
-    shared -= {"seed"}  # the run's, where the section gives none
-    assert shared == {"epochs", "learning_rate", "max_grad_norm", "checkpoint_steps"}
-    assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
-    assert made.seed == 11

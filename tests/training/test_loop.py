@@ -15,13 +15,15 @@ from grail.config.run import Unlearning, Until
 from grail.errors import DivergenceError
 from grail.model.forward import trainable
 from grail.model.reference import Reference
+from grail.run.trainings import loop_settings, schedule_of
 from grail.training import checkpoint
 from grail.training import loop as train
+from grail.training.freezing import Freezing
 from grail.training.gru import NEWEST
 from grail.training.loop import Loop, LoopFiles, _seeded
 from grail.training.optimizer import learning_rate
 from grail.unlearning.objectives import make_objective
-from grail.unlearning.task import UnlearnTask, loop_settings
+from grail.unlearning.task import UnlearnTask
 
 STEPS = 8
 OPTIMISERS = ("adamw", "sgd", "adafactor")
@@ -135,10 +137,9 @@ def world(tiny_model, rows, tmp_path):
             model,
             rows,
             objective,
-            settings,
+            0,
+            schedule_of(settings),
             split=mask == "by_side" or settings.rectify,
-            seed=0,
-            pad=0,
             reference=Reference(parameters) if compared else None,
         )
         place = LoopFiles(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.checkpoint", inputs)
@@ -202,25 +203,20 @@ def test_no_frozen_entry_moves_and_free_ones_do(world, optimizer, variant, kind)
 class Unmasked(Loop):
     """Negative control: leaves the mask out, and does not look afterwards."""
 
-    def _collect(self, side):
-        self.hidden = {}
-        return super()._collect(side)
-
-    def _proof(self):
-        return {}
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.freezing = Freezing(self.parameters, None)
 
 
 class Late(Loop):
     """Negative control: masks from step 5 on."""
 
-    done = 0
-
-    def _collect(self, side):
-        self.done += 1
-        masks, self.hidden = self.hidden, ({} if self.done < 5 else self.hidden)
-        collected = super()._collect(side)
-        self.hidden = masks
-        return collected
+    def _step(self, rows, state, rate, files):
+        masks = self.freezing.hidden
+        self.freezing.hidden = {} if state.step < 4 else masks
+        line = super()._step(rows, state, rate, files)
+        self.freezing.hidden = masks
+        return line
 
 
 class OwnDecay(Loop):
@@ -308,8 +304,7 @@ def row_nll(model, row):
 
 def side_gradients(made, rows):
     """Name -> gradient of each side's weighted term over ``rows``, rows one by one."""
-    settings = made.task.settings
-    weights = {"unlearn": -settings.unlearn_weight, "retain": settings.retain_weight}
+    weights = {term.side: term.weight for term in made.task.objective.terms}
     found = {}
     for side, weight in weights.items():
         own = [row for row in rows if row.side == side]
@@ -522,11 +517,12 @@ def test_a_phase_trains_its_domains_only_and_has_the_rates_of_a_training(world):
     trained = []
 
     class Watched:
-        plan, groups = made.task.plan, made.task.groups
+        plan, groups, saw = made.task.plan, made.task.groups, made.task.saw
+        state, load_state = made.task.state, made.task.load_state
 
-        def run(self, rows, step, seen):
+        def run(self, rows, step):
             trained.append({row.domain for row in step})
-            return made.task.run(rows, step, seen)
+            return made.task.run(rows, step)
 
     dataclasses.replace(made, task=Watched()).run()
     assert trained == [{"b"}] * 4 + [{"a"}] * 4
@@ -656,7 +652,7 @@ def test_dropout_is_drawn_anew_at_every_step(world):
     for seed, step, process in ((0, 1, 0), (0, 1, 0), (0, 2, 0), (1, 1, 0), (0, 1, 1)):
         state = torch.random.get_rng_state()
         with _seeded(seed, step, process):
-            losses.append(float(with_dropout.task.run(rows, rows, {}).loss.detach()))
+            losses.append(float(with_dropout.task.run(rows, rows).loss.detach()))
         assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
     assert losses[0] == losses[1]
@@ -741,11 +737,12 @@ class Poisoned:
 
     def __init__(self, task, step, how):
         self.task, self.step, self.how, self.calls = task, step, how, 0
-        self.plan, self.groups = task.plan, task.groups
+        self.plan, self.groups, self.saw = task.plan, task.groups, task.saw
+        self.state, self.load_state = task.state, task.load_state
 
-    def run(self, rows, step, seen):
+    def run(self, rows, step):
         self.calls += 1
-        outcome = self.task.run(rows, step, seen)
+        outcome = self.task.run(rows, step)
         return self.how(outcome) if self.calls == self.step else outcome
 
 

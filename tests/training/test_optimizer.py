@@ -1,4 +1,4 @@
-"""Schedules by their identities; decay against torch's own; what it must leave alone."""
+"""Schedules by their identities; what an optimiser must leave alone."""
 
 import itertools
 import math
@@ -10,9 +10,8 @@ from torch import nn
 from grail.config.run import Unlearning
 from grail.training.optimizer import (
     OPTIMIZERS,
-    Settings,
+    LoopSettings,
     cycle_progress,
-    decay,
     learning_rate,
     restarts,
 )
@@ -21,7 +20,7 @@ POINTS = [i / 64 for i in range(65)]
 
 
 def settings(**given):
-    return Settings(**({"learning_rate": 0.5, "epochs": 3, "seed": 0} | given))
+    return LoopSettings(**({"learning_rate": 0.5, "epochs": 3, "seed": 0} | given))
 
 
 def test_constant_is_constant():
@@ -62,8 +61,8 @@ def test_one_cycle_is_the_whole_training():
 def test_every_cycle_is_a_training_of_its_own(cycles, length):
     """Same rates and one restart in each, whatever the numbers round to."""
     given = {"schedule": "cosine", "warmup": 0.25, "seed": 0, "learning_rate": 0.5}
-    alone = Settings(epochs=length, **given)
-    chosen = Settings(epochs=length * cycles, cycles=cycles, **given)
+    alone = LoopSettings(epochs=length, **given)
+    chosen = LoopSettings(epochs=length * cycles, cycles=cycles, **given)
 
     def rates(which, epochs):
         return [learning_rate(which, cycle_progress(which, e + i / 8))
@@ -80,44 +79,6 @@ def test_every_cycle_is_a_training_of_its_own(cycles, length):
 def special(dtype):
     values = [-0.0, 0.0, 1.5, -2.5, math.inf, -math.inf, math.nan, 1e-38, -1e-38, 1.0]
     return nn.Parameter(torch.tensor(values, dtype=dtype))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_decay_leaves_every_bit_of_frozen_entries(dtype):
-    bits = {torch.float32: torch.int32}.get(dtype, torch.int16)
-    frozen = torch.arange(10) % 10 < 9
-    p = special(dtype)
-    before = p.detach().clone().view(bits)
-    decay({"p": p}, {"p": frozen}, 0.1)
-    assert torch.equal(p.detach().view(bits)[frozen], before[frozen])
-    assert float(p[9].detach()) == pytest.approx(0.9, rel=1e-2)
-
-
-def test_decay_shrinks_the_free_and_the_unmasked():
-    p, q = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))
-    before = p.detach().clone(), q.detach().clone()
-    frozen = torch.rand(6, 4) < 0.5
-    decay({"p": p, "q": q}, {"p": frozen}, 0.125)
-    assert torch.equal(p.detach(), torch.where(frozen, before[0], before[0] * 0.875))
-    assert torch.equal(q.detach(), before[1] * 0.875)
-    assert p.requires_grad
-    assert p.grad is None
-
-
-def test_with_nothing_frozen_it_is_the_decay_of_adamw():
-    """Ours, then the step = torch's AdamW with weight_decay, which decays before it steps."""
-    start = torch.randn(7, 5)
-    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    chosen = settings(learning_rate=0.01, weight_decay=0.3)
-    a = OPTIMIZERS["adamw"]([ours], chosen)
-    b = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.3)
-    for _ in range(5):
-        gradient = torch.randn(7, 5)
-        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
-        decay({"p": ours}, {}, 0.01 * 0.3)
-        a.step()
-        b.step()
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -1,6 +1,8 @@
+import json
+
 import torch
 
-from grail.training.task import StepResult, merged
+from grail.training.task import History, StepResult, merged
 
 
 def test_merged_adds_up_and_keeps_the_graph():
@@ -27,3 +29,20 @@ def test_parts_of_two_sides_bring_terms_of_their_own():
     for order in (parts, parts[::-1], [parts[0], parts[2], parts[1]]):
         found = {name: float(value) for name, value in merged(order).terms.items()}
         assert found == {"unlearn": 5.0, "a": 10.0, "retain": 16.0}
+
+
+def test_a_history_keeps_an_epochs_plan_through_a_checkpoint():
+    """What is seen within an epoch counts from the next one on, also after an interruption."""
+    history = History()
+    assert history.before(0) == {}
+    history.saw(0, {"a": 0.5})
+    assert history.before(0) == {}
+    again = History()
+    again.load_state(json.loads(json.dumps(history.state())))
+    assert again == history
+    for either in (history, again):
+        assert either.before(0) == {}
+        assert either.before(1) == {"a": (0, 0.5)}
+        either.saw(1, {"a": 1 / 3, "b": 0.0})
+        assert either.before(1) == {"a": (0, 0.5)}
+        assert either.before(2) == {"a": (1, 1 / 3), "b": (1, 0.0)}

@@ -17,8 +17,8 @@ class Importance(Section):
     and with ``true``, ``trials`` does not matter.
     ``memory_gib`` bounds the running sums (12 bytes an entry) beside the model: the layers are then
     scored in groups, one pass over the rows for each; the sums are the same bit for bit.
-    ``kernel: triton`` sums the gradients of Linear weights without writing them; ``auto`` uses it
-    for large ones where there are CUDA and Triton, ``bmm`` never.
+    ``kernel: triton`` sums the gradients of Linear weights without writing them (CUDA); ``bmm``
+    uses batched products. ``auto`` means ``bmm`` until the kernel's speed was measured on a GPU.
     ``seed`` is that of the labels; null takes the run's, a number lets runs share their scores.
     """
 

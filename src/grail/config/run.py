@@ -152,6 +152,8 @@ def _both_off(given: Any) -> Any:
 class Unlearning(Section):
     """Stage 3: an objective on the unlearn and the retain side, under the mask.
 
+    ``objective``: a name of grail.unlearning.objectives, or ``package.module:function``, a loss of
+    your own.
     ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
     (out-of-distribution). ``general_weight``: above 0, the KL to the vanilla model on general text
     is held down too. ``beta`` and ``delta`` belong to the objective; null takes the value that

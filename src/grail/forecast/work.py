@@ -18,9 +18,9 @@ from grail.data.encode import Encoded
 from grail.evaluation.equal_retention import MOST
 from grail.evaluation.evaluate import BATCH_TOKENS, rows_to_continue
 from grail.model.generate import groups_of, most_new
-from grail.training.descent import VanillaTask
-from grail.unlearning import task as unlearn
-from grail.unlearning.objectives import EXACT, Objective, make_objective
+from grail.run.trainings import loop_settings, schedule_of
+from grail.training.descent import DescentTask
+from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.task import UnlearnTask
 
 Rows = Sequence[Encoded]
@@ -159,10 +159,11 @@ def vanilla_work(config: Config, rows: Rows, how: Reading) -> Work:
 
 
 def _descent(config: Config, rows: tuple[Encoded, ...], seed: int, how: Reading) -> Work:
-    task = VanillaTask(nn.Identity(), rows, config.vanilla, seed, pad=0)
+    section = config.vanilla
+    task = DescentTask(nn.Identity(), rows, 0, seed, section.batch_size, section.until)
     found, steps = NOTHING, 0
     for epoch in range(config.vanilla.epochs):
-        for step in task.plan(epoch, {}):
+        for step in task.plan(epoch):
             found, steps = found + how.passes(how.groups(step)).at_once(), steps + 1
     return Work(backward=found, steps=steps, at_most=True)
 
@@ -190,25 +191,24 @@ def unlearn_work(config: Config, rows: Rows, general: Rows, how: Reading) -> Wor
         return _descent(config, kept, config.seed, how)
     own = tuple(row for row in known if row.side in objective.sides)
     split = settings.rectify or config.localization.freeze == "by_side"
-    task = UnlearnTask(nn.Identity(), own, objective, settings, split, config.seed, pad=0)
+    schedule = schedule_of(settings)
+    task = UnlearnTask(nn.Identity(), own, objective, 0, schedule, config.seed, split)
     backward = forward = NOTHING
     steps = 0
-    for epoch in range(unlearn.loop_settings(settings, config.seed).epochs):
-        for step in task.plan(epoch, {}):
-            trained, read = _step(task, objective, step, how)
+    for epoch in range(loop_settings(settings, config.seed).epochs):
+        for step in task.plan(epoch):
+            trained, read = _step(task, settings.accumulation, step, how)
             backward, forward, steps = backward + trained, forward + read, steps + 1
     rests = settings.until.row_accuracy is not None or settings.until.domain_accuracy is not None
     return Work(forward, backward, steps, at_most=rests)
 
 
-def _step(
-    task: UnlearnTask, objective: Objective, step: Rows, how: Reading
-) -> tuple[Passes, Passes]:
+def _step(task: UnlearnTask, accumulation: int, step: Rows, how: Reading) -> tuple[Passes, Passes]:
     """Return the passes of one step with gradients and those without."""
-    trained = read = NOTHING
+    objective, trained, read = task.objective, NOTHING, NOTHING
     for _, members in task.groups(step):
-        pieces = [members[i :: task.settings.accumulation] for i in range(len(members))]
-        for micro in pieces[: task.settings.accumulation]:
+        pieces = [members[i::accumulation] for i in range(len(members))]
+        for micro in pieces[:accumulation]:
             groups = how.groups([row for row in micro if row.side in objective.sides])
             trained += how.passes(groups).at_once()
             for group, side in product(groups, objective.sides):

@@ -1,7 +1,7 @@
 """The mean loss over all draws of random labels, where the model reads the true tokens.
 
 A token's NLL is linear in the distribution of its target, so the mean gradient over all draws is
-the gradient of one loss. Knows how likely a draw is; knows nothing of samples' gradients.
+the gradient of one loss.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ExpectedNll:
     """NLL of each answer token of a batch, in nats, with the mean over draws as its target.
 
     Position t's target is its true token with probability 1 - rho and uniform over the vocabulary
-    of ``labels`` with probability rho, that of being substituted. The draws of two positions depend
-    on each other; their sum's mean does not ask.
+    of ``labels`` with probability rho, that of being substituted. The draws of two positions are
+    dependent, but the mean of their sum does not depend on that.
     """
 
     labels: RandomLabels

@@ -1,7 +1,4 @@
-"""Per-sample gradient statistics, twice: a plain loop, and hooks over a batch. Same numbers.
-
-Knows nothing of labels, sides or what the statistics are for.
-"""
+"""Per-sample gradient statistics in two ways, a plain loop and hooks over a batch: same numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grail.data.batches import Batch
-from grail.importance.hooks import Layout, Watch, watching
-from grail.importance.kernel_choice import Fused
+from grail.importance.hooks import Layout, sample_hooks
+from grail.importance.kernel_choice import AddProducts
 from grail.importance.sums import Sums
 from grail.model.forward import Policy, answer_logits, evaluating, packed_logits, trainable
 from grail.model.nll import token_nll
@@ -45,8 +42,8 @@ def add_by_loop(
         for batch in trials:
             logits = answer_logits(model, batch.ids, batch.attention, batch.at)
             mean_loss = loss(logits, batch).mean() / len(trials)
-            found = torch.autograd.grad(mean_loss, list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, found, strict=True):
+            gradients = torch.autograd.grad(mean_loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     mean[name] = mean[name] + gradient.float() if name in mean else gradient.float()
     for name, gradient in mean.items():
@@ -60,12 +57,13 @@ def add_by_batch(
     trials: int,
     sums: Sums,
     loss: TokenLoss = nll_of_targets,
-    fused: Fused | None = None,
+    kernel: AddProducts | None = None,
 ) -> None:
     """Add all samples of a batch in one forward and one backward pass.
 
-    The loss is the sum over samples of the mean over trials of the mean token NLL: any other
-    reduction would weigh samples by who shares the batch.
+    The loss is the sum over samples of the mean over trials of the mean token NLL: with any other
+    reduction a sample's weight would depend on the rest of its batch. Where the model packs rows,
+    the trials of a sample share the prompt.
 
     Args:
         model: The model; of its trainable parameters, those of ``sums`` are scored.
@@ -73,27 +71,20 @@ def add_by_batch(
         trials: Rows per sample.
         sums: Where to add.
         loss: Loss of each answer token.
-        fused: A kernel that adds the weights it takes without writing their gradients.
+        kernel: Adds the gradients of Linear weights without writing them to memory.
     """
-    layout, read = _reading(model, batch, trials)
-    with evaluating(model), watching(model, Watch(layout, sums, fused)):
-        logits = read()
+    inputs, lengths = (batch.ids, batch.attention, batch.at), batch.lengths
+    samples = range(0, len(lengths), trials)
+    answers = [sum(lengths[i : i + trials]) for i in samples]
+    packed = pack(*inputs, branches=trials) if packs(model) else None
+    if packed is None:
+        layout = Layout(answers, rows=[trials] * len(samples))
+    else:
+        layout = Layout(answers, tokens=packed.lengths)
+    with evaluating(model), sample_hooks(model, layout, sums, kernel):
+        logits = answer_logits(model, *inputs) if packed is None else packed_logits(model, packed)
         losses = loss(logits, batch)
-        lengths = torch.tensor(batch.lengths, device=losses.device)
-        weights = torch.repeat_interleave(1.0 / (lengths * trials), lengths)
+        tokens = torch.tensor(lengths, device=losses.device)
+        weights = torch.repeat_interleave(1.0 / (tokens * trials), tokens)
         (losses * weights).sum().backward()
-    sums.samples += len(batch.rows) // trials
-
-
-def _reading(model: Policy, batch: Batch, trials: int) -> tuple[Layout, Callable[[], Tensor]]:
-    """Return where the samples' tokens will lie, and what reads them.
-
-    Packed, the trials of a sample share the prompt: it is read once.
-    """
-    given, lengths = (batch.ids, batch.attention, batch.at), batch.lengths
-    answers = [sum(lengths[i : i + trials]) for i in range(0, len(lengths), trials)]
-    if packs(model):
-        packed = pack(*given, branches=trials)
-        return Layout(answers, tokens=packed.lengths), lambda: packed_logits(model, packed)
-    rows = [trials] * len(answers)
-    return Layout(answers, rows=rows), lambda: answer_logits(model, *given)
+    sums.samples += len(samples)

@@ -1,7 +1,7 @@
 """One rule per kind of layer: from a call's input and output gradient to per-sample gradients.
 
-The identity is that of per-sample gradients in general: for y = x W^T, the gradient of sample n is
-the sum over its tokens of the outer product of output gradient and input.
+For a linear layer y = x W^T, the gradient of sample n is the sum over its tokens of the outer
+product of output gradient and input.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-CROWDED = 1.5
-"""Samples of unequal length are computed one by one where padding would be half as much again."""
+_MOST_PADDING = 1.5
+"""Samples are computed one by one where padding would make them this many times as large."""
 
 PerSample = Callable[[int, int], Tensor]
 """(first, last) -> gradients of samples first..last-1: (last - first, *parameter), in float32
@@ -29,13 +29,13 @@ class Call:
 
     Attributes:
         module: The module.
-        given: Its input, first axis rows (trials of a sample next to each other) or answer tokens.
+        inputs: Its input, first axis rows (trials of a sample next to each other) or answer tokens.
         gradient: Gradient of the loss with respect to its output, same leading axes.
-        rows: How many of the first axis belong to each sample.
+        rows: How many entries of the first axis belong to each sample.
     """
 
     module: nn.Module
-    given: Tensor
+    inputs: Tensor
     gradient: Tensor
     rows: list[int]
 
@@ -43,13 +43,13 @@ class Call:
         """Return input, output gradient and rows of samples first..last-1."""
         ends = list(accumulate(self.rows, initial=0))
         span = slice(ends[first], ends[last])
-        return self.given[span], self.gradient[span], self.rows[first:last]
+        return self.inputs[span], self.gradient[span], self.rows[first:last]
 
     def flat(self) -> tuple[Float[Tensor, "K I"], Float[Tensor, "K O"], list[int]]:
         """Return input and output gradient token by token, and how many belong to each sample."""
-        tokens = self.given.shape[1:-1].numel()
+        tokens = self.inputs.shape[1:-1].numel()
         lengths = [rows * tokens for rows in self.rows]
-        return self.given.flatten(0, -2), self.gradient.flatten(0, -2), lengths
+        return self.inputs.flatten(0, -2), self.gradient.flatten(0, -2), lengths
 
 
 def rule_for(call: Call, kind: str) -> PerSample:
@@ -69,12 +69,12 @@ def _linear(call: Call, first: int, last: int) -> Float[Tensor, "N O I"]:
 
 
 def _alone(x: Float[Tensor, "K I"], rows: list[int]) -> bool:
-    """Tell whether samples that lie behind each other are computed one by one.
+    """Tell whether packed samples are computed one by one.
 
-    On a CPU copying them into a padded block takes longer than the products; an accelerator would
-    wait for as many launches.
+    On a CPU, copying them into a padded block takes longer than the products. An accelerator would
+    wait for one launch per sample, unless padding costs more.
     """
-    return x.device.type == "cpu" or max(rows) * len(rows) > CROWDED * sum(rows)
+    return x.device.type == "cpu" or max(rows) * len(rows) > _MOST_PADDING * sum(rows)
 
 
 def _one_by_one(
@@ -89,18 +89,13 @@ def _one_by_one(
 def _together(
     x: Float[Tensor, "K I"], delta: Float[Tensor, "K O"], rows: list[int]
 ) -> Float[Tensor, "N O I"]:
-    """Compute all at once, samples of similar length: padded with the first token times zero."""
-    index, own = _squared(rows, x.device)
-    return torch.bmm((delta[index] * own).transpose(1, 2), x[index])
-
-
-def _squared(rows: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return where the tokens of each sample stand, as many for all, and which are its own."""
-    lengths = torch.tensor(rows, device=device)
-    place = torch.arange(max(rows), device=device)
-    own = place < lengths[:, None]
+    """Compute all at once, each sample padded to the longest with the first token times zero."""
+    lengths = torch.tensor(rows, device=x.device)
+    positions = torch.arange(max(rows), device=x.device)
+    real = positions < lengths[:, None]
     starts = lengths.cumsum(0) - lengths
-    return torch.where(own, starts[:, None] + place, 0), own[..., None]
+    index = torch.where(real, starts[:, None] + positions, 0)
+    return torch.bmm((delta[index] * real[..., None]).transpose(1, 2), x[index])
 
 
 def _conv1d(call: Call, first: int, last: int) -> Float[Tensor, "N I O"]:
@@ -125,7 +120,7 @@ def _embedding(call: Call, first: int, last: int) -> Float[Tensor, "N V I"]:
 
 
 def _any_module(call: Call, kind: str, first: int, last: int) -> Float[Tensor, "N ..."]:
-    """Differentiate the module itself, sample by sample: norms, scales, anything of one tensor."""
+    """Differentiate the module itself, sample by sample: norms, scales, any map of one tensor."""
     x, delta, rows = call.part(first, last)
     state = {name: p.detach() for name, p in call.module.named_parameters()}
     gradients = []
@@ -146,7 +141,7 @@ def _flat(x: Tensor) -> Float[Tensor, "K F"]:
 
 
 def _fold(x: Tensor, samples: int) -> Float[Tensor, "N K F"]:
-    """Put the trials of a sample behind each other on the token axis."""
+    """Concatenate the trials of a sample along the token axis."""
     return _wide(x.reshape(samples, -1, x.shape[-1]))
 
 
@@ -157,4 +152,4 @@ RULES = {
     (Conv1D, "bias"): _bias,
     (nn.Embedding, "weight"): _embedding,
 }
-"""(Type of the module, its parameter) -> rule; anything else is differentiated as it stands."""
+"""(Type of the module, its parameter) -> rule; any other module is differentiated itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,11 @@ from grail.importance.score import Scorer
 from grail.model.forward import Policy
 from grail.progress import Tick, silent
 
-ALLOWED = {"torch.float64": 1e-5, "torch.float32": 1e-4}
-"""Precision of the model -> relative difference that the self-check lets pass."""
+_ALLOWED = {"torch.float64": 1e-5, "torch.float32": 1e-4}
+"""Precision of the model -> the largest relative difference that the self-check accepts."""
 
-WIDENED = 2 * 10**9
-"""The self-check computes in float64 for models of up to so many weights (16 GB)."""
+_LARGEST = 2 * 10**9
+"""The self-check computes in float64 for models of at most this many weights (16 GB)."""
 
 
 @dataclass(frozen=True)
@@ -44,68 +44,58 @@ class Agreement:
     @property
     def allowed(self) -> float:
         """The largest difference that rounding explains, in the precision of the comparison."""
-        return ALLOWED.get(self.precision, 0.1)
+        return _ALLOWED.get(self.precision, 0.1)
 
 
 def self_check(scorer: Scorer, rows: Sequence[Encoded], tick: Tick = silent) -> Agreement:
     """Score ``rows`` batched and by the plain loop and compare (``grail score --check N``).
 
-    A model of up to ``WIDENED`` weights computes in float64 meanwhile, so that what is measured is
+    A model of up to ``_LARGEST`` weights computes in float64 meanwhile, so that the check measures
     the method and not the processor: in float32 a matrix product over several rows sums in another
     order than over one, and gradients through 30 layers amplify it. SmolLM2-135M with an adapter
     whose B is far from zero: under 1e-6 in float64; in float32 up to 1e-5, where the loop itself is
     6e-5 from float64. Larger models are compared in their own precision: float64 might not fit.
     """
-
-    def run(gradients: str) -> Scores:
-        settings = scorer.settings.model_copy(update={"gradients": gradients})
-        return Scorer(scorer.model, settings, scorer.labels, scorer.pad).score(rows, tick)
-
-    weights = sum(p.numel() for p in scorer.model.parameters())
-    if weights > WIDENED:
-        own = next(scorer.model.parameters()).dtype
-        return replace(compare_scores(run("batched"), run("loop")), precision=str(own))
-    with _in_float64(scorer.model):
-        return replace(compare_scores(run("batched"), run("loop")), precision="torch.float64")
+    model = scorer.model
+    wide = sum(p.numel() for p in model.parameters()) <= _LARGEST
+    precision = torch.float64 if wide else next(model.parameters()).dtype
+    with _in_float64(model) if wide else nullcontext():
+        batched, looped = (
+            replace(scorer, gradients=way).score(rows, tick) for way in ("batched", "loop")
+        )
+    return replace(compare_scores(batched, looped), precision=str(precision))
 
 
 @contextmanager
 def _in_float64(model: Policy) -> Iterator[None]:
-    """Widen all weights inside the block; each comes back bit for bit, in its own type."""
+    """Compute in float64 inside the block; each weight comes back bit for bit, in its own type."""
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     types = [t.dtype for t in tensors]
-    widest = _Widest()
-    hooks = [
-        model.register_forward_pre_hook(lambda *_: widest.__enter__() and None),
-        model.register_forward_hook(lambda *_: widest.__exit__(None, None, None), always_call=True),
-    ]
     try:
         for tensor in tensors:
             tensor.data = tensor.data.double()
-        yield
+        with _Float64ForFloat32():
+            yield
     finally:
-        for hook in hooks:
-            hook.remove()
-        for tensor, was in zip(tensors, types, strict=True):
-            tensor.data = tensor.data.to(was)
+        for tensor, dtype in zip(tensors, types, strict=True):
+            tensor.data = tensor.data.to(dtype)
 
 
-class _Widest(TorchFunctionMode):
-    """Computes in float64 what a model's code computes in float32 whatever its weights are: norms.
+class _Float64ForFloat32(TorchFunctionMode):
+    """Computes in float64 what code asks for in float32 whatever its weights are, such as norms.
 
-    Rows of one and of several would differ there by float32's rounding, which some models amplify
-    to more than the check lets pass.
+    Their float32 rounding differs between one row and several, and some models amplify it to more
+    than the check accepts.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        def wider(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
         func = Tensor.double if func is Tensor.float else func
-        return func(*map(_wider, args), **{k: _wider(v) for k, v in (kwargs or {}).items()})
-
-
-def _wider(given: Any) -> Any:
-    return torch.float64 if given is torch.float32 else given
+        return func(*map(wider, args), **{k: wider(v) for k, v in (kwargs or {}).items()})
 
 
 def compare_scores(scores: Scores, reference: Scores) -> Agreement:
@@ -117,8 +107,8 @@ def compare_scores(scores: Scores, reference: Scores) -> Agreement:
     for statistic in STATISTICS:
         for name, b in getattr(reference, statistic).items():
             a = getattr(scores, statistic)[name]
-            roots = (a.sqrt(), b.sqrt()) if statistic == "mean_sq" else (a, b)
-            difference = relative_difference(*roots)
+            pair = (a.sqrt(), b.sqrt()) if statistic == "mean_sq" else (a, b)
+            difference = relative_difference(*pair)
             if difference >= worst:
                 worst, where = difference, f"{name}.{statistic}"
     return Agreement(worst, where, reference.samples)

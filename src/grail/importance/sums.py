@@ -1,4 +1,4 @@
-"""Running sums of per-sample gradients: what the scores are made of."""
+"""Running sums of per-sample gradients, from which the scores are made."""
 
 from __future__ import annotations
 
@@ -23,38 +23,34 @@ class Sums:
     samples: int = 0
 
     @classmethod
-    def zeros(cls, parameters: dict[str, nn.Parameter]) -> Sums:
-        """Start at zero, in float32, beside the parameters."""
+    def zeros(cls, parameters: Mapping[str, nn.Parameter]) -> Sums:
+        """Start at zero, in float32, on the parameters' devices."""
 
-        def like() -> dict[str, Tensor]:
+        def zeros() -> dict[str, Tensor]:
             return {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
 
-        return cls(like(), like(), like())
+        return cls(zeros(), zeros(), zeros())
+
+    def by_statistic(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Return the sums of |g|, g and g squared."""
+        return self.total_abs, self.total, self.total_sq
 
     def add(self, name: str, gradients: Float[Tensor, "N ..."]) -> None:
         """Add the gradients of N samples for one parameter."""
         flat = gradients.flatten(1)
-        for sums, values in (
-            (self.total_abs, flat.abs()),
-            (self.total, flat),
-            (self.total_sq, flat.square()),
-        ):
+        statistics = (flat.abs(), flat, flat.square())
+        for sums, values in zip(self.by_statistic(), statistics, strict=True):
             sums[name].view(-1).add_(values.sum(0))
 
     def scores(self) -> Scores:
-        """Divide by the number of samples."""
+        """Return the means over samples, on the CPU."""
         n = max(1, self.samples)
-
-        def mean(sums: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: (value / n).cpu() for name, value in sums.items()}
-
-        return Scores(mean(self.total_abs), mean(self.total), mean(self.total_sq), self.samples)
+        means = [{name: (v / n).cpu() for name, v in s.items()} for s in self.by_statistic()]
+        return Scores(*means, samples=self.samples)
 
 
-BYTES = 12
-"""Running sums per entry: of |g|, g and g squared, in float32."""
-
-GIB = 2**30
+_BYTES_PER_ENTRY = 12  # three sums in float32
+_GIB = 2**30
 
 
 def passes(
@@ -63,7 +59,7 @@ def passes(
     """Split the parameters, in their order, into groups whose running sums fit.
 
     Args:
-        parameters: What is scored, by name.
+        parameters: The parameters to score, by name.
         memory_gib: The most that the sums of a pass may take, in GiB; None: one pass for all.
 
     Raises:
@@ -74,16 +70,16 @@ def passes(
     groups: list[dict[str, nn.Parameter]] = []
     room = 0.0
     for name, parameter in parameters.items():
-        size = parameter.numel() * BYTES
-        if size > memory_gib * GIB:
+        size = parameter.numel() * _BYTES_PER_ENTRY
+        if size > memory_gib * _GIB:
             raise InputError(
                 f"importance.memory_gib: {memory_gib:g} is too little for the sums of {name}, "
-                f"which take {size / GIB:.4g} GiB. Give at least the need of the largest weight, "
+                f"which take {size / _GIB:.4g} GiB. Give at least the need of the largest weight, "
                 "or null."
             )
         if size > room or not groups:
             groups.append({})
-            room = memory_gib * GIB
+            room = memory_gib * _GIB
         groups[-1][name] = parameter
         room -= size
     return groups

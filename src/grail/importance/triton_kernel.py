@@ -1,10 +1,10 @@
 """Sums over samples of |G_n|, G_n and G_n squared, where G_n is D_n^T X_n and is never written.
 
 One Triton kernel for the weight of a linear layer. A program keeps a tile of the three sums in
-registers and goes through all samples and their tokens, so that memory is read and written for the
-batch once, not once per sample. No two programs share an entry and each adds in the order of the
-samples: equal input gives equal bits. Compared with plain products in Triton's interpreter
-(``TRITON_INTERPRET=1``), which needs no accelerator.
+registers and loops over all samples and their tokens, so that memory is read and written once per
+batch, not once per sample. No two programs share an entry and each adds in the order of the
+samples: equal input gives equal bits. The tests compare it with plain products in Triton's
+interpreter (``TRITON_INTERPRET=1``), which needs no accelerator.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 TILE, DEPTH = 64, 32
-"""Entries of a tile along each side, and tokens read at once.
+"""Entries of a tile along each side, and tokens that are loaded together.
 
 Three sums and the sample's product are four tiles: 128 registers in each of 128 threads.
 """
 
 GROUP = 8
-"""Tiles below each other that run at about the same time and read the same inputs."""
+"""Tiles in a column of tiles that run at about the same time and read the same inputs."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 PRECISIONS = {torch.float32} if INTERPRETED else {torch.float32, torch.bfloat16, torch.float16}
-"""What the kernel multiplies as it stands, adding up in float32; all else is widened first.
+"""Precisions that the kernel multiplies directly, adding in float32; others become float32 first.
 
 Triton 3.7's interpreter multiplies the bits of bfloat16 numbers as if they were integers.
 """
 
 
 def add_products(
-    given: Float[Tensor, "K I"],
+    inputs: Float[Tensor, "K I"],
     gradient: Float[Tensor, "K O"],
     lengths: Sequence[int],
     total_abs: Float[Tensor, "O I"],
@@ -49,21 +49,21 @@ def add_products(
     """Add the gradients of a linear layer's weight, sample by sample, to three running sums.
 
     Args:
-        given: The layer's input, samples behind each other.
+        inputs: The layer's input, sample after sample.
         gradient: The gradient of the loss with respect to its output, the same tokens.
         lengths: Tokens of each sample; they add up to K.
-        total_abs: Sum of absolute values so far, float32 and contiguous; changed in place.
-        total: Sum so far, likewise.
-        total_sq: Sum of squares so far, likewise.
+        total_abs: Running sum of absolute values, float32 and contiguous; changed in place.
+        total: Running sum, likewise.
+        total_sq: Running sum of squares, likewise.
     """
-    assert sum(lengths) == len(given), "every token belongs to a sample"
+    assert sum(lengths) == len(inputs), "every token belongs to a sample"
     assert all(x.is_contiguous() for x in (total_abs, total, total_sq)), "flat offsets"
-    same = given.dtype == gradient.dtype and given.dtype in PRECISIONS
-    x, d = (v.contiguous() if same else v.float().contiguous() for v in (given, gradient))
+    direct = inputs.dtype == gradient.dtype and inputs.dtype in PRECISIONS
+    x, d = (v.contiguous() if direct else v.float().contiguous() for v in (inputs, gradient))
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int64, device=x.device)
-    outputs, inputs = total.shape
-    tiles = triton.cdiv(outputs, TILE) * triton.cdiv(inputs, TILE)
-    sizes = (len(lengths), outputs, inputs, TILE, DEPTH, GROUP)
+    height, width = total.shape
+    tiles = triton.cdiv(height, TILE) * triton.cdiv(width, TILE)
+    sizes = (len(lengths), height, width, TILE, DEPTH, GROUP)
     with torch.cuda.device_of(x):
         _kernel[(tiles,)](x, d, ends, total_abs, total, total_sq, *sizes)
 

@@ -41,7 +41,7 @@ from grail.run.provenance import made_with
 from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
-from grail.training.optimizer import Settings
+from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
 from grail.unlearning.objectives import EXACT, make_objective
 
@@ -184,8 +184,11 @@ class Run:
             "weights": directory.stamp(self.folder / "vanilla")["weights"],
             "rows": self.context.data("train"),
         }
-        if "general" in make_objective(self.config.unlearning).sides:
+        objective = make_objective(self.config.unlearning)
+        if "general" in objective.sides:
             facts["general"] = self.context.data("general")
+        if objective.source:
+            facts["objective"] = objective.source
         exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
         how = ("unlearning", "vanilla") if exact else ("unlearning",)
         key = self.context.key("model", "data", *how, "seed", **facts)
@@ -275,10 +278,11 @@ class Run:
     def _scorer(self) -> Scorer:
         how, pad = self.config.importance, self.context.tokenizer.pad_token_id
         labels = RandomLabels(vocabulary(self.context), how.substitution, self.config.label_seed)
-        return Scorer(self.context.model, how, labels, pad)
+        more = how.model_dump(exclude={"substitution", "seed"})
+        return Scorer(self.context.model, labels, pad, **more)
 
     def _train(
-        self, name: str, task: Task, mask: artifacts.Mask | None, settings: Settings, key: str
+        self, name: str, task: Task, mask: artifacts.Mask | None, settings: LoopSettings, key: str
     ) -> None:
         """Train, then put the weights under ``name`` and drop the checkpoint."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"

@@ -5,19 +5,22 @@ Knows settings, rows and objectives; knows no file of the run directory.
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
+from grail.config.run import Unlearning, Vanilla
 from grail.data import substitutes
 from grail.data.labels import ordinary_tokens
 from grail.model.forward import trainable
 from grail.model.reference import Reference
 from grail.run.context import RunContext
-from grail.training.descent import VanillaTask
-from grail.training.descent import loop_settings as vanilla_settings
-from grail.training.optimizer import Settings
+from grail.training.descent import DescentTask
+from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning import task as unlearn
 from grail.unlearning.objectives import EXACT, make_objective
+from grail.unlearning.task import Schedule, UnlearnTask
 
-Training = tuple[Task, Settings]
+Training = tuple[Task, LoopSettings]
 """What the loop trains, and how it steps."""
 
 
@@ -28,11 +31,11 @@ def vanilla_training(context: RunContext) -> Training:
 
 def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training:
     """Return the vanilla stage's training on some sides."""
-    given = context.config.vanilla
-    parts = ("train", "val") if given.include_val else ("train",)
+    section, pad = context.config.vanilla, context.tokenizer.pad_token_id
+    parts = ("train", "val") if section.include_val else ("train",)
     rows = tuple(row for row in context.rows if row.part in parts and row.side in sides)
-    task = VanillaTask(context.model, rows, given, seed, context.tokenizer.pad_token_id)
-    return task, vanilla_settings(given, seed)
+    task = DescentTask(context.model, rows, pad, seed, section.batch_size, section.until)
+    return task, loop_settings(section, seed)
 
 
 def unlearn_training(context: RunContext, by_side: bool) -> Training:
@@ -49,18 +52,34 @@ def unlearn_training(context: RunContext, by_side: bool) -> Training:
     known = [*context.rows, *context.general]
     rows = tuple(row for row in known if row.part == "train" and row.side in objective.sides)
     compared = any(objective.compares(side) for side in objective.sides)
-    task = unlearn.UnlearnTask(
+    task = UnlearnTask(
         context.model,
         rows,
         objective,
-        settings,
-        by_side or settings.rectify,
-        config.seed,
         context.tokenizer.pad_token_id,
-        Reference(trainable(context.model)) if compared else None,
-        _substitute(context, objective.labels),
+        schedule_of(settings),
+        config.seed,
+        split=by_side or settings.rectify,
+        reference=Reference(trainable(context.model)) if compared else None,
+        substitute=_substitute(context, objective.labels),
     )
-    return task, unlearn.loop_settings(settings, config.seed)
+    return task, loop_settings(settings, config.seed)
+
+
+def schedule_of(section: Unlearning) -> Schedule:
+    """Return which rows Stage 3 trains, and when."""
+    until = section.until
+    limits = (until.row_accuracy, until.domain_accuracy)
+    return Schedule(section.batch_size, section.epochs, section.phases, *limits)
+
+
+def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:
+    """Return how the loop steps: the settings that it shares with a section, by name."""
+    shared = {field.name for field in fields(LoopSettings)} & set(type(section).model_fields)
+    values: dict[str, Any] = {name: getattr(section, name) for name in shared}
+    cycles = len(getattr(section, "phases", None) or [()])
+    values |= {"seed": seed, "epochs": section.epochs * cycles, "cycles": cycles}
+    return LoopSettings(**values)
 
 
 def _substitute(context: RunContext, labels: str) -> substitutes.Substitute:

@@ -1,4 +1,4 @@
-"""The processes and devices that a run trains on, as accelerate sees them."""
+"""The processes and devices that a run trains on, through accelerate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from grail.errors import InputError
 
 
 def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
-    """Return accelerate's view of devices and processes; waiting may take as long as a stage."""
+    """Return accelerate's view of devices and processes, with the trackers writing to ``folder``.
+
+    Processes may wait for each other as long as a stage takes: up to two days.
+
+    Raises:
+        InputError: for a tracker that is unknown or not installed, or a distributed setup other
+            than plain data parallelism.
+    """
     waiting = InitProcessGroupKwargs(timeout=timedelta(days=2))
     try:
-        made = Accelerator(
+        accelerator = Accelerator(
             log_with=list(trackers) or None,
             project_dir=folder,
             kwargs_handlers=[waiting],
@@ -24,9 +31,10 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
         )
     except (ImportError, ValueError) as error:
         raise InputError(f"unlearning.trackers: {error}") from error
-    if made.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise InputError(
-            f"grail trains with plain data parallelism, not with {made.distributed_type.value}. "
-            "Launch with `accelerate launch --num_processes N`."
+            "grail trains with plain data parallelism, not with "
+            f"{accelerator.distributed_type.value}. Launch with `accelerate launch "
+            "--num_processes N`."
         )
-    return made
+    return accelerator

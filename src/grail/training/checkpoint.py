@@ -1,15 +1,11 @@
-"""What a training loop leaves on disk: its state, whole or absent, and its log.
-
-Knows weights and optimiser states; knows nothing of losses, masks and rows' meaning.
-"""
+"""What a training writes to disk: its checkpoint, complete or absent, and its log."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,117 +17,99 @@ from grail.files import PARTIAL, replacing_folder, write_text
 
 
 @dataclass
-class Position:
-    """Where a loop stands.
+class State:
+    """Where a training is, besides its weights and its optimiser.
 
     Attributes:
         step: Optimiser steps done.
-        epoch: Epoch being run.
-        index: Steps of this epoch's plan already done.
-        seen: Row key -> (epoch, token accuracy 0-1) when last seen.
-        planned: ``seen`` as it was when this epoch was planned.
+        epoch: Epoch that is being run.
+        index: Steps of this epoch's plan that are done.
+        direction: The moving average of retain gradients (empty without ``rectify``).
+        task: The task's own memory, as JSON values.
     """
 
     step: int = 0
     epoch: int = 0
     index: int = 0
-    seen: dict[str, tuple[int, float]] = field(default_factory=dict)
-    planned: dict[str, tuple[int, float]] = field(default_factory=dict)
+    direction: dict[str, Tensor] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class State:
-    """What a loop carries from step to step besides the weights.
+def save_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    inputs: str,
+) -> None:
+    """Write weights, optimiser and state; replaces the previous checkpoint in one move.
 
-    Attributes:
-        optimizer: The optimiser with its moments.
-        position: Where the loop stands.
-        direction: The moving average of retain gradients, where the loop keeps one.
+    Args:
+        folder: Where to write.
+        parameters: The trained parameters, by name.
+        optimizer: Their optimiser, whose moments are saved.
+        state: Where the training is.
+        inputs: Digest of what the training was started from.
     """
-
-    optimizer: torch.optim.Optimizer
-    position: Position
-    direction: Mapping[str, Tensor]
-
-
-def save(folder: Path, parameters: Mapping[str, nn.Parameter], state: State, inputs: str) -> None:
-    """Write weights and state; replaces the former checkpoint in one move."""
+    moments = {
+        f"{index}.{key}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    files = {"weights": parameters, "direction": state.direction, "optimizer": moments}
     with replacing_folder(folder) as partial:
-        save_file({n: p.detach().contiguous() for n, p in parameters.items()}, partial / "weights")
-        save_file({n: v.contiguous() for n, v in state.direction.items()}, partial / "direction")
-        states = state.optimizer.state_dict()["state"]
-        tensors = {
-            f"{index}.{key}": value.detach().contiguous()
-            for index, moments in states.items()
-            for key, value in moments.items()
-            if isinstance(value, Tensor)
-        }
-        save_file(tensors, partial / "optimizer")
-        about = {"inputs": inputs, "position": asdict(state.position)}
-        (partial / "position.json").write_text(json.dumps(about), encoding="utf-8")
+        for name, tensors in files.items():
+            plain = {n: value.detach().contiguous() for n, value in tensors.items()}
+            save_file(plain, partial / name)
+        numbers = {"step": state.step, "epoch": state.epoch, "index": state.index}
+        text = json.dumps({"inputs": inputs, **numbers, "task": state.task})
+        (partial / "state.json").write_text(text, encoding="utf-8")
 
 
-def load(
+def load_checkpoint(
     folder: Path,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     inputs: str,
-) -> tuple[Position, dict[str, Tensor]]:
-    """Restore what ``save`` wrote; return position and direction, anew where nothing fits.
+) -> State:
+    """Restore parameters and optimiser, and return the state; see ``save_checkpoint``.
 
-    A checkpoint made from other inputs is another run's: it is not used.
+    Without a checkpoint, or with one of other inputs, nothing is restored and the state is new.
     """
-    file = folder / "position.json"
-    if not file.is_file():
-        return Position(), {}
-    state = json.loads(file.read_text(encoding="utf-8"))
-    if state["inputs"] != inputs:
-        return Position(), {}
+    file = folder / "state.json"
+    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if about.pop("inputs", None) != inputs:
+        return State()
     weights = load_file(folder / "weights")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    _restore(optimizer, load_file(folder / "optimizer"))
-    direction = load_file(folder / "direction")
-    placed = {name: value.to(parameters[name].device) for name, value in direction.items()}
-    return _position(state["position"]), placed
-
-
-def discard(folder: Path) -> None:
-    """Remove a checkpoint that was not used: once this run has begun its log, it fits no more."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(folder / "optimizer").items():
         index, _, key = name.partition(".")
-        states.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-
-
-def _position(raw: dict[str, Any]) -> Position:
-    def pairs(values: dict[str, Any]) -> dict[str, tuple[int, float]]:
-        return {key: (int(epoch), float(value)) for key, (epoch, value) in values.items()}
-
-    return Position(
-        raw["step"], raw["epoch"], raw["index"], pairs(raw["seen"]), pairs(raw["planned"])
-    )
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    direction = load_file(folder / "direction")
+    return State(**about, direction={n: v.to(parameters[n].device) for n, v in direction.items()})
 
 
 @contextmanager
-def lines(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a writer of JSON lines; keeps the first ``steps`` lines of an interrupted run.
+def training_log(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a writer of JSON lines; the file gets its name when the block ends.
 
-    The file gets its name when the loop ends.
+    Args:
+        path: The file.
+        steps: How many lines of an interrupted run to keep.
+        main: Whether this is the process that writes; the others' writers do nothing.
     """
     if not main:
         yield lambda _: None
         return
     partial = path.with_name(path.name + PARTIAL)
-    found = partial if partial.exists() else path  # killed after the loop: it has its name already
-    old = found.read_text(encoding="utf-8").split("\n") if steps and found.exists() else []
-    write_text(partial, "".join(line + "\n" for line in old[:steps]))
+    old = partial if partial.exists() else path  # killed after the loop: it has its name already
+    lines = old.read_text(encoding="utf-8").split("\n") if steps and old.exists() else []
+    write_text(partial, "".join(line + "\n" for line in lines[:steps]))
     with partial.open("a", encoding="utf-8") as stream:
 
         def write(line: dict[str, Any]) -> None:

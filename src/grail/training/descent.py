@@ -1,94 +1,93 @@
-"""The vanilla model: trained on both sides of all domains until it knows them.
+"""Ordinary training on the mean NLL of some rows, until they are known.
 
-Plain descent; what is unlearned later must first be known, or its absence proves nothing.
+It makes the vanilla model (what is unlearned must first be known, or its absence proves nothing),
+the retrained oracle, and the relearning attack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from grail.config.run import Vanilla
 from grail.data.batches import collate, shuffled
 from grail.data.encode import Encoded
 from grail.model.answers import answers_of, mean_per_row, together
 from grail.model.forward import Policy, device_of
-from grail.training.optimizer import Settings
-from grail.training.task import StepResult, merged
+from grail.training.task import History, StepResult, merged
 
 REST = 2
-"""Epochs that a row rests after all its tokens were right."""
+"""Epochs that a row is skipped after all its tokens were right."""
 
 
 @dataclass(frozen=True)
-class VanillaTask:
-    """What the loop trains before Stage 1.
+class DescentTask:
+    """Gradient descent on the mean over rows of the mean token NLL.
 
     Attributes:
         model: The model.
-        rows: Rows of all sides and domains.
-        settings: The ``vanilla`` section.
-        seed: Fixes the order of rows.
+        rows: Rows of any domains and sides.
         pad: Padding token id.
+        seed: Fixes the order of rows.
+        batch_size: Rows per step.
+        until: Training ends when the mean token accuracy (0-1) of every side of every domain is at
+            least this.
+        history: Accuracies as last seen.
     """
 
     model: Policy
     rows: tuple[Encoded, ...]
-    settings: Vanilla
-    seed: int
     pad: int
+    seed: int = 0
+    batch_size: int = 16
+    until: float = 0.99
+    history: History = field(default_factory=History)
 
-    def plan(self, epoch: int, seen: Mapping[str, tuple[int, float]]) -> list[list[Encoded]]:
+    def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once every side is known.
 
-        A side is known when the mean token accuracy of its rows, as last seen, has reached
-        ``vanilla.until``. A row whose tokens were all right rests for two epochs.
+        A row whose tokens were all right is skipped for ``REST`` epochs.
         """
-        if self._known(seen):
-            return []
-        due = [r for r in self.rows if not _rests(r, epoch, seen)]
-        order = shuffled(due, self.seed, "vanilla", epoch)
-        size = self.settings.batch_size
-        return [order[i : i + size] for i in range(0, len(order), size)]
-
-    def _known(self, seen: Mapping[str, tuple[int, float]]) -> bool:
-        sides: dict[tuple[str, str, str], list[float]] = {}
+        seen = self.history.before(epoch)
+        accuracies: dict[tuple[str, str, str], list[float]] = {}
         for row in self.rows:
             accuracy = seen[row.key][1] if row.key in seen else 0.0
-            sides.setdefault((row.domain, row.side, row.part), []).append(accuracy)
-        return all(sum(own) / len(own) >= self.settings.until for own in sides.values())
+            accuracies.setdefault((row.domain, row.side, row.part), []).append(accuracy)
+        if all(sum(values) / len(values) >= self.until for values in accuracies.values()):
+            return []
+        due = [row for row in self.rows if not _rests(row, epoch, seen)]
+        order = shuffled(due, self.seed, "vanilla", epoch)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
-        """All rows in one: nothing is masked."""
+        """Return all rows in one group: descent has no sides."""
         return [("", list(rows))]
 
-    def run(
-        self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping[str, object]
-    ) -> StepResult:
+    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
-        del seen
-        return merged([self._share(part, len(step)) for part in together(self.model, rows)])
+        results = []
+        for group in together(self.model, rows):
+            answers = answers_of(self.model, collate(group, self.pad, device_of(self.model)))
+            loss = mean_per_row(answers.nll, answers.lengths).sum() / len(step)
+            accuracy = dict(zip((r.key for r in group), answers.accuracy.tolist(), strict=True))
+            results.append(StepResult(loss, {"nll": loss.detach()}, accuracy))
+        return merged(results)
 
-    def _share(self, rows: Sequence[Encoded], count: int) -> StepResult:
-        answers = answers_of(self.model, collate(rows, self.pad, device_of(self.model)))
-        loss = mean_per_row(answers.nll, answers.lengths).sum() / count
-        accuracy = dict(zip((r.key for r in rows), answers.accuracy.tolist(), strict=True))
-        return StepResult(loss, {"nll": loss.detach()}, accuracy)
+    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
+        """Remember the accuracies of a step's rows."""
+        self.history.saw(epoch, accuracies)
+
+    def state(self) -> dict[str, Any]:
+        """Return the history as JSON values."""
+        return self.history.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the history."""
+        self.history.load_state(state)
 
 
 def _rests(row: Encoded, epoch: int, seen: Mapping[str, tuple[int, float]]) -> bool:
     if row.key not in seen:
         return False
-    when, accuracy = seen[row.key]
-    return accuracy == 1.0 and epoch - when <= REST
-
-
-def loop_settings(settings: Vanilla, seed: int) -> Settings:
-    """Return what the loop needs to know of the ``vanilla`` section."""
-    return Settings(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        seed=seed,
-        max_grad_norm=settings.max_grad_norm,
-        checkpoint_steps=settings.checkpoint_steps,
-    )
+    last, accuracy = seen[row.key]
+    return accuracy == 1.0 and epoch - last <= REST

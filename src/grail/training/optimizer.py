@@ -1,20 +1,18 @@
-"""How a training loop steps: optimisers, learning rate, weight decay; knows no loss and no data."""
+"""How a training loop steps: optimisers and learning rate schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoopSettings:
     """How the loop steps; the fields are those of the configuration's sections.
 
-    ``epochs`` are those of all cycles; each cycle has a schedule and an optimiser state of its own.
+    ``epochs`` counts those of all cycles; each cycle starts its schedule and optimiser anew.
     """
 
     learning_rate: float
@@ -39,7 +37,7 @@ OPTIMIZERS = {
 }
 
 
-def learning_rate(settings: Settings, progress: float) -> float:
+def learning_rate(settings: LoopSettings, progress: float) -> float:
     """Return the rate at ``progress`` (0-1 of a cycle): linear warm-up, then the schedule."""
     if progress < settings.warmup:
         return settings.learning_rate * progress / settings.warmup
@@ -49,28 +47,12 @@ def learning_rate(settings: Settings, progress: float) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def cycle_progress(settings: Settings, epochs: float) -> float:
-    """Return how much of its cycle is done (0-1) after that many epochs."""
+def cycle_progress(settings: LoopSettings, epochs: float) -> float:
+    """Return how much of its cycle is done (0-1) after ``epochs`` epochs."""
     length = settings.epochs // settings.cycles
     return epochs % length / length
 
 
-def restarts(settings: Settings, epoch: int) -> bool:
+def restarts(settings: LoopSettings, epoch: int) -> bool:
     """Tell whether a cycle begins with this epoch."""
     return epoch % (settings.epochs // settings.cycles) == 0
-
-
-def decay(
-    parameters: Mapping[str, nn.Parameter], frozen: Mapping[str, Tensor], shrink: float
-) -> None:
-    """Apply decoupled weight decay: free entries times ``1 - shrink``, frozen ones times exactly 1.
-
-    To be done before the step, as torch.optim.AdamW does. The optimisers' own decay ignores
-    gradients and would move frozen entries.
-    """
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            scale = torch.full_like(parameter, 1 - shrink)
-            if name in frozen:
-                scale.masked_fill_(frozen[name].to(parameter.device), 1.0)
-            parameter.mul_(scale)

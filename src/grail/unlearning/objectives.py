@@ -1,19 +1,36 @@
 """OBJECTIVES: name -> weighted terms. A term is a loss on the rows of one side.
 
-An objective and a mask never meet here: the loop receives both.
+To use a loss of your own, write a function
+
+    def my_loss(answers: Answers) -> Float[Tensor, " B"]: ...
+
+It gets the model's answers for B rows of one side (logits, targets and lengths of the answer
+tokens, see ``grail.model.answers.Answers``) and returns one number per row, which is minimised; a
+row's number must not depend on the other rows. If the function has an attribute
+``needs_reference = True``, ``answers.reference`` holds the logits of the model before unlearning,
+else it is None. There are two ways to train with it:
+
+- in the settings, ``unlearning.objective: package.module:my_loss``. It is the loss of the unlearn
+  rows, times ``unlearn_weight``. The loss of the retain rows is the NLL, times ``retain_weight``
+  (0: no such term). The module must be importable: installed, or in a folder on PYTHONPATH.
+- in Python, ``Objective((Term("unlearn/mine", "unlearn", my_loss, 1.0), ...))``, for any side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from grail.config.run import Unlearning
 from grail.errors import InputError, did_you_mean
+from grail.files import file_digest
 from grail.model.answers import Answers
 from grail.unlearning import losses
 
@@ -50,19 +67,25 @@ class Objective:
         terms: The summands; the first is the unlearn side's.
         labels: What the unlearn rows must say: "true" completions, "random" tokens in their place,
             or a "refusal" in place of the completion.
+        source: SHA-256 of the file that defines the loss, where it is the user's own.
     """
 
     terms: tuple[Term, ...]
     labels: str = "true"
+    source: str = ""
 
     @property
     def sides(self) -> tuple[str, ...]:
         """The sides that the objective reads, each once."""
         return tuple(dict.fromkeys(term.side for term in self.terms))
 
+    def of(self, side: str) -> list[Term]:
+        """Return the terms of one side."""
+        return [term for term in self.terms if term.side == side]
+
     def compares(self, side: str) -> bool:
         """Tell whether any term of this side needs the reference."""
-        return any(term.reference for term in self.terms if term.side == side)
+        return any(term.reference for term in self.of(side))
 
 
 @dataclass(frozen=True)
@@ -139,30 +162,63 @@ def make_objective(settings: Unlearning) -> Objective:
     Raises:
         InputError: if there is no such objective, or its settings do not go together.
     """
-    name = settings.objective
-    if name not in OBJECTIVES:
+    name, source = settings.objective, ""
+    if ":" in name:
+        unlearn, source = _own_loss(name)
+        retain = losses.nll if settings.retain_weight else None
+    elif name in OBJECTIVES:
+        unlearn, retain = OBJECTIVES[name]
+    else:
         raise InputError(
             f"unlearning.objective: '{name}' is unknown."
-            f"{did_you_mean(name, OBJECTIVES)} Allowed: {', '.join(OBJECTIVES)}."
+            f"{did_you_mean(name, OBJECTIVES)} Allowed: {', '.join(OBJECTIVES)}, or "
+            "package.module:function."
         )
-    unlearn, retain = OBJECTIVES[name]
     _check(settings, unlearn, retain)
     loss = unlearn.loss(settings)
-    first = Term(
-        f"unlearn/{_name(loss)}",
-        "unlearn",
-        loss,
-        unlearn.sign * settings.unlearn_weight,
-        unlearn.reference,
-    )
-    terms = [first]
+    weight = unlearn.sign * settings.unlearn_weight
+    terms = [Term(f"unlearn/{_name(loss)}", "unlearn", loss, weight, unlearn.reference)]
     if retain is not None:
         side = "retain" if settings.retain_rows == "domain" else "general"
         weight, compares = settings.retain_weight, retain in COMPARING
         terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
     if settings.general_weight:
         terms.append(Term("general/kl", "general", losses.kl, settings.general_weight, True))
-    return Objective(tuple(terms), unlearn.labels)
+    return Objective(tuple(terms), unlearn.labels, source)
+
+
+def _own_loss(name: str) -> tuple[_Unlearn, str]:
+    """Return the unlearn term of ``package.module:function`` and the digest of its file.
+
+    Raises:
+        InputError: if there is no such function; later, if it does not return one loss per row.
+    """
+    key, (module_name, _, function_name) = f"unlearning.objective: {name}", name.partition(":")
+    try:
+        module: Any = import_module(module_name)
+    except Exception as error:  # the user's own module may raise anything
+        raise InputError(
+            f"{key}: the module cannot be imported ({error}). Install it, or put its folder on "
+            "PYTHONPATH."
+        ) from error
+    function: Any = getattr(module, function_name, None)
+    if not callable(function):
+        raise InputError(f"{key}: {module_name} has no function '{function_name}'.")
+
+    @wraps(function)
+    def loss(answers: Answers) -> Float[Tensor, " B"]:
+        values: Any = function(answers)
+        wanted, shape = tuple(answers.lengths.shape), getattr(values, "shape", None)
+        if shape is None or tuple(shape) != wanted:
+            returned = type(values).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise InputError(
+                f"{key} returned {returned} for {wanted[0]} rows. It must return one loss per row, "
+                f"a tensor of shape {wanted}."
+            )
+        return values
+
+    term = _Unlearn(_plain(loss), reference=getattr(function, "needs_reference", False))
+    return term, file_digest(Path(module.__file__))
 
 
 def _check(settings: Unlearning, unlearn: _Unlearn, retain: Loss | None) -> None:

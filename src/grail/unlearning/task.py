@@ -1,32 +1,46 @@
-"""Stage 3: objective + mask + data -> train().
-
-Plans balanced steps over sides and domains, and decides which rows are still to be unlearned.
-"""
+"""Stage 3: which rows a step holds, their loss, and when a row counts as unlearned."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from grail.config.run import Unlearning
 from grail.data.batches import Batch, collate, shuffled
 from grail.data.encode import Encoded
 from grail.data.substitutes import Substitute, truth
 from grail.model.answers import Answers, answers_of, mean_per_row, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.reference import Reference
-from grail.training.optimizer import Settings
-from grail.training.task import StepResult, merged
+from grail.training.task import History, StepResult, merged
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 
-Seen = Mapping[str, tuple[int, float]]
-"""Row key -> (epoch, token accuracy 0-1) when last seen."""
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which unlearn rows are trained, and when.
+
+    Attributes:
+        batch_size: Unlearn rows per step.
+        epochs: Epochs of a phase.
+        phases: Lists of domains that are unlearned one after another; None: all at once.
+        row_accuracy: A row no longer contributes once its token accuracy (0-1) is at most this;
+            None: it always does.
+        domain_accuracy: The rows of a domain no longer contribute once their mean accuracy, as last
+            seen, is at most this; None: they always do.
+    """
+
+    batch_size: int = 4
+    epochs: int = 8
+    phases: Sequence[Sequence[str]] | None = None
+    row_accuracy: float | None = 0.1
+    domain_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,114 +51,117 @@ class UnlearnTask:
         model: The model being unlearned.
         rows: Train rows of all domains and sides, and general rows where the objective reads them.
         objective: The weighted terms.
-        settings: The ``unlearning`` section.
-        split: Whether each side needs a backward pass of its own (a mask or a rule by side).
-        seed: Fixes the order of rows.
         pad: Padding token id.
+        schedule: Which rows are trained, and when.
+        seed: Fixes the order of rows.
+        split: Whether each side gets its own backward pass (for a mask or a rule by side).
         reference: The model before unlearning, where a term compares with it.
         substitute: What unlearn rows must say instead of the truth.
+        history: Accuracies as last seen.
     """
 
     model: Policy
     rows: tuple[Encoded, ...]
     objective: Objective
-    settings: Unlearning
-    split: bool
-    seed: int
     pad: int
+    schedule: Schedule = Schedule()
+    seed: int = 0
+    split: bool = False
     reference: Reference | None = None
     substitute: Substitute = truth
+    history: History = field(default_factory=History)
 
-    def plan(self, epoch: int, seen: Seen) -> list[list[Encoded]]:
+    def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once every unlearn row counts as unlearned.
 
-        An epoch sees each unlearn row of the phase's domains once, the domains in turn; the step
-        that holds it also holds a retain row of the same domain, and general rows, if the objective
-        reads them. A row that was unlearned in the epoch before rests for one epoch, so that steps
-        go to what is still remembered; the retain rows stay those of all domains in turn.
+        An epoch sees each unlearn row of the phase's domains once, the domains interleaved. A step
+        also holds one retain row of the same domain for each, and general rows, where the objective
+        reads them. A row that was unlearned in the epoch before is skipped for one epoch, so that
+        steps go to what is still remembered; the retain rows still cover all domains.
         """
+        size, sides = self.schedule.batch_size, self.objective.sides
+        seen = self.history.before(epoch)
         domains, first = self._phase(epoch)
-        done = self._forgotten(seen)
-        known = {key: accuracy for key, (_, accuracy) in seen.items()}
-        everything = self._in_turn(domains, epoch)
-        ended = (
-            [] if epoch == first else [r for r in everything if not self._goes_on(r, known, done)]
-        )
-        if len(ended) == len(everything):
+        forgotten = self._forgotten_domains(seen)
+        accuracies = {key: accuracy for key, (_, accuracy) in seen.items()}
+        interleaved = self._interleaved(domains, epoch)
+        unlearned = [
+            row
+            for row in interleaved
+            if epoch != first and not self._contributes(row, accuracies, forgotten)
+        ]
+        if len(unlearned) == len(interleaved):
             return []
-        resting = {row.key for row in ended if seen[row.key][0] == epoch - 1}
-        unlearn = [row for row in everything if row.key not in resting]
+        resting = {row.key for row in unlearned if seen[row.key][0] == epoch - 1}
+        remaining = [row for row in interleaved if row.key not in resting]
         retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
-        general, sides = self._cycle("general", "general", epoch), self.objective.sides
+        general = self._cycle("general", "general", epoch)
         steps = []
-        for start in range(0, len(unlearn), self.settings.batch_size):
-            own = unlearn[start : start + self.settings.batch_size]
-            turns = everything[start : start + len(own)]
-            kept = [next(retain[row.domain]) for row in turns if "retain" in sides]
-            every = 2 if kept else 1  # beside the domains' rows, half as many will do
-            apart = [next(general) for _ in own[::every] if "general" in sides]
-            steps.append([*own, *kept, *apart])
+        for start in range(0, len(remaining), size):
+            unlearn = remaining[start : start + size]
+            beside = interleaved[start : start + len(unlearn)]
+            kept = [next(retain[row.domain]) for row in beside if "retain" in sides]
+            every = 2 if kept else 1  # beside retain rows, half as many general rows suffice
+            others = [next(general) for _ in unlearn[::every] if "general" in sides]
+            steps.append([*unlearn, *kept, *others])
         return steps
 
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
         """Split a step into unlearn rows and the others, where a mask or a rule asks for it."""
         if not self.split:
             return [("", list(rows))]
-        own = [row for row in rows if row.side == "unlearn"]
-        return [("unlearn", own), ("retain", [row for row in rows if row.side != "unlearn"])]
+        unlearn = [row for row in rows if row.side == "unlearn"]
+        return [("unlearn", unlearn), ("retain", [row for row in rows if row.side != "unlearn"])]
 
-    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Seen) -> StepResult:
-        """Return the share of ``rows`` in the loss of ``step``; see Outcome."""
-        read = [row for row in rows if row.side in self.objective.sides]
-        parts = []
-        for group in together(self.model, read):
-            parts += [self._share(own, answers, step, seen) for own, answers in self._read(group)]
-        return merged(parts)
+    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
+        """Return the share of ``rows`` in the loss of ``step``.
 
-    def _share(
-        self, rows: Sequence[Encoded], answers: Answers, step: Sequence[Encoded], seen: Seen
-    ) -> StepResult:
-        """Return the share of some rows of one side."""
-        side = rows[0].side
-        accuracy = self._accuracy(rows, answers)
-        share = 1 / sum(row.side == side for row in step)
-        done = self._forgotten(seen)
-        active = [self._goes_on(row, accuracy, done) for row in rows]
-        on = torch.tensor(active, device=answers.logits.device)
-        loss = answers.nll.new_zeros(())
-        log: dict[str, Tensor] = {f"{side}/nll": share * nll(answers).detach().sum()}
-        for term in self.objective.terms:
-            if term.side == side:
+        The loss is the sum over terms of weight times the mean over the term's side of the step.
+        Rows that are unlearned count in the mean, but with a loss of zero.
+        """
+        forgotten = self._forgotten_domains(self.history.seen)
+        results = []
+        for side, members, answers in self._answers(rows):
+            accuracy = self._accuracy(members, answers)
+            active = [self._contributes(row, accuracy, forgotten) for row in members]
+            on = torch.tensor(active, device=answers.logits.device)
+            share = 1 / sum(row.side == side for row in step)
+            loss = answers.nll.new_zeros(())
+            log: dict[str, Tensor] = {f"{side}/nll": share * nll(answers).detach().sum()}
+            for term in self.objective.of(side):
                 value = term.loss(answers)
                 loss = loss + term.weight * share * torch.where(on, value, 0.0).sum()
                 log[term.name] = share * value.detach().sum()
-        return StepResult(loss, log, accuracy, sum(active) if side == "unlearn" else 0)
+            results.append(StepResult(loss, log, accuracy, sum(active) * (side == "unlearn")))
+        return merged(results)
 
-    def _read(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[Encoded], Answers]]:
-        """Run the model once over rows of all sides; yield each side's rows and answers."""
-        sides = [[r for r in rows if r.side == side] for side in self.objective.sides]
-        sides = [own for own in sides if own]
-        answers = answers_of(self.model, self._batch([row for own in sides for row in own]))
-        for own, part in zip(sides, answers.split([len(own) for own in sides]), strict=True):
-            if self.reference is not None and self.objective.compares(own[0].side):
-                compared = reference_logits(self.model, self._batch(own), self.reference)
-                part = replace(part, reference=compared)
-            yield own, part
+    def _answers(self, rows: Sequence[Encoded]) -> Iterator[tuple[str, list[Encoded], Answers]]:
+        """Run the model over rows of all sides together; yield each side's rows and answers."""
+        for group in together(self.model, [r for r in rows if r.side in self.objective.sides]):
+            sides = {s: [r for r in group if r.side == s] for s in self.objective.sides}
+            sides = {side: members for side, members in sides.items() if members}
+            both = answers_of(self.model, self._batch([r for part in sides.values() for r in part]))
+            parts = both.split([len(members) for members in sides.values()])
+            for (side, members), answers in zip(sides.items(), parts, strict=True):
+                if self.reference is not None and self.objective.compares(side):
+                    logits = reference_logits(self.model, self._batch(members), self.reference)
+                    answers = replace(answers, reference=logits)
+                yield side, members, answers
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
-        return collate([self._said(row) for row in rows], self.pad, device_of(self.model))
+        return collate([self._read(row) for row in rows], self.pad, device_of(self.model))
 
-    def _said(self, row: Encoded) -> Encoded:
-        """What the model reads for a row: unlearn rows may say something else than the truth."""
+    def _read(self, row: Encoded) -> Encoded:
+        """Return what the model reads for a row: unlearn rows may say something but the truth."""
         return self.substitute(row) if row.side == "unlearn" else row
 
     def _accuracy(self, rows: Sequence[Encoded], answers: Answers) -> dict[str, float]:
         """Return each row's token accuracy on the true answer."""
         device = answers.logits.device
-        if all(self._said(row).ids == row.ids for row in rows):
+        if all(self._read(row).ids == row.ids for row in rows):
             true = torch.tensor([token for row in rows for token in row.answer], device=device)
             right = mean_per_row((answers.guesses == true).float(), answers.lengths)
-        else:  # the model read something else than the truth: ask it once more
+        else:  # the model read something other than the truth: run it once more
             with torch.no_grad():
                 right = answers_of(self.model, collate(rows, self.pad, device)).accuracy
         return dict(zip((row.key for row in rows), right.tolist(), strict=True))
@@ -153,73 +170,71 @@ class UnlearnTask:
 
     def _phase(self, epoch: int) -> tuple[list[str], int]:
         """Return the domains that an epoch unlearns, and the first epoch of its phase."""
-        domains = list(dict.fromkeys(row.domain for row in self.rows if row.side == "unlearn"))
-        if self.settings.phases is None:
-            return domains, 0
-        number = epoch // self.settings.epochs
-        return list(self.settings.phases[number]), number * self.settings.epochs
+        if self.schedule.phases is None:
+            return self._domains(), 0
+        number = epoch // self.schedule.epochs
+        return list(self.schedule.phases[number]), number * self.schedule.epochs
+
+    def _domains(self) -> list[str]:
+        return list(dict.fromkeys(row.domain for row in self.rows if row.side == "unlearn"))
 
     def _of(self, side: str, domain: str) -> list[Encoded]:
         return [row for row in self.rows if (row.side, row.domain) == (side, domain)]
 
-    def _in_turn(self, domains: Sequence[str], epoch: int) -> list[Encoded]:
-        """All unlearn rows once; domains of unequal size are spread evenly over the epoch.
+    def _interleaved(self, domains: Sequence[str], epoch: int) -> list[Encoded]:
+        """Return all unlearn rows once; domains of unequal size are spread evenly over the epoch.
 
         Repeating the rows of a small domain until the largest is through would unlearn them more
         often than the others, so a step holds the domains in the proportion of their rows.
         """
         places: list[tuple[float, Encoded]] = []
         for domain in domains:
-            rows = len(self._of("unlearn", domain))
-            own = zip(range(rows), self._cycle("unlearn", domain, epoch), strict=False)
-            places += [((i + 0.5) / rows, row) for i, row in own]
+            size = len(self._of("unlearn", domain))
+            rows = zip(range(size), self._cycle("unlearn", domain, epoch), strict=False)
+            places += [((i + 0.5) / size, row) for i, row in rows]
         return [row for _, row in sorted(places, key=lambda place: place[0])]
 
     def _cycle(self, side: str, domain: str, epoch: int) -> Iterator[Encoded]:
-        """Rows of a side and domain without end, shuffled anew on every lap."""
-        own = self._of(side, domain)
+        """Yield rows of a side and domain without end, shuffled anew on every lap."""
+        rows = self._of(side, domain)
         for lap in count():
-            yield from shuffled(own, self.seed, "unlearn", side, domain, epoch, lap)
+            yield from shuffled(rows, self.seed, "unlearn", side, domain, epoch, lap)
 
-    def _forgotten(self, seen: Seen) -> set[str]:
-        """Domains whose rows, as last seen before this step, have a low enough mean accuracy.
+    def _forgotten_domains(self, seen: Mapping[str, tuple[int, float]]) -> set[str]:
+        """Return the domains whose rows, as last seen, have a low enough mean accuracy.
 
-        Not counting the rows of the step itself: what is known of them depends on the micro-batch
-        and the process.
+        The rows of the current step do not count: which of them are known depends on the
+        micro-batch and the process.
         """
-        limit = self.settings.until.domain_accuracy
+        limit = self.schedule.domain_accuracy
         if limit is None:
             return set()
         means = {}
-        for domain in dict.fromkeys(row.domain for row in self.rows if row.side == "unlearn"):
-            own = [seen.get(row.key, (0, math.inf))[1] for row in self._of("unlearn", domain)]
-            means[domain] = sum(own) / max(1, len(own))
+        for domain in self._domains():
+            rows = self._of("unlearn", domain)
+            means[domain] = sum(seen.get(row.key, (0, math.inf))[1] for row in rows) / len(rows)
         return {domain for domain, mean in means.items() if mean <= limit}
 
-    def _goes_on(self, row: Encoded, known: Mapping[str, float], done: Collection[str]) -> bool:
-        """Tell whether a row's term still counts: neither it nor its domain is unlearned."""
+    def _contributes(
+        self, row: Encoded, accuracies: Mapping[str, float], forgotten: Collection[str]
+    ) -> bool:
+        """Tell whether a row's loss still counts: neither it nor its domain is unlearned."""
         if row.side != "unlearn":
             return True
-        limit = self.settings.until.row_accuracy
-        low = limit is not None and known.get(row.key, math.inf) <= limit
-        return not low and row.domain not in done
+        limit = self.schedule.row_accuracy
+        low = limit is not None and accuracies.get(row.key, math.inf) <= limit
+        return not low and row.domain not in forgotten
 
+    # -- the task's memory ---------------------------------------------------------------------
 
-def loop_settings(settings: Unlearning, seed: int) -> Settings:
-    """Return what the loop needs to know of the ``unlearning`` section."""
-    phases = len(settings.phases or [()])
-    return Settings(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs * phases,
-        cycles=phases,
-        seed=seed,
-        schedule=settings.schedule,
-        warmup=settings.warmup,
-        optimizer=settings.optimizer,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        accumulation=settings.accumulation,
-        checkpoint_steps=settings.checkpoint_steps,
-        rectify=settings.rectify,
-    )
+    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
+        """Remember the accuracies of a step's rows."""
+        self.history.saw(epoch, accuracies)
+
+    def state(self) -> dict[str, Any]:
+        """Return the history as JSON values."""
+        return self.history.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the history."""
+        self.history.load_state(state)

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 from accelerate import Accelerator
 
 from grail.audit.attacks.deployed import restored
-from grail.config.run import Vanilla
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.model.forward import Policy, in_mode, trainable
 from grail.progress import Tick, silent
-from grail.training.descent import VanillaTask
+from grail.training.descent import DescentTask
 from grail.training.loop import Loop, LoopFiles
-from grail.training.optimizer import Settings
+from grail.training.optimizer import LoopSettings
 from grail.training.task import StepResult
 
 NEVER = 2**31
@@ -53,13 +52,12 @@ class Descent:
 class RelearnTask:
     """Exactly as many steps as asked for: the rows again and again, each time in another order."""
 
-    descent: VanillaTask
+    descent: DescentTask
     steps: int
 
-    def plan(self, epoch: int, seen: Mapping[str, tuple[int, float]]) -> list[list[Encoded]]:
+    def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return all steps; a row that is known is not spared."""
-        del seen
-        rows, size = self.descent.rows, self.descent.settings.batch_size
+        rows, size = self.descent.rows, self.descent.batch_size
         found: list[list[Encoded]] = []
         passes = 0
         while len(found) < self.steps:
@@ -72,11 +70,19 @@ class RelearnTask:
         """All rows in one: nothing is masked."""
         return self.descent.groups(rows)
 
-    def run(
-        self, rows: Sequence[Encoded], step: Sequence[Encoded], seen: Mapping[str, Any]
-    ) -> StepResult:
+    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
         """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
-        return self.descent.run(rows, step, seen)
+        return self.descent.run(rows, step)
+
+    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
+        """Forget: the plan depends on nothing that was seen."""
+
+    def state(self) -> dict[str, Any]:
+        """Return that nothing is remembered."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
 
 
 def relearn(
@@ -94,9 +100,9 @@ def relearn(
     Raises:
         DivergenceError: if the descent stopped being finite.
     """
-    settings = Vanilla(learning_rate=how.learning_rate, batch_size=how.batch_size)
-    task = RelearnTask(VanillaTask(model, tuple(rows), settings, how.seed, how.pad), how.points[-1])
-    steps = Settings(how.learning_rate, epochs=1, seed=how.seed, checkpoint_steps=NEVER)
+    descent = DescentTask(model, tuple(rows), how.pad, how.seed, how.batch_size)
+    task = RelearnTask(descent, how.points[-1])
+    steps = LoopSettings(how.learning_rate, epochs=1, seed=how.seed, checkpoint_steps=NEVER)
     found: list[T] = []
 
     def after(done: int, total: int, note: str) -> None:
