@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a pipe that nobody reads any more is told of here, not at the end
             return code
     except InputError as error:
-        for line in str(error).split("\n"):
-            print(f"grail: error: {line}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"grail: error: {problem}", file=sys.stderr)
         return 2
     except DivergenceError as error:
         print(f"grail: stopped: {error}", file=sys.stderr)

@@ -51,7 +51,7 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
         if isinstance(name, str) and name not in GENERAL_TASKS and name not in _known()
     ]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems)
 
 
 def build(tasks: Sequence[LocalTask | str]) -> Tasks:
