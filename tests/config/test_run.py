@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grail.config.run import Config, Until, parse_config
+from grail.config.run import Config, parse_config
+from grail.config.unlearning import Until
 from grail.errors import InputError
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}

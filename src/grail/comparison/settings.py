@@ -135,8 +135,8 @@ class Comparison(Section):
         default_factory=lambda: list(get_args(Figure)), description="The figures to draw."
     )
     output: Output = Field(
-        description="Folder, relative to the current one. Default: runs/ and the name of the "
-        "settings file."
+        description="Folder, relative to the current one. In a file it may be left out: runs/ and "
+        "the file's name."
     )
     shared: Output | None = Field(
         None,

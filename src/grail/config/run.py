@@ -210,8 +210,8 @@ class Config(Section):
     audit: Audit = Audit()
     seed: Seed = Field(0, description="Seed of every random draw.")
     output: Output = Field(
-        description="Run directory, relative to the current folder. Default: runs/ and the name of "
-        "the settings file."
+        description="Run directory, relative to the current folder. In a file it may be left out: "
+        "runs/ and the file's name."
     )
     made_with: dict[str, Any] | None = Field(
         None, description="Versions and hashes, added by a finished run; not read."

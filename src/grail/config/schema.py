@@ -12,6 +12,16 @@ from pydantic import BaseModel
 HIDDEN = ("made_with",)
 """Written by grail itself."""
 
+_WORDS = {
+    "boolean": "true, false",
+    "integer": "whole number",
+    "null": "null",
+    "number": "number",
+    "object": "section",
+    "string": "text",
+}
+"""JSON schema's types in the user's words."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -29,8 +39,10 @@ def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]
     for name, field in section.model_fields.items():
         key, inner = f"{prefix}{name}", section_in(field.annotation)
         if name not in HIDDEN and field.description:
-            default = json.dumps(field.get_default(call_default_factory=True), default=dict)
-            default = "required" if field.is_required() else "a section" if inner else default
+            default = "required"
+            if not field.is_required():
+                value = field.get_default(call_default_factory=True)
+                default = "section" if isinstance(value, BaseModel) else json.dumps(value)
             yield Setting(key, default, _allowed(properties[name]), field.description)
         if inner:
             free = ".NAME" if get_origin(field.annotation) is dict else ""
@@ -71,7 +83,6 @@ def _allowed(schema: dict[str, Any]) -> str:
         return ", ".join(schema["enum"])
     if schema.get("type") == "array":
         return f"list of {_allowed(schema['items'])}"
-    names = {"boolean": "true, false", "integer": "whole number", "string": "text", "null": "null"}
-    name = names.get(schema.get("type", ""), schema.get("type", "section"))
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return " ".join([name, *(f"{limits[k]} {schema[k]:g}" for k in limits if k in schema)])
+    bounds = [f"{sign} {schema[key]:.10g}" for key, sign in limits.items() if key in schema]
+    return f"{_WORDS[schema.get('type', 'object')]} {' and '.join(bounds)}".rstrip()

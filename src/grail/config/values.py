@@ -69,25 +69,27 @@ def _model(name: str, info: ValidationInfo) -> str:
     return path if name.startswith(("./", "../", "~", "/")) or os.path.exists(path) else name
 
 
-Number = Annotated[float, BeforeValidator(_no_switch)]
+_NO_SWITCH = BeforeValidator(_no_switch)
+
+Number = Annotated[float, _NO_SWITCH]
 Count = Annotated[int, Field(strict=True, ge=1)]
-Fraction = Annotated[Number, Field(gt=0, le=1)]
-Accuracy = Annotated[Number, Field(ge=0, le=1)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1), _NO_SWITCH]
+Accuracy = Annotated[float, Field(ge=0, le=1), _NO_SWITCH]
+Share = Annotated[float, Field(ge=0, lt=1), _NO_SWITCH]
+Percent = Annotated[float, Field(gt=0, le=100), _NO_SWITCH]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NO_SWITCH]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NO_SWITCH]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[Name, AfterValidator(_absolute)]
 Output = Annotated[Name, AfterValidator(os.path.expanduser)]
-"""A folder to write to: relative to the current folder, wherever the settings file is."""
+"""A folder to write to, relative to the current folder."""
 DataSource = Annotated[Name, AfterValidator(_data)]
 """A data file, ``embedded``, or ``hub:OWNER/NAME[:CONFIG[:SPLIT]]``."""
 GeneralTask = Annotated[Name, AfterValidator(_task)]
 """A task of lm-eval; with a slash or ending in .jsonl, a path."""
 ModelName = Annotated[Name, AfterValidator(_model)]
-"""A path where it begins like one or exists beside the settings file; else a name."""
-Percent = Annotated[Number, Field(gt=0, le=100)]
+"""A path if it begins like one or exists beside the settings file; else a name."""
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 Phase = Annotated[list[DomainName], Field(min_length=1)]
 Phases = Annotated[list[Phase], Field(min_length=1)]
