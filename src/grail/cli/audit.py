@@ -22,7 +22,7 @@ def add_audit(commands: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="audit.KEY=VALUE"
     )
     audit.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
-    audit.sections = "audit"
+    audit.settings = "run: audit"
     audit.set_defaults(handler=handle)
 
 

@@ -119,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_options(parser: SettingsParser, sections: str = "run") -> None:
-    parser.sections = sections
+def _add_run_options(parser: SettingsParser, settings: str = "run") -> None:
+    parser.settings = settings
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
     )

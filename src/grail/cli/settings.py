@@ -6,18 +6,15 @@ Heavy imports happen inside the functions; nothing here needs torch.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from grail.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from grail.config.schema import Setting
     from grail.reporting.tables import Table
 
@@ -31,22 +28,22 @@ folder of the YAML file, and `~` is your home folder.
 
 
 class SettingsParser(argparse.ArgumentParser):
-    """A command's parser; with ``sections``, its help ends with one line for each of them."""
+    """The parser of a command; its help names the sections of ``settings``, if it has any.
 
-    sections: str = ""
-    """"run", "comparison" or the name of one section; they are imported when help is asked for."""
+    ``settings`` is "run", "run: SECTION" or "comparison".
+    """
+
+    settings = ""
 
     def format_help(self) -> str:
-        """Return the help of argparse, then the sections that ``--set`` can change."""
-        if not self.sections:
-            return super().format_help()
-        roots = _roots()
-        root = roots.get(self.sections, roots["run"])
-        lines = [f"  {name:<13} {text}" for name, text in _sections(root)]
-        if self.sections not in roots:
-            lines = [line for line in lines if line.split()[0] == self.sections]
-        head = "sections of --set KEY=VALUE (all keys: grail settings SECTION):"
-        return "\n".join([super().format_help(), head, *lines, ""])
+        """Return argparse's help, then a line for each section; only now they are imported."""
+        text = super().format_help()
+        if self.settings:
+            text += "\nsections of --set KEY=VALUE (their keys: grail settings SECTION):\n"
+            for title, about, _ in _sections():
+                if about and title.startswith(self.settings):
+                    text += f"  {title.partition(': ')[2]:<13} {about}\n"
+        return text
 
 
 def add_settings(commands: Any) -> None:
@@ -60,87 +57,73 @@ def add_settings(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    chosen = choose(options.keys)
+    from grail.reporting.tables import markdown
+
+    shown = tables(options.keys)
     if options.json:
-        rows = {kind: [dataclasses.asdict(s) for s in some] for kind, some in chosen.items()}
+        rows = [
+            {"section": table.title, **dict(zip(map(str.lower, table.columns), row, strict=True))}
+            for table in shown
+            for row in table.rows
+        ]
         sys.stdout.write(json.dumps(rows) + "\n")
     elif options.markdown:
-        from grail.reporting.tables import markdown
-
-        sys.stdout.write("\n".join([_PAGE, *map(markdown, tables(chosen))]))
+        sys.stdout.write("\n".join([_PAGE, *map(markdown, shown)]))
     else:
-        sys.stdout.write("\n".join(map(_listing, tables(chosen))))
+        sys.stdout.write("\n".join(map(_listing, shown)))
     return 0
 
 
-def _listing(table: Table) -> str:
-    """Return a table as text: two lines or more a setting, because its help is long."""
-    lines = [f"{table.title}: {table.note}" if table.note else table.title]
-    for key, default, allowed, text in table.rows:
-        lines += [f"  {key} = {default}  ({allowed})"]
-        lines += textwrap.wrap(text, 96, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join([*lines, ""])
-
-
-def choose(keys: list[str]) -> dict[str, list[Setting]]:
-    """Return {"run": settings, "comparison": settings}; only the sections and keys that are named.
+def tables(keys: Sequence[str] = ()) -> list[Table]:
+    """Return a table for each section, with the settings of the given sections and keys (or all).
 
     Raises:
         InputError: naming every key that does not exist, and the nearest.
     """
-    from grail.config.schema import settings_of
-
-    settings = {kind: list(settings_of(root)) for kind, root in _roots().items()}
-    paths = {path for some in settings.values() for s in some for path in _parents(s.key)}
-    problems = [
-        f"settings: unknown key '{key}'.{did_you_mean(key, paths)} All keys: grail settings"
-        for key in keys
-        if key not in paths | settings.keys()
-    ]
-    if problems:
-        raise InputError(problems)
-    return {
-        kind: [s for s in some if not keys or {kind, *_parents(s.key)} & set(keys)]
-        for kind, some in settings.items()
-    }
-
-
-def tables(settings: dict[str, list[Setting]]) -> list[Table]:
-    """Return a table for each section, after one of the settings that are in none."""
     from grail.reporting.tables import Table
 
-    columns, made = ("Key", "Default", "Allowed", "Help"), []
-    for kind, root in _roots().items():
-        about = dict(_sections(root))
-        groups: dict[str, list[tuple[str, ...]]] = {}
-        for setting in settings[kind]:
-            section = setting.key.partition(".")[0]
-            groups.setdefault(section if section in about else "", []).append(
-                dataclasses.astuple(setting)
-            )
-        for section, rows in sorted(groups.items(), key=lambda group: group[0] != ""):
-            title = f"{kind}: {section}" if section else kind
-            made.append(Table(title, columns, tuple(rows), about.get(section, "")))
-    return made
+    sections = list(_sections())
+    known = {path for _, _, settings in sections for s in settings for path in _paths(s)}
+    if unknown := set(keys) - known:
+        raise InputError(
+            f"settings: unknown key '{key}'.{did_you_mean(key, known)} For all keys: grail settings"
+            for key in sorted(unknown)
+        )
+    columns, shown = ("Key", "Default", "Allowed", "Help"), []
+    for title, about, settings in sections:
+        rows = tuple(s for s in settings if not keys or _paths(s) & set(keys))
+        shown += [Table(title, columns, rows, about)] if rows else []
+    return shown
 
 
-def _roots() -> dict[str, type[BaseModel]]:
+def _sections() -> Iterator[tuple[str, str, list[Setting]]]:
+    """Yield (title, first line of the docstring, settings): those in no section, then each."""
     from grail.comparison.settings import Comparison
     from grail.config.run import Config
+    from grail.config.schema import section_in, settings_of
 
-    return {"run": Config, "comparison": Comparison}
+    for kind, root in (("run", Config), ("comparison", Comparison)):
+        settings: dict[str, list[Setting]] = {name: [] for name in root.model_fields}
+        for setting in settings_of(root):
+            settings[setting.key.split(".")[0]].append(setting)
+        sections = {name: section_in(root.model_fields[name].annotation) for name in settings}
+        yield kind, "", [s for name in settings if not sections[name] for s in settings[name]]
+        for name, section in sections.items():
+            if section:
+                about = (section.__doc__ or "").split("\n")[0].replace("``", "`")
+                yield f"{kind}: {name}", about, settings[name]
 
 
-def _sections(root: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Yield (name, first line of its docstring) of each section."""
-    from grail.config.schema import section_in
-
-    for name, field in root.model_fields.items():
-        if section := section_in(field.annotation):
-            yield name, (section.__doc__ or "").partition("\n")[0].replace("``", "`")
+def _paths(setting: Setting) -> set[str]:
+    """Return ``a``, ``a.b`` and ``a.b.c`` of the key ``a.b.c``."""
+    steps = setting.key.split(".")
+    return {".".join(steps[: count + 1]) for count in range(len(steps))}
 
 
-def _parents(key: str) -> list[str]:
-    """Return ``a``, ``a.b`` and ``a.b.c`` of ``a.b.c``."""
-    steps = key.split(".")
-    return [".".join(steps[: count + 1]) for count in range(len(steps))]
+def _listing(table: Table) -> str:
+    """Return a table as text for 80 columns: each setting, then its help."""
+    lines = [f"{table.title}. {table.note}".removesuffix(". ")]
+    for key, default, allowed, text in table.rows:
+        lines.append(f"  {key} = {default}  ({allowed})")
+        lines += textwrap.wrap(text, 80, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([*lines, ""])

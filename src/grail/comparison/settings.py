@@ -69,30 +69,28 @@ Figures = Annotated[list[Figure], AfterValidator(_distinct)]
 class Method(Section):
     """How the runs of one method differ from the base."""
 
-    preset: Name | None = Field(None, description="A method by name, put over the base.")
-    set: Changes = Field(
-        default_factory=dict, description="Settings over base and preset, nested or dotted."
-    )
-    vary: Axes = Field(
-        default_factory=dict,
-        description="Dotted key -> values: a row of the table for every combination.",
-    )
-    seeds: Seeds | None = Field(None, description="Seeds of this method. null: those of all.")
-    grid: Axes | None = Field(
-        None,
-        description="Dotted key -> values: candidates, of which the best on train rows becomes the "
-        "row. null: the grid of all methods.",
-    )
+    preset: Name | None = None
+    """A method by name, put over the base."""
+    set: Changes = Field(default_factory=dict)
+    """Settings over base and preset, nested or dotted."""
+    vary: Axes = Field(default_factory=dict)
+    """Dotted key -> values: a row of the table for every combination."""
+    seeds: Seeds | None = None
+    """Seeds of this method. null: those of all."""
+    grid: Axes | None = None
+    """Dotted key -> values: candidates, of which the best on train rows becomes the row. null: the
+    grid of all methods."""
 
 
 class Choose(Section):
     """How the best point of a grid is chosen: by a success on train rows, with one seed."""
 
-    part: Name = Field("train", description="The rows that decide: always train.")
-    metric: Literal["Avg", "HS"] = Field(
-        "Avg", description="Mean of all US and RS, or the harmonic success; the highest wins."
-    )
-    seed: Seed = Field(0, description="Seed of the candidates' runs.")
+    part: Name = "train"
+    """The rows that decide: always train."""
+    metric: Literal["Avg", "HS"] = "Avg"
+    """Mean of all US and RS, or the harmonic success; the highest wins."""
+    seed: Seed = 0
+    """Seed of the candidates' runs."""
 
     @field_validator("part")
     @classmethod
@@ -108,41 +106,32 @@ class Choose(Section):
 class Comparison(Section):
     """A comparison: methods and seeds on one vanilla model and one set of scores."""
 
-    title: Name = Field("Comparison", description="Heading of the tables.")
-    base: Sections = Field(
-        description="Settings that all runs share, or the name of a YAML file in the same folder."
-    )
-    methods: Annotated[dict[Name, Method], Field(min_length=1)] = Field(
-        description="Name in the table -> method, or the name of another comparison's YAML file in "
-        "the same folder."
-    )
-    seeds: Seeds = Field(
-        default_factory=lambda: [0], description="Seeds that every method is run with."
-    )
-    grid: Axes = Field(
-        default_factory=dict, description="Dotted key -> candidate values for every method."
-    )
+    title: Name = "Comparison"
+    """Heading of the tables."""
+    base: Sections
+    """Settings that all runs share, or the name of a YAML file in the same folder."""
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    """Name in the table -> method, or the name of another comparison's YAML file in the same
+    folder."""
+    seeds: Seeds = Field(default_factory=lambda: [0])
+    """Seeds that every method is run with."""
+    grid: Axes = Field(default_factory=dict)
+    """Dotted key -> candidate values for every method."""
     choose: Choose = Choose()
-    reference: Names = Field(
-        default_factory=list,
-        description="The methods that all others are compared with: a name or a list.",
-    )
-    parallel: Count = Field(1, description="Runs at the same time.")
-    columns: Columns = Field(
-        default=["US", "RS"], description="Columns of the tables for each domain."
-    )
-    figures: Figures = Field(
-        default_factory=lambda: list(get_args(Figure)), description="The figures to draw."
-    )
-    output: Output = Field(
-        description="Folder, relative to the current one. In a file it may be left out: runs/ and "
-        "the file's name."
-    )
-    shared: Output | None = Field(
-        None,
-        description="Run directory of the vanilla model and the scores, for comparisons that share "
-        "them. null: output.",
-    )
+    reference: Names = Field(default_factory=list)
+    """The methods that all others are compared with: a name or a list."""
+    parallel: Count = 1
+    """Runs at the same time."""
+    columns: Columns = Field(default=["US", "RS"])
+    """Columns of the tables for each domain."""
+    figures: Figures = Field(default_factory=lambda: list(get_args(Figure)))
+    """The figures to draw."""
+    output: Output
+    """Folder, relative to the current one. In a file it may be left out: runs/ and the file's
+    name."""
+    shared: Output | None = None
+    """Run directory of the vanilla model and the scores, for comparisons that share them. null:
+    output."""
 
     @field_validator("base")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from grail.config.values import Count, Positive, Section, Seed
 
@@ -12,36 +12,27 @@ from grail.config.values import Count, Positive, Section, Seed
 class Importance(Section):
     """Stage 1: score every entry by its gradients under randomly substituted labels."""
 
-    labels: Literal["random", "true", "expected"] = Field(
-        "random",
-        description="Labels of the gradients: random tokens (paper), the true completion, or the "
-        "exact mean over infinitely many random trials (needs substitution: targets).",
-    )
-    substitution: Literal["inputs_and_targets", "targets", "all"] = Field(
-        "inputs_and_targets",
-        description="Replaced tokens: half of the completion's positions (drawn with replacement), "
-        "in the input and the target (KnowUnDo) or the target alone; or all positions, in both.",
-    )
-    trials: Count = Field(3, description="Random draws per row; read with labels: random only.")
-    gradients: Literal["batched", "loop"] = Field(
-        "batched",
-        description="How gradients per sample are computed: hooks over a batch, or autograd row by "
-        "row. The scores are the same up to rounding.",
-    )
-    batch_tokens: Count = Field(2048, description="Upper limit of tokens in a batch, with padding.")
-    memory_gib: Positive | None = Field(
-        None,
-        description="Upper limit of the running sums (12 bytes an entry), in GiB. Layers are then "
-        "scored in groups, one pass over the rows for each; the sums are the same. null: no limit.",
-    )
-    kernel: Literal["auto", "bmm", "triton"] = Field(
-        "auto",
-        description="Kernel for Linear weights: auto uses triton for large ones with CUDA and "
-        "Triton; triton never writes the gradients of the samples to memory; bmm does.",
-    )
-    seed: Seed | None = Field(
-        None, description="Seed of the labels. A number lets runs share scores. null: the run's."
-    )
+    labels: Literal["random", "true", "expected"] = "random"
+    """Labels of the gradients: random tokens (paper), the true completion, or the exact mean over
+    infinitely many random trials (needs substitution: targets)."""
+    substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
+    """Replaced tokens: half of the completion's positions (drawn with replacement), in the input
+    and the target (KnowUnDo) or the target alone; or all positions, in both."""
+    trials: Count = 3
+    """Random draws per row; read with labels: random only."""
+    gradients: Literal["batched", "loop"] = "batched"
+    """How gradients per sample are computed: hooks over a batch, or autograd row by row. The
+    scores are the same up to rounding."""
+    batch_tokens: Count = 2048
+    """Upper limit of tokens in a batch, with padding."""
+    memory_gib: Positive | None = None
+    """Upper limit of the running sums (12 bytes an entry), in GiB. Layers are then scored in
+    groups, one pass over the rows for each; the sums are the same. null: no limit."""
+    kernel: Literal["auto", "bmm", "triton"] = "auto"
+    """Kernel for Linear weights: auto uses triton for large ones with CUDA and Triton; triton
+    never writes the gradients of the samples to memory; bmm does."""
+    seed: Seed | None = None
+    """Seed of the labels. A number lets runs share scores. null: the run's."""
 
     @model_validator(mode="after")
     def _closed_form(self) -> Importance:

@@ -46,36 +46,30 @@ GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race"
 class Lora(Section):
     """The low-rank adapter to train, in PEFT's terms; an existing adapter keeps its own."""
 
-    r: Count = Field(8, description="Rank.")
-    alpha: Count = Field(16, description="Scale: the update is multiplied by alpha / r.")
-    dropout: Share = Field(0.0, description="Dropout on the adapter's input (0-1).")
-    target_modules: Annotated[str | list[str], BeforeValidator(words)] = Field(
-        "all-linear",
-        description="The modules that get an adapter: PEFT's name for a group, or a list.",
-    )
+    r: Count = 8
+    """Rank."""
+    alpha: Count = 16
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: Share = 0.0
+    """Dropout on the adapter's input (0-1)."""
+    target_modules: Annotated[str | list[str], BeforeValidator(words)] = "all-linear"
+    """The modules that get an adapter: PEFT's name for a group, or a list."""
 
 
 class Model(Section):
     """The model, its precision, and whether an adapter or all weights are trained."""
 
-    name: ModelName = Field(
-        "smollm2-135m",
-        description="A packaged model, a Hub id, a folder (model or PEFT adapter) or a GGUF file. "
-        "A path if it begins with ./, ../, ~ or /, or exists beside the settings file.",
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="Precision. auto: float32 to train all weights; under an adapter bfloat16 (or "
-        "float16) where the hardware has it.",
-    )
-    attention: Literal["auto", "packed", "eager", "sdpa"] = Field(
-        "auto",
-        description="packed: rows are concatenated instead of padded. auto: packed on a CPU if the "
-        "model allows it (else eager), sdpa on a GPU.",
-    )
-    lora: Lora | None = Field(
-        Lora(), description="null trains all weights, by default at a learning rate of 2e-5."
-    )
+    name: ModelName = "smollm2-135m"
+    """A packaged model, a Hub id, a folder (model or PEFT adapter) or a GGUF file. A path if it
+    begins with ./, ../, ~ or /, or exists beside the settings file."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision. auto: float32 to train all weights; under an adapter bfloat16 (or float16) where
+    the hardware has it."""
+    attention: Literal["auto", "packed", "eager", "sdpa"] = "auto"
+    """packed: rows are concatenated instead of padded. auto: packed on a CPU if the model allows
+    it (else eager), sdpa on a GPU."""
+    lora: Lora | None = Lora()
+    """null trains all weights, by default at a learning rate of 2e-5."""
 
     @model_validator(mode="after")
     def _trainable(self) -> Model:
@@ -90,16 +84,17 @@ class Model(Section):
 class Part(Section):
     """The rows of one side: a file, ``hub:OWNER/NAME[:CONFIG[:SPLIT]]`` or ``embedded``."""
 
-    train: DataSource = Field(description="Training rows: a file, hub:OWNER/NAME or embedded.")
-    val: DataSource | None = Field(None, description="Validation rows: only measured. null: none.")
+    train: DataSource
+    """Training rows: a file, hub:OWNER/NAME or embedded."""
+    val: DataSource | None = None
+    """Validation rows: only measured. null: none."""
 
 
 class UnlearnPart(Part):
     """The rows to unlearn."""
 
-    heldout: DataSource | None = Field(
-        None, description="Similar rows that no model has seen, to compare with; only measured."
-    )
+    heldout: DataSource | None = None
+    """Similar rows that no model has seen, to compare with; only measured."""
 
 
 class Domain(Section):
@@ -112,48 +107,46 @@ class Domain(Section):
 class Data(Section):
     """How rows become token ids."""
 
-    template: Literal["auto", "chat", "plain"] = Field(
-        "auto", description="Prompt format. auto: the tokenizer's chat template if it has one."
-    )
-    max_tokens: Annotated[int, Field(strict=True, ge=8)] = Field(
-        256, description="Upper limit of a row's tokens, prompt and completion."
-    )
-    max_rows: Count | None = Field(
-        None, description="Upper limit of rows per part of each side. null: all."
-    )
-    max_val_rows: Count | None = Field(None, description="The same for val parts. null: max_rows.")
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """Prompt format. auto: the tokenizer's chat template if it has one."""
+    max_tokens: Annotated[int, Field(strict=True, ge=8)] = 256
+    """Upper limit of a row's tokens, prompt and completion."""
+    max_rows: Count | None = None
+    """Upper limit of rows per part of each side. null: all."""
+    max_val_rows: Count | None = None
+    """The same for val parts. null: max_rows."""
 
 
 class General(Section):
     """Out-of-distribution text, to measure the damage to everything else."""
 
-    train: DataSource | None = Field(
-        "embedded", description="Rows of general text: a file, hub:OWNER/NAME or embedded."
-    )
+    train: DataSource | None = "embedded"
+    """Rows of general text: a file, hub:OWNER/NAME or embedded."""
 
 
 class Vanilla(Section):
     """The model before unlearning: trained on both sides of all domains, or given."""
 
-    epochs: Count = Field(24, description="Upper limit of passes over the rows.")
-    learning_rate: Positive = Field(
-        3e-3, description="Peak learning rate. Default without an adapter (model.lora: null): 2e-5."
-    )
-    batch_size: Count = Field(16, description="Rows per step.")
-    until: Fraction = Field(
-        0.99, description="Stop once every side's mean token accuracy (0-1) has reached this."
-    )
-    include_val: bool = Field(True, description="Train on the val rows too.")
-    adapter: FilePath | None = Field(
-        None, description="A trained PEFT adapter folder to take as the vanilla model."
-    )
-    skip: bool = Field(False, description="Take model.name as the vanilla model, as it is.")
-    max_grad_norm: Positive = Field(1.0, description="Gradient norm to clip at.")
-    checkpoint_steps: Count = Field(20, description="Steps between checkpoints.")
-    seed: Seed | None = Field(
-        None,
-        description="Seed of the row order. A number lets runs share the model. null: the run's.",
-    )
+    epochs: Count = 24
+    """Upper limit of passes over the rows."""
+    learning_rate: Positive = 3e-3
+    """Peak learning rate. Default without an adapter (model.lora: null): 2e-5."""
+    batch_size: Count = 16
+    """Rows per step."""
+    until: Fraction = 0.99
+    """Stop once every side's mean token accuracy (0-1) has reached this."""
+    include_val: bool = True
+    """Train on the val rows too."""
+    adapter: FilePath | None = None
+    """A trained PEFT adapter folder to take as the vanilla model."""
+    skip: bool = False
+    """Take model.name as the vanilla model, as it is."""
+    max_grad_norm: Positive = 1.0
+    """Gradient norm to clip at."""
+    checkpoint_steps: Count = 20
+    """Steps between checkpoints."""
+    seed: Seed | None = None
+    """Seed of the row order. A number lets runs share the model. null: the run's."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Vanilla:
@@ -165,28 +158,24 @@ class Vanilla(Section):
 class Evaluation(Section):
     """What is measured before and after unlearning."""
 
-    generate: bool = Field(True, description="Generate answers (ROUGE-L).")
-    batch_size: Count = Field(32, description="Rows per batch.")
-    max_new_tokens: Count = Field(96, description="Upper limit of generated tokens per answer.")
-    min_k: Fraction = Field(
-        0.2, description="Share of a row's least probable tokens in Min-K% and Min-K%++ (0-1)."
-    )
-    show_text: bool = Field(
-        False, description="Write prompts, completions and generations to samples and report."
-    )
-    retain_target: Percent | None = Field(
-        None,
-        description="Also measure the unlearned model moved back to the vanilla one until the mean "
-        "RS of its train rows is this many percent.",
-    )
-    general_tasks: list[GeneralTask] = Field(
-        default_factory=list,
-        description="Multiple-choice tasks: names of lm-eval's, JSONL files, or folders of them "
-        "(with a slash).",
-    )
-    general_max_items: Count | None = Field(
-        None, description="Upper limit of items per general task. null: all."
-    )
+    generate: bool = True
+    """Generate answers (ROUGE-L)."""
+    batch_size: Count = 32
+    """Rows per batch."""
+    max_new_tokens: Count = 96
+    """Upper limit of generated tokens per answer."""
+    min_k: Fraction = 0.2
+    """Share of a row's least probable tokens in Min-K% and Min-K%++ (0-1)."""
+    show_text: bool = False
+    """Write prompts, completions and generations to samples and report."""
+    retain_target: Percent | None = None
+    """Also measure the unlearned model moved back to the vanilla one until the mean RS of its
+    train rows is this many percent."""
+    general_tasks: list[GeneralTask] = Field(default_factory=list)
+    """Multiple-choice tasks: names of lm-eval's, JSONL files, or folders of them (with a
+    slash)."""
+    general_max_items: Count | None = None
+    """Upper limit of items per general task. null: all."""
 
 
 class Config(Section):
@@ -197,9 +186,8 @@ class Config(Section):
         description=f"A method by name; given keys win over its own: {', '.join(PRESETS)}.",
     )
     model: Model = Model()
-    domains: Annotated[dict[DomainName, Domain], Field(min_length=1)] = Field(
-        description="Name of a domain -> its rows."
-    )
+    domains: Annotated[dict[DomainName, Domain], Field(min_length=1)]
+    """Name of a domain -> its rows."""
     data: Data = Data()
     general: General = General()
     vanilla: Vanilla = Vanilla()
@@ -208,14 +196,13 @@ class Config(Section):
     unlearning: Unlearning = Unlearning()
     evaluation: Evaluation = Evaluation()
     audit: Audit = Audit()
-    seed: Seed = Field(0, description="Seed of every random draw.")
-    output: Output = Field(
-        description="Run directory, relative to the current folder. In a file it may be left out: "
-        "runs/ and the file's name."
-    )
-    made_with: dict[str, Any] | None = Field(
-        None, description="Versions and hashes, added by a finished run; not read."
-    )
+    seed: Seed = 0
+    """Seed of every random draw."""
+    output: Output
+    """Run directory, relative to the current folder. In a file it may be left out: runs/ and the
+    file's name."""
+    made_with: dict[str, Any] | None = None
+    """Versions and hashes, added by a finished run; not read."""
 
     @property
     def vanilla_seed(self) -> int:

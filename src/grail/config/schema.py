@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -23,9 +22,8 @@ _WORDS = {
 """JSON schema's types in the user's words."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting: its dotted key, its default as JSON ("required" without one), what it takes."""
+class Setting(NamedTuple):
+    """One setting: dotted key, default as in YAML ("required" if there is none), and texts."""
 
     key: str
     default: str
@@ -43,7 +41,8 @@ def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]
             if not field.is_required():
                 value = field.get_default(call_default_factory=True)
                 default = "section" if isinstance(value, BaseModel) else json.dumps(value)
-            yield Setting(key, default, _allowed(properties[name]), field.description)
+            text = " ".join(field.description.split())
+            yield Setting(key, default, _allowed(properties[name]), text)
         if inner:
             free = ".NAME" if get_origin(field.annotation) is dict else ""
             yield from settings_of(inner, f"{key}{free}.")

@@ -98,4 +98,6 @@ Phases = Annotated[list[Phase], Field(min_length=1)]
 class Section(BaseModel):
     """A group of settings: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
