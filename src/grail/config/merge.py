@@ -44,9 +44,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> Sections:
     """Return the dotted overrides that turn ``old`` into ``new``; None for a key that is gone."""
     before, after = dict(flatten(old)), dict(flatten(new))
-    changed = {k: v for k, v in after.items() if k not in before or before[k] != v}
-    gone = {k: None for k in before if k not in after and not any(k in key for key in changed)}
-    return changed | gone
+    changed = {key: v for key, v in after.items() if key not in before or before[key] != v}
+
+    def replaced(key: str) -> bool:  # a section became a value, or a value a section
+        return any(f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.") for k in changed)
+
+    return changed | {key: None for key in before if key not in after and not replaced(key)}
 
 
 def with_overrides(settings: Sections, overrides: Sequence[str] | Mapping[str, Any]) -> Sections:
