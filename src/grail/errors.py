@@ -36,7 +36,7 @@ def collecting(problems: list[str], prefix: str = "") -> Iterator[None]:
         problems += [f"{prefix}{problem}" for problem in error.problems]
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest allowed word, or an empty string."""
-    near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    near = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""

@@ -101,8 +101,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # C: ten times as fast
-    """Plain values only; ``1e-3`` is a number, and a key may be given once."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain values only (in C where it is compiled); ``1e-3`` is a number, a key is given once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse a second value for a key; PyYAML would keep the last one."""
@@ -115,13 +115,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # C: ten times as
         return super().construct_mapping(node, deep)
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Quotes every text that ``_Loader`` would read as a number."""
 
 
-for _class in (_Loader, _Dumper):  # YAML 1.1, which PyYAML follows, wants "1.0e-3"
-    _exponent = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+.0123456789"))
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+"""Numbers with an exponent; YAML 1.1, which PyYAML follows, knows "1.0e-3" but not "1e-3"."""
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def parse_yaml(text: str) -> Any:

@@ -167,6 +167,13 @@ def test_an_override_goes_into_depth(put):
     assert list(config.domains) == ["privacy", "new"]
 
 
+def test_an_override_beats_a_dotted_key_of_the_file(put):
+    path = put(TEXT + "unlearning: {batch_size: 3}\nunlearning.epochs: 9\n")
+    unlearning = load_config(path, ["unlearning.epochs=1"]).unlearning
+    assert (unlearning.epochs, unlearning.batch_size) == (1, 3)
+    assert load_config(path, []).unlearning.epochs == 9
+
+
 def test_an_override_of_an_empty_section(put):
     assert load_config(put(TEXT + "unlearning:\n"), ["unlearning.epochs=2"]).unlearning.epochs == 2
 

@@ -83,10 +83,10 @@ def tables(keys: Sequence[str] = ()) -> list[Table]:
     from grail.reporting.tables import Table
 
     sections = list(_sections())
-    known = {path for _, _, settings in sections for s in settings for path in _paths(s)}
-    if unknown := set(keys) - known:
+    paths = {path for _, _, settings in sections for s in settings for path in _paths(s)}
+    if unknown := set(keys) - paths:
         raise InputError(
-            f"settings: unknown key '{key}'.{did_you_mean(key, known)} For all keys: grail settings"
+            f"settings: unknown key '{key}'.{did_you_mean(key, paths)} For all keys: grail settings"
             for key in sorted(unknown)
         )
     columns, shown = ("Key", "Default", "Allowed", "Help"), []

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from grail.config.merge import Sections, flatten, with_overrides
+from grail.config.merge import Sections, flatten, merge, with_overrides
 from grail.config.run import Config, parse_config
 from grail.errors import InputError
 from grail.files import dump_yaml, parse_yaml, write_text
@@ -38,7 +38,7 @@ def load_config(
         _check_complete(raw, overrides)
     if path.is_dir():
         raw["output"] = str(path)
-    sections = {"output": f"runs/{file.stem}"} | with_overrides(raw, overrides)
+    sections = {"output": f"runs/{file.stem}"} | with_overrides(merge(raw), overrides)
     if output is not None:
         sections["output"] = output
     return parse_config(sections, file.resolve().parent)
@@ -53,7 +53,7 @@ def _check_complete(raw: Sections, overrides: Sequence[str] | Mapping[str, Any])
     """Refuse overrides of a run's own file that need defaults: it gives every value already."""
     reason = "this file is a run's own and gives every value"
     start = "start from the YAML file that the run was made from"
-    given, before, after = (
+    changes, before, after = (
         dict(flatten(sections))
         for sections in (with_overrides({}, overrides), raw, with_overrides(raw, overrides))
     )
@@ -63,7 +63,7 @@ def _check_complete(raw: Sections, overrides: Sequence[str] | Mapping[str, Any])
             f"preset's. Set the keys one by one, or {start}."
         )
     switched = (before.get("model.lora", {}) is None) != (after.get("model.lora", {}) is None)
-    if switched and not {"vanilla.learning_rate", "unlearning.learning_rate"} <= given.keys():
+    if switched and not {"vanilla.learning_rate", "unlearning.learning_rate"} <= changes.keys():
         raise InputError(
             f"--set model.lora: {reason}, also the learning rates; those of an adapter are about "
             "100 times those of all weights. Set vanilla.learning_rate and "

@@ -22,13 +22,13 @@ _WORDING = {
 def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     """Turn one pydantic finding into: key, what is allowed, what was given, what to do."""
     path = [str(step) for step in problem["loc"] if step != "[key]"]
-    key, given = ".".join(path), short(problem["input"])
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         section, _ = field_at(path[:-1], root)
         allowed = [name for name in section.model_fields if name not in HIDDEN]
-        place = ".".join(path[:-1]) or "the configuration"
+        name = ".".join(path[:-1]) or "the configuration"
         hint = did_you_mean(path[-1], allowed)
-        return f"unknown key {key}.{hint} Allowed in {place}: {', '.join(allowed)}."
+        return f"unknown key {key}.{hint} Allowed in {name}: {', '.join(allowed)}."
     if problem["type"] == "missing":
         return f"{key} is missing. Add it to the configuration."
     if problem["type"] == "value_error":
@@ -38,14 +38,14 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     else:
         hint = _as_fraction(problem["input"], problem.get("ctx", {}))
     message = problem["msg"].removeprefix("Input ").replace("'", "")
-    return f"{key} {_WORDING.get(problem['type'], message)}, got {given}.{hint}"
+    return f"{key} {_WORDING.get(problem['type'], message)}, got {short(problem['input'])}.{hint}"
 
 
-def _as_fraction(given: Any, limits: dict[str, Any]) -> str:
+def _as_fraction(value: Any, limits: dict[str, Any]) -> str:
     """Suggest the fraction where a percentage was given."""
-    numeric = isinstance(given, int | float) and not isinstance(given, bool)
-    if 1 in (limits.get("le"), limits.get("lt")) and numeric and 1 < given <= 100:
-        return f" Did you mean {given / 100:g}?"
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if 1 in (limits.get("le"), limits.get("lt")) and numeric and 1 < value <= 100:
+        return f" Did you mean {value / 100:g}?"
     return ""
 
 
