@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "results": set(),
     "data": {"config"},
     "localization": {"artifacts", "config"},
-    "reporting": {"results"},
+    "reporting": {"config", "results"},
     "model": {"config", "data"},
     "training": {"artifacts", "config", "data", "model"},
     "importance": {"artifacts", "config", "data", "model"},

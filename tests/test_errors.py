@@ -1,6 +1,10 @@
+"""The errors for the user: problems stay apart, and words get a hint."""
+
+import pickle
+
 import pytest
 
-from grail.errors import DivergenceError, InputError, did_you_mean
+from grail.errors import DivergenceError, InputError, collecting, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,22 @@ def test_the_two_failures_are_told_apart():
     assert issubclass(InputError, ValueError)
     assert issubclass(DivergenceError, RuntimeError)
     assert not issubclass(DivergenceError, InputError)
+
+
+def test_an_error_keeps_its_problems_apart():
+    assert InputError("one\nstill one").problems == ["one\nstill one"]
+    error = InputError(problem for problem in ["a", "b", "a"])
+    assert error.problems == ["a", "b"]
+    assert str(error) == "a\nb"
+    assert pickle.loads(pickle.dumps(error)).problems == ["a", "b"]
+
+
+def test_problems_are_collected_and_the_rest_goes_on():
+    problems = ["old"]
+    with collecting(problems, "key: "):
+        raise InputError(["a", "b"])
+    with collecting(problems):
+        problems.append("fine")
+    assert problems == ["old", "key: a", "key: b", "fine"]
+    with pytest.raises(ZeroDivisionError), collecting(problems):
+        _ = 1 / 0

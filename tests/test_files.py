@@ -15,6 +15,7 @@ import grail
 from grail.files import (
     cached,
     digest,
+    dump_yaml,
     file_digest,
     parse_yaml,
     replacing_file,
@@ -244,10 +245,41 @@ def test_file_digest_of_nothing_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 1e-3\nb: [0o7, 1_0, ~, 'x']", "", "- yes\n- 2024-01-02", "ä: ☃"]
+    "text", ["a: 1.0e-3\nb: [0o7, 1_0, ~, 'x']", "", "- yes\n- 2024-01-02", "ä: ☃"]
 )
 def test_yaml_is_read_as_by_the_plain_loader(text):
     assert parse_yaml(text) == yaml.load(text, Loader=yaml.SafeLoader)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("2E5", 200000.0),
+        ("-.5e+1", -5.0),
+        ("1.e2", 100.0),
+        ("'1e-3'", "1e-3"),
+        ("1e", "1e"),
+        ("78e52x", "78e52x"),
+    ],
+)
+def test_exponents_without_a_dot_are_numbers(text, value):
+    assert parse_yaml(f"a: {text}") == {"a": value}
+    assert parse_yaml(dump_yaml({"a": value})) == {"a": value}
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text():
+    assert parse_yaml(dump_yaml({"git": "78e5296"})) == {"git": "78e5296"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("a: 1\nb: 2\na: 3", 3), ("x:\n  q: 1\n  q: 2", 3), ("{a: 1, a: 1}", 1)]
+)
+def test_a_key_is_given_once(text, line):
+    with pytest.raises(yaml.YAMLError, match="given twice") as error:
+        parse_yaml(text)
+    assert error.value.problem_mark.line + 1 == line
+    assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, b: 2, a: 3}")["y"] == {"a": 3, "b": 2}
 
 
 def test_yaml_makes_no_objects():

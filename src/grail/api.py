@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from grail.audit import audit as auditing
-from grail.config import file as config_file
+from grail.config.file import load_config
 from grail.config.run import Config, parse_config
-from grail.files import dotted
 from grail.progress import Listener
 from grail.results import Results
 from grail.run import directory
@@ -62,14 +60,13 @@ def audit(
         InputError: if the run is not finished, a setting is wrong, or the oracle is not one of
             this run.
     """
-    overrides = [f"{key}={json.dumps(value)}" for key, value in dotted(settings or {}, "audit.")]
     beside = None if oracle is None else Path(oracle)
-    return auditing.audit_run(Path(folder), beside, overrides, listener)
+    return auditing.audit_run(Path(folder), beside, {"audit": settings or {}}, listener)
 
 
 def _config(settings: Given) -> Config:
     if isinstance(settings, Config):
-        return config_file.absolute(settings, Path.cwd())
+        return settings
     if isinstance(settings, Mapping):
-        return config_file.absolute(parse_config(dict(settings)), Path.cwd())
-    return config_file.load_config(Path(settings), [])
+        return parse_config(dict(settings))
+    return load_config(Path(settings))

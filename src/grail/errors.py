@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The command line prints the message and exits with 2."""
+    """The user's input cannot be used. The command line prints every problem and exits with 2.
+
+    Attributes:
+        problems: One text per problem, each once; ``str()`` joins them with line feeds.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(dict.fromkeys(problems))
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
+        """Keep the problems apart when the error is sent to another process."""
+        return type(self), (self.problems,)
 
 
 class DivergenceError(RuntimeError):
     """A loss or gradient stopped being a finite number. The command line exits with 1."""
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+@contextmanager
+def collecting(problems: list[str], prefix: str = "") -> Iterator[None]:
+    """Append the problems of an ``InputError`` raised inside, each after ``prefix``; go on."""
+    try:
+        yield
+    except InputError as error:
+        problems += [f"{prefix}{problem}" for problem in error.problems]
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest allowed word, or an empty string."""
-    near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    near = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""

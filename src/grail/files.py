@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,26 +131,39 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain values only (in C where it is compiled); ``1e-3`` is a number, a key is given once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a second value for a key; PyYAML would keep the last one."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key '{key.value}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes every text that ``_Loader`` would read as a number."""
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+"""Numbers with an exponent; YAML 1.1, which PyYAML follows, knows "1.0e-3" but not "1e-3"."""
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text holds (plain values only).
+    """Return the value of a YAML text (plain values only).
 
     Raises:
-        yaml.YAMLError: if it is not valid YAML.
+        yaml.YAMLError: if it is not valid YAML, or a mapping gives a key twice.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it exists
-    return yaml.load(text, Loader=loader)
-
-
-def dotted(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with dotted keys, each after ``path``."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
+    return yaml.load(text, Loader=_Loader)
 
 
 def dump_yaml(values: Any) -> str:
-    """Return ``values`` as YAML, keys in the order in which they stand."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    """Return ``values`` as YAML, keys in the order of the mapping."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

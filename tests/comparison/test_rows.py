@@ -4,24 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from grail.comparison.rows import cross, merge, plan_comparison, slug
+from grail.comparison.rows import cross, plan_comparison, slug
 from grail.comparison.settings import load_comparison
 from grail.errors import InputError
-
-
-def test_later_layers_win_and_dotted_keys_are_sections():
-    merged = merge(
-        {"a": {"x": 1, "y": {"p": 1, "q": 2}}, "b": None, "c": {"z": 1}},
-        {"a.y.p": 5, "b": {"k": 1}},
-        {"a": {"y.q": None}, "c": 3},
-    )
-    assert merged == {"a": {"x": 1, "y": {"p": 5, "q": None}}, "b": {"k": 1}, "c": 3}
-
-
-def test_a_layer_is_not_changed():
-    one, other = {"a": {"x": 1}}, {"a": {"x": 2}}
-    merge(one, other)
-    assert (one, other) == ({"a": {"x": 1}}, {"a": {"x": 2}})
 
 
 def test_cross_product():

@@ -13,7 +13,7 @@ GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "out
 def told(**more):
     with pytest.raises(InputError) as error:
         parse_comparison(GOOD | more)
-    return str(error.value).split("\n")
+    return error.value.problems
 
 
 def test_defaults():
@@ -51,7 +51,7 @@ def test_val_never_chooses():
 
 def test_an_output_in_the_base_is_refused():
     (line,) = told(base={"output": "x"})
-    assert line.startswith("base: the output stands beside base")
+    assert line.startswith("base: give the output beside base")
 
 
 def test_one_reference_or_several():
@@ -122,5 +122,5 @@ def test_one_run_is_no_comparison(tmp_path):
         with pytest.raises(InputError, match=f"^{file} is one run.*Use: grail run {path}$"):
             load_comparison(path, [])
     (tmp_path / COMPARISON).mkdir()
-    with pytest.raises(InputError, match=f"^{tmp_path} is what a comparison has made. Give the"):
+    with pytest.raises(InputError, match=f"^{tmp_path} is the output of a comparison. Give its"):
         load_comparison(tmp_path, [])

@@ -8,9 +8,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grail.config.file import load_config, write
+from grail.config.file import load_config, run_settings, write
+from grail.config.merge import flatten
 from grail.config.run import parse_config
 from grail.errors import InputError
+from grail.model.sources import find
 
 TEXT = """\
 domains:
@@ -94,6 +96,29 @@ def test_a_model_name_is_a_path_only_where_the_folder_exists(put, tmp_path):
     assert load_config(path, []).model.name == "smollm2-135m"
 
 
+@pytest.mark.parametrize("name", ["./m", "../conf/m", "~/m", "/far/m"])
+def test_a_model_name_that_begins_like_a_path_is_one(put, tmp_path, monkeypatch, name):
+    """One of the same name in the current folder is not taken."""
+    path, elsewhere = put(), tmp_path / "elsewhere"
+    (elsewhere / "m").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    want = {"~/m": tmp_path / "home" / "m", "/far/m": Path("/far/m")}
+    config = load_config(path, [f"model.name={name}"])
+    assert config.model.name == str(want.get(name, tmp_path / "conf" / "m"))
+    with pytest.raises(InputError, match=r"model\.name: .* does not exist"):
+        find(config.model.name)
+
+
+def test_the_home_folder_is_expanded_in_every_path(put, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    keys = ["general.train", "vanilla.adapter", "domains.privacy.unlearn.train", "output"]
+    config = load_config(put(), [*(f"{key}=~/x" for key in keys), "evaluation.general_tasks=[~/x]"])
+    values = dict(flatten(config.model_dump()))
+    assert [values[key] for key in keys] == ["/home/me/x"] * len(keys)
+    assert config.evaluation.general_tasks == ["/home/me/x"]
+
+
 def test_output_stays_relative_to_the_current_folder(put):
     assert load_config(put(), []).output == "runs/mine"
     assert load_config(put(), [], output="other").output == "other"
@@ -110,6 +135,7 @@ def test_output_stays_relative_to_the_current_folder(put):
     ("text", "section", "name", "value"),
     [
         ("unlearning.learning_rate=2e-3", "unlearning", "learning_rate", 0.002),
+        ("unlearning.optimizer=sgd", "unlearning", "optimizer", "sgd"),
         ("unlearning.learning_rate = 1e-5", "unlearning", "learning_rate", 1e-5),
         ("model.lora=null", "model", "lora", None),
         ("unlearning.epochs=7", "unlearning", "epochs", 7),
@@ -139,6 +165,13 @@ def test_an_override_goes_into_depth(put):
     assert load_config(path, ["model.lora.r=3"]).model.lora.r == 3
     config = load_config(put(), ["domains.new={unlearn: {train: /u}, retain: {train: /r}}"])
     assert list(config.domains) == ["privacy", "new"]
+
+
+def test_an_override_beats_a_dotted_key_of_the_file(put):
+    path = put(TEXT + "unlearning: {batch_size: 3}\nunlearning.epochs: 9\n")
+    unlearning = load_config(path, ["unlearning.epochs=1"]).unlearning
+    assert (unlearning.epochs, unlearning.batch_size) == (1, 3)
+    assert load_config(path, []).unlearning.epochs == 9
 
 
 def test_an_override_of_an_empty_section(put):
@@ -181,6 +214,7 @@ def test_a_wrong_override_says_which_and_why(put, text, parts):
         ("a: 'x\n", 2),
         ("a: 1\nb: *unknown\n", 2),
         ("a: !!python/object:os.system {}\n", 1),
+        ("seed: 1\noutput: o\nseed: 2\n", 3),
     ],
 )
 def test_a_syntax_error_gives_file_and_line(put, text, line):
@@ -266,6 +300,29 @@ def test_another_preset_on_a_complete_file_is_refused(put, tmp_path):
     assert load_config(tmp_path, ["preset=grail"]).preset == "grail"
     with pytest.raises(InputError, match="gives every value"):
         load_config(tmp_path, ["preset=ascent"])
+
+
+@pytest.mark.parametrize(("old", "new"), [("{}", "null"), ("null", "{}"), ("null", "{r: 3}")])
+def test_adapter_and_all_weights_are_not_exchanged_on_a_complete_file(put, tmp_path, old, new):
+    write(tmp_path / "config.yaml", load_config(put(), [f"model.lora={old}"]), {})
+    with pytest.raises(InputError, match=r"--set model\.lora: .*learning rates"):
+        load_config(tmp_path, [f"model.lora={new}"])
+    with pytest.raises(InputError, match=r"--set model\.lora"):
+        load_config(tmp_path, [f"model.lora={new}", "vanilla.learning_rate=1e-4"])
+    rates = ["vanilla.learning_rate=1e-4", "unlearning.learning_rate=1e-5"]
+    config = load_config(tmp_path, [f"model.lora={new}", *rates])
+    assert (config.model.lora is None) == (new == "null")
+    assert config.unlearning.learning_rate == 1e-5
+    assert load_config(tmp_path, [f"model.lora={old}"]).model == load_config(tmp_path, []).model
+
+
+def test_settings_of_a_run_are_its_file_or_none(put, tmp_path):
+    write(tmp_path / "config.yaml", load_config(put(), []), {"torch": "2.9"})
+    assert run_settings(tmp_path) == yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for damaged in ("", "- a", "a: [1"):
+        (tmp_path / "config.yaml").write_text(damaged)
+        assert run_settings(tmp_path) == {}
+    assert run_settings(tmp_path / "nowhere") == {}
 
 
 def test_what_is_written_is_complete(put, tmp_path):

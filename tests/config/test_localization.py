@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from grail.config.localization import Localization
+from grail.localization.localizers import LOCALIZERS
 
 
 def test_defaults_are_those_of_the_paper():
@@ -26,3 +27,9 @@ def test_shares_are_shares(key, value):
 def test_unknown_keys_are_refused_in_the_group_too():
     with pytest.raises(ValidationError, match="cosin"):
         Localization(memflex={"cosin": 0.5})
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_the_help_names_every_localizer(name):
+    words = (Localization.model_fields["method"].description or "").replace(",", " ")
+    assert name in words.rstrip(".").split()

@@ -1,3 +1,5 @@
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grail.config.messages import explain, short
@@ -12,6 +14,7 @@ class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     inner: Inner = Inner()
     domains: dict[str, Inner] = {}
+    mode: Literal["a, b or c", "it's"] = "it's"
 
 
 def told(raw: dict[str, object]) -> str:
@@ -39,3 +42,8 @@ def test_percentage_is_recognised():
 def test_long_values_are_cut():
     assert len(short("x" * 500)) == 60
     assert short([1]) == "[1]"
+
+
+def test_a_choice_is_taken_from_the_type_whatever_is_in_it():
+    assert told({"mode": "a, b or d"}).endswith("Did you mean 'a, b or c'?")
+    assert told({"mode": "its"}).endswith("""Did you mean 'it's'?""")

@@ -4,8 +4,11 @@ import copy
 
 import pytest
 
+from grail.config.localization import Localization, Memflex
+from grail.config.merge import merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import parse_config
+from grail.config.unlearning import Unlearning, Until
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
 
@@ -26,14 +29,35 @@ def test_every_preset_is_a_valid_configuration(name):
     for section, values in PRESETS[name].items():  # what it says is what one gets
         resolved = getattr(config, section).model_dump()
         for key, value in values.items():
-            none = {"row_accuracy": None, "domain_accuracy": None}
-            assert resolved[key] == (none if (key, value) == ("until", None) else value)
+            assert resolved[key] == value
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_resolved_configuration_resolves_to_itself(name):
     config = parsed(name)
     assert parse_config(config.model_dump(mode="json", exclude={"made_with"})) == config
+
+
+METHOD = {"objective", "retain_rows", "beta", "delta", "rectify", "phases", "until"}
+METHOD |= {"unlearn_weight", "retain_weight", "general_weight", "max_token_nll"}
+PACE = {"optimizer", "momentum", "learning_rate", "schedule", "warmup", "weight_decay"}
+PACE |= {"max_grad_norm", "epochs", "batch_size", "accumulation", "checkpoint_steps", "trackers"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_every_key_of_a_method(name):
+    """A new key of ``unlearning`` has to be put into one of the two groups."""
+    assert set(Unlearning.model_fields) == METHOD | PACE
+    assert set(PRESETS[name]["unlearning"]) == METHOD
+    assert set(PRESETS[name]["unlearning"]["until"]) == set(Until.model_fields)
+    assert set(PRESETS[name]["localization"]) == set(Localization.model_fields)
+    assert set(PRESETS[name]["localization"]["memflex"]) == set(Memflex.model_fields)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("below", PRESETS)
+def test_nothing_of_another_preset_is_left_under_it(name, below):
+    assert merge(PRESETS[below], PRESETS[name]) == PRESETS[name]
 
 
 def test_masks_under_the_same_training():

@@ -1,12 +1,13 @@
 """Every setting: valid defaults, and errors that say key, what was given, what is allowed."""
 
 import copy
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grail.config.run import Config, Until, parse_config
+from grail.config.run import Config, parse_config
 from grail.errors import InputError
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
@@ -47,7 +48,7 @@ KEYS = [key for key in leaves() if key != "made_with"]
 def test_the_smallest_configuration_is_valid_and_complete():
     config = parse_config(SMALLEST)
     assert config.seed == 0
-    assert config.domains["privacy"].retain.train == "r.jsonl"
+    assert config.domains["privacy"].retain.train == str(Path.cwd() / "r.jsonl")
     assert config.domains["privacy"].retain.val is None
     assert config.made_with is None
 
@@ -151,9 +152,9 @@ def test_an_error_says_key_given_and_allowed(key, value, allowed):
 
 
 def test_only_the_unlearn_side_has_held_out_rows():
-    assert parse_config(with_value("domains.privacy.unlearn.heldout", "h.jsonl")).domains[
-        "privacy"
-    ].unlearn.model_dump() == {"train": "u.jsonl", "val": None, "heldout": "h.jsonl"}
+    config = parse_config(with_value("domains.privacy.unlearn.heldout", "h.jsonl"), Path("/data"))
+    unlearn = config.domains["privacy"].unlearn.model_dump()
+    assert unlearn == {"train": "/data/u.jsonl", "val": None, "heldout": "/data/h.jsonl"}
     text = error_of(with_value("domains.privacy.retain.heldout", "h.jsonl"))
     assert text.startswith("unknown key domains.privacy.retain.heldout.")
     assert text.endswith("Allowed in domains.privacy.retain: train, val.")
@@ -245,6 +246,9 @@ def test_all_errors_are_told_at_once():
         raw = with_value(key, value, raw)
     lines = error_of(raw).splitlines()
     assert len(lines) == len(wrong)
+    with pytest.raises(InputError) as error:
+        parse_config(raw)
+    assert error.value.problems == lines
     for key in wrong:
         assert any(line.removeprefix("unknown key ").startswith(key) for line in lines), key
 
@@ -311,7 +315,6 @@ def test_two_configurations_share_nothing_that_can_be_changed():
 
 
 def test_numbers_may_be_written_as_yaml_reads_them():
-    """YAML 1.1 reads 2e-3 (without a dot) as text."""
     assert (
         parse_config(with_value("unlearning.learning_rate", "2e-3")).unlearning.learning_rate
         == 2e-3
@@ -333,15 +336,6 @@ def test_null_switches_off(key, attribute):
     assert (
         getattr(getattr(parse_config(with_value(key, None)), key.split(".")[0]), attribute) is None
     )
-
-
-def test_when_a_row_is_forgotten():
-    assert parse_config(SMALLEST).unlearning.until == Until(row_accuracy=0.1, domain_accuracy=None)
-    given = parse_config(with_value("unlearning.until.domain_accuracy", 0.2)).unlearning.until
-    assert (given.row_accuracy, given.domain_accuracy) == (0.1, 0.2)
-    off = parse_config(with_value("unlearning.until.row_accuracy", None)).unlearning.until
-    assert (off.row_accuracy, off.domain_accuracy) == (None, None)
-    assert parse_config(with_value("unlearning.until", None)).unlearning.until == off
 
 
 def test_float16_is_for_a_frozen_base_only():
@@ -377,3 +371,12 @@ def test_a_stages_seed_is_its_own_or_the_runs(section, name):
         others = {"vanilla_seed", "label_seed"} - {name}
         assert [getattr(config, other) for other in others] == [7]
         assert config.seed == 7
+
+
+def test_dotted_keys_are_sections_in_sections():
+    raw = {**SMALLEST, "unlearning.until.row_accuracy": 0.3, "unlearning": {"epochs": 2}}
+    unlearning = parse_config(raw).unlearning
+    assert (unlearning.until.row_accuracy, unlearning.epochs) == (0.3, 2)
+    assert error_of({**SMALLEST, "unlearning.epohcs": 2}).startswith(
+        "unknown key unlearning.epohcs"
+    )

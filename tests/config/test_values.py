@@ -1,4 +1,4 @@
-"""The kinds of values: what they take, and what they say of the rest."""
+"""The types of settings: what they take, what they say of the rest, and paths."""
 
 import math
 from typing import Annotated
@@ -6,8 +6,18 @@ from typing import Annotated
 import pytest
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from grail.config import values as kinds
-from grail.config.values import DomainName, Number, Section, words
+from grail.config import values
+from grail.config.values import (
+    DataSource,
+    DomainName,
+    FilePath,
+    GeneralTask,
+    ModelName,
+    Number,
+    Output,
+    Section,
+    words,
+)
 
 
 def taken(kind, value):
@@ -24,13 +34,13 @@ def refused(kind, value):
 @pytest.mark.parametrize("kind", ["Number", "Fraction", "Accuracy", "Share", "Positive", "Percent"])
 @pytest.mark.parametrize("switch", [True, False])
 def test_a_switch_is_no_number(kind, switch):
-    assert "valid number" in refused(getattr(kinds, kind), switch)
+    assert "valid number" in refused(getattr(values, kind), switch)
 
 
 @pytest.mark.parametrize("kind", ["Count", "Seed"])
 @pytest.mark.parametrize("value", [True, 1.5, "1"])
 def test_whole_numbers_are_whole_numbers(kind, value):
-    assert refused(getattr(kinds, kind), value)
+    assert refused(getattr(values, kind), value)
 
 
 def test_numbers_are_taken():
@@ -58,9 +68,9 @@ LIMITS = {
 def test_limits(kind):
     inside, outside = LIMITS[kind]
     for value in inside:
-        assert taken(getattr(kinds, kind), value) == value
+        assert taken(getattr(values, kind), value) == value
     for value in outside:
-        assert refused(getattr(kinds, kind), value)
+        assert refused(getattr(values, kind), value)
 
 
 @pytest.mark.parametrize("name", ["privacy", "a-b_2", "7", "Prívacy"])
@@ -93,3 +103,22 @@ def test_a_section_is_immutable_and_knows_its_keys():
         Part().size = 2
     with pytest.raises(ValidationError, match="Extra inputs"):
         Part(sise=2)
+
+
+def resolved(kind, value, folder):
+    return TypeAdapter(kind).validate_python(value, context=folder)
+
+
+def test_relative_paths_start_from_the_folder_of_the_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolved(FilePath, "a/../b", "/conf") == "/conf/b"
+    assert resolved(FilePath, "b", None) == taken(FilePath, "b") == str(tmp_path / "b")
+    assert resolved(FilePath, "/a/../b", "/conf") == "/a/../b"
+    for name in ("embedded", "hub:org/set", "/x.jsonl"):
+        assert resolved(DataSource, name, "/conf") == name
+    assert resolved(DataSource, "hub", "/conf") == "/conf/hub"
+    assert resolved(GeneralTask, "race", "/conf") == "race"
+    assert resolved(Output, "runs/x", "/conf") == "runs/x"
+    assert resolved(ModelName, "org/name", tmp_path) == "org/name"
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert resolved(ModelName, "org/name", tmp_path) == str(tmp_path / "org" / "name")

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from grail.artifacts import Mask
-from grail.config.run import Unlearning, Until
+from grail.config.unlearning import Unlearning, Until
 from grail.model.forward import trainable
 from grail.model.reference import Reference
 from grail.run.trainings import loop_settings, schedule_of

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from grail.artifacts import Mask
-from grail.config.run import Unlearning, Until
+from grail.config.unlearning import Unlearning, Until
 from grail.errors import DivergenceError
 from grail.model.forward import trainable
 from grail.model.reference import Reference

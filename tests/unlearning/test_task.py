@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from grail.config.run import Unlearning, Until
+from grail.config.unlearning import Unlearning, Until
 from grail.data.batches import collate
 from grail.data.encode import Encoded
 from grail.data.substitutes import random_targets, refusal, truth

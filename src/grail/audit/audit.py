@@ -6,7 +6,7 @@ the run stay as they are: all goes to ``audit/`` and ``audit.json``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ FILE = "audit.json"
 def audit_run(
     folder: Path,
     oracle: Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Audit a finished run and return what ``audit.json`` then holds.
@@ -45,7 +45,7 @@ def audit_run(
     Args:
         folder: The run directory.
         oracle: The directory of a run of objective ``exact`` on the same model and data.
-        overrides: ``audit.KEY=VALUE``, over what the run's ``config.yaml`` says.
+        overrides: ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over the run's settings.
         listener: Who hears of the attacks and their progress.
 
     Raises:

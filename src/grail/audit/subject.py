@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.config import file as config_file
+from grail.config.merge import with_overrides
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.evaluation.equal_retention import model_digests
@@ -42,25 +43,24 @@ class Subject:
         return self.config.unlearning.objective == EXACT
 
 
-def finished(folder: Path, overrides: Sequence[str] = ()) -> Subject:
+def finished(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Subject:
     """Return a finished run with the overrides of its ``audit`` section.
 
     Raises:
         InputError: if it is not finished, its weights, data or base model are no longer those of
             the run, or an override is about anything but the audit.
     """
-    for override in overrides:
-        if not override.strip().startswith("audit."):
-            raise InputError(
-                f"--set {override}: an audit takes the run as it is; only keys of the section "
-                "audit can be set, for example audit.max_rows=16."
-            )
+    for section in sorted(with_overrides({}, overrides).keys() - {"audit"}):
+        raise InputError(
+            f"--set {section}: an audit takes the run as it is; only keys of the section audit can "
+            "be set, for example audit.max_rows=16."
+        )
     if not folder.is_dir():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     _, raw = config_file.read(folder)
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Run it to its end: grail run {folder}")
-    config = config_file.load_config(folder, list(overrides))
+    config = config_file.load_config(folder, overrides)
     inputs = read_inputs(config)
     _check_origin(folder, raw.get("made_with") or {}, config, inputs)
     return Subject(folder, config, inputs, _models(folder, config))

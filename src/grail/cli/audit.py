@@ -11,7 +11,7 @@ from typing import Any
 ABOUT = "attack the unlearned model of a finished run, measure again, and say what comes back"
 
 
-def add(commands: Any) -> None:
+def add_audit(commands: Any) -> None:
     """Add the command to the parser's commands."""
     audit = commands.add_parser("audit", help=ABOUT, description=ABOUT)
     audit.add_argument("folder", type=Path, metavar="RUNDIR", help="directory of a finished run")
@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="audit.KEY=VALUE"
     )
     audit.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+    audit.settings = "run: audit"
     audit.set_defaults(handler=handle)
 
 

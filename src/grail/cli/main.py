@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from grail import __version__
-from grail.cli import audit as audit_command
 from grail.cli import plan as plan_command
 from grail.cli.allocator import keep_freed
+from grail.cli.audit import add_audit
+from grail.cli.settings import SettingsParser, add_settings
 from grail.errors import DivergenceError, InputError
 
 STAGES = {
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a pipe that nobody reads any more is told of here, not at the end
             return code
     except InputError as error:
-        for line in str(error).split("\n"):
-            print(f"grail: error: {line}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"grail: error: {problem}", file=sys.stderr)
         return 2
     except DivergenceError as error:
         print(f"grail: stopped: {error}", file=sys.stderr)
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="grail", description="Remove knowledge from language models on request, and prove it."
     )
     parser.add_argument("--version", action="version", version=f"grail {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=SettingsParser
+    )
     demo = commands.add_parser("demo", help="a small real model and two fictitious domains")
     _add_run_options(demo)
     demo.set_defaults(handler=_demo)
@@ -100,22 +103,24 @@ def _parser() -> argparse.ArgumentParser:
             )
     compare = commands.add_parser("compare", help=COMPARE, description=COMPARE)
     compare.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of a comparison")
-    _add_run_options(compare)
+    _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
-    audit_command.add(commands)
+    add_audit(commands)
     validate = commands.add_parser("validate", help="check configuration and data, load nothing")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
     validate.set_defaults(handler=_validate)
-    _add_run_options(plan_command.add(commands, _plan))
+    _add_run_options(plan_command.add_plan(commands, _plan))
+    add_settings(commands)
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
     return parser
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: SettingsParser, settings: str = "run") -> None:
+    parser.settings = settings
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
     )

@@ -1,4 +1,4 @@
-"""What a command says when it is done: tables, the verdict and places, or one JSON document."""
+"""What a command prints at its end: tables, the verdict and paths, or one JSON document."""
 
 from __future__ import annotations
 
@@ -14,39 +14,36 @@ from grail.reporting.comparison.tables import comparison_tables
 from grail.reporting.run.general import general_table, read_general
 from grail.reporting.run.measured import measured
 from grail.reporting.run.verdict import verdict
-from grail.results import as_json as results_json
 from grail.results import read_results
 
-PLACES = {
+_OUTPUTS = {
     "vanilla": "vanilla",
     "score": "scores",
     "localize": "mask.safetensors",
     "unlearn": "unlearned",
 }
-WIDE = 240  # columns of a file: no cell is broken over lines
+_FILE_WIDTH = 240  # columns where the output is a file: no cell is broken over lines
 
 
 def results(folder: Path, as_json: bool) -> None:
     """Show what a run achieved, from the files in its directory."""
-    found = read_results(folder / "results.json")
-    sentences, page, general = verdict(found), folder / "report.html", read_general(folder)
+    results = read_results(folder / "results.json")
+    sentences, general = verdict(results), read_general(folder)
     if as_json:
-        whole = results_json(found)
-        shown = {key: whole[key] for key in ("summary", "freezing", "rows")}
+        raw = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        shown = {key: raw[key] for key in ("summary", "freezing", "rows")}
         shown |= {"general": general} if general else {}
         print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
         return
     console = Console(highlight=False)
-    for table in (*measured(found).values(), general_table(general)):
+    for table in (*measured(results).values(), general_table(general)):
         if table.rows:
             console.print(render(table))
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False)
-    last = (
-        f"report: {page}"
-        if page.exists()
-        else f"no report of these results yet: grail report {folder}"
-    )
+    page = folder / "report.html"
+    missing = f"no report of these results yet: grail report {folder}"
+    last = f"report: {page}" if page.exists() else missing
     console.print(last, markup=False, soft_wrap=True)
 
 
@@ -59,7 +56,7 @@ def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = WIDE
+        console.width = _FILE_WIDTH
     for table in comparison_tables(found):
         console.print(render(table))
         console.print(table.note + "\n", markup=False, soft_wrap=True)
@@ -67,9 +64,9 @@ def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def files(folder: Path, stage: str, as_json: bool) -> None:
-    """Say where a stage has written."""
-    place = folder / PLACES[stage]
-    print(json.dumps({"output": str(folder), stage: str(place)}) if as_json else f"wrote: {place}")
+    """Print the path that a stage has written."""
+    path = folder / _OUTPUTS[stage]
+    print(json.dumps({"output": str(folder), stage: str(path)}) if as_json else f"wrote: {path}")
 
 
 def agreement(found: Any, as_json: bool) -> int:

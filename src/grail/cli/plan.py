@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grail.cli.settings import SettingsParser
+
 if TYPE_CHECKING:
     from grail.forecast.forecast import Forecast, Stage
     from grail.reporting.tables import Table
@@ -16,7 +18,7 @@ ABOUT = "what a run or a comparison will take on this machine: time and memory; 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
-def add(commands: Any, handler: Any) -> argparse.ArgumentParser:
+def add_plan(commands: Any, handler: Any) -> SettingsParser:
     """Add the command to the parser's commands; the options of a run are the caller's."""
     plan = commands.add_parser("plan", help=ABOUT, description=ABOUT)
     config = "YAML file of a run or of a comparison, or run directory"

@@ -17,6 +17,7 @@ from grail import __version__
 from grail.artifacts import inputs_of
 from grail.comparison.rows import Cell
 from grail.config import file as config_file
+from grail.config.merge import difference
 from grail.config.run import Config
 from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
 from grail.run import directory
@@ -55,11 +56,7 @@ def config_digest(config: Config) -> str:
 
 def overrides(config: Config, base: Config) -> dict[str, Any]:
     """Return dotted key -> value of every setting that differs from the base's."""
-    old = _flat(settings_of(base))
-    new = _flat(settings_of(config))
-    changed = {key: value for key, value in new.items() if key not in old or old[key] != value}
-    gone = {key: None for key in old if key not in new and not any(k in key for k in changed)}
-    return {**changed, **gone}
+    return difference(settings_of(config), settings_of(base))
 
 
 def prepare_cell(cell: Cell, base: Config) -> Path:
@@ -252,12 +249,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict) or not values:
-        return {prefix.rstrip("."): values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.")
-    return flat

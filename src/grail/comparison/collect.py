@@ -20,7 +20,7 @@ from grail.comparison import cells
 from grail.comparison.paired import METRICS, MODELS, Samples, compared
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
-from grail.files import parse_yaml
+from grail.config.file import read
 from grail.results import Results, harmonic_success, read_results
 
 PARTS = ("train", "val")
@@ -271,7 +271,7 @@ def _versions(whole: Iterable[Cell]) -> list[dict[str, Any]]:
     """Return the versions that cells were made with, each once: one entry, unless they differ."""
     found: list[dict[str, Any]] = []
     for cell in whole:
-        about = parse_yaml((cell.folder / "config.yaml").read_text(encoding="utf-8"))["made_with"]
+        about = read(cell.folder)[1]["made_with"]
         own = {name: about[name] for name in ("grail", "python", "packages", "git")}
         if own not in found:
             found.append(own)

@@ -12,7 +12,7 @@ from grail.comparison.collect import best, collect
 from grail.comparison.processes import Job, ProcessResult
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, uncalibrated
 from grail.config import file as config_file
-from grail.errors import DivergenceError, InputError
+from grail.errors import DivergenceError, InputError, collecting
 from grail.files import write_json
 from grail.progress import Listener
 from grail.run import directory
@@ -32,12 +32,10 @@ def validate(plan: ComparisonPlan) -> list[str]:
     for row in plan.rows:
         for point in row.points:
             cell = plan.cells(row, point)[0]
-            try:
+            with collecting(problems, f"methods.{row.method}: "):
                 warnings += preparation.read_inputs(cell.config).warnings
-            except InputError as error:
-                problems += [f"methods.{row.method}: {line}" for line in str(error).split("\n")]
     if problems:
-        raise InputError("\n".join(dict.fromkeys(problems)))
+        raise InputError(problems)
     return list(dict.fromkeys(warnings))
 
 

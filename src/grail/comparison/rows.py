@@ -8,18 +8,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from grail.comparison.settings import Axes, Comparison, Method
-from grail.config import file as config_file
+from grail.config.merge import Sections, merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import Config, parse_config
-from grail.errors import InputError
+from grail.errors import InputError, collecting
 
-Sections = dict[str, Any]
 Point = dict[str, Any]
 """Dotted key -> its value."""
 
@@ -118,19 +117,15 @@ def plan_comparison(settings: Comparison, place: Path) -> ComparisonPlan:
     """
     problems: list[str] = []
     base: Config | None = None
-    try:
+    sections = dict(settings.base)
+    with collecting(problems, "base: "):
         sections = _pinned(settings.base)
         base = _checked(sections | {"output": settings.shared or settings.output}, place)
-    except InputError as error:
-        problems += [f"base: {line}" for line in str(error).split("\n")]
-        sections = dict(settings.base)
     known = {line.removeprefix("base: ") for line in problems}
     rows: list[Row] = []
     for name, method in settings.methods.items():
-        try:
+        with collecting(problems, f"methods.{name}: "):
             rows += _rows(name, method, settings, sections)
-        except InputError as error:
-            problems.append(f"methods.{name}: {error}")
     problems += _taken(rows)
     plan = (
         ComparisonPlan(settings, Path(settings.output), base, tuple(rows), place) if base else None
@@ -140,23 +135,8 @@ def plan_comparison(settings: Comparison, place: Path) -> ComparisonPlan:
             if line not in known:
                 problems.append(f"methods.{row.method}: {line}")
     if problems or plan is None:
-        raise InputError("\n".join(dict.fromkeys(problems)))
+        raise InputError(problems)
     return plan
-
-
-def merge(*layers: Mapping[str, Any]) -> Sections:
-    """Merge mappings deeply, later ones winning; dotted keys stand for sections in sections."""
-    merged: Sections = {}
-    for layer in layers:
-        for dotted, value in layer.items():
-            key, _, rest = str(dotted).partition(".")
-            value = {rest: value} if rest else value
-            old = merged.get(key)
-            if isinstance(value, Mapping):
-                merged[key] = merge(old if isinstance(old, Mapping) else {}, value)
-            else:
-                merged[key] = value
-    return merged
 
 
 def uncalibrated(config: Config) -> Config:
@@ -203,17 +183,15 @@ def _pinned(base: Sections) -> Sections:
 
 
 def _checked(sections: Sections, place: Path) -> Config:
-    return config_file.absolute(parse_config(sections), place)
+    return parse_config(sections, place)
 
 
 def _wrong(row: Row, place: Path) -> list[str]:
     """Return what is wrong with the settings of a row at any of its points."""
     problems: list[str] = []
     for point in row.points:
-        try:
+        with collecting(problems):
             _checked(merge(row.sections, point, {"output": "-"}), place)
-        except InputError as error:
-            problems += str(error).split("\n")
     return problems
 
 

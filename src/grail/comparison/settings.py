@@ -1,6 +1,6 @@
-"""The YAML of a comparison: methods, seeds and grids over a base; says all that is wrong at once.
+"""The YAML of a comparison: methods, seeds and grids over a base; reports all problems at once.
 
-Knows what a method may change; the sections of a run are checked by grail.config.
+Checks what a method may change; the sections of a run are checked by grail.config.
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ from pydantic import (
     model_validator,
 )
 
-from grail.config import file as config_file
+from grail.config.file import COMPARISON, read
+from grail.config.merge import Sections, with_overrides
 from grail.config.messages import explain
-from grail.config.values import Count, Name, Section, Seed
+from grail.config.values import Count, Name, Output, Section, Seed
 from grail.errors import InputError, did_you_mean
-from grail.run.directory import COMPARISON
 
-Sections = dict[str, Any]
-Values = Annotated[list[Any], Field(min_length=1)]
 Figure = Literal["tradeoff", "heatmap", "sweep"]
 Column = Literal["US", "RS", "HS"]
 
-ELSEWHERE = {
-    "preset": "stands beside set, not in it: make a method of each preset",
+_ELSEWHERE = {
+    "preset": "is given beside set, not in it: make a method of each preset",
     "seed": "is that of the cell: give seeds, of all methods or of one",
     "output": "is a folder per cell: give output, beside base",
-    "made_with": "is what a finished run adds: leave it out",
+    "made_with": "is added by a finished run: leave it out",
 }
-"""Keys of a run that a method cannot change: here they would be overwritten, and nobody told."""
+"""Keys of a run that a method cannot change, because every cell sets them."""
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -45,22 +43,20 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-def _of_a_cell(given: dict[str, Any]) -> dict[str, Any]:
-    """Refuse keys that a cell takes from somewhere else."""
-    for key, reason in ELSEWHERE.items():
-        if key in given:
+def _of_a_cell(changes: dict[str, Any]) -> dict[str, Any]:
+    for key, reason in _ELSEWHERE.items():
+        if key in changes:
             raise ValueError(f"{key} {reason}")
-    return given
+    return changes
+
+
+def _as_list(names: Any) -> Any:
+    return [] if names is None else [names] if isinstance(names, str) else names
 
 
 Changes = Annotated[Sections, AfterValidator(_of_a_cell)]
-Axes = Annotated[dict[str, Values], AfterValidator(_of_a_cell)]
+Axes = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], AfterValidator(_of_a_cell)]
 """Dotted key -> the values that it takes."""
-
-
-def _as_list(given: Any) -> Any:
-    return [] if given is None else [given] if isinstance(given, str) else given
-
 
 Names = Annotated[list[Name], BeforeValidator(_as_list), AfterValidator(_distinct)]
 """One name, several, or null for none."""
@@ -71,25 +67,30 @@ Figures = Annotated[list[Figure], AfterValidator(_distinct)]
 
 
 class Method(Section):
-    """How the runs of one method differ from the base.
-
-    ``vary`` makes a row of the table for every value (and combination of values); ``grid`` makes
-    candidates, of which the best on the train rows becomes the row.
-    """
+    """How the runs of one method differ from the base."""
 
     preset: Name | None = None
+    """A method by name, put over the base."""
     set: Changes = Field(default_factory=dict)
+    """Settings over base and preset, nested or dotted."""
     vary: Axes = Field(default_factory=dict)
+    """Dotted key -> values: a row of the table for every combination."""
     seeds: Seeds | None = None
+    """Seeds of this method. null: those of all."""
     grid: Axes | None = None
+    """Dotted key -> values: candidates, of which the best on train rows becomes the row. null: the
+    grid of all methods."""
 
 
 class Choose(Section):
-    """What decides between the points of a grid: a success on train rows, with one seed."""
+    """How the best point of a grid is chosen: by a success on train rows, with one seed."""
 
     part: Name = "train"
+    """The rows that decide: always train."""
     metric: Literal["Avg", "HS"] = "Avg"
+    """Mean of all US and RS, or the harmonic success; the highest wins."""
     seed: Seed = 0
+    """Seed of the candidates' runs."""
 
     @field_validator("part")
     @classmethod
@@ -103,31 +104,40 @@ class Choose(Section):
 
 
 class Comparison(Section):
-    """Methods x seeds on one vanilla model and one set of scores.
-
-    ``reference`` names the methods that all others are compared with. ``shared`` is the run
-    directory of the vanilla model and the scores, for comparisons that have them in common; null
-    keeps them in ``output``. ``columns`` are what the tables show of each domain.
-    """
+    """A comparison: methods and seeds on one vanilla model and one set of scores."""
 
     title: Name = "Comparison"
+    """Heading of the tables."""
     base: Sections
+    """Settings that all runs share, or the name of a YAML file in the same folder."""
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    """Name in the table -> method, or the name of another comparison's YAML file in the same
+    folder."""
     seeds: Seeds = Field(default_factory=lambda: [0])
+    """Seeds that every method is run with."""
     grid: Axes = Field(default_factory=dict)
+    """Dotted key -> candidate values for every method."""
     choose: Choose = Choose()
     reference: Names = Field(default_factory=list)
+    """The methods that all others are compared with: a name or a list."""
     parallel: Count = 1
+    """Runs at the same time."""
     columns: Columns = Field(default=["US", "RS"])
+    """Columns of the tables for each domain."""
     figures: Figures = Field(default_factory=lambda: list(get_args(Figure)))
-    output: Name
-    shared: Name | None = None
+    """The figures to draw."""
+    output: Output
+    """Folder, relative to the current one. In a file it may be left out: runs/ and the file's
+    name."""
+    shared: Output | None = None
+    """Run directory of the vanilla model and the scores, for comparisons that share them. null:
+    output."""
 
     @field_validator("base")
     @classmethod
     def _without_output(cls, base: Sections) -> Sections:
         if "output" in base:
-            raise ValueError("the output stands beside base, not in it: a run directory per cell")
+            raise ValueError("give the output beside base, not in it: a run directory per cell")
         return base
 
     @model_validator(mode="after")
@@ -154,40 +164,37 @@ def load_comparison(
     Raises:
         InputError: naming every problem by its key, what was given and what is allowed.
     """
-    file, raw = config_file.read(path)
+    file, raw = read(path)
     if not {"base", "methods"} & raw.keys():
         if (file.parent / COMPARISON).is_dir():
-            raise InputError(f"{path} is what a comparison has made. Give the YAML file it is of.")
+            raise InputError(f"{path} is the output of a comparison. Give its YAML file.")
         raise InputError(f"{file} is one run, not a comparison. Use: grail run {path}")
     if isinstance(raw.get("base"), str):
-        _, raw["base"] = config_file.read(file.parent / raw["base"])
+        _, raw["base"] = read(file.parent / raw["base"])
     if isinstance(raw.get("methods"), str):
-        other, found = config_file.read(file.parent / raw["methods"])
-        if "methods" not in found:
+        other, content = read(file.parent / raw["methods"])
+        if "methods" not in content:
             raise InputError(f"methods: {other} has no methods. Give the file of a comparison.")
-        raw["methods"] = found["methods"]
-    for override in overrides:
-        config_file.put(raw, override)
+        raw["methods"] = content["methods"]
+    sections = {"output": f"runs/{file.stem}"} | with_overrides(raw, overrides)
     if output is not None:
-        raw["output"] = output
-    raw.setdefault("output", f"runs/{file.stem}")
-    return parse_comparison(raw), file.resolve().parent
+        sections["output"] = output
+    return parse_comparison(sections), file.resolve().parent
 
 
 def parse_comparison(raw: Sections) -> Comparison:
     """Check a mapping as read from YAML.
 
     Raises:
-        InputError: with every problem, one per line.
+        InputError: with every problem.
     """
     try:
         return Comparison.model_validate(raw)
     except ValidationError as error:
-        problems = [_told(dict(problem)) for problem in error.errors()]
-        raise InputError("\n".join(problems)) from error
+        raise InputError(_problem(dict(problem)) for problem in error.errors()) from error
 
 
-def _told(problem: dict[str, Any]) -> str:
+def _problem(problem: dict[str, Any]) -> str:
     if not problem["loc"]:  # of the comparison as a whole
         return f"{problem['ctx']['error']}."
     return explain(problem, Comparison)

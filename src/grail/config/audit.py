@@ -1,4 +1,4 @@
-"""The ``audit`` section: which attacks, how strong, on how many rows, and what counts as what."""
+"""The ``audit`` section: the attacks, their strength and rows, and the limits of the verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL: tuple[Attack, ...] = get_args(Attack)
 
 
 def _ascending(steps: list[int]) -> list[int]:
-    """Refuse points of a curve that do not follow each other."""
+    """Refuse points of a curve that do not grow."""
     if steps != sorted(set(steps)):
         raise PydanticCustomError("ascending", "should grow from one number to the next")
     return steps
@@ -24,69 +24,71 @@ Steps = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
 
 
 class Relearn(Section):
-    """Ordinary descent on the unlearned model, measured after each number of ``steps``.
-
-    ``learning_rate``: null takes that of unlearning: steps as long as those that removed it.
-    ``share``: the part of the unlearn train rows that the attacker has (at least 1 a domain).
-    """
+    """The relearning attack: ordinary descent on the unlearned model."""
 
     learning_rate: Positive | None = None
+    """Learning rate of the attack. null: that of unlearning."""
     steps: Steps = Field(default_factory=lambda: [5, 10, 20])
+    """Numbers of optimizer steps after which the model is measured, ascending."""
     batch_size: Count = 4
+    """Rows per step."""
     share: Fraction = 0.1
+    """Share of each domain's unlearn train rows that the attacker has (0-1); at least one row."""
 
 
 class Thresholds(Section):
-    """What the verdict's words mean. Points are percentage points of what is known.
-
-    Known is the share of the answer's tokens that are right. ``unchanged``: a fall of at most so
-    many points is no unlearning. ``left``: what may still be known, above the oracle's where there
-    is one. ``back``: an attack that raises the known by more brings it back. ``harmed``: points
-    that retain rows may lose; ``harmed_nll``: nats a token that general text may rise.
-    ``errors``: how many standard errors a difference must measure before it is called sure.
-    """
+    """The limits of the verdict; points are percentage points of token accuracy."""
 
     unchanged: NotNegative = 10.0
+    """A fall of at most this many points counts as no unlearning."""
     left: NotNegative = 15.0
+    """Points that may remain on unlearn rows; above the oracle's, if there is one."""
     back: NotNegative = 10.0
+    """An attack brings knowledge back if it gains more than this many points."""
     harmed: NotNegative = 15.0
+    """Points that retain rows may lose."""
     harmed_nll: NotNegative = 0.5
+    """Nats per token by which the NLL of general text may rise."""
     errors: NotNegative = 2.0
+    """Standard errors from which on a difference is called certain."""
 
 
 class Audit(Section):
-    """What ``grail audit`` does to a finished run.
-
-    ``max_rows`` bounds what is measured of each part of each side, ``lens_rows`` what is read
-    block by block; null takes all. ``prune`` are shares of a tensor's entries; ``interpolate`` how
-    far back towards the vanilla model (0-1). ``samples``: answers sampled for each row; ``told``:
-    shares of the true answer that are given away; both are written for ``written_rows`` train rows
-    of each domain (null: all that are measured). ``generate`` also generates after every attack.
-    """
+    """What ``grail audit`` measures, and how it attacks a finished run."""
 
     attacks: list[Attack] = Field(default_factory=lambda: list(ALL))
+    """The attacks to make."""
     prune: list[Share] = Field(default_factory=lambda: [0.1, 0.3], min_length=1)
+    """Shares of each tensor's entries to prune (0-1), one attack each."""
     interpolate: list[Accuracy] = Field(default_factory=lambda: [0.25, 0.5, 0.75])
+    """How far to move back to the vanilla model (0-1), one attack each."""
     relearn: Relearn = Relearn()
     thresholds: Thresholds = Thresholds()
     max_rows: Count | None = 64
+    """Rows measured per part of each side. null: all."""
     lens_rows: Count | None = 16
+    """Train rows per side that are read block by block. null: all."""
     samples: Count = 8
+    """Answers sampled per row, at temperature 1."""
     told: list[Fraction] = Field(default_factory=lambda: [0.5], min_length=1)
+    """Shares of the true answer that the extraction attack is given (0-1)."""
     written_rows: Count | None = 12
+    """Unlearn train rows per domain for the attacks sample and extract. null: all measured
+    ones."""
     generate: bool = False
+    """Also generate answers after every attack."""
 
 
 def with_attacks(raw: dict[str, Any]) -> dict[str, Any]:
-    """Read ``evaluation.attacks``, the older name of ``audit.attacks``; an empty list says nothing.
+    """Move ``evaluation.attacks``, its older name, to ``audit.attacks``, which wins if given.
 
-    What ``audit.attacks`` says itself wins.
+    An empty list of the older name is dropped.
     """
     evaluation, audit = raw.get("evaluation"), raw.get("audit") or {}
     if not isinstance(evaluation, dict) or "attacks" not in evaluation:
         return raw
-    given = evaluation["attacks"]
-    kept = {key: value for key, value in evaluation.items() if key != "attacks"}
-    if given and isinstance(audit, dict):
-        audit = {"attacks": given} | audit
-    return raw | {"evaluation": kept} | ({"audit": audit} if audit else {})
+    attacks = evaluation["attacks"]
+    if attacks and isinstance(audit, dict):
+        audit = {"attacks": attacks} | audit
+    rest = {key: value for key, value in evaluation.items() if key != "attacks"}
+    return raw | {"evaluation": rest} | ({"audit": audit} if audit else {})

@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from grail.config.merge import Sections, flatten, merge, with_overrides
 from grail.config.run import Config, parse_config
 from grail.errors import InputError
 from grail.files import dump_yaml, parse_yaml, write_text
 
-EMBEDDED, HUB = "embedded", "hub:"
-TASK_FILE = ".jsonl"
+COMPARISON = ".comparison"
+"""Folder in the output of a comparison that marks it as one: how its base was made."""
 
 
-def load_config(path: Path, overrides: list[str], output: str | None = None) -> Config:
+def load_config(
+    path: Path, overrides: Sequence[str] | Mapping[str, Any] = (), output: str | None = None
+) -> Config:
     """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
 
-    Data files, ``vanilla.adapter`` and ``model.name``, where they are relative paths, are looked up
-    beside the YAML file. ``output`` is relative to the current folder;
-    that of a run directory is the directory itself, wherever it lies now.
+    Args:
+        path: The file or the run directory. Relative paths of data and model start from its folder.
+        overrides: ``KEY=VALUE`` texts, or settings, nested or with dotted keys.
+        output: The run directory, relative to the current folder. null: that of the file; of a run
+            directory, the directory itself, wherever it is now.
 
     Raises:
-        InputError: if the file cannot be read or holds something that is not allowed.
+        InputError: if the file cannot be read or a setting is not allowed.
     """
     file, raw = read(path)
     if is_comparison(raw):
         raise InputError(f"{file} is a comparison, not one run. Use: grail compare {file}")
     if raw.pop("made_with", None) is not None:
-        _check_preset(overrides, raw.get("preset"))
-    if path.is_dir():  # the run may have been moved since
+        _check_complete(raw, overrides)
+    if path.is_dir():
         raw["output"] = str(path)
-    for override in overrides:
-        put(raw, override)
+    sections = {"output": f"runs/{file.stem}"} | with_overrides(merge(raw), overrides)
     if output is not None:
-        raw["output"] = output
-    raw.setdefault("output", f"runs/{file.stem}")
-    return absolute(parse_config(raw), file.resolve().parent)
+        sections["output"] = output
+    return parse_config(sections, file.resolve().parent)
 
 
-def is_comparison(raw: dict[str, Any]) -> bool:
+def is_comparison(raw: Sections) -> bool:
     """Tell whether settings as read are those of a comparison."""
     return {"base", "methods"} <= raw.keys()
 
 
-def _check_preset(overrides: list[str], given: Any) -> None:
-    """Refuse another preset on top of a run's own file, where no value is left for it to fill."""
-    for override in overrides:
-        key, _, name = override.partition("=")
-        if key.strip() == "preset" and name.strip() != given:
-            raise InputError(
-                f"--set {override}: this file is a run's own and gives every value, and values "
-                "that are given win over a preset's. Start from the YAML file that the run was "
-                "made from, or set the keys one by one."
-            )
+def _check_complete(raw: Sections, overrides: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse overrides of a run's own file that need defaults: it gives every value already."""
+    reason = "this file is a run's own and gives every value"
+    start = "start from the YAML file that the run was made from"
+    changes, before, after = (
+        dict(flatten(sections))
+        for sections in (with_overrides({}, overrides), raw, with_overrides(raw, overrides))
+    )
+    if after.get("preset") != before.get("preset"):
+        raise InputError(
+            f"--set preset={after['preset']}: {reason}, and values that are given win over a "
+            f"preset's. Set the keys one by one, or {start}."
+        )
+    switched = (before.get("model.lora", {}) is None) != (after.get("model.lora", {}) is None)
+    if switched and not {"vanilla.learning_rate", "unlearning.learning_rate"} <= changes.keys():
+        raise InputError(
+            f"--set model.lora: {reason}, also the learning rates; those of an adapter are about "
+            "100 times those of all weights. Set vanilla.learning_rate and "
+            f"unlearning.learning_rate too, or {start}."
+        )
 
 
 def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
@@ -64,8 +78,8 @@ def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
     write_text(path, dump_yaml(values))
 
 
-def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the file that is meant, and what it holds, unchecked.
+def read(path: Path) -> tuple[Path, Sections]:
+    """Return the settings file (that of a run directory: ``config.yaml``) and its raw content.
 
     Raises:
         InputError: if it cannot be read or is not a mapping.
@@ -90,48 +104,9 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     return file, raw
 
 
-def put(raw: dict[str, Any], text: str) -> None:
-    """Put one ``a.b=value`` into ``raw``; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set needs KEY=VALUE, got '{text}'. Example: --set seed=1")
-    *sections, last = key.strip().split(".")
-    place: Any = raw
-    for section in sections:
-        if place.get(section) is None:
-            place[section] = {}
-        place = place[section]
-        if not isinstance(place, dict):
-            raise InputError(f"--set {text}: '{section}' is a value, not a section.")
+def run_settings(run: Path) -> Sections:
+    """Return the raw content of a run directory's ``config.yaml``; {} if absent or damaged."""
     try:
-        place[last] = parse_yaml(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--set {text}: '{value}' is not a valid YAML value.") from error
-
-
-def absolute(config: Config, folder: Path) -> Config:
-    """Resolve relative paths beside ``folder``, so that they hold wherever the file will lie.
-
-    Of ``evaluation.general_tasks`` an entry with a slash or ending in .jsonl is a path.
-    """
-
-    def resolve(source: str | None) -> str | None:
-        if source is None or source == EMBEDDED or source.startswith(HUB):
-            return source
-        if Path(source).is_absolute():
-            return source
-        return str((folder / source).resolve())
-
-    values = config.model_dump()
-    for sides in values["domains"].values():
-        for part in sides.values():
-            part.update({name: resolve(source) for name, source in part.items()})
-    values["general"]["train"] = resolve(values["general"]["train"])
-    values["vanilla"]["adapter"] = resolve(values["vanilla"]["adapter"])
-    tasks = values["evaluation"]["general_tasks"]
-    values["evaluation"]["general_tasks"] = [
-        resolve(task) if "/" in task or task.endswith(TASK_FILE) else task for task in tasks
-    ]
-    if (folder / values["model"]["name"]).exists():
-        values["model"]["name"] = resolve(values["model"]["name"])
-    return parse_config(values)
+        return read(run / "config.yaml")[1]
+    except InputError:
+        return {}

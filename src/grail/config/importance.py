@@ -1,4 +1,4 @@
-"""The ``importance`` section: what Stage 1 differentiates, how often, and within which memory."""
+"""The ``importance`` section: the labels, batches and kernels of Stage 1."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from grail.config.values import Count, Positive, Section, Seed
 
 
 class Importance(Section):
-    """Stage 1: gradients with randomly substituted labels.
-
-    ``labels: expected`` is the limit of infinitely many trials, in one pass and without a draw. It
-    exists where the model reads the true tokens in every trial: ``substitution: targets``. With it
-    and with ``true``, ``trials`` does not matter.
-    ``memory_gib`` bounds the running sums (12 bytes an entry) beside the model: the layers are then
-    scored in groups, one pass over the rows for each; the sums are the same bit for bit.
-    ``kernel: triton`` sums the gradients of Linear weights without writing them (CUDA); ``bmm``
-    uses batched products. ``auto`` means ``bmm`` until the kernel's speed was measured on a GPU.
-    ``seed`` is that of the labels; null takes the run's, a number lets runs share their scores.
-    """
+    """Stage 1: score every entry by its gradients under randomly substituted labels."""
 
     labels: Literal["random", "true", "expected"] = "random"
+    """Labels of the gradients: random tokens (paper), the true completion, or the exact mean over
+    infinitely many random trials (needs substitution: targets)."""
     substitution: Literal["inputs_and_targets", "targets", "all"] = "inputs_and_targets"
+    """Replaced tokens: half of the completion's positions (drawn with replacement), in the input
+    and the target (KnowUnDo) or the target alone; or all positions, in both."""
     trials: Count = 3
+    """Random draws per row; read with labels: random only."""
     gradients: Literal["batched", "loop"] = "batched"
+    """How gradients per sample are computed: hooks over a batch, or autograd row by row. The
+    scores are the same up to rounding."""
     batch_tokens: Count = 2048
+    """Upper limit of tokens in a batch, with padding."""
     memory_gib: Positive | None = None
+    """Upper limit of the running sums (12 bytes an entry), in GiB. Layers are then scored in
+    groups, one pass over the rows for each; the sums are the same. null: no limit."""
     kernel: Literal["auto", "bmm", "triton"] = "auto"
+    """Kernel for Linear weights: triton never writes the gradients of the samples to memory (CUDA),
+    bmm does. auto: bmm, until triton has been timed on a GPU."""
     seed: Seed | None = None
+    """Seed of the labels. A number lets runs share scores. null: the run's."""
 
     @model_validator(mode="after")
     def _closed_form(self) -> Importance:

@@ -1,4 +1,4 @@
-"""The ``localization`` section: which localizer, what it reads, and how much it freezes."""
+"""The ``localization`` section: the localizer, the scores it reads, and how much it freezes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from grail.config.values import Fraction, Name, NotNegative, Section
 
 
 class Memflex(Section):
-    """Which tensors ``memflex`` trains: low cosine to the retain side, high magnitude.
-
-    ``quantile``: ``cosine`` and ``magnitude`` are quantiles over the tensors of each domain.
-    ``absolute``: they are the values themselves (published for Llama-2-7B: 0.94 and 5e-4).
-    """
+    """The tensors that ``memflex`` trains: low cosine to the retain side, high magnitude."""
 
     thresholds: Literal["quantile", "absolute"] = "quantile"
+    """Whether cosine and magnitude are quantiles over the tensors of each domain, or the values
+    themselves (published for Llama-2-7B: 0.94 and 5e-4)."""
     cosine: Fraction = 0.8
+    """Upper limit of the cosine between the gradients of the two sides."""
     magnitude: NotNegative = 0.2
+    """Lower limit of the magnitude of the unlearn side's gradient."""
 
 
 class Localization(Section):
-    """Stage 2: which entries are frozen.
-
-    ``statistic`` is what GRAIL's sets are the top of: the mean of |g| (paper), the mean of g^2, or
-    |z|, the standardised signed mean of each tensor (the authors' release). ``budget`` is the share
-    of the retain damage that ``damage_budget`` leaves free.
-    """
+    """Stage 2: choose the entries that are frozen while unlearning."""
 
     method: Name = "grail"
+    """The localizer: grail, none (freeze nothing), random or magnitude (controls of grail's size),
+    memflex, damage_budget, or your own as package.module:function."""
     statistic: Literal["mean_abs", "mean_sq", "z_mean"] = "mean_abs"
+    """Score whose top entries make grail's sets: the mean of |g| (paper), the mean of g^2, or |z|,
+    the signed mean standardised per tensor (the authors' release)."""
     k_op_ur: Fraction = 0.10
+    """Share of each layer (0-1). OP-UR holds the entries in this top share of an unlearn side and
+    of a retain side."""
     k_op_rr: Fraction = 0.20
+    """Share of each layer (0-1). OP-RR holds the entries in this top share of the retain sides of
+    two domains."""
     layer: Literal["block", "tensor", "model"] = "block"
+    """The entries that compete for a top set: of a block, tensor or model."""
     freeze: Literal["static", "by_side"] = "static"
+    """static: freeze OP-UR and OP-RR (paper). by_side: unlearn gradients skip OP-UR, retain
+    gradients OP-RR (the authors' release)."""
     keep_op_ur: bool = True
+    """false: leave OP-UR out (ablation)."""
     keep_op_rr: bool = True
+    """false: leave OP-RR out (ablation)."""
     budget: Fraction = 0.5
+    """Share of the retain damage that damage_budget allows (0-1)."""
     memflex: Memflex = Memflex()

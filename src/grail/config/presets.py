@@ -1,68 +1,77 @@
-"""PRESETS: name -> the settings that make a method; knows no section's meaning.
+"""PRESETS: name -> the settings that make a method.
 
-Every row of the paper's tables is one of them, so that a comparison is a list of names.
+Every row of the paper's tables is one of them, so that a comparison is a list of names. A preset
+gives every key of the method (``_OWNED`` and all of ``localization``): nothing of another preset
+is left where one is put over the other.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from grail.config.localization import Localization
+from grail.config.merge import Sections, merge
+from grail.config.unlearning import Unlearning
 from grail.errors import InputError, did_you_mean
 
-Sections = dict[str, dict[str, Any]]
+_OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
+_OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
+"""Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
-PAPER: dict[str, Any] = {"max_token_nll": None, "until": None}
-"""The ascent of the paper: nothing bounds it and nothing stops it but the epochs."""
-
-BOUNDED: dict[str, Any] = {
-    "max_token_nll": 12.0,
-    "until": None,
-    "general_weight": 0.2,
+_UNBOUNDED: Sections = {
+    "max_token_nll": None,
+    "until": {"row_accuracy": None, "domain_accuracy": None},
 }
-"""Ascent that leaves alone what is about as unlikely as by chance, token by token.
+"""The ascent of the paper: without a bound; only the epochs end it."""
 
-General text is held near the vanilla model (KL): what that keeps is not said by any retain row.
-No row rests once it is unlearned: its tokens are bounded, and the steps that would be left out also
-hold the retain rows.
+_BOUNDED: Sections = {**_UNBOUNDED, "max_token_nll": 12.0, "general_weight": 0.2}
+"""Ascent that leaves a token alone once it is about as improbable as by chance.
+
+The KL on general text keeps what no retain row says. All rows stay in: their tokens are bounded,
+and the steps of a row that is left out would be missing on the retain side too.
 """
 
-ABSOLUTE: dict[str, Any] = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
+_PUBLISHED = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
 """MemFlex's thresholds as published for Llama-2-7B and two domains together."""
 
 
-def _method(objective: str, mask: dict[str, Any] | None = None, **more: Any) -> Sections:
-    """Return the settings of an objective under a mask (default: nothing frozen)."""
-    return {"unlearning": {"objective": objective, **more}, "localization": mask or _mask("none")}
+def _method(objective: str, localizer: str = "none", **changes: Any) -> Sections:
+    """Return every key of a method: its objective, its localizer, and where it changes a default.
+
+    No key is in both sections, so that ``changes`` need not name them.
+    """
+    changes |= {"objective": objective, "method": localizer}
+    unlearning = {key: value for key, value in Unlearning().model_dump().items() if key in _OWNED}
+    sections = {"unlearning": unlearning, "localization": Localization().model_dump()}
+    return {
+        name: merge(section, {key: changes[key] for key in section.keys() & changes.keys()})
+        for name, section in sections.items()
+    }
 
 
-def _mask(localizer: str, **more: Any) -> dict[str, Any]:
-    return {"method": localizer, **more}
+def _paper(objective: str, localizer: str = "none", **changes: Any) -> Sections:
+    """Return a method of the paper: unbounded, unless ``changes`` give a bound."""
+    return _method(objective, localizer, **{**_UNBOUNDED, **changes})
 
 
-def _grail(localizer: str = "grail", **more: Any) -> Sections:
+def _grail(localizer: str = "grail", **changes: Any) -> Sections:
     """Return GRAIL's training, under its own mask or another."""
-    return _method("ascent_descent", _mask(localizer, **more), **PAPER)
-
-
-def _memflex(**more: Any) -> Sections:
-    return _method("ascent_descent", _mask("memflex", **more), **PAPER, unlearn_weight=0.4)
+    return _paper("ascent_descent", localizer, **changes)
 
 
 PRESETS: dict[str, Sections] = {
-    "ascent": _method("ascent", **PAPER),
-    "random-labels": _method("random_labels", **PAPER),
-    "adversarial-labels": _method("adversarial_labels", **PAPER),
-    "ascent-descent": _method("ascent_descent", **PAPER, retain_weight=1.0),
-    "ascent-descent-ood": _method(
-        "ascent_descent", **PAPER, retain_weight=1.0, retain_rows="general"
-    ),
-    "ascent-kl": _method("ascent_kl", **PAPER, retain_weight=1.0),
-    "ascent-kl-ood": _method("ascent_kl", **PAPER, retain_weight=1.0, retain_rows="general"),
-    "memflex": _memflex(),
-    "memflex-published": _memflex(memflex=ABSOLUTE),
+    "ascent": _paper("ascent"),
+    "random-labels": _paper("random_labels"),
+    "adversarial-labels": _paper("adversarial_labels"),
+    "ascent-descent": _paper("ascent_descent", retain_weight=1.0),
+    "ascent-descent-ood": _paper("ascent_descent", retain_weight=1.0, retain_rows="general"),
+    "ascent-kl": _paper("ascent_kl", retain_weight=1.0),
+    "ascent-kl-ood": _paper("ascent_kl", retain_weight=1.0, retain_rows="general"),
+    "memflex": _grail("memflex", unlearn_weight=0.4),
+    "memflex-published": _grail("memflex", unlearn_weight=0.4, memflex=_PUBLISHED),
     "grail": _grail(),
-    "grail-plus": _method("ascent_descent", _mask("grail"), **BOUNDED),
-    "no-mask-plus": _method("ascent_descent", _mask("none"), **BOUNDED),
+    "grail-plus": _grail(**_BOUNDED),
+    "no-mask-plus": _grail("none", **_BOUNDED),
     "grail-by-side": _grail(freeze="by_side"),
     "grail-signed": _grail(statistic="z_mean", layer="tensor"),
     "without-op-ur": _grail(keep_op_ur=False),
@@ -75,8 +84,8 @@ PRESETS: dict[str, Sections] = {
 }
 
 
-def with_preset(raw: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the values of ``preset`` where ``raw`` gives none.
+def with_preset(raw: Sections) -> Sections:
+    """Return ``raw`` with the values of its ``preset`` for the keys that it does not give.
 
     Raises:
         InputError: if there is no such preset.
@@ -89,12 +98,5 @@ def with_preset(raw: dict[str, Any]) -> dict[str, Any]:
             f"preset: {name!r} is unknown.{did_you_mean(str(name), PRESETS)} "
             f"Allowed: {', '.join(PRESETS)}."
         )
-    given = {section: value for section, value in raw.items() if value is not None}
-    return raw | {key: _filled(given.get(key, {}), own) for key, own in PRESETS[name].items()}
-
-
-def _filled(given: Any, values: Any) -> Any:
-    """Return what is given, with ``values`` where it says nothing; groups within groups alike."""
-    if not isinstance(given, dict) or not isinstance(values, dict):
-        return given
-    return values | {key: _filled(value, values.get(key)) for key, value in given.items()}
+    empty = {section for section in PRESETS[name] if raw.get(section, {}) is None}
+    return merge(PRESETS[name], {key: value for key, value in raw.items() if key not in empty})

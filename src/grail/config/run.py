@@ -1,10 +1,11 @@
-"""Every setting of a run: names, defaults, limits; says what is wrong, all of it at once.
+"""Every setting of a run: names, defaults, limits; reports all problems at once.
 
 The sections are those of the YAML file and of the report. Nothing here loads data or models.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -12,17 +13,21 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from grail.config.audit import Audit, with_attacks
 from grail.config.importance import Importance
 from grail.config.localization import Localization
+from grail.config.merge import merge
 from grail.config.messages import explain, short
-from grail.config.presets import with_preset
+from grail.config.presets import PRESETS, with_preset
+from grail.config.unlearning import Unlearning
 from grail.config.values import (
-    Accuracy,
     Count,
+    DataSource,
     DomainName,
+    FilePath,
     Fraction,
+    GeneralTask,
+    ModelName,
     Name,
-    NotNegative,
+    Output,
     Percent,
-    Phases,
     Positive,
     Section,
     Seed,
@@ -39,25 +44,32 @@ GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race"
 
 
 class Lora(Section):
-    """The low-rank adapter that is trained (PEFT's names); a given adapter brings its own."""
+    """The low-rank adapter to train, in PEFT's terms; an existing adapter keeps its own."""
 
     r: Count = 8
+    """Rank."""
     alpha: Count = 16
+    """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.0
+    """Dropout on the adapter's input (0-1)."""
     target_modules: Annotated[str | list[str], BeforeValidator(words)] = "all-linear"
+    """The modules that get an adapter: PEFT's name for a group, or a list."""
 
 
 class Model(Section):
-    """Which model, in which precision. ``lora: null`` trains all weights, in float32.
+    """The model, its precision, and whether an adapter or all weights are trained."""
 
-    ``attention``: ``packed`` reads rows behind each other, without padding; ``auto`` does so on a
-    CPU, where the model can (else ``eager``), and takes ``sdpa`` on a GPU.
-    """
-
-    name: Name = "smollm2-135m"
+    name: ModelName = "smollm2-135m"
+    """A packaged model, a Hub id, a folder (model or PEFT adapter) or a GGUF file. A path if it
+    begins with ./, ../, ~ or /, or exists beside the settings file."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision. auto: float32 to train all weights; under an adapter bfloat16 (or float16) where
+    the hardware has it."""
     attention: Literal["auto", "packed", "eager", "sdpa"] = "auto"
+    """packed: rows are concatenated instead of padded. auto: packed on a CPU if the model allows
+    it (else eager), sdpa on a GPU."""
     lora: Lora | None = Lora()
+    """null trains all weights, by default at a learning rate of 2e-5."""
 
     @model_validator(mode="after")
     def _trainable(self) -> Model:
@@ -70,60 +82,71 @@ class Model(Section):
 
 
 class Part(Section):
-    """Where the rows of one side come from: a file, ``hub:...`` or ``embedded``."""
+    """The rows of one side: a file, ``hub:OWNER/NAME[:CONFIG[:SPLIT]]`` or ``embedded``."""
 
-    train: Name
-    val: Name | None = None
+    train: DataSource
+    """Training rows: a file, hub:OWNER/NAME or embedded."""
+    val: DataSource | None = None
+    """Validation rows: only measured. null: none."""
 
 
 class UnlearnPart(Part):
-    """``heldout``: rows like these that no model has seen, to compare with; only measured."""
+    """The rows to unlearn."""
 
-    heldout: Name | None = None
+    heldout: DataSource | None = None
+    """Similar rows that no model has seen, to compare with; only measured."""
 
 
 class Domain(Section):
-    """What must be lost and what must be kept on the same subject."""
+    """The rows to unlearn and the rows to retain on one subject."""
 
     unlearn: UnlearnPart
     retain: Part
 
 
 class Data(Section):
-    """How rows become token ids.
-
-    ``max_rows`` is the limit of each part of each side; ``max_val_rows``, where given, that of val.
-    """
+    """How rows become token ids."""
 
     template: Literal["auto", "chat", "plain"] = "auto"
+    """Prompt format. auto: the tokenizer's chat template if it has one."""
     max_tokens: Annotated[int, Field(strict=True, ge=8)] = 256
+    """Upper limit of a row's tokens, prompt and completion."""
     max_rows: Count | None = None
+    """Upper limit of rows per part of each side. null: all."""
     max_val_rows: Count | None = None
+    """The same for val parts. null: max_rows."""
 
 
 class General(Section):
-    """Out-of-distribution text, on which the damage to everything else is measured."""
+    """Out-of-distribution text, to measure the damage to everything else."""
 
-    train: Name | None = "embedded"
+    train: DataSource | None = "embedded"
+    """Rows of general text: a file, hub:OWNER/NAME or embedded."""
 
 
 class Vanilla(Section):
-    """The model before unlearning: trained here on both sides of all domains, or given.
-
-    The stage ends when every side's mean token accuracy has reached ``until``, or after ``epochs``.
-    ``seed`` is that of the order of rows; null takes the run's, a number lets runs share the model.
-    """
+    """The model before unlearning: trained on both sides of all domains, or given."""
 
     epochs: Count = 24
+    """Upper limit of passes over the rows."""
     learning_rate: Positive = 3e-3
+    """Peak learning rate. Default without an adapter (model.lora: null): 2e-5."""
     batch_size: Count = 16
+    """Rows per step."""
     until: Fraction = 0.99
+    """Stop once every side's mean token accuracy (0-1) has reached this."""
     include_val: bool = True
-    adapter: Name | None = None
+    """Train on the val rows too."""
+    adapter: FilePath | None = None
+    """A trained PEFT adapter folder to take as the vanilla model."""
     skip: bool = False
+    """Take model.name as the vanilla model, as it is."""
     max_grad_norm: Positive = 1.0
+    """Gradient norm to clip at."""
     checkpoint_steps: Count = 20
+    """Steps between checkpoints."""
     seed: Seed | None = None
+    """Seed of the row order. A number lets runs share the model. null: the run's."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Vanilla:
@@ -132,90 +155,39 @@ class Vanilla(Section):
         return self
 
 
-class Until(Section):
-    """When ascent counts as converged; ``null`` switches a rule off (the paper: both off).
-
-    ``row_accuracy``: a row is left alone once its token accuracy is at or below this.
-    ``domain_accuracy``: a domain is, once the mean of its rows as last seen is at or below this.
-    What is left alone rests for the next epoch, too, and is then looked at again.
-    """
-
-    row_accuracy: Accuracy | None = 0.1
-    domain_accuracy: Accuracy | None = None
-
-
-def _both_off(given: Any) -> Any:
-    """``until: null`` switches both rules off."""
-    return {"row_accuracy": None, "domain_accuracy": None} if given is None else given
-
-
-class Unlearning(Section):
-    """Stage 3: an objective on the unlearn and the retain side, under the mask.
-
-    ``objective``: a name of grail.unlearning.objectives, or ``package.module:function``, a loss of
-    your own.
-    ``retain_rows``: where the retain term reads: the domains' retain rows, or the general text
-    (out-of-distribution). ``general_weight``: above 0, the KL to the vanilla model on general text
-    is held down too. ``beta`` and ``delta`` belong to the objective; null takes the value that
-    its paper gives. ``rectify`` takes out of the unlearn gradient what opposes the retain gradient
-    (GRU). ``phases`` unlearns lists of domains one after another, each for all ``epochs``; null
-    unlearns all at once.
-    """
-
-    objective: Name = "ascent_descent"
-    retain_rows: Literal["domain", "general"] = "domain"
-    beta: Positive | None = None
-    delta: NotNegative | None = None
-    rectify: bool = False
-    phases: Phases | None = None
-    unlearn_weight: NotNegative = 1.0
-    retain_weight: NotNegative = 2.0
-    general_weight: NotNegative = 0.0
-    max_token_nll: Positive | None = 3.0
-    until: Annotated[Until, BeforeValidator(_both_off)] = Until()
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    momentum: Share = 0.9
-    learning_rate: Positive = 2e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Share = 0.0
-    weight_decay: NotNegative = 0.0
-    max_grad_norm: Positive | None = 1.0
-    epochs: Count = 8
-    batch_size: Count = 4
-    accumulation: Count = 1
-    checkpoint_steps: Count = 20
-    trackers: list[Name] = Field(default_factory=list)
-
-
 class Evaluation(Section):
-    """What is measured before and after.
-
-    ``retain_target``: also measure the unlearned model moved back towards the vanilla one until
-    the mean RS of its train rows reaches this many percent. ``min_k``: the share of a row's least
-    probable tokens that Min-K% and Min-K%++ read. ``general_tasks``: names of lm-eval's tasks,
-    JSONL files of multiple-choice rows, or folders of such files; of each task the first
-    ``general_max_items`` items are asked.
-    """
+    """What is measured before and after unlearning."""
 
     generate: bool = True
+    """Generate answers (ROUGE-L)."""
     batch_size: Count = 32
+    """Rows per batch."""
     max_new_tokens: Count = 96
+    """Upper limit of generated tokens per answer."""
     min_k: Fraction = 0.2
+    """Share of a row's least probable tokens in Min-K% and Min-K%++ (0-1)."""
     show_text: bool = False
+    """Write prompts, completions and generations to samples and report."""
     retain_target: Percent | None = None
-    general_tasks: list[Name] = Field(default_factory=list)
+    """Also measure the unlearned model moved back to the vanilla one until the mean RS of its
+    train rows is this many percent."""
+    general_tasks: list[GeneralTask] = Field(default_factory=list)
+    """Multiple-choice tasks: names of lm-eval's, JSONL files, or folders of them (with a
+    slash)."""
     general_max_items: Count | None = None
+    """Upper limit of items per general task. null: all."""
 
 
 class Config(Section):
-    """One run. ``made_with`` is what a finished run adds (versions, hashes); it is not read.
+    """One run."""
 
-    ``preset`` names a method of grail.config.presets; its values stand where the file gives none.
-    """
-
-    preset: Name | None = None
+    preset: Name | None = Field(
+        None,
+        description=f"A method by name; given keys win over its own: {', '.join(PRESETS)}.",
+    )
     model: Model = Model()
     domains: Annotated[dict[DomainName, Domain], Field(min_length=1)]
+    """Name of a domain -> its rows."""
     data: Data = Data()
     general: General = General()
     vanilla: Vanilla = Vanilla()
@@ -225,8 +197,12 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     audit: Audit = Audit()
     seed: Seed = 0
-    output: Name
+    """Seed of every random draw."""
+    output: Output
+    """Run directory, relative to the current folder. In a file it may be left out: runs/ and the
+    file's name."""
     made_with: dict[str, Any] | None = None
+    """Versions and hashes, added by a finished run; not read."""
 
     @property
     def vanilla_seed(self) -> int:
@@ -239,8 +215,12 @@ class Config(Section):
         return self.seed if self.importance.seed is None else self.importance.seed
 
 
-def parse_config(raw: Any) -> Config:
-    """Check a mapping as read from YAML.
+def parse_config(raw: Any, folder: Path | str = "") -> Config:
+    """Check settings as read from YAML; every relative path of data and model becomes absolute.
+
+    Args:
+        raw: Sections, nested or with dotted keys.
+        folder: The folder that relative paths start from (default: the current one).
 
     Raises:
         InputError: naming every problem by its key, what was given and what is allowed.
@@ -248,21 +228,16 @@ def parse_config(raw: Any) -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
-        return Config.model_validate(_with_rates(with_preset(with_attacks(raw))))
+        sections = _with_rates(with_preset(with_attacks(merge(raw))))
+        return Config.model_validate(sections, context=folder)
     except ValidationError as error:
-        problems = [explain(dict(problem), Config) for problem in error.errors()]
-        raise InputError("\n".join(problems)) from error
+        raise InputError(explain(dict(problem), Config) for problem in error.errors()) from error
 
 
 def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
-    """Fill in learning rates for full weights: those of an adapter would destroy the model."""
+    """Add the learning rates for full weights; those of an adapter would destroy the model."""
     model = raw.get("model")
     if not isinstance(model, dict) or model.get("lora", "adapter") is not None:
         return raw
-    sections = {name: raw.get(name, {}) for name in ("vanilla", "unlearning")}
-    filled = {
-        name: {"learning_rate": FULL_WEIGHTS_RATE} | section
-        for name, section in sections.items()
-        if isinstance(section, dict)
-    }
-    return raw | filled
+    rate = {"learning_rate": FULL_WEIGHTS_RATE}
+    return merge({"vanilla": rate, "unlearning": rate}, raw)

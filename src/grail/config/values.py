@@ -1,25 +1,37 @@
-"""The kinds of values a setting may take: numbers with limits, names, lists of words.
+"""The types of settings: numbers with limits, names, lists of words, and paths.
 
-Knows no setting; says what is wrong in words that a user's file can be mended by.
+A relative path is looked up beside the settings file: its folder is pydantic's validation context.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
+
+EMBEDDED, HUB = "embedded", "hub:"
+TASK_FILE = ".jsonl"
 
 
 def _no_switch(value: Any) -> Any:
-    """Refuse true and false as numbers: pydantic would read them as 1 and 0."""
+    """Refuse true and false, which pydantic would read as 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "should be a valid number")
     return value
 
 
 def words(value: Any) -> Any:
-    """Refuse what is neither a name nor a list of names."""
+    """Refuse everything but a name and a list of names."""
     if isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(word, str) for word in value)
     ):
@@ -28,7 +40,7 @@ def words(value: Any) -> Any:
 
 
 def _domain_name(name: str) -> str:
-    """Refuse what cannot be part of a file's name, and the name of the general rows."""
+    """Refuse a name that cannot be part of a file's name, and the name of the general rows."""
     if not name.replace("_", "").replace("-", "").isalnum() or name == "general":
         raise PydanticCustomError(
             "domain_name",
@@ -37,16 +49,47 @@ def _domain_name(name: str) -> str:
     return name
 
 
-Number = Annotated[float, BeforeValidator(_no_switch)]
+def _absolute(path: str, info: ValidationInfo) -> str:
+    """Expand ``~``; resolve a relative path beside the settings file (or in the current folder)."""
+    path = os.path.expanduser(path)
+    return path if os.path.isabs(path) else str((Path(info.context or "") / path).resolve())
+
+
+def _data(source: str, info: ValidationInfo) -> str:
+    is_path = source != EMBEDDED and not source.startswith(HUB)
+    return _absolute(source, info) if is_path else source
+
+
+def _task(task: str, info: ValidationInfo) -> str:
+    return _absolute(task, info) if "/" in task or task.endswith(TASK_FILE) else task
+
+
+def _model(name: str, info: ValidationInfo) -> str:
+    path = _absolute(name, info)
+    return path if name.startswith(("./", "../", "~", "/")) or os.path.exists(path) else name
+
+
+_NO_SWITCH = BeforeValidator(_no_switch)
+
+Number = Annotated[float, _NO_SWITCH]
 Count = Annotated[int, Field(strict=True, ge=1)]
-Fraction = Annotated[Number, Field(gt=0, le=1)]
-Accuracy = Annotated[Number, Field(ge=0, le=1)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1), _NO_SWITCH]
+Accuracy = Annotated[float, Field(ge=0, le=1), _NO_SWITCH]
+Share = Annotated[float, Field(ge=0, lt=1), _NO_SWITCH]
+Percent = Annotated[float, Field(gt=0, le=100), _NO_SWITCH]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NO_SWITCH]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NO_SWITCH]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
-Percent = Annotated[Number, Field(gt=0, le=100)]
+FilePath = Annotated[Name, AfterValidator(_absolute)]
+Output = Annotated[Name, AfterValidator(os.path.expanduser)]
+"""A folder to write to, relative to the current folder."""
+DataSource = Annotated[Name, AfterValidator(_data)]
+"""A data file, ``embedded``, or ``hub:OWNER/NAME[:CONFIG[:SPLIT]]``."""
+GeneralTask = Annotated[Name, AfterValidator(_task)]
+"""A task of lm-eval; with a slash or ending in .jsonl, a path."""
+ModelName = Annotated[Name, AfterValidator(_model)]
+"""A path if it begins like one or exists beside the settings file; else a name."""
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 Phase = Annotated[list[DomainName], Field(min_length=1)]
 Phases = Annotated[list[Phase], Field(min_length=1)]
@@ -55,4 +98,6 @@ Phases = Annotated[list[Phase], Field(min_length=1)]
 class Section(BaseModel):
     """A group of settings: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from grail.config.run import Config, Data
 from grail.data.readers import GENERAL, Place, read_rows
-from grail.errors import InputError, did_you_mean
+from grail.errors import InputError, collecting, did_you_mean
 from grail.files import digest
 
 Source = tuple[str, str | None, Place]  # configuration key, where the rows are, place
@@ -88,13 +88,11 @@ def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
 def _load_all(sources: list[Source], limits: Data) -> list[Sample]:
     samples, problems = list[Sample](), list[str]()
     for key, source, place in sources:
-        try:
+        with collecting(problems, f"{key}: "):
             limit = (place[2] == "val" and limits.max_val_rows) or limits.max_rows
             samples += _load(source, place)[:limit] if source else []
-        except InputError as error:
-            problems += [f"{key}: {line}" for line in str(error).split("\n")]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems)
     return samples
 
 
@@ -104,16 +102,14 @@ def _load(source: str, place: Place) -> list[Sample]:
         raise InputError(f"{source} is empty. A side needs at least one row of {LAYOUTS}.")
     samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):
-        try:
+        with collecting(problems, f"{source} {where}: "):
             *context, (_, prompt), (_, completion) = _turns(row)
             others = paraphrases_of(row)
             samples.append(Sample(*place, number, prompt, completion, tuple(context), others))
-        except InputError as error:
-            problems.append(f"{source} {where}: {error}")
     if problems:
         more = len(problems) - SHOWN
         rest = [f"{source}: and {more} more malformed rows."] if more > 0 else []
-        raise InputError("\n".join(problems[:SHOWN] + rest + [f"{source}: allowed: {LAYOUTS}."]))
+        raise InputError([*problems[:SHOWN], *rest, f"{source}: allowed: {LAYOUTS}."])
     return samples
 
 

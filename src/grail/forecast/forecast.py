@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from grail import artifacts
+from grail.config.file import run_settings
 from grail.config.run import Config
-from grail.files import parse_yaml
 from grail.forecast.cost import (
     Range,
     Shape,
@@ -218,10 +218,7 @@ def _would_pack(config: Config, device: torch.device, how: str) -> bool:
 def done(config: Config, inputs: Inputs) -> set[str]:
     """Return the stages whose outcome the run directory has, from the same settings and data."""
     folder = Path(config.output)
-    try:
-        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    except OSError:
-        return set()
+    found = run_settings(folder)
     about = found.pop("made_with", None) or {}
     same = found == config.model_dump(mode="json", exclude={"made_with"})
     if not same or about.get("data") != inputs.digests:

@@ -12,24 +12,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grail import artifacts
+from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
-from grail.files import digest, file_digest, parse_yaml
+from grail.files import digest, file_digest
 
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 RESULTS += ("report.md", "report.html")
-COMPARISON = ".comparison"
-"""Folder in a comparison's output that says so: what its base was made with."""
 SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
 
 
 def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
     """Tell whether ``config.yaml`` already says this: the same settings, data and versions."""
-    found = _settings(folder)
-    return found == config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
+    wanted = config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
+    return run_settings(folder) == wanted
 
 
 def refuse_run(config: Config, source: Path | None) -> None:
@@ -214,13 +211,5 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _differs(folder: Path, config: Config) -> bool:
     """Tell whether a folder's ``config.yaml`` says something else, versions and data apart."""
-    found, wanted = _settings(folder) or {}, config.model_dump(mode="json")
+    found, wanted = run_settings(folder), config.model_dump(mode="json")
     return found | {"made_with": None} != wanted | {"made_with": None}
-
-
-def _settings(folder: Path) -> dict[str, Any] | None:
-    """Return what ``config.yaml`` holds; None if it is absent or damaged."""
-    try:
-        return parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from grail.config.file import run_settings
 from grail.config.run import Config
 from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples
-from grail.errors import InputError
+from grail.errors import InputError, collecting
 from grail.evaluation.general.harness import check_tasks
 from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
-from grail.files import PARTIAL, parse_yaml
+from grail.files import PARTIAL
 from grail.localization.localizers import check_method
 from grail.model.sources import find
 from grail.unlearning.objectives import EXACT, make_objective
@@ -59,10 +58,8 @@ def read_inputs(config: Config) -> Inputs:
     tasks: list[LocalTask | str] = []
 
     def attempt(check: Callable[[], object]) -> None:
-        try:
+        with collecting(problems):
             check()
-        except InputError as error:
-            problems.append(str(error))
 
     attempt(lambda: samples.extend(load_samples(config)))
     attempt(lambda: general.extend(load_general(config)))
@@ -76,7 +73,7 @@ def read_inputs(config: Config) -> Inputs:
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
-        raise InputError("\n".join(dict.fromkeys(problems)))  # two checks may find the same
+        raise InputError(problems)  # each once: two checks may find the same
     warnings = tuple(finding.text for finding in findings if finding.level == "warning")
     if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
         warnings = (*warnings, FRESH_ADAPTER)
@@ -157,17 +154,8 @@ def check_output(folder: Path) -> None:
             raise InputError(f"output: {folder} cannot be used. Choose another folder.")
         names = [entry.name for entry in folder.iterdir()]
         others = [name for name in names if not name.startswith(".") and name != UNFINISHED]
-        if others and not _is_run(folder):
+        if others and "made_with" not in run_settings(folder):
             raise InputError(
                 f"output: {folder} holds other files ({min(others)}) and no config.yaml that a "
                 "run has written. Choose an empty or new folder."
             )
-
-
-def _is_run(folder: Path) -> bool:
-    """Tell whether ``config.yaml`` is a run's own: it says what it was made with."""
-    try:
-        found = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-    return isinstance(found, dict) and "made_with" in found

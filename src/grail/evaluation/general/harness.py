@@ -52,7 +52,7 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
             "names, a *.jsonl file, or a folder of them, written with a slash."
             for name in unknown
         ]
-        raise InputError("\n".join(problems))
+        raise InputError(problems)
 
 
 def build(tasks: Sequence[LocalTask | str]) -> Tasks:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.data.readers import read_rows
-from grail.errors import InputError
+from grail.errors import InputError, collecting
 from grail.files import digest
 
 _LAYOUT = (
@@ -54,24 +54,22 @@ def load_tasks(entries: Sequence[str]) -> tuple[LocalTask | str, ...]:
     """
     tasks, problems = list[LocalTask | str](), list[str]()
     for entry in entries:
-        try:
-            files = _files(Path(entry)) if is_local(entry) else None
-        except InputError as error:
-            problems.append(str(error))
+        if not is_local(entry):
+            tasks.append(entry)
             continue
-        for file in files or ():
-            try:
+        files: list[Path] = []
+        with collecting(problems):
+            files = _files(Path(entry))
+        for file in files:
+            with collecting(problems):
                 tasks.append(LocalTask(file.stem, _items(file)))
-            except InputError as error:
-                problems += str(error).split("\n")
-        tasks += [entry] if files is None else []
     names = [task if isinstance(task, str) else task.name for task in tasks]
     problems += [
         f"'{name}' is given twice. Results are kept by a task's name: rename or drop one of them."
         for name in dict.fromkeys(n for n in names if names.count(n) > 1)
     ]
     if problems:
-        raise InputError("\n".join(f"evaluation.general_tasks: {line}" for line in problems))
+        raise InputError(f"evaluation.general_tasks: {problem}" for problem in problems)
     return tuple(tasks)
 
 
@@ -98,20 +96,18 @@ def _items(file: Path) -> tuple[Item, ...]:
     """Read one file; the error names the first malformed rows together."""
     items, problems, seen = list[Item](), list[str](), set[str]()
     for where, row in read_rows(str(file)):
-        try:
+        with collecting(problems, f"{file} {where}: "):
             item = _item(row)
             if item.id in seen:
                 raise InputError("its id is that of an earlier row. Give every row its own.")
             seen.add(item.id)
             items.append(item)
-        except InputError as error:
-            problems.append(f"{file} {where}: {error}")
     if not items and not problems:
         problems.append(f"{file} is empty. A task needs at least one row.")
     if problems:
         more = len(problems) - _SHOWN
         rest = [f"{file}: and {more} more malformed rows."] if more > 0 else []
-        raise InputError("\n".join([*problems[:_SHOWN], *rest, f"{file}: allowed: {_LAYOUT}."]))
+        raise InputError([*problems[:_SHOWN], *rest, f"{file}: allowed: {_LAYOUT}."])
     return tuple(items)
 
 

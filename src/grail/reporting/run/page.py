@@ -9,11 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
+from grail.config.file import read
+from grail.config.merge import flatten
 from grail.errors import InputError
-from grail.files import dotted, dump_yaml, parse_yaml, write_text
+from grail.files import dump_yaml, write_text
 from grail.reporting.audit.tables import audit_markdown, audit_section, read_audit
 from grail.reporting.run.charts import curve, layer_chart
 from grail.reporting.run.general import general_table, read_general
@@ -43,14 +44,14 @@ def report(folder: Path) -> tuple[Path, Path]:
     results = read_results(folder / "results.json")
     try:
         run = {
-            "config": parse_yaml((folder / "config.yaml").read_text(encoding="utf-8")),
+            "config": read(folder / "config.yaml")[1],
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
             "training": _lines(folder / "train.jsonl"),
             "samples": _lines(folder / "samples.jsonl"),
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: a file of this run is missing or damaged ({error})."
         ) from error
@@ -140,7 +141,7 @@ def _about(config: Mapping[str, Any]) -> str:
     """Name model, localizer, objective and seed in one line."""
     keys = ("model.name", "localization.method", "unlearning.objective", "seed")
     words = ("model", "localizer", "objective", "seed")
-    flat = dict(dotted(config))
+    flat = dict(flatten(config))
     return ", ".join(f"{w} {flat[key]}" for key, w in zip(keys, words, strict=True) if key in flat)
 
 
@@ -179,7 +180,7 @@ def _freezing_table(freezing: Mapping[str, Any]) -> Table:
 
 
 def _made_with_table(made_with: Mapping[str, Any]) -> Table:
-    rows = tuple((key, _cell(value)) for key, value in dotted(made_with))
+    rows = tuple((key, _cell(value)) for key, value in flatten(made_with))
     return Table("Made with", ("", "Value"), rows)
 
 

@@ -1,0 +1,89 @@
+"""The ``unlearning`` section: the objective of Stage 3, its bounds, and the optimizer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from grail.config.values import (
+    Accuracy,
+    Count,
+    Name,
+    NotNegative,
+    Phases,
+    Positive,
+    Section,
+    Share,
+)
+
+
+class Until(Section):
+    """When ascent has converged."""
+
+    row_accuracy: Accuracy | None = 0.1
+    """A row stops contributing once its token accuracy (0-1) is at or below this. It is skipped
+    for the next epoch and checked again after that. null: never."""
+    domain_accuracy: Accuracy | None = None
+    """The same for a whole domain: the mean token accuracy of its unlearn rows as last measured.
+    null: never."""
+
+
+def _both_off(until: Any) -> Any:
+    """``until: null`` switches both rules off."""
+    return {"row_accuracy": None, "domain_accuracy": None} if until is None else until
+
+
+class Unlearning(Section):
+    """Stage 3: train an objective on the unlearn and retain rows, under the mask."""
+
+    objective: Name = "ascent_descent"
+    """The loss: ascent, ascent_descent, ascent_kl, random_labels, adversarial_labels, npo, simnpo,
+    wga, satimp, inverted_hinge, undial, jensun, refusal, unlikelihood, exact (train a new model
+    without the unlearn rows), or your own as package.module:function."""
+    retain_rows: Literal["domain", "general"] = "domain"
+    """Rows of the retain term: the retain rows of the domains, or the general text (out of
+    distribution)."""
+    beta: Positive | None = None
+    """Exponent or temperature of the objectives that have one. null: the value of the objective's
+    paper."""
+    delta: NotNegative | None = None
+    """Margin of simnpo, in nats per token. null: the paper's 0."""
+    rectify: bool = False
+    """Remove the part of the unlearn gradient that opposes the retain gradient (GRU)."""
+    phases: Phases | None = None
+    """Lists of domains to unlearn one after another, each for all epochs. null: all domains at
+    once."""
+    unlearn_weight: NotNegative = 1.0
+    """Weight of the unlearn term."""
+    retain_weight: NotNegative = 2.0
+    """Weight of the retain term."""
+    general_weight: NotNegative = 0.0
+    """Weight of the KL to the vanilla model on general text. 0: no such term."""
+    max_token_nll: Positive | None = 3.0
+    """Ascent leaves a token alone once its NLL exceeds this many nats. null: never."""
+    until: Annotated[Until, BeforeValidator(_both_off)] = Until()
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    """The optimizer of Stage 3."""
+    momentum: Share = 0.9
+    """Momentum of sgd; the others do not read it."""
+    learning_rate: Positive = 2e-3
+    """Peak learning rate. Default without an adapter (model.lora: null): 2e-5."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: falls to 0 as a cosine, or stays."""
+    warmup: Share = 0.0
+    """Share of the training in which the learning rate rises from 0 (0-1)."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay; frozen entries do not decay."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradient norm to clip at, after the mask. null: no clipping."""
+    epochs: Count = 8
+    """Passes over the unlearn rows."""
+    batch_size: Count = 4
+    """Unlearn rows per step; it adds as many retain rows."""
+    accumulation: Count = 1
+    """Pieces that the rows of a step are split into, to save memory."""
+    checkpoint_steps: Count = 20
+    """Steps between checkpoints."""
+    trackers: list[Name] = Field(default_factory=list)
+    """Experiment trackers of accelerate to log to, such as tensorboard."""
