@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
     validate.set_defaults(handler=_validate)
-    _add_run_options(plan_command.add(commands, _plan))
+    _add_run_options(plan_command.add_plan(commands, _plan))
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
@@ -218,10 +218,10 @@ def _plan(options: argparse.Namespace) -> int:
     from grail.config.file import is_comparison, read
 
     if is_comparison(read(options.config)[1]):
-        from grail.cli import plan_comparison as forecast
+        from grail.cli.plan_comparison import handle_comparison_plan
 
-        return forecast.handle(options)
-    return plan_command.handle(options)
+        return handle_comparison_plan(options)
+    return plan_command.handle_plan(options)
 
 
 def _validate(options: argparse.Namespace) -> int:
