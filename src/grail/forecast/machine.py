@@ -18,7 +18,7 @@ from grail.data.batches import by_tokens
 from grail.data.encode import Encoded
 from grail.evaluation.evaluate import BATCH_TOKENS, Evaluator
 from grail.forecast.cost import Range, Shape, operations
-from grail.forecast.work import Passes, Work, passes_of, prompt_batches, unlearning_steps
+from grail.forecast.work import Passes, Work, passes_of, prompt_batches, unlearning_work
 from grail.importance.sums import passes
 from grail.model.forward import in_mode, trainable
 from grail.model.generate import generate
@@ -108,19 +108,28 @@ def _generate(context: RunContext) -> Iterator[Step]:
         yield Work(forward=read, generated=Passes(steps, steps * size, steps * size)), seconds
 
 
-def _unlearn(context: RunContext) -> Iterator[Step]:
-    config = context.config
-    task, _ = unlearn_training(context, config.localization.freeze == "by_side")
-    for step in _spread(task.plan(0, {})):
-        sides = {row.side for row in step}
-        read = {side: passes_of([row for row in step if row.side == side], 0) for side in sides}
-        yield unlearning_steps(config.unlearning, read, 1), _gradients(context, task, step)
-
-
 def _vanilla(context: RunContext) -> Iterator[Step]:
-    task, _ = vanilla_training(context)
-    for step in _spread(task.plan(0, {})):
-        yield Work(backward=passes_of(step)), _gradients(context, task, step)
+    for rows, seconds in _gradients(context, vanilla_training(context)[0]):
+        yield Work(backward=rows), seconds
+
+
+def _unlearn(context: RunContext) -> Iterator[Step]:
+    by_side = context.config.localization.freeze == "by_side"
+    for rows, seconds in _gradients(context, unlearn_training(context, by_side)[0]):
+        yield unlearning_work(context.config, rows), seconds
+
+
+def _gradients(context: RunContext, task: Task) -> Iterator[tuple[Passes, float]]:
+    """Time the gradients of training steps."""
+
+    def run(step: Sequence[Encoded]) -> None:
+        for _, rows in task.groups(step):
+            if rows:
+                task.run(rows, step, {}).loss.backward()
+
+    with in_mode(context.model, training=True):
+        for step in _spread(task.plan(0, {})):
+            yield passes_of(step), _timed(run, step)[0]
 
 
 def _score(context: RunContext) -> Iterator[Step]:
@@ -155,18 +164,6 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _gradients(context: RunContext, task: Task, step: Sequence[Encoded]) -> float:
-    """Return the seconds that the gradient of one training step takes."""
-
-    def run() -> None:
-        for _, rows in task.groups(step):
-            if rows:
-                task.run(rows, step, {}).loss.backward()
-
-    with in_mode(context.model, training=True):
-        return _timed(run)[0]
 
 
 def _spread(batches: Sequence[Any]) -> Sequence[Any]:

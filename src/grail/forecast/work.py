@@ -7,10 +7,11 @@ for each. Counts are at most: no row rests and no stage ends early.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from grail.config.run import Config, Unlearning
+from grail.config.run import Config
 from grail.data.batches import by_tokens
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
@@ -35,7 +36,7 @@ class Passes:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Passes(*map(sum, pairs))
 
-    def __mul__(self, times: float) -> Passes:
+    def __mul__(self, times: int | float) -> Passes:
         """Do the same several times, rounded up."""
         return Passes(*(math.ceil(number * times) for number in vars(self).values()))
 
@@ -106,59 +107,45 @@ def _scoring(config: Config, rows: Rows) -> Passes:
     """Return one pass of Stage 1: every trial of each train row, in batches of one side each."""
     settings, total = config.importance, NOTHING
     trials = settings.trials if settings.labels == "random" else 1
-    for domain in config.domains:
-        for side in ("unlearn", "retain"):
-            own = _train(rows, side, domain)
-            batches = len(by_tokens(own, settings.batch_tokens, copies=trials))
-            batches = len(own) * trials if settings.gradients == "loop" else batches
-            total += passes_of(own * trials, batches)
+    for domain, side in product(config.domains, ("unlearn", "retain")):
+        own = _train(rows, side, [domain])
+        batches = len(by_tokens(own, settings.batch_tokens, copies=trials))
+        batches = len(own) * trials if settings.gradients == "loop" else batches
+        total += passes_of(own * trials, batches)
     return total
 
 
 def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     """Return Stage 3: each epoch has every unlearn row of its phase, retain and general rows.
 
-    A retain row of the same domain comes with each unlearn row; a general row with each, or with
-    every second one where there are retain rows.
+    A retain row comes with each unlearn row; a general row with each, or with every second one of a
+    step where there are retain rows.
     """
-    settings, steps = config.unlearning, 0
-    read = dict.fromkeys(make_objective(settings).sides, NOTHING)
-    for domains in settings.phases or [list(config.domains)]:
-        counts = {domain: len(_train(rows, "unlearn", domain)) for domain in domains}
-        phase = math.ceil(sum(counts.values()) / settings.batch_size)
-        steps += phase
-        for domain, count in counts.items():
-            read["unlearn"] += passes_of(_train(rows, "unlearn", domain), 0)
-            if "retain" in read:
-                own = _train(rows, "retain", domain)
-                read["retain"] += passes_of(own, 0) * (count / len(own))
-        if "general" in read:
-            own = _train(general, "general", "general")
-            a_step = math.ceil(settings.batch_size / (2 if "retain" in read else 1))
-            read["general"] += passes_of(own, 0) * (phase * a_step / len(own))
+    settings, total = config.unlearning, NOTHING
+    sides = make_objective(settings).sides
     split = settings.rectify or config.localization.freeze == "by_side"
-    read = {side: passes * settings.epochs for side, passes in read.items()}
-    batches = steps * settings.epochs * settings.accumulation * (1 + split)
-    return unlearning_steps(settings, read, batches)
+    for domains in settings.phases or [list(config.domains)]:
+        count = len(_train(rows, "unlearn", domains))
+        steps = math.ceil(count / settings.batch_size)
+        a_step = math.ceil(settings.batch_size / (2 if "retain" in sides else 1))
+        wanted = {"unlearn": count, "retain": count, "general": steps * a_step}
+        for side in sides:
+            own = _train([*rows, *general], side, [*domains, "general"])
+            total += passes_of(own, 0) * (wanted[side] / len(own))
+        total += Passes(steps * settings.accumulation * (1 + split))
+    return unlearning_work(config, total * settings.epochs)
 
 
-def unlearning_steps(settings: Unlearning, read: Mapping[str, Passes], batches: int) -> Work:
-    """Return the work of some steps of Stage 3.
+def unlearning_work(config: Config, passes: Passes) -> Work:
+    """Return the work of Stage 3 that trains with ``passes``.
 
-    Args:
-        settings: The ``unlearning`` section. Sides that are compared with the reference are read
-            again without gradients, and so are unlearn rows that a refusal stands in for.
-        read: Side -> passes over its rows, batches not counted.
-        batches: Batches of all sides together.
+    Where a term compares with the reference, or unlearn rows are read as refusals, rows are read
+    again without gradients: at most all of them.
     """
-    objective, until = make_objective(settings), settings.until
-    backward, forward = Passes(batches), NOTHING
-    for side, passes in read.items():
-        refused = side == "unlearn" and objective.labels == "refusal"
-        backward += passes
-        forward += (passes + Passes(batches)) * (objective.compares(side) + refused)
+    objective, until = make_objective(config.unlearning), config.unlearning.until
+    again = objective.labels == "refusal" or any(map(objective.compares, objective.sides))
     early = until.row_accuracy is not None or until.domain_accuracy is not None
-    return Work(forward, backward, at_most=early)
+    return Work(passes if again else NOTHING, passes, at_most=early)
 
 
 def _generation(config: Config, rows: Rows, models: int) -> Work:
@@ -178,5 +165,5 @@ def prompt_batches(config: Config, rows: Rows) -> list[Rows]:
     return [asked[first : first + size] for first in range(0, len(asked), size)]
 
 
-def _train(rows: Rows, side: str, domain: str) -> list[Encoded]:
-    return [r for r in rows if (r.domain, r.side, r.part) == (domain, side, "train")]
+def _train(rows: Rows, side: str, domains: Collection[str]) -> list[Encoded]:
+    return [r for r in rows if r.part == "train" and r.side == side and r.domain in domains]
