@@ -9,7 +9,6 @@ from grail.forecast import machine
 
 def test_a_plan_is_printed_and_nothing_is_written(tiny_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(machine, "SIDE", 16)
-    monkeypatch.setattr(machine, "LEAST", 1e-4)
     file = tiny_config(evaluation={"general_tasks": []})
     before = sorted(tmp_path.rglob("*"))
     assert main(["plan", str(file)]) == 0

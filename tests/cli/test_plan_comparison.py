@@ -15,7 +15,6 @@ from grail.run.inputs import read_inputs
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
     monkeypatch.setattr(machine, "SIDE", 16)
-    monkeypatch.setattr(machine, "LEAST", 1e-4)
 
 
 def forecast_of(plan):

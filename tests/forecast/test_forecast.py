@@ -10,7 +10,7 @@ from grail.config.file import load_config
 from grail.errors import InputError
 from grail.forecast import forecast as plan
 from grail.forecast import machine, outline
-from grail.forecast.forecast import done, make_forecast, measure, plan_of
+from grail.forecast.forecast import done, measure, plan_of
 from grail.progress import NullListener
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
@@ -21,12 +21,12 @@ STAGES = {"vanilla", "score", "localize", "unlearn", "evaluate", "generate"}
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
     monkeypatch.setattr(machine, "SIDE", 16)
-    monkeypatch.setattr(machine, "LEAST", 1e-4)
 
 
 def planned(file):
     config = load_config(file, [], None)
-    return make_forecast(config, read_inputs(config), NullListener(silent=True))
+    inputs = read_inputs(config)
+    return plan_of(config, inputs, measure(config, inputs, NullListener(silent=True)))
 
 
 def test_finished_stages_are_known(tiny_config, tmp_path):

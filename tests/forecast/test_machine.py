@@ -20,7 +20,6 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def context(tiny_config, monkeypatch):
     monkeypatch.setattr(machine, "SIDE", 16)
-    monkeypatch.setattr(machine, "LEAST", 1e-4)
     config = load_config(tiny_config(), [], None)
     return RunContext(config, read_inputs(config), NullListener(silent=True), CPU)
 

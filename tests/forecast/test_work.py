@@ -9,7 +9,7 @@ import torch
 from grail.config.file import load_config
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import artifact_bytes, shape_of
-from grail.forecast.work import NOTHING, Passes, Work, models_of, workload
+from grail.forecast.work import NO_PASSES, Passes, Work, models_of, workload
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
@@ -103,12 +103,8 @@ def test_work_is_that_of_a_real_run(finished):
         planned, (batches, tokens) = work[name].backward, real[f"{name}+"]
         assert tokens <= planned.tokens <= 1.3 * tokens, name
         assert planned.batches >= batches or not packed, name
-    (_, again), (_, tokens) = real.get("unlearn", (0, 0)), real["unlearn+"]
-    planned = work["unlearn"]
-    assert again <= planned.forward.tokens
-    cost = planned.forward.tokens + 2 * planned.backward.tokens  # backward costs twice as much
-    assert cost <= 1.3 * (again + 2 * tokens)
-    assert (planned.forward == NOTHING) == (not again)
+    planned, (_, again) = work["unlearn"], real.get("unlearn", (0, 0))
+    assert again <= planned.forward.tokens <= 1.3 * again
     batches, tokens = real["score+"]
     scored = work["score"].backward
     trials = config.importance.trials if config.importance.labels == "random" else 1
@@ -177,7 +173,7 @@ def test_scores_in_several_passes_take_as_many_times_the_work(module_config):
 
 def test_passes_add_up():
     found = Passes(1, 10, 4)
-    assert found + NOTHING == found
-    assert found * 0 == NOTHING
+    assert found + NO_PASSES == found
+    assert found * 0 == NO_PASSES
     assert found * 2 == found + found == Passes(2, 20, 8)
     assert found * 0.25 == Passes(1, 3, 1)

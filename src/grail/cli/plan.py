@@ -38,14 +38,14 @@ def handle_plan(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.set, options.output)
     quiet()
-    from grail.forecast.forecast import make_forecast
+    from grail.forecast.forecast import measure, plan_of
     from grail.run.inputs import read_inputs
 
     listener = Terminal(Console(stderr=True))
     inputs = read_inputs(config)
     for warning in inputs.warnings:
         listener.warn(warning)
-    plan = make_forecast(config, inputs, listener)
+    plan = plan_of(config, inputs, measure(config, inputs, listener))
     if options.json:
         sys.stdout.write(json.dumps({"output": config.output, **plan.as_json()}) + "\n")
     else:

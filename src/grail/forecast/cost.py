@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -87,15 +86,8 @@ def optimizer_bytes(name: str, shape: Shape) -> int:
     if name == "adamw":
         return 2 * shape.trainable_bytes + steps
     entry = shape.trainable_bytes // max(1, shape.trainable)
-    return entry * sum(map(_factored, shape.tensors)) + steps
-
-
-def _factored(shape: Sequence[int]) -> int:
-    """Return the entries of Adafactor's second moment: row and column means of a matrix."""
-    if len(shape) < 2:
-        return math.prod(shape)
-    *others, rows, columns = shape
-    return math.prod(others) * (rows + columns)
+    # Adafactor's second moment: row and column means of a matrix, all entries of a vector
+    return entry * sum(math.prod(t[:-2]) * sum(t[-2:]) for t in shape.tensors) + steps
 
 
 def artifact_bytes(config: Config, shape: Shape) -> dict[str, int]:

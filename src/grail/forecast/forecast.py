@@ -138,15 +138,6 @@ class Timing:
     note: str
 
 
-def make_forecast(config: Config, inputs: Inputs, listener: Listener) -> Forecast:
-    """Count what is to be done, time the first batches of each stage, and extrapolate.
-
-    Raises:
-        InputError: if the tokenizer or the model cannot be read.
-    """
-    return plan_of(config, inputs, measure(config, inputs, listener))
-
-
 def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
     """Load the model (its shapes alone, if it does not fit) and time this machine with it.
 

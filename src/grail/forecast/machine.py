@@ -1,7 +1,4 @@
-"""How fast this machine is, and how much memory it takes: first real batches of each stage, timed.
-
-No weight changes, and nothing is written.
-"""
+"""Time a few real batches of each stage, and read off the process's memory; writes nothing."""
 
 from __future__ import annotations
 
@@ -19,21 +16,18 @@ from grail.data.encode import Encoded
 from grail.evaluation.evaluate import BATCH_TOKENS, Evaluator
 from grail.forecast.cost import Range, Shape, operations
 from grail.forecast.work import Passes, Work, passes_of, prompt_batches, unlearning_work
-from grail.importance.sums import passes
+from grail.importance import sums
 from grail.model.forward import in_mode, trainable
 from grail.model.generate import generate
 from grail.run.context import RunContext
-from grail.run.trainings import make_scorer, unlearn_training, vanilla_training
-from grail.training.task import Task
+from grail.run.trainings import Training, make_scorer, unlearn_training, vanilla_training
 
 SIDE = 1024
 """Rows and columns of the matrices whose product is timed."""
-LEAST = 0.2
-"""Seconds that it is repeated for."""
-BATCHES = 3
-"""Batches that are timed of each stage,"""
-ENOUGH = 10.0
-"""but none after this many seconds."""
+PRODUCTS = 10
+"""How often it is computed."""
+BATCHES, ENOUGH = 3, 10.0
+"""Batches of each stage that are timed; none is begun after this many seconds."""
 DECODED = 16
 """Decoding steps that are timed of a batch."""
 
@@ -49,8 +43,8 @@ class Speed:
         rate: Floating-point operations a second in plain matrix products.
         seconds: Stage -> seconds per operation: of the fastest timed batch, and of the slowest.
         peaks: Stage -> the most memory in bytes that the process had until it was timed.
-        share: How much of a core (at most 1) the process had meanwhile: below 1, others were at
-            work, and with the machine to itself it would be as much faster.
+        share: CPU seconds per second of timing, at most 1; below 1 on a machine that was busy with
+            other processes, without which it would be as much faster.
     """
 
     rate: float
@@ -63,15 +57,12 @@ def rate_of(device: torch.device, dtype: torch.dtype) -> float:
     """Return operations a second in products of two square matrices."""
     a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
     _timed(torch.matmul, a, a)  # the first product also sets the libraries up
-    count, spent = 0, 0.0
-    while spent < LEAST:
-        spent += _timed(torch.matmul, a, a)[0]
-        count += 1
-    return count * 2.0 * SIDE**3 / spent
+    spent, _ = _timed(lambda: [a @ a for _ in range(PRODUCTS)])
+    return PRODUCTS * 2.0 * SIDE**3 / spent
 
 
 def speed_of(context: RunContext, shape: Shape, rate: float) -> Speed:
-    """Time some batches of every stage."""
+    """Time some batches of every stage; only the batches' own gradients are computed, no step."""
     began, worked = time.perf_counter(), time.process_time()
     seconds: dict[str, Range] = {}
     peaks: dict[str, int] = {}
@@ -93,7 +84,6 @@ def _evaluate(context: RunContext) -> Iterator[Step]:
     texts = {sample.key: sample for sample in (*context.inputs.samples, *context.inputs.general)}
     evaluator = Evaluator(context.model, context.tokenizer, settings, texts)
     rows = [*context.rows, *context.general]
-    evaluator.run("plan", rows[:1])  # the first pass also sets the libraries up
     for batch in _spread(by_tokens(rows, BATCH_TOKENS)):
         yield Work(forward=passes_of(batch)), _timed(evaluator.run, "plan", batch)[0]
 
@@ -109,18 +99,21 @@ def _generate(context: RunContext) -> Iterator[Step]:
 
 
 def _vanilla(context: RunContext) -> Iterator[Step]:
-    for rows, seconds in _gradients(context, vanilla_training(context)[0]):
-        yield Work(backward=rows), seconds
+    for step, seconds in _gradients(context, vanilla_training(context)):
+        yield Work(backward=passes_of(step)), seconds
 
 
 def _unlearn(context: RunContext) -> Iterator[Step]:
     by_side = context.config.localization.freeze == "by_side"
-    for rows, seconds in _gradients(context, unlearn_training(context, by_side)[0]):
-        yield unlearning_work(context.config, rows), seconds
+    for step, seconds in _gradients(context, unlearn_training(context, by_side)):
+        sides = {row.side: [r for r in step if r.side == row.side] for row in step}
+        passes = {side: passes_of(rows, 0) for side, rows in sides.items()}
+        yield unlearning_work(context.config, passes), seconds
 
 
-def _gradients(context: RunContext, task: Task) -> Iterator[tuple[Passes, float]]:
+def _gradients(context: RunContext, training: Training) -> Iterator[tuple[list[Encoded], float]]:
     """Time the gradients of training steps."""
+    task, _ = training
 
     def run(step: Sequence[Encoded]) -> None:
         for _, rows in task.groups(step):
@@ -129,12 +122,12 @@ def _gradients(context: RunContext, task: Task) -> Iterator[tuple[Passes, float]
 
     with in_mode(context.model, training=True):
         for step in _spread(task.plan(0, {})):
-            yield passes_of(step), _timed(run, step)[0]
+            yield step, _timed(run, step)[0]
 
 
 def _score(context: RunContext) -> Iterator[Step]:
     scorer, settings = make_scorer(context), context.config.importance
-    score_passes = len(passes(trainable(context.model), settings.memory_gib))
+    score_passes = len(sums.passes(trainable(context.model), settings.memory_gib))
     for rows in _spread(list(context.sides().values())):
         batch = by_tokens(rows, settings.batch_tokens, copies=scorer.trials)[-1]
         work = Work(backward=passes_of(batch * scorer.trials) * score_passes)

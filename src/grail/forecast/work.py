@@ -7,7 +7,7 @@ for each. Counts are at most: no row rests and no stage ends early.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -41,7 +41,7 @@ class Passes:
         return Passes(*(math.ceil(number * times) for number in vars(self).values()))
 
 
-NOTHING = Passes()
+NO_PASSES = Passes()
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Work:
         at_most: Whether the stage may end earlier.
     """
 
-    forward: Passes = NOTHING
-    backward: Passes = NOTHING
-    generated: Passes = NOTHING
+    forward: Passes = NO_PASSES
+    backward: Passes = NO_PASSES
+    generated: Passes = NO_PASSES
     at_most: bool = False
 
 
 def passes_of(rows: Rows, batches: int = 1) -> Passes:
-    """Return the passes that process each of the rows once, in so many batches."""
+    """Return the passes that process each of the rows once, in ``batches`` batches."""
     return Passes(batches, sum(len(r.ids) for r in rows), sum(len(r.answer) for r in rows))
 
 
@@ -76,18 +76,18 @@ def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -
     vanilla, models = config.vanilla, models_of(config)
     parts = ("train", "val") if vanilla.include_val else ("train",)
     learned = [row for row in rows if row.part in parts]
-    kept = [row for row in learned if row.side == "retain"]
+    retain = [row for row in learned if row.side == "retain"]
     given = vanilla.skip or vanilla.adapter is not None
     exact = config.unlearning.objective == EXACT
     work = {
         "vanilla": Work() if given else _descent(config, learned),
         "score": Work(backward=_scoring(config, rows) * score_passes),
         "localize": Work(),
-        "unlearn": _descent(config, kept) if exact else _unlearning(config, rows, general),
+        "unlearn": _descent(config, retain) if exact else _unlearning(config, rows, general),
         "evaluate": Work(forward=_measured([*rows, *general]) * models),
     }
     if models == 3:  # the search for the third measures the retain rows again and again
-        search = _measured([row for row in kept if row.part == "train"]) * MOST
+        search = _measured([row for row in retain if row.part == "train"]) * MOST
         work["evaluate"] = Work(forward=work["evaluate"].forward + search, at_most=True)
     if config.evaluation.generate:
         work["generate"] = _generation(config, rows, models)
@@ -105,13 +105,13 @@ def _measured(rows: Rows) -> Passes:
 
 def _scoring(config: Config, rows: Rows) -> Passes:
     """Return one pass of Stage 1: every trial of each train row, in batches of one side each."""
-    settings, total = config.importance, NOTHING
+    settings, total = config.importance, NO_PASSES
     trials = settings.trials if settings.labels == "random" else 1
     for domain, side in product(config.domains, ("unlearn", "retain")):
-        own = _train(rows, side, [domain])
-        batches = len(by_tokens(own, settings.batch_tokens, copies=trials))
-        batches = len(own) * trials if settings.gradients == "loop" else batches
-        total += passes_of(own * trials, batches)
+        members = _train(rows, side, [domain])
+        batches = len(by_tokens(members, settings.batch_tokens, copies=trials))
+        batches = len(members) * trials if settings.gradients == "loop" else batches
+        total += passes_of(members * trials, batches)
     return total
 
 
@@ -121,36 +121,40 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     A retain row comes with each unlearn row; a general row with each, or with every second one of a
     step where there are retain rows.
     """
-    settings, total = config.unlearning, NOTHING
-    sides = make_objective(settings).sides
-    split = settings.rectify or config.localization.freeze == "by_side"
+    settings, batches = config.unlearning, 0
+    sides = dict.fromkeys(make_objective(settings).sides, NO_PASSES)
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains))
         steps = math.ceil(count / settings.batch_size)
-        a_step = math.ceil(settings.batch_size / (2 if "retain" in sides else 1))
-        wanted = {"unlearn": count, "retain": count, "general": steps * a_step}
+        general_rows = steps * math.ceil(settings.batch_size / (2 if "retain" in sides else 1))
+        wanted = {"unlearn": count, "retain": count, "general": general_rows}
         for side in sides:
-            own = _train([*rows, *general], side, [*domains, "general"])
-            total += passes_of(own, 0) * (wanted[side] / len(own))
-        total += Passes(steps * settings.accumulation * (1 + split))
-    return unlearning_work(config, total * settings.epochs)
+            members = _train([*rows, *general], side, [*domains, "general"])
+            sides[side] += passes_of(members, 0) * (settings.epochs * wanted[side] / len(members))
+        batches += settings.epochs * steps * settings.accumulation
+    split = settings.rectify or config.localization.freeze == "by_side"
+    return unlearning_work(config, sides, batches * (1 + split))
 
 
-def unlearning_work(config: Config, passes: Passes) -> Work:
-    """Return the work of Stage 3 that trains with ``passes``.
+def unlearning_work(config: Config, sides: Mapping[str, Passes], batches: int = 1) -> Work:
+    """Return the work of Stage 3 that trains with the passes of each side, in ``batches`` batches.
 
-    Where a term compares with the reference, or unlearn rows are read as refusals, rows are read
-    again without gradients: at most all of them.
+    A side that is compared with the reference is read again without gradients, and so are unlearn
+    rows that a refusal stands in for.
     """
     objective, until = make_objective(config.unlearning), config.unlearning.until
-    again = objective.labels == "refusal" or any(map(objective.compares, objective.sides))
+    forward, backward = NO_PASSES, Passes(batches)
+    for side, passes in sides.items():
+        refused = side == "unlearn" and objective.labels == "refusal"
+        forward += (passes + Passes(batches)) * (objective.compares(side) + refused)
+        backward += passes
     early = until.row_accuracy is not None or until.domain_accuracy is not None
-    return Work(passes if again else NOTHING, passes, at_most=early)
+    return Work(forward, backward, at_most=early)
 
 
 def _generation(config: Config, rows: Rows, models: int) -> Work:
     """Return the passes over the prompts, and decoding after their first new token."""
-    prompts = decoded = NOTHING
+    prompts = decoded = NO_PASSES
     for batch in prompt_batches(config, rows):
         steps = most_new(batch[-1], config.evaluation.max_new_tokens) - 1
         prompts += Passes(1, sum(row.start for row in batch), len(batch))
