@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from grail.config.file import load_config
+from grail.data.labels import RandomLabels
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
-from grail.model.load import load_config as load_model
+from grail.model.load import load_model
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
-from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
+from grail.run.trainings import make_scorer, unlearn_training, vanilla_training, vocabulary
 from grail.training.descent import VanillaTask, loop_settings
 from grail.unlearning.objectives import EXACT, OBJECTIVES
 from grail.unlearning.task import UnlearnTask
@@ -50,6 +51,14 @@ def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
     assert {row.side for row in task.rows} == {"unlearn", "retain"}
     assert (task.seed, settings) == (8, loop_settings(made.config.vanilla, 8))
     assert task.model is made.model
+
+
+def test_the_scorer_draws_labels_with_their_own_seed(context):
+    made = context("seed=3", importance={"seed": 8, "substitution": "targets"})
+    scorer = make_scorer(made)
+    assert (scorer.model, scorer.pad) == (made.model, made.tokenizer.pad_token_id)
+    assert scorer.labels == RandomLabels(vocabulary(made), "targets", 8)
+    assert make_scorer(context("seed=3")).labels.seed == 3
 
 
 # -- Stage 3 --------------------------------------------------------------------------------------

@@ -96,12 +96,12 @@ def artifact_bytes(config: Config, shape: Shape) -> dict[str, int]:
     Checkpoints are dropped when their training ends; while one is replaced, there are two.
     """
     settings, weights = config.unlearning, shape.trainable_bytes
-    given = config.vanilla.skip or config.vanilla.adapter is not None
+    provided = config.vanilla.skip or config.vanilla.adapter is not None
     masks = 3 if config.localization.freeze == "by_side" else 1
     state = optimizer_bytes(settings.optimizer, shape) + settings.rectify * weights
     return {
         "vanilla": weights,
-        "vanilla.checkpoint": 0 if given else weights + optimizer_bytes("adamw", shape),
+        "vanilla.checkpoint": 0 if provided else weights + optimizer_bytes("adamw", shape),
         "scores": 2 * len(config.domains) * len(STATISTICS) * FLOAT * shape.trainable,
         "mask": masks * sum(-(-math.prod(tensor) // 8) for tensor in shape.tensors),
         "unlearned": weights,

@@ -144,8 +144,9 @@ def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
     Raises:
         InputError: if the tokenizer or the model cannot be read.
     """
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    context = RunContext(config, inputs, listener, found or torch.device("cpu"))
+    cpu, available = torch.device("cpu"), torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if available else cpu
+    context = RunContext(config, inputs, listener, device or cpu)
     large = Work(backward=Passes(1, min(LARGE, passes_of(context.rows).tokens)))
     libraries = peak_memory(context.device)
     with listener.stage("measure") as tick:
@@ -245,7 +246,7 @@ def done(config: Config, inputs: Inputs) -> set[str]:
         "score": [folder / "scores" / f"{side}.safetensors" for side in sides],
         "unlearn": [folder / "unlearned"],
     }
-    stages = {name for name, made in files.items() if None not in map(artifacts.inputs_of, made)}
+    stages = {name for name, paths in files.items() if None not in map(artifacts.inputs_of, paths)}
     if has_mask(folder, config.localization.freeze == "by_side"):
         stages.add("localize")
     return stages | ({"evaluate", "generate"} if (folder / "results.json").is_file() else set())

@@ -92,8 +92,8 @@ def _generate(context: RunContext) -> Iterator[Step]:
     for batch in _spread(prompt_batches(context.config, context.rows)):
         size, prompts = len(batch), [row.ids[: row.start] for row in batch]
         limits = [1 + DECODED] * size
-        seconds, made = _timed(generate, context.model, prompts, limits, context.tokenizer)
-        steps = min(DECODED, max(map(len, made)))  # they may all have ended before
+        seconds, texts = _timed(generate, context.model, prompts, limits, context.tokenizer)
+        steps = min(DECODED, max(map(len, texts)))  # they may all have ended before
         read = Passes(1, sum(map(len, prompts)), size)
         yield Work(forward=read, generated=Passes(steps, steps * size, steps * size)), seconds
 

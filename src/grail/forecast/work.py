@@ -77,10 +77,10 @@ def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -
     parts = ("train", "val") if vanilla.include_val else ("train",)
     learned = [row for row in rows if row.part in parts]
     retain = [row for row in learned if row.side == "retain"]
-    given = vanilla.skip or vanilla.adapter is not None
+    provided = vanilla.skip or vanilla.adapter is not None
     exact = config.unlearning.objective == EXACT
     work = {
-        "vanilla": Work() if given else _descent(config, learned),
+        "vanilla": Work() if provided else _descent(config, learned),
         "score": Work(backward=_scoring(config, rows) * score_passes),
         "localize": Work(),
         "unlearn": _descent(config, retain) if exact else _unlearning(config, rows, general),
