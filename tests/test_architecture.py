@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "audit": {"artifacts", "config", "data", "evaluation", "model", "reporting", "results"}
     | {"run", "training", "unlearning"},
     "forecast": {"artifacts", "config", "data", "evaluation", "importance", "model", "run"}
-    | {"training", "unlearning"},
+    | {"unlearning"},
     "comparison": {"artifacts", "config", "results", "run"},
     "api": {"audit", "config", "results", "run"},
     "cli": {"audit", "comparison", "config", "forecast", "model", "reporting", "results", "run"},

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from grail.cli.main import main
-from grail.cli.plan_comparison import forecast
-from grail.forecast import machine as pace
+from grail.cli.plan_comparison import forecast_comparison
+from grail.forecast import machine
 from grail.forecast.forecast import measure, plan_of
 from grail.progress import NullListener
 from grail.run.inputs import read_inputs
@@ -14,12 +14,11 @@ from grail.run.inputs import read_inputs
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    monkeypatch.setattr(pace, "SIDE", 16)
-    monkeypatch.setattr(pace, "LEAST", 1e-4)
+    monkeypatch.setattr(machine, "SIDE", 16)
 
 
 def forecast_of(plan):
-    return forecast(plan, NullListener(silent=True))
+    return forecast_comparison(plan, NullListener(silent=True))
 
 
 def add(ranges):

@@ -1,64 +1,77 @@
-"""The model in numbers, and timings that are at least possible."""
+"""Timings that are at least possible, of the real stages; nothing is changed by them."""
+
+import time
 
 import pytest
 import torch
 
-from grail.config.run import parse_config
-from grail.forecast import machine as measure
-from grail.forecast.machine import sample, shape_of, speed_of
-from grail.model.forward import trainable
+from grail.config.file import load_config
+from grail.forecast import machine
+from grail.forecast.cost import operations, shape_of
+from grail.forecast.machine import STEPS, rate_of, speed_of
+from grail.forecast.work import Passes, passes_of, workload
+from grail.progress import NullListener
+from grail.run.context import RunContext
+from grail.run.inputs import read_inputs
+
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
-@pytest.mark.parametrize("lora", [True, False])
-def test_the_numbers_of_a_model(tiny_model, family, lora):
-    model = tiny_model(family, lora=lora)
-    shape = shape_of(model)
-    named = dict(model.named_parameters())
-    assert shape.parameters == sum(p.numel() for p in named.values())
-    assert shape.bytes == 4 * shape.parameters
-    assert shape.tensors == tuple(tuple(p.shape) for p in trainable(model).values())
-    assert shape.trainable_bytes == 4 * shape.trainable
-    assert (shape.vocabulary, shape.head) == (96, 96 * 24)
-    inside = [n for n in named if ".h." in n or ".layers." in n]
-    products = sum(named[n].numel() for n in inside if named[n].dim() == 2)
-    assert shape.products == products
-    trained = shape.trainable if lora else shape.products
-    assert shape.products_trained == trained
+@pytest.fixture
+def context(tiny_config, monkeypatch):
+    monkeypatch.setattr(machine, "SIDE", 16)
+    config = load_config(tiny_config(), [], None)
+    return RunContext(config, read_inputs(config), NullListener(silent=True), CPU)
 
 
-def test_the_sample_is_of_middling_rows(tiny_rows):
-    rows = tiny_rows(21)
-    lengths = sorted(len(row.ids) for row in rows)
-    some = sample(rows, 3 * lengths[10])
-    assert len(some) == 3
-    assert lengths[8] <= min(len(r.ids) for r in some) <= max(len(r.ids) for r in some)
-    assert max(len(r.ids) for r in some) <= lengths[12]
-    assert len(sample(rows, 1)) == 1
-    assert len(sample(rows[:2], 10_000)) == 2
-
-
-def test_measuring_changes_nothing(tiny_model, tiny_tokenizer, tiny_rows, monkeypatch):
-    monkeypatch.setattr(measure, "SIDE", 16)
-    monkeypatch.setattr(measure, "LEAST", 1e-4)
-    tokenizer = tiny_tokenizer()
-    model = tiny_model(vocabulary=len(tokenizer)).train()
+def test_measuring_changes_nothing(context):
+    model = context.model.train()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    side = {"train": "x.jsonl"}
-    raw = {"domains": {"a": {"unlearn": side, "retain": side}}, "output": "o"}
-    speed = speed_of(model, tiny_rows(8), tokenizer, parse_config(raw))
-    assert min(speed.rate, speed.forward, speed.backward, speed.decoding, speed.saved) > 0
+    rate = rate_of(CPU, torch.float32)
+    speed = speed_of(context, shape_of(model), rate)
+    assert rate == speed.rate > 0
+    assert set(speed.seconds) == set(speed.peaks) == set(STEPS)
+    assert all(0 < fastest <= slowest for fastest, slowest in speed.seconds.values())
+    assert min(speed.peaks.values()) > shape_of(model).bytes
     assert 0 < speed.share <= 1
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    silent = parse_config({**raw, "evaluation": {"generate": False}})
-    assert speed_of(model, tiny_rows(8), tokenizer, silent).decoding is None
 
 
-def test_what_is_kept_for_the_backward_pass():
-    """x of a linear layer is saved for its weight's gradient; the weight itself does not count."""
-    layer = torch.nn.Linear(8, 8)
-    x = torch.ones(5, 8)
-    kept = measure._saved_bytes(layer, lambda: layer(x).square().sum())
-    assert kept == 2 * 5 * 8 * 4  # x, and the layer's output for the square
+def test_a_pace_is_that_of_the_timed_batches(context, monkeypatch):
+    """Seconds an operation, from the fastest batch to the slowest; none is timed after ENOUGH."""
+    shape = shape_of(context.model)
+    works = [workload(context.config, context.rows, [])["vanilla"]] * 3
+    count = operations(works[0], shape)
+    steps = {"vanilla": lambda _: zip(works, (3.0, 1.0, 2.0), strict=True)}
+    monkeypatch.setattr(machine, "STEPS", steps)
+    assert speed_of(context, shape, 1.0).seconds == {"vanilla": (1 / count, 3 / count)}
+    monkeypatch.setattr(machine, "ENOUGH", 2.5)
+    assert speed_of(context, shape, 1.0).seconds == {"vanilla": (3 / count, 3 / count)}
+
+
+def test_timed_steps_are_those_of_the_stages(context, monkeypatch):
+    monkeypatch.setattr(machine, "BATCHES", 100)
+    timed = {name: [work for work, _ in steps(context)] for name, steps in STEPS.items()}
+    everything = [*context.rows, *context.general]
+    assert sum((w.forward for w in timed["evaluate"]), Passes()) == passes_of(everything)
+    whole = workload(context.config, context.rows, context.general)
+    epochs = context.config.vanilla.epochs
+    assert (
+        sum((w.backward for w in timed["vanilla"]), Passes()) * epochs == whole["vanilla"].backward
+    )
+    assert all(0 < w.generated.batches <= machine.DECODED for w in timed["generate"])
+    assert all(w.backward.tokens > 0 for w in (*timed["score"], *timed["unlearn"]))
+
+
+def test_batches_are_spread(monkeypatch):
+    monkeypatch.setattr(machine, "BATCHES", 3)
+    assert [*machine._spread(range(9))] == [8, 5, 2]
+    assert [*machine._spread(range(2))] == [1, 0]
+    assert [*machine._spread([])] == []
+
+
+def test_time_is_that_of_the_call():
+    seconds, result = machine._timed(time.sleep, 0.02)
+    assert (0.02 <= seconds < 5, result) == (True, None)

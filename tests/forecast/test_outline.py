@@ -7,7 +7,7 @@ import pytest
 from grail.config.file import load_config
 from grail.errors import InputError
 from grail.forecast import outline as module
-from grail.forecast.machine import shape_of
+from grail.forecast.cost import shape_of
 from grail.forecast.outline import at_hand, outline
 from grail.model.load import load_model
 

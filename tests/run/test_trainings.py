@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from grail.config.file import load_config
 from grail.config.run import Unlearning, Vanilla
+from grail.data.labels import RandomLabels
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
@@ -21,6 +22,7 @@ from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import (
     loop_settings,
+    make_scorer,
     schedule_of,
     unlearn_training,
     vanilla_training,
@@ -60,6 +62,14 @@ def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
     section = made.config.vanilla
     assert (task.batch_size, task.until) == (section.batch_size, section.until)
     assert task.model is made.model
+
+
+def test_the_scorer_draws_labels_with_their_own_seed(context):
+    made = context("seed=3", importance={"seed": 8, "substitution": "targets"})
+    scorer = make_scorer(made)
+    assert (scorer.model, scorer.pad) == (made.model, made.tokenizer.pad_token_id)
+    assert scorer.labels == RandomLabels(vocabulary(made), "targets", 8)
+    assert make_scorer(context("seed=3")).labels.seed == 3
 
 
 # -- Stage 3 --------------------------------------------------------------------------------------

@@ -223,10 +223,10 @@ def _plan(options: argparse.Namespace) -> int:
     from grail.config.file import is_comparison, read
 
     if is_comparison(read(options.config)[1]):
-        from grail.cli import plan_comparison as forecast
+        from grail.cli.plan_comparison import handle_comparison_plan
 
-        return forecast.handle(options)
-    return plan_command.handle(options)
+        return handle_comparison_plan(options)
+    return plan_command.handle_plan(options)
 
 
 def _validate(options: argparse.Namespace) -> int:

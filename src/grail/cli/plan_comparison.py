@@ -9,25 +9,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from grail.cli.plan import sizes, span
+from grail.cli.plan import show, sizes, span
 from grail.comparison import cells
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
 from grail.comparison.settings import load_comparison
-from grail.config.run import Config
 from grail.progress import Listener
 from grail.run.inputs import read_inputs
 
 if TYPE_CHECKING:
-    from grail.forecast.forecast import Forecast as RunPlan
+    from grail.forecast.cost import Range
+    from grail.forecast.forecast import Forecast
     from grail.reporting.tables import Table
 
-Range = tuple[float, float]
-"""From and to."""
-
 MEASURING = ("evaluate", "generate")
-SHARED = (
+SIDE_BY_SIDE = (
     "Cells that run side by side share the cores: all together take about as long, and the memory "
     "of those that run at once adds up. Starting a process, loading and writing are left out. The "
     "chosen point of a grid that is not finished is taken to cost what its first one does."
@@ -35,14 +32,14 @@ SHARED = (
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the forecast: the base, or the cells of a row.
+class RowForecast:
+    """What the base takes, or the cells of a row.
 
     Attributes:
         name: The row's name.
         cells: Runs, those of a grid included; cells of equal settings are run once.
         left: Those that are not finished.
-        each: Seconds of one of them, from the first to the last stage; of the longest.
+        each: Seconds of the longest of them, from its first to its last stage.
         seconds: What is left of all of them.
         memory: Bytes at the peak of one of them.
     """
@@ -56,7 +53,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ComparisonForecast:
     """What a comparison will take.
 
     Attributes:
@@ -65,7 +62,7 @@ class Forecast:
         notes: What was measured, what assumed, what left out.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[RowForecast, ...]
     parallel: int
     notes: tuple[str, ...]
 
@@ -76,7 +73,7 @@ class Forecast:
 
     @property
     def memory(self) -> Range:
-        """The peak of all processes that will be at work at once, in bytes."""
+        """The peak of all processes that run at once, in bytes."""
         base, *rows = self.lines
         at_once = min(self.parallel, sum(line.left for line in rows))
         low, high = max((line.memory for line in rows if line.left), default=(0.0, 0.0))
@@ -88,38 +85,33 @@ class Forecast:
         return asdict(self) | {"total": {"seconds": self.seconds, "memory": self.memory}}
 
 
-def handle(options: argparse.Namespace) -> int:
-    """Forecast, print a table and notes, and return the exit code.
+def handle_comparison_plan(options: argparse.Namespace) -> int:
+    """Plan a comparison, print a table and notes, and return the exit code.
 
     Raises:
         InputError: if the comparison, its data or its model cannot be used.
     """
     from rich.console import Console
 
-    from grail.cli.terminal import Terminal, quiet, render
+    from grail.cli.terminal import Terminal, quiet
 
     plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     quiet()
     listener = Terminal(Console(stderr=True))
     for warning in validate(plan):
         listener.warn(warning)
-    found = forecast(plan, listener)
+    forecast = forecast_comparison(plan, listener)
     if options.json:
-        sys.stdout.write(json.dumps({"output": str(plan.output), **found.as_json()}) + "\n")
+        sys.stdout.write(json.dumps({"output": str(plan.output), **forecast.as_json()}) + "\n")
         return 0
-    console = Console(highlight=False)
-    console.print(render(table(plan, found)))
-    for note in found.notes:
-        console.print(f"- {note}", markup=False)
-    left = f"{span(found.seconds)}, with {sizes(found.memory)} of memory"
-    done = not any(line.left for line in found.lines)
-    total = f"still to do: {'nothing' if done else left}"
-    console.print(total, markup=False, soft_wrap=True)
+    left = f"{span(forecast.seconds)}, with {sizes(forecast.memory)} of memory"
+    left = left if any(line.left for line in forecast.lines) else "nothing"
+    show([_table(plan, forecast)], forecast.notes, f"still to do: {left}")
     return 0
 
 
-def forecast(plan: ComparisonPlan, listener: Listener) -> Forecast:
-    """Measure this machine once with the base's model, and estimate the base and every cell.
+def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonForecast:
+    """Time this machine once with the base's model, and estimate the base and every cell.
 
     Raises:
         InputError: if the tokenizer or the model cannot be read.
@@ -127,29 +119,27 @@ def forecast(plan: ComparisonPlan, listener: Listener) -> Forecast:
     from grail.forecast.forecast import measure, plan_of
 
     inputs = read_inputs(plan.base)
-    found = measure(plan.base, inputs, listener)
-    made = has_base(plan)
-    whole = plan_of(plan.base, inputs, found)
-    base = _only(whole, {"vanilla", "score", *MEASURING}, 1 / _models(plan.base))
-    lines = [_line("base", [base], [not made])]
-    stamp = cells.vanilla_stamp(plan.base) if made else ""
+    timing, finished = measure(plan.base, inputs, listener), has_base(plan)
+    base = plan_of(plan.base, inputs, timing)
+    vanilla = _only(base, {"vanilla", "score", *MEASURING}, 1 / base.models)
+    lines = [_line("base", [vanilla], [not finished])]
+    stamp = cells.vanilla_stamp(plan.base) if finished else ""
     seen: set[str] = set()
     for row in plan.rows:
-        own = [cell for cell in plan.runs(row, _point(plan, row, stamp)) if _is_new(cell, seen)]
-        given, there = inputs, found
-        if own and not cells.shares_vanilla(own[0].config, plan.base):
-            given = read_inputs(
-                own[0].config
-            )  # another model or other rows: the same for all seeds
-            there = measure(own[0].config, given, listener)
-        plans = [_of_cell(plan, cell, plan_of(cell.config, given, there)) for cell in own]
-        left = [not (stamp and cells.is_finished(cell, stamp)) for cell in own]
+        runs = {cells.config_digest(c.config): c for c in plan.runs(row, _point(plan, row, stamp))}
+        new = [cell for digest, cell in runs.items() if digest not in seen]
+        seen |= runs.keys()
+        cell_inputs, cell_timing = inputs, timing
+        if new and not cells.shares_vanilla(new[0].config, plan.base):  # alike for all seeds
+            cell_inputs = read_inputs(new[0].config)
+            cell_timing = measure(new[0].config, cell_inputs, listener)
+        plans = [_of_cell(plan, c, plan_of(c.config, cell_inputs, cell_timing)) for c in new]
+        left = [not (stamp and cells.is_finished(cell, stamp)) for cell in new]
         lines.append(_line(row.name, plans, left))
-    return Forecast(tuple(lines), plan.settings.parallel, (*whole.notes, SHARED))
+    return ComparisonForecast(tuple(lines), plan.settings.parallel, (*base.notes, SIDE_BY_SIDE))
 
 
-def table(plan: ComparisonPlan, found: Forecast) -> Table:
-    """Return the forecast as a table: the base, then a line for each row of the comparison."""
+def _table(plan: ComparisonPlan, forecast: ComparisonForecast) -> Table:
     from grail.reporting.tables import MISSING, Table
 
     rows = [
@@ -161,7 +151,7 @@ def table(plan: ComparisonPlan, found: Forecast) -> Table:
             sizes(line.memory) if line.cells else MISSING,
             span(line.seconds) if line.left else MISSING,
         )
-        for line in found.lines
+        for line in forecast.lines
     ]
     columns = ("", "Runs", "Left", "Each", "Peak memory of each", "All that is left")
     return Table(plan.settings.title, columns, tuple(rows))
@@ -175,45 +165,32 @@ def _point(plan: ComparisonPlan, row: Row, stamp: str) -> Point:
     return best(candidates, plan.settings.choose.metric).point
 
 
-def _is_new(cell: Cell, seen: set[str]) -> bool:
-    digest = cells.config_digest(cell.config)
-    new = digest not in seen
-    seen.add(digest)
-    return new
-
-
-def _of_cell(plan: ComparisonPlan, cell: Cell, whole: RunPlan) -> RunPlan:
-    """Return what a cell's own process does: what it has from the base is done."""
+def _of_cell(plan: ComparisonPlan, cell: Cell, run: Forecast) -> Forecast:
+    """Return what a cell's own process does: what it shares with the base is done."""
     if not cells.shares_vanilla(cell.config, plan.base):
-        return whole
-    models = _models(cell.config)
+        return run
     shared = {"vanilla"} | ({"score"} if cells.shares_scores(cell.config, plan.base) else set())
-    names = {stage.name for stage in whole.stages} - shared
-    return _only(whole, names, (models - 1) / models)
+    names = {stage.name for stage in run.stages} - shared
+    return _only(run, names, (run.models - 1) / run.models)
 
 
-def _models(config: Config) -> int:
-    """Return how many models a run measures: vanilla, unlearned, and one at equal retention."""
-    return 2 if config.evaluation.retain_target is None else 3
-
-
-def _only(whole: RunPlan, names: set[str], measured: float) -> RunPlan:
-    """Return a plan with the named stages, of whose measuring only a share is to be done."""
+def _only(run: Forecast, names: set[str], measured: float) -> Forecast:
+    """Return the plan of the named stages, with a share (0-1) of the measuring."""
     stages = []
-    for stage in whole.stages:
+    for stage in run.stages:
         if stage.name in names:
             share = measured if stage.name in MEASURING else 1.0
             low, high = stage.seconds
             stages.append(replace(stage, seconds=(low * share, high * share)))
-    return replace(whole, stages=tuple(stages))
+    return replace(run, stages=tuple(stages))
 
 
-def _line(name: str, plans: Sequence[RunPlan], left: Sequence[bool]) -> Line:
+def _line(name: str, plans: Sequence[Forecast], left: Sequence[bool]) -> RowForecast:
     each = [_sum([stage.seconds for stage in plan.stages]) for plan in plans]
     peaks = [plan.peak(max((s.memory for s in plan.stages), default=0.0)) for plan in plans]
-    todo = [plan.seconds for plan, open_ in zip(plans, left, strict=True) if open_]
+    to_do = [plan.seconds for plan, unfinished in zip(plans, left, strict=True) if unfinished]
     longest, peak = max(each, default=(0.0, 0.0)), max(peaks, default=(0.0, 0.0))
-    return Line(name, len(plans), sum(left), longest, _sum(todo), peak)
+    return RowForecast(name, len(plans), sum(left), longest, _sum(to_do), peak)
 
 
 def _sum(ranges: Sequence[Range]) -> Range:

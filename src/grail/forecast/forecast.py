@@ -1,9 +1,7 @@
-"""What a run will take on this machine, before it starts; nothing is written to its directory."""
+"""What a run will take on this machine, before it starts; writes nothing."""
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,30 +11,48 @@ import torch
 from grail import artifacts
 from grail.config.file import run_settings
 from grail.config.run import Config
-from grail.forecast.cost import (
-    Range,
-    Shape,
-    Speed,
-    artifact_bytes,
-    memory,
-    operations,
-    seconds,
-    selecting,
-)
-from grail.forecast.machine import rate_of, shape_of, speed_of
+from grail.data.encode import Encoded
+from grail.forecast.cost import Range, Shape, artifact_bytes, operations, shape_of
+from grail.forecast.machine import STEPS, Speed, peak_memory, rate_of, speed_of
 from grail.forecast.outline import at_hand, outline
-from grail.forecast.work import Reading, Work, Workload, workload
+from grail.forecast.work import Passes, Work, models_of, passes_of, workload
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
-from grail.model.packing import packs
 from grail.progress import Listener
 from grail.run.context import RunContext
 from grail.run.directory import has_mask
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
 
-RETAINED = 2.0
-"""The process's memory over what it needs: freed memory is kept for later (measured: up to 1.7)."""
+RETAINED = 1.6
+"""The process's memory over what its first batches take: freed memory is kept in pieces."""
+UNTIMED: Range = (1.5, 6.0)
+"""How much longer than its matrix products alone a pass takes, where none was timed."""
+LARGE, LONGEST = 1024, 30.0
+"""A model is not timed if the products of so many tokens take more than so many seconds."""
+SELECTING: Range = (30e-9, 240e-9)
+"""Seconds for each entry and selection of Stage 2, which selects twice on every side."""
+BUSY = 0.8
+"""Share of a core below which the machine counts as busy."""
+
+TIMED = (
+    "Measured: matrix products, and the first batches of every stage. Times are what follows from "
+    "the fastest and from the slowest batch."
+)
+COUNTED = (
+    "The model is not on this machine, or too large for it: only matrix products were measured. "
+    "Times assume that a pass takes 1.5 to 6 times as long as its matrix products alone; memory "
+    "leaves out activations."
+)
+LEFT_OUT = (
+    "Left out: loading, optimizer steps, reading and writing files. Memory is that of a process "
+    "that has done all stages so far, from what the first batches take to 1.6 times that, because "
+    "freed memory is not returned at once."
+)
+AT_MOST = (
+    "At most: the stage may end earlier, and then it takes less (known or unlearned rows are "
+    "skipped; a generation ends with its end token)."
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +64,8 @@ class Stage:
         work: What it computes.
         operations: Floating-point operations.
         seconds: From and to.
-        memory: Bytes of its tensors at its peak.
-        done: Whether the run directory has its outcome, from the same settings and data.
+        memory: Bytes at its peak, on top of the libraries.
+        done: Whether the run directory has its output, from the same settings and data.
     """
 
     name: str
@@ -68,6 +84,7 @@ class Forecast:
         device: Where it would compute.
         shape: The model in numbers.
         speed: What was measured.
+        models: How many models it evaluates.
         counts: "domain.side.part" -> (rows, tokens, answer tokens).
         stages: The stages in order.
         artifacts: Name -> bytes on disk.
@@ -78,6 +95,7 @@ class Forecast:
     device: str
     shape: Shape
     speed: Speed
+    models: int
     counts: dict[str, tuple[int, int, int]]
     stages: tuple[Stage, ...]
     artifacts: dict[str, int]
@@ -95,135 +113,129 @@ class Forecast:
         """The peak of the stages that are still to be done, in bytes."""
         return self.peak(max((s.memory for s in self.stages if not s.done), default=0.0))
 
-    def peak(self, tensors: float) -> Range:
-        """Return what the process may have in memory where a stage's tensors take so much."""
-        needed = self.libraries + tensors
-        return needed, needed * RETAINED
+    def peak(self, stage_bytes: float) -> Range:
+        """Return the process's peak memory in bytes, given a stage's own."""
+        least = self.libraries + stage_bytes
+        return least, least * RETAINED
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
-        sums = {"seconds": self.seconds, "memory": self.memory}
         shape = asdict(self.shape) | {"trainable": self.shape.trainable}
         del shape["tensors"]
-        return asdict(self) | {"shape": shape, "total": sums}
+        total = {"seconds": self.seconds, "memory": self.memory}
+        return asdict(self) | {"shape": shape, "total": total}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A model and rows as read, and this machine as timed with them: enough for many plans."""
+class Timing:
+    """A model and rows, and this machine as timed with them: enough to plan many runs."""
 
     context: RunContext
     model: Policy
     shape: Shape
     speed: Speed
-    how: str
     libraries: int
+    note: str
 
 
-def make_forecast(config: Config, inputs: Inputs, listener: Listener) -> Forecast:
-    """Count what is to be done, measure this machine for a few seconds, and estimate the rest.
-
-    Raises:
-        InputError: if the tokenizer or the model cannot be read.
-    """
-    return plan_of(config, inputs, measure(config, inputs, listener))
-
-
-def measure(config: Config, inputs: Inputs, listener: Listener) -> Measured:
-    """Read the model and the rows, and time this machine with them for a few seconds.
+def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
+    """Load the model (its shapes alone, if it does not fit) and time this machine with it.
 
     Raises:
         InputError: if the tokenizer or the model cannot be read.
     """
-    where = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    device = where or torch.device("cpu")
-    context = RunContext(config, inputs, listener, device)
-    libraries = _resident()
+    cpu, available = torch.device("cpu"), torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if available else cpu
+    context = RunContext(config, inputs, listener, device or cpu)
+    large = Work(backward=Passes(1, min(LARGE, passes_of(context.rows).tokens)))
+    libraries = peak_memory(context.device)
     with listener.stage("measure") as tick:
-        if at_hand(config.model.name):
-            model, how = context.model, MEASURED
-            speed = speed_of(model, context.rows, context.tokenizer, config)
+        loaded = at_hand(config.model.name)
+        model = context.model if loaded else outline(config)
+        shape, rate = shape_of(model), rate_of(context.device, next(model.parameters()).dtype)
+        if loaded and operations(large, shape) < LONGEST * rate:
+            speed, note = speed_of(context, shape, rate), TIMED
         else:
-            model, how = outline(config), ASSUMED
-            speed = Speed(rate_of(device, _dtype(model)))
+            pace = UNTIMED[0] / rate, UNTIMED[1] / rate
+            speed = Speed(rate, dict.fromkeys(STEPS, pace), dict.fromkeys(STEPS, 0))
+            note = COUNTED
         tick(1, 1, "done")
-    return Measured(context, model, shape_of(model), speed, how, libraries)
+    return Timing(context, model, shape, speed, libraries, note)
 
 
-def plan_of(config: Config, inputs: Inputs, found: Measured) -> Forecast:
-    """Return the plan of a run on the measured model and rows; its other settings may differ."""
-    context, model, speed, shape = found.context, found.model, found.speed, found.shape
-    reading = Reading(packed=packs(model) or _would_pack(config, context.device, found.how))
-    groups = len(passes(trainable(model), config.importance.memory_gib))
-    work = workload(config, context.rows, context.general, reading, groups)
-    sides, finished = 2 * len(config.domains), done(config, inputs)
+def plan_of(config: Config, inputs: Inputs, timing: Timing) -> Forecast:
+    """Return the plan of a run on the timed model and rows; its other settings may differ."""
+    context, shape, speed = timing.context, timing.shape, timing.speed
+    score_passes = len(passes(trainable(timing.model), config.importance.memory_gib))
+    work = workload(config, context.rows, context.general, score_passes)
+    sizes, finished = artifact_bytes(config, shape), done(config, inputs)
     stages = tuple(
         Stage(
             name,
-            own,
-            operations(own, shape),
-            selecting(shape, sides) if name == "localize" else seconds(own, shape, speed),
-            memory(name, own, shape, speed, config),
+            stage_work,
+            operations(stage_work, shape),
+            _seconds(name, stage_work, timing, len(config.domains)),
+            _memory(name, timing, sizes, len(config.domains)),
             name in finished,
         )
-        for name, own in work.stages.items()
+        for name, stage_work in work.items()
     )
-    notes = (found.how, LEFT_OUT, *_more(config, work, speed))
-    sizes = artifact_bytes(config, shape, sides)
-    where = str(context.device)
-    return Forecast(where, shape, speed, work.counts, stages, sizes, found.libraries, notes)
-
-
-MEASURED = (
-    "Measured: matrix products, one pass forward, one forward and backward and a few decoding "
-    "steps on rows of middling length. Times are from 0.8 to 1.6 times what follows from them."
-)
-ASSUMED = (
-    "The model is not on this machine, or too large for its memory: only matrix products were "
-    "measured. Times assume that a pass takes 1.5 to 6 times as long as its matrix products alone; "
-    "memory leaves out what is kept for the backward pass."
-)
-ALONE = 0.8
-"""Share of a core from which on a machine does not count as busy."""
-LEFT_OUT = (
-    "Assumed: scoring a token takes as long as training with it. Left out: loading, optimiser "
-    "steps, reading and writing files. Memory is from what tensors and libraries need to twice "
-    "that, because freed memory is not returned at once."
-)
-
-
-def _more(config: Config, work: Workload, speed: Speed) -> list[str]:
-    notes = []
-    if speed.share < ALONE:
+    notes = [timing.note, LEFT_OUT]
+    if speed.share < BUSY:
         notes.append(
             f"This machine is busy: the measurement had {100 * speed.share:.0f} % of a core. The "
             "shorter times are those without other work, the longer ones as busy as now."
         )
-    if any(stage.at_most for stage in work.stages.values()):
-        notes.append(
-            "At most: the stage may end earlier, and then it takes less (rows that are known, or "
-            "unlearned, rest; a generation ends with its end token)."
-        )
+    if any(stage_work.at_most for stage_work in work.values()):
+        notes.append(AT_MOST)
     if config.evaluation.general_tasks:
         notes.append("Left out: evaluation.general_tasks.")
-    return notes
+    return Forecast(
+        str(context.device),
+        shape,
+        speed,
+        models_of(config),
+        _counts([*context.rows, *context.general]),
+        stages,
+        sizes,
+        timing.libraries,
+        tuple(notes),
+    )
 
 
-def _would_pack(config: Config, device: torch.device, how: str) -> bool:
-    """Tell what will probably be so of a model whose outline alone is at hand."""
-    asked = config.model.attention
-    return how == ASSUMED and (asked == "packed" or (asked == "auto" and device.type == "cpu"))
+def _seconds(name: str, work: Work, timing: Timing, domains: int) -> Range:
+    """Return a stage's seconds: the low end without other work, the high end as busy as now."""
+    if name == "localize":
+        selections = 2 * 2 * domains * timing.shape.trainable
+        return selections * SELECTING[0], selections * SELECTING[1]
+    count, (low, high) = operations(work, timing.shape), timing.speed.seconds[name]
+    return count * low * timing.speed.share, count * high
+
+
+def _memory(name: str, timing: Timing, sizes: dict[str, int], domains: int) -> int:
+    """Return a stage's peak in bytes without the libraries: as timed, and what timing leaves out.
+
+    That is the optimiser's state and a masked copy of the gradients, which together are as large as
+    a checkpoint, and the scores of all sides.
+    """
+    timed = timing.speed.peaks.get(name, 0) - timing.libraries
+    untimed = {
+        "vanilla": sizes["vanilla.checkpoint"],
+        "score": 0 if timing.note == TIMED else sizes["scores"] // (2 * domains),
+        "localize": sizes["scores"],
+        "unlearn": sizes["unlearned.checkpoint"],
+    }
+    return max(timing.shape.bytes, timed) + untimed.get(name, 0)
 
 
 def done(config: Config, inputs: Inputs) -> set[str]:
-    """Return the stages whose outcome the run directory has, from the same settings and data."""
+    """Return the stages whose output the run directory has, from the same settings and data."""
     folder = Path(config.output)
-    found = run_settings(folder)
-    about = found.pop("made_with", None) or {}
-    same = found == config.model_dump(mode="json", exclude={"made_with"})
-    if not same or about.get("data") != inputs.digests:
-        return set()
-    if about.get("model") != model_identity(config.model.name):
+    settings = run_settings(folder)
+    source = settings.pop("made_with", None) or {}
+    wanted = inputs.digests, model_identity(config.model.name)
+    same = settings == config.model_dump(mode="json", exclude={"made_with"})
+    if not same or (source.get("data"), source.get("model")) != wanted:
         return set()
     sides = [f"{name}.{side}" for name in config.domains for side in ("unlearn", "retain")]
     files = {
@@ -231,21 +243,15 @@ def done(config: Config, inputs: Inputs) -> set[str]:
         "score": [folder / "scores" / f"{side}.safetensors" for side in sides],
         "unlearn": [folder / "unlearned"],
     }
-    there = {name for name, own in files.items() if None not in map(artifacts.inputs_of, own)}
+    stages = {name for name, paths in files.items() if None not in map(artifacts.inputs_of, paths)}
     if has_mask(folder, config.localization.freeze == "by_side"):
-        there.add("localize")
-    return there | ({"evaluate", "generate"} if (folder / "results.json").is_file() else set())
+        stages.add("localize")
+    return stages | ({"evaluate", "generate"} if (folder / "results.json").is_file() else set())
 
 
-def _dtype(model: Policy) -> torch.dtype:
-    return next(model.parameters()).dtype
-
-
-def _resident() -> int:
-    """Return the most memory that this process has had so far, in bytes; 0 where unknown."""
-    if os.name != "posix":
-        return 0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _counts(rows: list[Encoded]) -> dict[str, tuple[int, int, int]]:
+    parts: dict[str, list[Encoded]] = {}
+    for row in rows:
+        parts.setdefault(f"{row.domain}.{row.side}.{row.part}", []).append(row)
+    passes = {name: passes_of(part) for name, part in parts.items()}
+    return {name: (len(parts[name]), p.tokens, p.answers) for name, p in passes.items()}

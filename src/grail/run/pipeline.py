@@ -19,13 +19,11 @@ from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.data.heldout import HELD_OUT
-from grail.data.labels import RandomLabels
 from grail.evaluation.equal_retention import CALIBRATED, WeightPath, model_digests, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
-from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.localizers import code_of, localize
 from grail.model.forward import trainable
@@ -38,7 +36,7 @@ from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
 from grail.run.provenance import made_with
-from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
+from grail.run.trainings import make_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
@@ -104,7 +102,7 @@ class Run:
         rows = [row for group in in_turn for row in group if row is not None][:count]
         self._take("vanilla")
         with self.listener.stage("check") as tick:
-            return self_check(self._scorer(), rows, tick)
+            return self_check(make_scorer(self.context), rows, tick)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
@@ -114,7 +112,7 @@ class Run:
             return
         self.context.check()
         check_general(self.context)
-        self._scorer().check()
+        make_scorer(self.context).check()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
@@ -155,7 +153,7 @@ class Run:
                 self._take("vanilla")
                 loaded = True
             with self.listener.stage(f"score {name}") as tick:
-                artifacts.write_scores(path, self._scorer().score(rows, tick), key)
+                artifacts.write_scores(path, make_scorer(self.context).score(rows, tick), key)
 
     def _localize(self) -> None:
         how = self.config.localization
@@ -274,12 +272,6 @@ class Run:
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
         """Return the vanilla weights where the scores are."""
         return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
-
-    def _scorer(self) -> Scorer:
-        how, pad = self.config.importance, self.context.tokenizer.pad_token_id
-        labels = RandomLabels(vocabulary(self.context), how.substitution, self.config.label_seed)
-        more = how.model_dump(exclude={"substitution", "seed"})
-        return Scorer(self.context.model, labels, pad, **more)
 
     def _train(
         self, name: str, task: Task, mask: artifacts.Mask | None, settings: LoopSettings, key: str

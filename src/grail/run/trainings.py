@@ -10,7 +10,8 @@ from typing import Any
 
 from grail.config.run import Unlearning, Vanilla
 from grail.data import substitutes
-from grail.data.labels import ordinary_tokens
+from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.importance.score import Scorer
 from grail.model.forward import trainable
 from grail.model.reference import Reference
 from grail.run.context import RunContext
@@ -89,6 +90,14 @@ def _substitute(context: RunContext, labels: str) -> substitutes.Substitute:
         said = context.tokenizer(substitutes.REFUSAL, add_special_tokens=False)["input_ids"]
         return substitutes.refusal(said)
     return substitutes.truth
+
+
+def make_scorer(context: RunContext) -> Scorer:
+    """Return Stage 1 of the model, whatever weights it holds."""
+    config, pad = context.config, context.tokenizer.pad_token_id
+    labels = RandomLabels(vocabulary(context), config.importance.substitution, config.label_seed)
+    values = config.importance.model_dump(exclude={"substitution", "seed"})
+    return Scorer(context.model, labels, pad, **values)
 
 
 def vocabulary(context: RunContext) -> tuple[int, ...]:
