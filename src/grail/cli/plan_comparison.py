@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grail.cli.plan import sizes, span
 from grail.comparison import cells
+from grail.comparison.cells import Store
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
@@ -132,10 +133,10 @@ def forecast(plan: ComparisonPlan, listener: Listener) -> Forecast:
     whole = plan_of(plan.base, inputs, found)
     base = _only(whole, {"vanilla", "score", *MEASURING}, 1 / _models(plan.base))
     lines = [_line("base", [base], [not made])]
-    stamp = cells.vanilla_stamp(plan.base) if made else ""
+    store = Store(plan.base) if made else None
     seen: set[str] = set()
     for row in plan.rows:
-        own = [cell for cell in plan.runs(row, _point(plan, row, stamp)) if _is_new(cell, seen)]
+        own = [cell for cell in plan.runs(row, _point(plan, row, store)) if _is_new(cell, seen)]
         given, there = inputs, found
         if own and not cells.shares_vanilla(own[0].config, plan.base):
             given = read_inputs(
@@ -143,7 +144,7 @@ def forecast(plan: ComparisonPlan, listener: Listener) -> Forecast:
             )  # another model or other rows: the same for all seeds
             there = measure(own[0].config, given, listener)
         plans = [_of_cell(plan, cell, plan_of(cell.config, given, there)) for cell in own]
-        left = [not (stamp and cells.is_finished(cell, stamp)) for cell in own]
+        left = [not (store and store.is_finished(cell.config)) for cell in own]
         lines.append(_line(row.name, plans, left))
     return Forecast(tuple(lines), plan.settings.parallel, (*whole.notes, SHARED))
 
@@ -167,12 +168,12 @@ def table(plan: ComparisonPlan, found: Forecast) -> Table:
     return Table(plan.settings.title, columns, tuple(rows))
 
 
-def _point(plan: ComparisonPlan, row: Row, stamp: str) -> Point:
+def _point(plan: ComparisonPlan, row: Row, store: Store | None) -> Point:
     """Return the point that a finished grid has chosen; before, its first one."""
     candidates = plan.candidates(row)
-    if not (stamp and candidates and all(cells.is_finished(cell, stamp) for cell in candidates)):
-        return row.points[0]
-    return best(candidates, plan.settings.choose.metric).point
+    if store and candidates and all(store.is_finished(cell.config) for cell in candidates):
+        return best(store, candidates, plan.settings.choose.metric).point
+    return row.points[0]
 
 
 def _is_new(cell: Cell, seen: set[str]) -> bool:
