@@ -39,7 +39,8 @@ def read(tmp_path):
 def of_methods(words):
     """Method of each `run` among the words of children."""
     files = [Path(name) for command, name, *_ in words if command == "run"]
-    links = {link.resolve(): link for link in files[0].parents[2].glob("*/*")} if files else {}
+    folders = files[0].parents[2].glob("*/*") if files else ()
+    links = {folder.resolve(): folder for folder in folders if folder.is_symlink()}
     return [links[file.parent.resolve()].parent.name for file in files]
 
 
@@ -378,6 +379,7 @@ def test_a_cell_of_an_earlier_version_is_refused(played, comparison, tmp_path, c
     old.parent.unlink()
     old.parent.mkdir()
     old.write_text("{}")
+    (old.parent / "config.yaml").write_text("made_with: {}")
     assert main(["compare", str(file)]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert f"output: {old.parent} is not a link to a cell" in message

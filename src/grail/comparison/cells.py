@@ -27,7 +27,6 @@ from grail.run.provenance import model_identity
 RECORD = "cell.json"
 """Says that a cell is finished, and what it cost."""
 
-_CELLS = ".cells"
 _COPY = ".copy"
 """Marks a folder that stands in for a link to a cell."""
 
@@ -50,13 +49,12 @@ class Store:
 
     def folder(self, config: Config) -> Path:
         """Return the folder of the cell with these settings, made or not."""
-        name = digest([config_digest(config), self.vanilla])[:16]
-        return Path(self.base.output) / _CELLS / name
+        return Path(self.base.output, ".cells", digest([config_digest(config), self.vanilla])[:16])
 
     def is_finished(self, config: Config) -> bool:
         """Tell whether the cell has its results, and nobody has changed them since."""
         folder = self.folder(config)
-        record, results = self.record(config), folder / "results.json"
+        record, results = read_json(folder / RECORD), folder / "results.json"
         if record.get("cell") != folder.name or not (folder / "samples.jsonl").exists():
             return False
         return results.exists() and record["results"] == file_digest(results)
@@ -83,14 +81,10 @@ class Store:
             config_file.write(folder / "cell.yaml", settings, {})
         return Job(("run", str(folder / "cell.yaml")), folder / "log")
 
-    def record(self, config: Config) -> dict[str, Any]:
-        """Return the record of a cell: of the one that it started from until it is finished."""
-        return read_json(self.folder(config) / RECORD)
-
     def finish(self, config: Config, result: ProcessResult, resumed: bool) -> None:
-        """Record that a cell is finished, and its cost with that of the cell it started from."""
-        folder, before = self.folder(config), self.record(config)
-        seconds, peak_bytes = result.seconds, result.peak_bytes
+        """Record that a cell is finished and its cost, that of its start included."""
+        folder, seconds, peak_bytes = self.folder(config), result.seconds, result.peak_bytes
+        before = read_json(folder / RECORD)  # linked from the cell it started from
         if before.get("cell") not in (None, folder.name):
             seconds += before["seconds"]
             peak_bytes = max(peak_bytes, before["peak_bytes"])

@@ -20,7 +20,7 @@ from grail.comparison.paired import COMPARED, Samples, compared, read_lines, rea
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
 from grail.files import parse_yaml
-from grail.results import Results, harmonic_success, read_results
+from grail.results import harmonic_success, read_results
 
 _PARTS = ("train", "val")
 
@@ -219,13 +219,10 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float | None] | None:
 
 def _vanilla(plan: ComparisonPlan, finished: Iterable[Cell]) -> dict[str, Any]:
     """Return the numbers of the shared vanilla model, from a finished cell that starts from it."""
-    for cell in finished:
-        if cells.shares_vanilla(cell.config, plan.base):
-            return _as_vanilla(read_results(cell.folder / "results.json"))
-    return {}
-
-
-def _as_vanilla(results: Results) -> dict[str, Any]:
+    cell = next((c for c in finished if cells.shares_vanilla(c.config, plan.base)), None)
+    if cell is None:
+        return {}
+    results = read_results(cell.folder / "results.json")
     rows = [asdict(row) for row in results.rows if row.model == "vanilla"]
     summary = {part: of["vanilla"] for part, of in results.summary.items() if "vanilla" in of}
     line = {"rows": rows, "summary": {"vanilla": summary}}

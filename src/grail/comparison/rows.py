@@ -65,15 +65,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """All runs of a comparison.
-
-    Attributes:
-        settings: The checked comparison.
-        output: Its folder.
-        base: The settings of the base run.
-        rows: The rows of the table.
-        data_folder: Relative data paths start here.
-    """
+    """All runs of a comparison; relative data paths start from ``data_folder``."""
 
     settings: Comparison
     output: Path
@@ -97,10 +89,7 @@ class ComparisonPlan:
         return [self._cell(row, point, seed, str(seed)) for seed in row.seeds]
 
     def runs(self, row: Row, point: Point) -> list[Cell]:
-        """Return all runs that a row takes: its candidates, then the cells of the chosen point.
-
-        The candidate that is chosen becomes the cell of its seed.
-        """
+        """Return a row's candidates and its cells at a point, of which one is a candidate."""
         candidates = self.candidates(row)
         taken = {self.settings.choose.seed} if candidates else set()
         return candidates + [c for c in self.cells(row, point) if c.seed not in taken]
@@ -113,10 +102,6 @@ class ComparisonPlan:
 
 def plan_comparison(settings: Comparison, data_folder: Path) -> ComparisonPlan:
     """Expand methods into rows and check the settings of every cell.
-
-    Args:
-        settings: The checked comparison.
-        data_folder: Relative data paths start here.
 
     Raises:
         InputError: with every problem of the base and of all methods, one per line.
@@ -193,17 +178,14 @@ def _rows(name: str, method: Method, settings: Comparison, base: Sections) -> li
     preset = {"preset": method.preset, **PRESETS[method.preset]} if method.preset else {}
     grid = settings.grid if method.grid is None else method.grid
     points, seeds = tuple(cross(grid)), tuple(method.seeds or settings.seeds)
-    return [
-        Row(
+    rows = []
+    for varied in cross(method.vary):
+        label, sections = (
             ", ".join((name, *_words(varied))),
-            name,
-            varied,
-            points,
-            seeds,
             merge(base, preset, method.set, varied),
         )
-        for varied in cross(method.vary)
-    ]
+        rows.append(Row(label, name, varied, points, seeds, sections))
+    return rows
 
 
 def _pinned(base: Sections) -> Sections:
