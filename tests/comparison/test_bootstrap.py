@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from grail.comparison import bootstrap as statistics
-from grail.comparison.bootstrap import differences, successes
+from grail.comparison import bootstrap
+from grail.comparison.bootstrap import avg_and_hs, differences
 from grail.results import harmonic_success
 
 PLACES = [(d, s) for d in ("a", "b") for s in ("unlearn", "retain")]
@@ -99,14 +99,14 @@ def test_the_same_numbers_every_time_and_in_pieces(monkeypatch):
     one, other = drawn(0), drawn(1)
     whole = differences(one, other)
     assert differences(one, other) == whole
-    monkeypatch.setattr(statistics, "CELLS", 1000)
+    monkeypatch.setattr(bootstrap, "ENTRIES", 1000)
     for metric, found in differences(one, other).items():
         assert found.mean == whole[metric].mean
         assert found.low == pytest.approx(whole[metric].low, abs=0.5)
 
 
-def test_successes_are_those_of_the_results():
-    values = {("a", "unlearn"): np.array([[0.1, 0.3]]), ("a", "retain"): np.array([[1.0, 0.6]])}
-    assert successes(values) == pytest.approx(np.array([[80.0, 80.0]]))
-    nothing = {("a", "unlearn"): np.array([[1.0]]), ("a", "retain"): np.array([[0.0]])}
-    assert successes(nothing).tolist() == [[0.0, 0.0]]
+def test_avg_and_hs_are_those_of_the_results():
+    means = {("a", "unlearn"): np.array([0.2]), ("a", "retain"): np.array([0.8])}
+    assert avg_and_hs(means) == pytest.approx(np.array([[80.0, 80.0]]))
+    nothing = {("a", "unlearn"): np.array([1.0]), ("a", "retain"): np.array([0.0])}
+    assert avg_and_hs(nothing).tolist() == [[0.0, 0.0]]

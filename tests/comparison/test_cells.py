@@ -1,15 +1,22 @@
-"""What cells share and when they are finished: links, digests, records."""
+"""The store of cells: digests, what cells share, when they are finished, links to them."""
 
 import os
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pytest
 
 from grail.cli.main import main
 from grail.comparison import cells
+from grail.comparison.cells import Store, link_cell
+from grail.comparison.processes import ProcessResult
+from grail.comparison.rows import uncalibrated
 from grail.config.file import load_config
 from grail.config.run import Config
+from grail.errors import InputError
+from grail.run import directory
+
+RESULT = ProcessResult(0, 1.0, 5)
 
 
 def changed(config: Config, section: str, **more) -> Config:
@@ -66,7 +73,7 @@ def test_overrides_are_what_differs(config):
 
 @pytest.fixture
 def based(plan):
-    """A plan of four methods whose base is made."""
+    """The store of a plan of three methods whose base is made, and their settings."""
     found = plan(
         {
             "same": {},
@@ -78,7 +85,7 @@ def based(plan):
     file = found.output / ".comparison" / "base.yaml"
     cells.config_file.write(file, found.base, {})
     assert main(["evaluate", str(file), "--vanilla-only"]) == 0
-    return found, {row.name: found.cells(row, {})[0] for row in found.rows}
+    return Store(found.base), {row.name: found.cells(row, {})[0].config for row in found.rows}
 
 
 def inodes(folder):
@@ -86,6 +93,7 @@ def inodes(folder):
         path.relative_to(folder).as_posix(): path.stat().st_ino
         for name in ("vanilla", "scores", "evaluation")
         for path in (folder / name).rglob("*")
+        if path.is_file()
     }
 
 
@@ -95,132 +103,183 @@ def shared(folder, base):
     return sorted(name for name in own.keys() & theirs.keys() if own[name] == theirs[name])
 
 
-def test_a_cell_links_what_it_has_in_common_with_the_base(based, capsys):
-    plan, made = based
-    base = plan.output
+def end(store, config, text="{}"):
+    """Play the end of a cell's run."""
+    for name in ("results.json", "samples.jsonl"):
+        (store.folder(config) / name).unlink(missing_ok=True)  # replaced, as a run does
+        (store.folder(config) / name).write_text(text)
+    store.finish(config, RESULT, resumed=False)
+
+
+def test_a_cell_links_what_it_has_in_common_with_the_base(based):
+    store, configs = based
+    base = Path(store.base.output)
     assert (base / "evaluation" / "vanilla.json").exists()
     (base / "evaluation" / "general.vanilla.json").write_text("{}")  # where general tasks are asked
-    for cell in made.values():
-        cells.prepare_cell(cell, plan.base)
+    for config in configs.values():
+        store.prepare(config)
     everything = sorted(inodes(base))
-    assert shared(made["same"].folder, base) == everything
-    kept = [name for name in everything if not name.startswith("scores/")]
-    assert shared(made["scored"].folder, base) == kept
-    assert shared(made["other"].folder, base) == []
+    folders = {name: store.folder(config) for name, config in configs.items()}
+    assert shared(folders["same"], base) == everything
+    without = [name for name in everything if not name.startswith("scores/")]
+    assert shared(folders["scored"], base) == without
+    assert shared(folders["other"], base) == []
 
 
 def test_a_prepared_cell_trains_and_scores_nothing_again(based, capsys):
-    plan, made = based
-    file = cells.prepare_cell(made["same"], plan.base)
-    before = inodes(plan.output)
+    store, configs = based
+    base = Path(store.base.output)
+    job = store.prepare(configs["same"])
+    before = inodes(base)
     capsys.readouterr()
-    assert main(["run", str(file)]) == 0
+    assert main(job.words) == 0
     said = capsys.readouterr().err
     for stage in ("vanilla", "score privacy.unlearn", "score copyright.retain", "evaluate vanilla"):
         assert f"kept {stage} (finished before" in said
-    assert inodes(plan.output) == before
-    assert main(["report", str(made["same"].folder)]) == 0
-    file = cells.prepare_cell(made["scored"], plan.base)
+    assert inodes(base) == before
+    job = store.prepare(configs["scored"])
     capsys.readouterr()
-    assert main(["run", str(file)]) == 0
+    assert main(job.words) == 0
     said = capsys.readouterr().err
     assert "kept vanilla" in said
     assert "score privacy.unlearn: started" in said
-    assert inodes(plan.output) == before
+    assert inodes(base) == before
 
 
-def test_a_stale_link_is_replaced_and_a_good_one_left(based):
-    plan, made = based
-    cell = made["same"]
-    cells.prepare_cell(cell, plan.base)
-    once = inodes(cell.folder)
-    cells.prepare_cell(cell, plan.base)
-    assert inodes(cell.folder) == once
-    stamp = cell.folder / "vanilla" / "stage.json"
-    stamp.unlink()
-    stamp.write_text('{"inputs": "older", "weights": "older"}')
-    score = cell.folder / "scores" / "privacy.retain.safetensors"
+def test_a_link_to_a_cell_is_a_run_directory(based, tmp_path, capsys):
+    store, configs = based
+    home, link = store.folder(configs["same"]), tmp_path / "out" / "same" / "0"
+    link_cell(link, home)
+    assert main(store.prepare(configs["same"]).words) == 0
+    before = (home / "results.json").read_bytes()
+    capsys.readouterr()
+    for command in ("report", "run"):
+        assert main([command, str(link)]) == 0
+    assert "kept unlearn (finished before" in capsys.readouterr().err
+    assert link.is_symlink()
+    assert (home / "results.json").read_bytes() == before
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    assert (tmp_path / "moved/same/0/results.json").read_bytes() == before
+
+
+def test_what_is_missing_is_linked_and_what_is_there_stays(based):
+    store, configs = based
+    store.prepare(configs["same"])
+    folder = store.folder(configs["same"])
+    complete = inodes(folder)
+    (folder / "vanilla" / "stage.json").unlink()  # as if killed between two links
+    score = folder / "scores" / "privacy.retain.safetensors"
     score.unlink()
-    score.write_bytes(b"half")
-    cells.prepare_cell(cell, plan.base)
-    assert inodes(cell.folder) == once
-    assert "older" not in (plan.output / "vanilla" / "stage.json").read_text()
+    score.write_bytes(b"its own")
+    store.prepare(configs["same"])
+    assert score.read_bytes() == b"its own"
+    own = inodes(folder)
+    assert {name for name in complete if own[name] != complete[name]} == {
+        "scores/privacy.retain.safetensors"
+    }
 
 
-def test_copies_where_the_file_system_has_no_links(based, monkeypatch):
-    plan, made = based
+def test_copies_where_the_file_system_has_no_links(based, monkeypatch, tmp_path):
+    store, configs = based
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    cell = made["same"]
-    cells.prepare_cell(cell, plan.base)
-    assert shared(cell.folder, plan.output) == []
-    assert inodes(cell.folder).keys() == inodes(plan.output).keys()
-    once = inodes(cell.folder)
-    cells.prepare_cell(cell, plan.base)
-    assert inodes(cell.folder) == once
+    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    store.prepare(configs["same"])
+    base, folder = Path(store.base.output), store.folder(configs["same"])
+    assert shared(folder, base) == []
+    assert inodes(folder).keys() == inodes(base).keys()
+    link = tmp_path / "elsewhere" / "0"
+    for text in ("{}", '{"a": 1}'):
+        end(store, configs["same"], text)
+        link_cell(link, folder)
+        assert not link.is_symlink()
+        assert (link / "results.json").read_text() == text
+        assert inodes(link).keys() == inodes(folder).keys()
 
 
 def test_finished_is_results_of_these_settings_and_this_vanilla_model(based):
-    plan, made = based
-    cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
-    cells.prepare_cell(cell, plan.base)
-    (cell.folder / "results.json").write_text("{}")
-    cells.write_record(cell, stamp, {"seconds": 1.0})
-    assert not cells.is_finished(cell, stamp)
-    (cell.folder / "samples.jsonl").write_text("{}")
-    assert cells.is_finished(cell, stamp)
-    (cell.folder / "results.json").write_text('{"made": "by hand since"}')
-    assert not cells.is_finished(cell, stamp)
-    (cell.folder / "results.json").write_text("{}")
-    assert not cells.is_finished(cell, "another vanilla model")
-    (cell.folder / cells.RECORD).write_text('{"config_digest": ')
-    assert not cells.is_finished(cell, stamp)
-    assert cells.read_record(cell.folder) == {}
+    store, configs = based
+    config = configs["same"]
+    store.prepare(config)
+    assert not store.is_finished(config)
+    end(store, config)
+    assert store.is_finished(config)
+    assert not store.is_finished(configs["scored"])
+    folder = store.folder(config)
+    (folder / "samples.jsonl").unlink()
+    assert not store.is_finished(config)
+    end(store, config)
+    (folder / "results.json").write_text('{"made": "by hand since"}')
+    assert not store.is_finished(config)
+    end(store, config)
+    (folder / cells.RECORD).write_text('{"cell": ')
+    assert not store.is_finished(config)
+    end(store, config)
+    stamp = Path(store.base.output) / "vanilla" / "stage.json"
+    text = stamp.read_text()
+    stamp.unlink()
+    stamp.write_text(text.replace('"weights": "', '"weights": "other'))
+    assert not Store(store.base).is_finished(config)
+    stamp.write_text(text)
+    assert Store(store.base).is_finished(config)  # found again
 
 
-def test_what_other_settings_have_left_is_dropped_before_a_cell_runs(based):
-    """Else a run killed between its results and its record would pass for that of the record."""
-    plan, made = based
-    cell, stamp = made["same"], cells.vanilla_stamp(plan.base)
-    cells.prepare_cell(cell, plan.base)
-    for name in ("results.json", "samples.jsonl"):
-        (cell.folder / name).write_text("{}")
-    cells.write_record(cell, stamp, {})
-    other = replace(cell, config=changed(cell.config, "unlearning", epochs=5))
-    cells.prepare_cell(other, plan.base)
-    for name in ("results.json", "samples.jsonl"):
-        (cell.folder / name).write_text("{}")  # of the other settings, whose record is missing
-    assert not cells.is_finished(other, stamp)
-    assert not cells.is_finished(cell, stamp)
+def test_a_calibrated_cell_starts_from_the_one_without(based):
+    store, configs = based
+    config = changed(configs["same"], "evaluation", retain_target=50)
+    start = uncalibrated(config)
+    assert store.folder(start) != store.folder(config)
+    store.prepare(start)
+    (store.folder(start) / "unlearned").mkdir()
+    (store.folder(start) / "unlearned" / "stage.json").write_text("{}")
+    store.prepare(config)
+    assert not (store.folder(config) / "unlearned").exists()  # not before it is finished
+    end(store, start)
+    store.prepare(config)
+    made, source = (store.folder(c) / "unlearned/stage.json" for c in (config, start))
+    assert made.samefile(source)
+    assert not (store.folder(config) / ".lock").samefile(store.folder(start) / ".lock")
+    assert not store.is_finished(config)
+    for seconds in (2.0, 1.0):  # run again, it starts from itself
+        end(store, config)
+        assert store.is_finished(config)
+        assert cells.read_json(store.folder(config) / cells.RECORD)["seconds"] == seconds
+    assert store.is_finished(start)
 
 
-def test_begun_means_stage_3(based):
-    plan, made = based
-    cells.prepare_cell(made["same"], plan.base)
-    assert not cells.was_begun(made["same"])
-    (made["same"].folder / "train.jsonl.partial").touch()
-    assert cells.was_begun(made["same"])
+def test_a_cell_at_which_another_is_at_work_is_left_alone(based):
+    store, configs = based
+    with (
+        directory.alone(store.folder(configs["same"])),
+        pytest.raises(InputError, match="another grail is at work"),
+    ):
+        store.prepare(configs["same"])
+    store.prepare(configs["same"])
 
 
-def test_adopting_takes_all_but_the_lock(based):
-    plan, made = based
-    source, cell = made["same"], made["scored"]
-    cells.prepare_cell(source, plan.base)
-    (source.folder / ".lock").touch()
-    cells.adopt(source, cell)
-    names = {path.relative_to(cell.folder).as_posix() for path in cell.folder.rglob("*")}
-    assert ".lock" not in names
-    assert "vanilla/stage.json" in names
-    assert shared(cell.folder, source.folder) == sorted(inodes(source.folder))
+def test_what_is_no_link_is_not_replaced(tmp_path):
+    place = tmp_path / "method" / "0"
+    place.mkdir(parents=True)
+    (place / "results.json").write_text("of an earlier version")
+    with pytest.raises(InputError, match=r"method/0 is not a link to a cell"):
+        link_cell(place, tmp_path / ".cells" / "a")
+    assert (place / "results.json").read_text() == "of an earlier version"
 
 
-def test_the_base_is_whole_or_not(based):
-    plan, _ = based
-    found = cells.base_inputs(plan.base)
-    assert found is not None
-    assert {"vanilla", "scores/privacy.retain.safetensors", "evaluation"} <= found.keys()
-    (plan.output / "scores" / "privacy.retain.safetensors").unlink()
-    assert cells.base_inputs(plan.base) is None
+def test_the_record_of_a_base_changes_with_each_thing_that_is_shared(based):
+    store, _ = based
+    base, folder = store.base, Path(store.base.output)
+    record = cells.base_record(base)
+    assert record == cells.base_record(base)
+    assert {"vanilla", "privacy.retain.safetensors", "evaluation"} <= record["inputs"].keys()
+    for name in ("scores/privacy.retain.safetensors", "vanilla/stage.json", "config.yaml"):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        assert cells.base_record(base) != record
+        (folder / name).write_bytes(content)
+    assert cells.base_record(base) == record
+    assert cells.base_record(changed(base, "unlearning", epochs=9)) != record

@@ -6,7 +6,7 @@ import pytest
 
 from grail.comparison import cells
 from grail.comparison.collect import collect
-from grail.files import dump_yaml
+from grail.files import dump_yaml, write_json
 from grail.results import Result, make_results, write_results
 
 
@@ -35,7 +35,7 @@ def write(cell, us, calibrated=None, git="first"):
     steps = "".join(json.dumps({"step": n, "seconds": s}) + "\n" for n, s in enumerate((1, 3, 20)))
     (cell.folder / "train.jsonl").write_text(steps)
     measured = {"seconds": 60.0, "peak_bytes": 100 + int(us), "resumed": False}
-    cells.write_record(cell, "stamp", measured)
+    write_json(cell.folder / cells.RECORD, measured)
     about = {"grail": "1", "python": "3", "packages": {"torch": "2"}, "git": git, "data": {}}
     (cell.folder / "config.yaml").write_text(dump_yaml({"seed": 0, "made_with": about}))
 

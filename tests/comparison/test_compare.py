@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from grail.cli.main import main
-from grail.comparison import processes as runner
-from grail.comparison.compare import Cells, run_comparison
+from grail.comparison import processes
+from grail.comparison.cells import Store
+from grail.comparison.collect import best
+from grail.comparison.compare import run_comparison
+from grail.files import write_json
 from grail.progress import NullListener
 from grail.reporting.tables import MISSING
 from grail.results import Results, write_results
+from grail.run import directory
 
 TIMES = ("seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
 STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
@@ -30,6 +34,14 @@ def without_times(value):
 
 def read(tmp_path):
     return json.loads((tmp_path / "out" / "comparison.json").read_text())
+
+
+def of_methods(words):
+    """Method of each `run` among the words of children."""
+    files = [Path(name) for command, name, *_ in words if command == "run"]
+    folders = files[0].parents[2].glob("*/*") if files else ()
+    links = {folder.resolve(): folder for folder in folders if folder.is_symlink()}
+    return [links[file.parent.resolve()].parent.name for file in files]
 
 
 @pytest.mark.slow
@@ -62,32 +74,29 @@ def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, cap
     assert played  # other settings are other cells
 
 
-def test_cells_of_other_settings_are_kept_and_found_again(played, comparison, tmp_path, capsys):
+def test_cells_of_other_settings_are_kept_and_found_again(played, comparison, tmp_path):
     file = comparison({"one": {"preset": "ascent"}}, figures=[])
     command = ["compare", str(file)]
+    link = tmp_path / "out/one/0"
     assert main(command) == 0
-    found, folder = read(tmp_path), tmp_path / "out/one"
+    found, first = read(tmp_path), link.resolve()
 
-    def held(place):
-        files = (file for file in place.rglob("*") if file.is_file() and file.name != ".lock")
-        return {file.relative_to(place): file.read_bytes() for file in files}
+    def files(folder):
+        return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
-    before = held(folder / "0")
+    before = files(first)
     assert main([*command, "--set", "base.unlearning.learning_rate=0.02"]) == 0
-    changed = read(tmp_path)
+    changed, second = read(tmp_path), link.resolve()
     assert changed["cells"][0]["config_digest"] != found["cells"][0]["config_digest"]
-    (kept,) = folder.glob("0.*")
-    assert f"kept beside it as {kept.name}." in " ".join(capsys.readouterr().err.split())
-    assert held(kept) == before != held(folder / "0")
+    assert first != second
+    assert files(first) == before != files(second)
     played.clear()
     assert main(command) == 0
     assert "run" not in [words[0] for words in played]
-    assert read(tmp_path)["cells"] == found["cells"]
-    assert len(list(folder.glob("0.*"))) == 2  # those of the changed settings are kept as well
-    played.clear()
+    assert (read(tmp_path)["cells"], link.resolve()) == (found["cells"], first)
     assert main([*command, "--set", "base.unlearning.learning_rate=0.02"]) == 0
     assert "run" not in [words[0] for words in played]
-    assert read(tmp_path)["cells"] == changed["cells"]
+    assert (read(tmp_path)["cells"], link.resolve()) == (changed["cells"], second)
 
 
 @pytest.mark.slow
@@ -107,7 +116,7 @@ def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison,
     best = read(tmp_path)["methods"][0]["chosen"]
     alone = ["--set", f"grid={json.dumps({key: [value] for key, value in best.items()})}"]
     alone += ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "alone")]
-    shutil.rmtree(tmp_path / "out/.comparison/finished")  # or the cell would be taken over
+    shutil.rmtree(tmp_path / "out/.cells")  # or the cells would be found
     assert main(["compare", str(file), *settings, *alone]) == 0
     (own,) = json.loads((tmp_path / "alone/comparison.json").read_text())["cells"]
     assert own["rows"] == cell["rows"]
@@ -132,8 +141,8 @@ def test_equal_settings_run_once_in_all_comparisons_that_share_a_base(
     assert [words[0] for words in played] == ["evaluate"]  # the base is looked at again
     found = json.loads((tmp_path / "second/comparison.json").read_text())
     assert without_times(found["cells"]) == without_times([one, same])
+    assert (tmp_path / "out/one/0").samefile(tmp_path / "second/same/0")
     (tmp_path / "out/one/0/results.json").write_text("{}")  # no longer what was recorded
-    (tmp_path / "out/same/0/results.json").write_text("{}")
     shutil.rmtree(tmp_path / "second")
     played.clear()
     assert main([*other, "--output", str(tmp_path / "third")]) == 0
@@ -143,37 +152,35 @@ def test_equal_settings_run_once_in_all_comparisons_that_share_a_base(
 def test_what_ended_before_an_interruption_is_taken_by_others(
     played, comparison, tmp_path, monkeypatch
 ):
-    whole = runner.run_all
+    whole = processes.run_all
 
-    def interrupted(jobs, parallel, ended):
-        whole(jobs[:1], parallel, ended)
-        if jobs[1:]:
-            raise KeyboardInterrupt
+    def interrupted(jobs, parallel):
+        for job, result in whole(jobs, parallel):
+            yield job, result
+            if job.words[0] == "run":
+                raise KeyboardInterrupt
 
     file = comparison({"one": {"preset": "ascent"}, "two": {}}, figures=[])
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_all", interrupted)
+        patch.setattr(processes, "run_all", interrupted)
         assert main(["compare", str(file)]) == 1
     played.clear()
     other = ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "second")]
     assert main(["compare", str(file), *other]) == 0
-    assert [Path(words[1]).parent.parent.name for words in played[1:]] == ["two"]
+    assert of_methods(played[1:]) == ["two"]
 
 
 def test_the_choice_never_sees_val(plan):
     """The point that is better on train wins, though the other has far better val rows."""
     found = plan({"one": {"grid": {"unlearning.learning_rate": [0.05, 0.001]}}})
-    (row,) = found.rows
-    candidates = found.candidates(row)
+    write_json(found.output / "vanilla" / "stage.json", {"inputs": "", "weights": ""})
+    store, candidates = Store(found.base), found.candidates(found.rows[0])
     for cell, train, val in zip(candidates, (10.0, 20.0), (99.0, 0.0), strict=True):
         summary = {"train": {"unlearned": {"Avg": train, "HS": 0.0}}}
         summary["val"] = {"unlearned": {"Avg": val, "HS": val}}
-        write_results(cell.folder / "results.json", Results((), {}, summary))
-    chooser = object.__new__(Cells)
-    chooser.plan, chooser.failures = found, {}
-    assert chooser._choose(row, candidates) == {"unlearning.learning_rate": 0.001}
-    chooser.failures = {candidates[1].folder: "NaN"}
-    assert chooser._choose(row, candidates) == {"unlearning.learning_rate": 0.05}
+        write_results(store.folder(cell.config) / "results.json", Results((), {}, summary))
+    assert best(store, candidates, "Avg").point == {"unlearning.learning_rate": 0.001}
+    assert best(store, candidates[:1], "Avg").point == {"unlearning.learning_rate": 0.05}
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(played, comparison, tmp_path, capsys):
@@ -189,7 +196,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(played, comparison, tmp_
     assert fine["rows"]
     played.clear()
     assert main(["compare", str(file)]) == 1
-    assert [Path(words[1]).parent.parent.name for words in played] == ["boom"]
+    assert of_methods(played) == ["boom"]
 
 
 def test_a_grid_whose_points_all_fail(played, comparison, tmp_path, capsys):
@@ -258,10 +265,13 @@ def test_the_error_of_a_base_has_one_prefix(played, comparison, capsys):
 
 
 def test_a_base_that_fails_is_an_end(comparison, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "run", lambda job: runner.ProcessResult(1, 1.0, 1))
+    def failing(code):
+        return lambda jobs, _: [(jobs[0], processes.ProcessResult(code, 1.0, 1))]
+
+    monkeypatch.setattr(processes, "run_all", failing(1))
     assert main(["compare", str(comparison({"a": {}}))]) == 1
     assert "the base run failed (exit code 1)" in capsys.readouterr().err
-    monkeypatch.setattr(runner, "run", lambda job: runner.ProcessResult(2, 1.0, 1))
+    monkeypatch.setattr(processes, "run_all", failing(2))
     assert main(["compare", str(comparison({"a": {}}))]) == 2
 
 
@@ -297,7 +307,9 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     folder = tmp_path / "killed"
     assert main(["compare", str(file), "--json"]) == 0
     assert len(played) == 3
-    shutil.rmtree(tmp_path / "base/.comparison/finished")  # or its cells would be taken over
+    whole = without_times(read(tmp_path))
+    heatmap = (tmp_path / "out/figures/heatmap.svg").read_bytes()
+    shutil.rmtree(tmp_path / "base/.cells")  # or its cells would be found
     played.clear()
     words, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
     pid = forks.start("compared", words, log=log)
@@ -307,7 +319,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     assert forks.wait(pid) == -signal.SIGKILL
-    for lock in folder.glob("*/*/.lock"):
+    for lock in (tmp_path / "base/.cells").glob("*/.lock"):
         _wait_for(lock)
     assert not (folder / "comparison.json").exists()
     assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
@@ -316,9 +328,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     assert main(["compare", str(file), "--output", str(folder), "--json"]) == 0
     assert played == []
     killed = json.loads((folder / "comparison.json").read_text())
-    assert without_times(killed) == without_times(read(tmp_path))
-    one, other = (f / "figures" / "heatmap.svg" for f in (folder, tmp_path / "out"))
-    assert one.read_bytes() == other.read_bytes()
+    assert without_times(killed) == whole
+    assert (folder / "figures/heatmap.svg").read_bytes() == heatmap
 
 
 def _wait_for(lock):
@@ -356,6 +367,40 @@ def test_a_shared_base_that_another_comparison_has_remade_is_made_again(
     assert main(["compare", str(file), *shared, *other]) == 0
     played.clear()
     assert main(["compare", str(file), *shared]) == 0
-    assert played[0][0] == "evaluate"  # once, instead of a vanilla model in every cell
+    assert [words[0] for words in played] == ["evaluate"]  # the base, whose cells are found again
     stamp = json.loads((tmp_path / "base" / "vanilla" / "stage.json").read_text())
     assert json.loads((tmp_path / "out/one/0/vanilla/stage.json").read_text()) == stamp
+
+
+def test_a_cell_of_an_earlier_version_is_refused(played, comparison, tmp_path, capsys):
+    file = comparison({"a": {}}, figures=[])
+    assert main(["compare", str(file)]) == 0
+    old = tmp_path / "out" / "a" / "0" / "results.json"
+    old.parent.unlink()
+    old.parent.mkdir()
+    old.write_text("{}")
+    (old.parent / "config.yaml").write_text("made_with: {}")
+    assert main(["compare", str(file)]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"output: {old.parent} is not a link to a cell" in message
+    assert "Choose another --output" in message
+    assert old.read_text() == "{}"
+
+
+def test_a_cell_at_which_another_comparison_is_at_work_fails_alone(
+    played, comparison, tmp_path, capsys
+):
+    file = comparison({"one": {"preset": "ascent"}, "two": {}}, figures=[])
+    assert main(["compare", str(file)]) == 0
+    busy = (tmp_path / "out/one/0").resolve()
+    results = busy / "results.json"
+    before = results.read_bytes()
+    results.unlink()
+    with directory.alone(busy):
+        assert main(["compare", str(file)]) == 1
+    assert "one, seed 0 failed (not started): output: another grail is at work" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert [("failed" in cell) for cell in read(tmp_path)["cells"]] == [True, False]
+    assert main(["compare", str(file)]) == 0
+    assert results.read_bytes() == before

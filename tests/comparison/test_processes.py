@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from grail.comparison import processes as runner
+from grail.comparison import processes
 from grail.comparison.processes import Job, run_all, start, stop, tail, threads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs wait4")
@@ -21,90 +21,122 @@ def commands(monkeypatch):
     def popen(command, **more):
         return real([sys.executable, "-c", *command[4:]], **more)
 
-    monkeypatch.setattr(runner.subprocess, "Popen", popen)
-    monkeypatch.setattr(runner, "POLL", 0.01)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes, "POLL", 0.01)
+
+
+@pytest.fixture
+def stdin():
+    """What a child reads while its parent lives: nothing."""
+    alive, held = os.pipe()
+    yield alive
+    os.close(alive)
+    os.close(held)
 
 
 def jobs(tmp_path, *texts):
-    return [lambda i=i, t=t: Job((t,), tmp_path / str(i)) for i, t in enumerate(texts)]
+    return [Job((text,), tmp_path / str(i)) for i, text in enumerate(texts)]
 
 
-def test_outcomes_and_logs(commands, tmp_path):
-    found = {}
+def results(tmp_path, *texts, parallel=1):
+    return {int(job.log.name): r for job, r in run_all(jobs(tmp_path, *texts), parallel)}
+
+
+def test_results_and_logs(commands, tmp_path):
     texts = ("print('hello')", "import sys; sys.exit('no')", "import os; os.kill(os.getpid(), 9)")
-    run_all(jobs(tmp_path, *texts), 2, found.__setitem__)
-    assert {number: outcome.code for number, outcome in found.items()} == {0: 0, 1: 1, 2: -9}
+    found = results(tmp_path, *texts, parallel=2)
+    assert {number: result.code for number, result in found.items()} == {0: 0, 1: 1, 2: -9}
     assert (tmp_path / "0").read_text() == "hello\n"
     assert (tmp_path / "1").read_text() == "no\n"  # both streams
-    assert all(outcome.seconds > 0 for outcome in found.values())
+    assert all(result.seconds > 0 for result in found.values())
 
 
 def test_a_log_that_is_linked_elsewhere_is_not_written_into(commands, tmp_path):
-    (tmp_path / "adopted").write_text("of another cell\n")
-    os.link(tmp_path / "adopted", tmp_path / "0")
-    run_all(jobs(tmp_path, "print('mine')"), 1, lambda *_: None)
+    (tmp_path / "linked").write_text("of another cell\n")
+    os.link(tmp_path / "linked", tmp_path / "0")
+    results(tmp_path, "print('mine')")
     assert (tmp_path / "0").read_text() == "mine\n"
-    assert (tmp_path / "adopted").read_text() == "of another cell\n"
+    assert (tmp_path / "linked").read_text() == "of another cell\n"
 
 
 def test_peak_memory_is_what_the_system_says_of_the_child(commands, tmp_path, monkeypatch):
-    real, found, said = os.wait4, {}, []
+    real, said = os.wait4, []
 
     def wait4(*given):
         said.append(real(*given))
         return said[-1]
 
-    monkeypatch.setattr(runner.os, "wait4", wait4)
-    run_all(jobs(tmp_path, "pass"), 1, found.__setitem__)
-    assert found[0].peak_bytes == said[-1][2].ru_maxrss * runner.RSS_UNIT
+    monkeypatch.setattr(processes.os, "wait4", wait4)
+    found = results(tmp_path, "pass")
+    assert found[0].peak_bytes == said[-1][2].ru_maxrss * processes.RSS_UNIT
     child = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    run_all(jobs(tmp_path, f"x = b'1' * (1 << 26); {child}"), 1, found.__setitem__)
-    told = int((tmp_path / "0").read_text()) * runner.RSS_UNIT
+    found = results(tmp_path, f"x = b'1' * (1 << 26); {child}")
+    told = int((tmp_path / "0").read_text()) * processes.RSS_UNIT
     assert 1 << 26 < told <= found[0].peak_bytes < told + (1 << 24)
 
 
 def test_never_more_than_asked_for_and_in_order(commands, tmp_path):
     running, most, order = set(), [], []
 
-    def job(number):
-        def make():
-            running.add(number)
-            order.append(number)
+    def taken():
+        for job in jobs(tmp_path, *["pass"] * 5):
+            running.add(job)
+            order.append(int(job.log.name))
             most.append(len(running))
-            return Job(("pass",), tmp_path / str(number))
+            yield job
 
-        return make
-
-    run_all([job(n) for n in range(5)], 2, lambda number, _: running.discard(number))
+    for job, _ in run_all(taken(), 2):
+        running.discard(job)
     assert (max(most), order) == (2, [0, 1, 2, 3, 4])
 
 
 def test_an_exception_stops_all_children(commands, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
-        runner, "start", lambda *a, real=start: started.append(real(*a)) or started[-1]
+        processes, "start", lambda *a, real=start: started.append(real(*a)) or started[-1]
     )
 
-    def interrupted(number, outcome):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    texts = ("pass", "import time; time.sleep(600)")
+    monkeypatch.setattr(processes.os, "wait4", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_all(jobs(tmp_path, *texts), 2, interrupted)
-    assert started[1].returncode == -signal.SIGKILL
+        results(tmp_path, *["import time; time.sleep(600)"] * 2, parallel=2)
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 
-def test_a_stopped_child_takes_its_own_children_along(commands, tmp_path):
-    text = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', "
-        "'import time; time.sleep(600)']); print(p.pid, flush=True); p.wait()"
+def test_closing_the_generator_stops_all_children(commands, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        processes, "start", lambda *a, real=start: started.append(real(*a)) or started[-1]
     )
-    process = start(Job((text,), tmp_path / "log"), 1)
+    running = run_all(jobs(tmp_path, "pass", "import time; time.sleep(600)"), 2)
+    next(running)
+    running.close()
+    assert started[1].returncode == -signal.SIGTERM
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
+p = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(p.pid, flush=True)
+while True: time.sleep(600)
+"""
+
+
+def test_a_child_is_asked_to_end_first_and_takes_its_own_children_along(
+    commands, tmp_path, stdin, monkeypatch
+):
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+    process = start(Job((STUBBORN,), tmp_path / "log"), 1, stdin)
     while not (tmp_path / "log").read_text().strip():
         pass
-    stop(process)
-    inner = int((tmp_path / "log").read_text())
-    while _alive(inner):  # the kernel takes a moment
+    stop([process])
+    assert process.returncode == -signal.SIGKILL
+    inner, asked = (tmp_path / "log").read_text().split()
+    assert asked == "asked"
+    while _alive(int(inner)):  # the kernel takes a moment
         pass
 
 
@@ -120,7 +152,7 @@ def _alive(pid):
     ("asked", "parallel", "count"), [("", 1, 8), ("", 3, 2), ("", 9, 1), ("4", 1, 4), ("9", 1, 8)]
 )
 def test_threads(asked, parallel, count, monkeypatch):
-    monkeypatch.setattr(runner.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert threads(parallel) == count
 

@@ -12,51 +12,37 @@ from types import SimpleNamespace
 def main(arguments):
     """Run ``grail ARGUMENTS``."""
     from grail.cli.main import main as command
-    from grail.comparison import processes as runner
+    from grail.comparison import processes
 
-    runner.subprocess = SimpleNamespace(
-        Popen=Fork, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT
-    )
+    processes.subprocess = SimpleNamespace(Popen=Fork, STDOUT=subprocess.STDOUT)
     return command(arguments)
 
 
 class Fork:
-    """Stands for ``subprocess.Popen``: the same module, words, streams and session.
-
-    The module ``grail.comparison.child`` binds the process to its parent and then becomes another
-    command: not by exec here, but by a call.
-    """
+    """Stands for ``subprocess.Popen``: the same function, words, streams and session."""
 
     def __init__(self, command, env, stdin, stdout, stderr, start_new_session):
-        assert command[:3] == [sys.executable, "-m", "grail.comparison.child"]
+        assert command[:2] == [sys.executable, "-c"]
         self.pid, self.returncode = os.fork(), None
         if self.pid:
             return
+        code = 70
         try:
             if start_new_session:
                 os.setsid()
-            for stream in (1, 2):
-                os.dup2(stdout.fileno(), stream)
+            for stream, source in enumerate((stdin, stdout.fileno(), stdout.fileno())):
+                os.dup2(source, stream)
+            os.closerange(3, 256)  # as Popen does: the parent alone holds its end of stdin
             os.environ.update(env)
-            sys.argv = command[2:]
-            os.execv = _become
-            from grail.comparison import child
+            sys.argv = ["-c", *command[4:]]
+            from grail.comparison.child import run_child
 
-            child.main()
+            run_child()
+        except SystemExit as end:
+            code = end.code or 0
         except BaseException:
             traceback.print_exc()
         finally:
-            os._exit(70)
-
-    def wait(self):
-        os.waitpid(self.pid, 0)
-
-
-def _become(program, words):
-    """Be ``python -m grail WORD...``."""
-    from grail.cli.main import main as command
-
-    code = command(words[3:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)

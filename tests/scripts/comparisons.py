@@ -41,21 +41,20 @@ def plan(comparison):
 def played(monkeypatch):
     """Let this process do the work of all children; returns the words of those that started."""
     from grail.cli.main import main
-    from grail.comparison import processes as runner
+    from grail.comparison import processes
 
     started = []
 
-    def run_all(jobs, parallel, ended):
-        for number, make in enumerate(jobs):
-            job = make()
+    def run_all(jobs, parallel):
+        for job in jobs:
             started.append(job.words)
             job.log.parent.mkdir(parents=True, exist_ok=True)
-            said = io.StringIO()
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 code = main(job.words)
-            job.log.unlink(missing_ok=True)  # as the runner does: it may be linked
-            job.log.write_text(said.getvalue())
-            ended(number, runner.ProcessResult(code, 1.0, 1 << 30))
+            job.log.unlink(missing_ok=True)  # as the real one does: it may be linked
+            job.log.write_text(output.getvalue())
+            yield job, processes.ProcessResult(code, 1.0, 1 << 30)
 
-    monkeypatch.setattr(runner, "run_all", run_all)
+    monkeypatch.setattr(processes, "run_all", run_all)
     return started

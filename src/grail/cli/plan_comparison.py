@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grail.cli.plan import show, sizes, span
 from grail.comparison import cells
+from grail.comparison.cells import Store
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
@@ -123,10 +124,10 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
     base = plan_of(plan.base, inputs, timing)
     vanilla = _only(base, {"vanilla", "score", *MEASURING}, 1 / base.models)
     lines = [_line("base", [vanilla], [not finished])]
-    stamp = cells.vanilla_stamp(plan.base) if finished else ""
+    store = Store(plan.base) if finished else None
     seen: set[str] = set()
     for row in plan.rows:
-        runs = {cells.config_digest(c.config): c for c in plan.runs(row, _point(plan, row, stamp))}
+        runs = {cells.config_digest(c.config): c for c in plan.runs(row, _point(plan, row, store))}
         new = [cell for digest, cell in runs.items() if digest not in seen]
         seen |= runs.keys()
         cell_inputs, cell_timing = inputs, timing
@@ -134,7 +135,7 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
             cell_inputs = read_inputs(new[0].config)
             cell_timing = measure(new[0].config, cell_inputs, listener)
         plans = [_of_cell(plan, c, plan_of(c.config, cell_inputs, cell_timing)) for c in new]
-        left = [not (stamp and cells.is_finished(cell, stamp)) for cell in new]
+        left = [not (store and store.is_finished(cell.config)) for cell in new]
         lines.append(_line(row.name, plans, left))
     return ComparisonForecast(tuple(lines), plan.settings.parallel, (*base.notes, SIDE_BY_SIDE))
 
@@ -157,12 +158,12 @@ def _table(plan: ComparisonPlan, forecast: ComparisonForecast) -> Table:
     return Table(plan.settings.title, columns, tuple(rows))
 
 
-def _point(plan: ComparisonPlan, row: Row, stamp: str) -> Point:
+def _point(plan: ComparisonPlan, row: Row, store: Store | None) -> Point:
     """Return the point that a finished grid has chosen; before, its first one."""
     candidates = plan.candidates(row)
-    if not (stamp and candidates and all(cells.is_finished(cell, stamp) for cell in candidates)):
-        return row.points[0]
-    return best(candidates, plan.settings.choose.metric).point
+    if store and candidates and all(store.is_finished(cell.config) for cell in candidates):
+        return best(store, candidates, plan.settings.choose.metric).point
+    return row.points[0]
 
 
 def _of_cell(plan: ComparisonPlan, cell: Cell, run: Forecast) -> Forecast:

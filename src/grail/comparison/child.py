@@ -1,27 +1,23 @@
-"""The first thing a child process does: see to it that it dies with its parent, then run grail.
-
-`python -m grail.comparison.child PARENT WORD...` becomes `python -m grail WORD...`.
-"""
+"""What a child process runs: grail, until it is done or its parent is gone."""
 
 from __future__ import annotations
 
-import ctypes
 import os
+import runpy
 import signal
-import sys
-
-PR_SET_PDEATHSIG = 1  # Linux; survives exec, so that nothing of grail needs to know of it
+import threading
 
 
-def main() -> None:
-    """Bind this process to its parent where the system can, and become the command."""
-    parent, *words = sys.argv[1:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # killed before the line above
-            sys.exit(1)
-    os.execv(sys.executable, [sys.executable, "-m", "grail", *words])
+def run_child() -> None:
+    """Run ``grail`` with the words in ``sys.argv``; end this process group with its parent.
+
+    The parent holds the other end of standard input, which the system closes when the parent dies,
+    however it dies.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    runpy.run_module("grail", run_name="__main__")
 
 
-if __name__ == "__main__":
-    main()
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)

@@ -5,148 +5,105 @@ Reads files; runs nothing. A grid is judged by train rows alone.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
-import statistics as spread
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from grail.comparison import cells
-from grail.comparison.paired import METRICS, MODELS, Samples, compared
+from grail.comparison.cells import Store
+from grail.comparison.paired import COMPARED, Samples, compared, read_lines, read_samples
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
 from grail.config.file import read
-from grail.results import Results, harmonic_success, read_results
+from grail.results import harmonic_success, read_results
 
-PARTS = ("train", "val")
-
-
-def train_score(cell: Cell, metric: str) -> float:
-    """Return the success of a grid point on the train rows; nothing else of it is read."""
-    results = read_results(cell.folder / "results.json")
-    return results.summary["train"]["unlearned"][metric]
+_PARTS = ("train", "val")
 
 
-def best(candidates: Sequence[Cell], metric: str) -> Cell:
-    """Return the finished grid point with the best success on train; the first of equals."""
-    return max(candidates, key=lambda cell: train_score(cell, metric))
+def best(store: Store, finished: Sequence[Cell], metric: str) -> Cell:
+    """Return the grid point with the highest ``metric`` on train rows; the first of equals."""
+    return max(finished, key=lambda cell: _train_score(store.folder(cell.config), metric))
 
 
 def collect(
-    plan: ComparisonPlan, chosen: Mapping[str, Point | None], failures: Mapping[Path, str]
+    plan: ComparisonPlan, chosen: Mapping[str, Point], failures: Mapping[Path, str]
 ) -> dict[str, Any]:
-    """Return what comparison.json holds.
+    """Return the content of comparison.json.
 
     Args:
         plan: The comparison; all its cells have been run.
-        chosen: Row -> the point that was chosen; None where every candidate failed.
+        chosen: Row -> the point that was chosen; rows whose candidates all failed are missing.
         failures: Folder of a failed cell -> the last lines of its log.
     """
-    found: list[dict[str, Any]] = []
+    candidates = [cell for row in plan.rows for cell in plan.candidates(row)]
+    finished = [cell for cell in candidates if cell.folder not in failures]
+    lines: list[dict[str, Any]] = []
     methods: list[dict[str, Any]] = []
     samples: dict[str, Samples] = {}
-    whole = [cell for cell in _candidates(plan) if cell.folder not in failures]
     for row in plan.rows:
-        point = chosen[row.name]
-        own = [] if point is None else plan.cells(row, point)
-        lines = [_cell(plan, cell, failures) for cell in own]
-        methods.append(_method(row, point, lines))
-        finished = [cell for cell in own if cell.folder not in failures]
-        samples[row.name] = Samples(finished)
-        whole += finished
-        found += lines
+        own = plan.cells(row, chosen[row.name]) if row.name in chosen else []
+        own_lines = [_cell(plan, cell, failures) for cell in own]
+        own_finished = [cell for cell in own if cell.folder not in failures]
+        methods.append(_method(row, chosen.get(row.name), own_lines))
+        samples[row.name] = read_samples(own_finished)
+        finished += own_finished
+        lines += own_lines
     return {
         "title": plan.settings.title,
         "machine": _machine(plan),
-        "made_with": _versions(whole),
+        "made_with": _versions(finished),
         "settings": cells.settings_of(plan.base),
         "choose": plan.settings.choose.model_dump(),
         "reference": plan.settings.reference,
         "figures": list(plan.settings.figures),
         "columns": list(plan.settings.columns),
-        "vanilla": _vanilla(plan, whole),
-        "grid": [_candidate(plan, cell, chosen, failures) for cell in _candidates(plan)],
-        "cells": found,
+        "vanilla": _vanilla(plan, finished),
+        "grid": [_candidate(plan, cell, chosen, failures) for cell in candidates],
+        "cells": lines,
         "methods": methods,
         "differences": _differences(plan, samples),
         "best": _best(methods, samples),
     }
 
 
+def _train_score(folder: Path, metric: str) -> float:
+    """Return the success of a cell on train rows, in percent; nothing else of it is read."""
+    return read_results(folder / "results.json").summary["train"]["unlearned"][metric]
+
+
 def _differences(plan: ComparisonPlan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
     return [
-        {"method": row.name, "reference": reference, **found}
+        {"method": row.name, "reference": reference, **difference}
         for reference in plan.settings.reference
         for row in plan.rows
         if row.name != reference
-        for model in MODELS
-        for part in PARTS
-        for found in compared(samples[row.name], samples[reference], model, part)
+        for model, part in product(COMPARED, _PARTS)
+        for difference in compared(samples[row.name], samples[reference], model, part)
     ]
 
 
 def _best(methods: list[dict[str, Any]], samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
-    """Return who leads in Avg and HS, over whom, and whether the interval excludes 0."""
-    found = []
-    for model in MODELS:
-        for part in PARTS:
-            for metric in METRICS:
-                ranked = _ranked(methods, model, part, metric)
-                for first, second in list(pairwise(ranked))[:1]:
-                    for line in compared(samples[first], samples[second], model, part):
-                        if line["metric"] == metric:
-                            about = {"method": first, "second": second, "clear": line["low"] > 0}
-                            found.append(about | line)
-    return found
-
-
-def _ranked(methods: list[dict[str, Any]], model: str, part: str, metric: str) -> list[str]:
-    scored = []
-    for method in methods:
-        metrics = measured(method, model).get(part, {})
-        if metric in metrics:
-            scored.append((-metrics[metric]["mean"], method["method"]))
-    return [name for _, name in sorted(scored, key=lambda pair: pair[0])]
-
-
-def measured(method: Mapping[str, Any], model: str) -> Mapping[str, Any]:
-    """Return {part: {metric: {mean, sd}}} of one model of a method."""
-    return method if model == "unlearned" else method.get(model, {})
-
-
-def _cell(plan: ComparisonPlan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any]:
-    about = _about(plan, cell)
-    if cell.folder in failures:
-        return about | {"failed": failures[cell.folder]}
-    results = read_results(cell.folder / "results.json")
-    record = cells.read_record(cell.folder)
-    pace = [line["seconds"] for line in _lines(cell.folder / "train.jsonl")]
-    return about | {
-        "seconds": spread.median(pace) * len(pace) if pace else 0.0,
-        "wall_seconds": record.get("seconds"),
-        "peak_bytes": record.get("peak_bytes"),
-        "resumed": record.get("resumed", False),
-        "steps": len(pace),
-        "frozen": results.freezing.get("frozen"),
-        "calibrated_weight": _weight(cell.folder),
-        "own_vanilla": not cells.shares_vanilla(cell.config, plan.base),
-        "summary": {
-            model: {part: found[model] for part, found in results.summary.items() if model in found}
-            for model in MODELS
-            if any(row.model == model for row in results.rows)
-        },
-        "rows": [asdict(row) for row in results.rows if row.model in MODELS],
-    }
-
-
-def _weight(folder: Path) -> float | None:
-    """Return how far towards the unlearned model the calibrated one lies (0-1)."""
-    return cells.read_json(folder / "evaluation" / "calibrated.json").get("weight")
+    """Return the leader in Avg and HS, the second, and whether the interval excludes 0."""
+    leads: list[dict[str, Any]] = []
+    for model, part, metric in product(COMPARED, _PARTS, ("Avg", "HS")):
+        means: dict[str, float] = {}
+        for method in methods:
+            metrics = method if model == "unlearned" else method.get(model, {})
+            if metric in metrics.get(part, {}):
+                means[method["method"]] = metrics[part][metric]["mean"]
+        if len(means) < 2:
+            continue
+        first, second, *_ = sorted(means, key=lambda name: means[name], reverse=True)
+        for line in compared(samples[first], samples[second], model, part):
+            if line["metric"] == metric:
+                lead = {"method": first, "second": second, "clear": line["low"] > 0}
+                leads.append(lead | line)
+    return leads
 
 
 def _about(plan: ComparisonPlan, cell: Cell) -> dict[str, Any]:
@@ -160,102 +117,116 @@ def _about(plan: ComparisonPlan, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _candidates(plan: ComparisonPlan) -> list[Cell]:
-    return [cell for row in plan.rows for cell in plan.candidates(row)]
+def _cell(plan: ComparisonPlan, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any]:
+    about = _about(plan, cell)
+    if cell.folder in failures:
+        return about | {"failed": failures[cell.folder]}
+    results = read_results(cell.folder / "results.json")
+    record = cells.read_json(cell.folder / cells.RECORD)
+    log = cell.folder / "train.jsonl"
+    pace = [line["seconds"] for line in read_lines(log)] if log.exists() else []
+    calibrated = cells.read_json(cell.folder / "evaluation" / "calibrated.json")
+    return about | {
+        "seconds": statistics.median(pace) * len(pace) if pace else 0.0,
+        "wall_seconds": record.get("seconds"),
+        "peak_bytes": record.get("peak_bytes"),
+        "resumed": record.get("resumed", False),
+        "steps": len(pace),
+        "frozen": results.freezing.get("frozen"),
+        "calibrated_weight": calibrated.get("weight"),
+        "own_vanilla": not cells.shares_vanilla(cell.config, plan.base),
+        "summary": {
+            model: {part: of[model] for part, of in results.summary.items() if model in of}
+            for model in COMPARED
+            if any(row.model == model for row in results.rows)
+        },
+        "rows": [asdict(row) for row in results.rows if row.model in COMPARED],
+    }
 
 
 def _candidate(
-    plan: ComparisonPlan,
-    cell: Cell,
-    chosen: Mapping[str, Point | None],
-    failures: Mapping[Path, str],
+    plan: ComparisonPlan, cell: Cell, chosen: Mapping[str, Point], failures: Mapping[Path, str]
 ) -> dict[str, Any]:
-    about = {"point": cell.point, "chosen": chosen[cell.row] == cell.point}
-    about = _about(plan, cell) | about
+    about = _about(plan, cell)
+    about |= {"point": cell.point, "chosen": chosen.get(cell.row) == cell.point}
     if cell.folder in failures:
         return about | {"failed": failures[cell.folder]}
     metric = plan.settings.choose.metric
-    return about | {"part": "train", "metric": metric, "value": train_score(cell, metric)}
+    value = _train_score(cell.folder, metric)
+    return about | {"part": "train", "metric": metric, "value": value}
 
 
 def _method(row: Row, point: Point | None, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    whole = [line for line in lines if "failed" not in line]
-    found: dict[str, Any] = {
+    finished = [line for line in lines if "failed" not in line]
+    method: dict[str, Any] = {
         "method": row.name,
         "of": row.method,
         "varied": row.varied,
         "chosen": point,
-        "seeds": [line["seed"] for line in whole],
-        "n_seeds": len(whole),
-        "failed": len(lines) - len(whole) + (point is None),
-        "minutes": _mean_sd([line["seconds"] / 60 for line in whole]),
-        "peak_bytes": max((line["peak_bytes"] or 0 for line in whole), default=None),
+        "seeds": [line["seed"] for line in finished],
+        "n_seeds": len(finished),
+        "failed": len(lines) - len(finished) + (point is None),
+        "minutes": _mean_sd([line["seconds"] / 60 for line in finished]),
+        "peak_bytes": max((line["peak_bytes"] or 0 for line in finished), default=None),
     }
-    for model in MODELS:
-        own = [line for line in whole if model in line["summary"]]
-        parts = {part: _over_seeds([_metrics(line, model, part) for line in own]) for part in PARTS}
+    for model in COMPARED:
+        own = [line for line in finished if model in line["summary"]]
+        by_part = {p: _over_seeds([_metrics(line, model, p) for line in own]) for p in _PARTS}
         if model == "unlearned":
-            found |= parts
+            method |= by_part
         elif own:
-            found[model] = parts
-    return found
+            method[model] = by_part
+    return method
 
 
 def _metrics(line: Mapping[str, Any], model: str, part: str) -> dict[str, float]:
     """Return a cell's numbers by the names of the table: "DOMAIN.US", "Avg", "unlearn NLL", ..."""
     rows = [row for row in line["rows"] if row["model"] == model]
-    found = {
+    metrics = {
         f"{row['domain']}.{row['metric']}": row["value"]
         for row in rows
         if row["part"] == part and row["metric"] in ("US", "RS")
     }
-    if not found:
+    if not metrics:
         return {}
-    for domain in {row["domain"]: None for row in rows}:
-        us, rs = (found.get(f"{domain}.{metric}") for metric in ("US", "RS"))
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        us, rs = (metrics.get(f"{domain}.{metric}") for metric in ("US", "RS"))
         if us is not None and rs is not None:
-            found[f"{domain}.HS"] = harmonic_success(us, rs)
-    found |= line["summary"][model].get(part, {})
+            metrics[f"{domain}.HS"] = harmonic_success(us, rs)
+    metrics |= line["summary"][model].get(part, {})
     nlls = [row for row in rows if row["metric"] == "NLL"]
-    unlearn = [r["value"] for r in nlls if r["side"] == "unlearn" and r["part"] == part]
-    apart = [row for row in nlls if row["side"] == "general"]
-    held = [row for row in apart if row["part"] == "val"] or apart  # none is, of a single row
-    general = [row["value"] for row in held]
-    for name, values in (("unlearn NLL", unlearn), ("general NLL", general)):
-        if values:
-            found[name] = math.fsum(values) / len(values)
-    return found
+    unlearn = [row for row in nlls if (row["side"], row["part"]) == ("unlearn", part)]
+    general = [row for row in nlls if row["side"] == "general"]
+    general = [row for row in general if row["part"] == "val"] or general  # a single row: no val
+    for name, group in (("unlearn NLL", unlearn), ("general NLL", general)):
+        if group:
+            metrics[name] = statistics.fmean(row["value"] for row in group)
+    return metrics
 
 
-def _over_seeds(found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    names = [name for name in (found[0] if found else {}) if all(name in one for one in found)]
-    return {name: _mean_sd([one[name] for one in found]) for name in names}
+def _over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    names = [name for name in (seeds[0] if seeds else {}) if all(name in one for one in seeds)]
+    return {name: _mean_sd([one[name] for one in seeds]) for name in names}
 
 
 def _mean_sd(values: Sequence[float]) -> dict[str, float | None] | None:
     """Return mean and standard deviation (of a sample; None for one value)."""
     if not values:
         return None
-    return {
-        "mean": math.fsum(values) / len(values),
-        "sd": spread.stdev(values) if len(values) > 1 else None,
-    }
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "sd": sd}
 
 
-def _vanilla(plan: ComparisonPlan, whole: Iterable[Cell]) -> dict[str, Any]:
-    """Return the rows of the shared vanilla model, from a finished cell that starts from it."""
-    for cell in whole:
-        if cells.shares_vanilla(cell.config, plan.base):
-            return _as_vanilla(read_results(cell.folder / "results.json"))
-    return {}
-
-
-def _as_vanilla(results: Results) -> dict[str, Any]:
+def _vanilla(plan: ComparisonPlan, finished: Iterable[Cell]) -> dict[str, Any]:
+    """Return the numbers of the shared vanilla model, from a finished cell that starts from it."""
+    cell = next((c for c in finished if cells.shares_vanilla(c.config, plan.base)), None)
+    if cell is None:
+        return {}
+    results = read_results(cell.folder / "results.json")
     rows = [asdict(row) for row in results.rows if row.model == "vanilla"]
-    summary = {p: found["vanilla"] for p, found in results.summary.items() if "vanilla" in found}
+    summary = {part: of["vanilla"] for part, of in results.summary.items() if "vanilla" in of}
     line = {"rows": rows, "summary": {"vanilla": summary}}
-    parts = {part: _over_seeds([_metrics(line, "vanilla", part)]) for part in PARTS}
-    return {"rows": rows, **parts}
+    return {"rows": rows} | {p: _over_seeds([_metrics(line, "vanilla", p)]) for p in _PARTS}
 
 
 def _machine(plan: ComparisonPlan) -> dict[str, Any]:
@@ -267,17 +238,12 @@ def _machine(plan: ComparisonPlan) -> dict[str, Any]:
     }
 
 
-def _versions(whole: Iterable[Cell]) -> list[dict[str, Any]]:
+def _versions(finished: Iterable[Cell]) -> list[dict[str, Any]]:
     """Return the versions that cells were made with, each once: one entry, unless they differ."""
-    found: list[dict[str, Any]] = []
-    for cell in whole:
-        about = read(cell.folder)[1]["made_with"]
-        own = {name: about[name] for name in ("grail", "python", "packages", "git")}
-        if own not in found:
-            found.append(own)
-    return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    versions: list[dict[str, Any]] = []
+    for cell in finished:
+        made_with = read(cell.folder)[1]["made_with"]
+        version = {name: made_with[name] for name in ("grail", "python", "packages", "git")}
+        if version not in versions:
+            versions.append(version)
+    return versions

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from grail.comparison import cells
-from grail.comparison import processes as runner
+from grail.comparison import cells, processes
+from grail.comparison.cells import Store, link_cell
 from grail.comparison.collect import best, collect
 from grail.comparison.processes import Job, ProcessResult
-from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, uncalibrated
+from grail.comparison.rows import Cell, ComparisonPlan
 from grail.config import file as config_file
 from grail.errors import DivergenceError, InputError, collecting
 from grail.files import write_json
-from grail.progress import Listener
+from grail.progress import Listener, Tick
 from grail.run import directory
-from grail.run import inputs as preparation
+from grail.run.inputs import read_inputs
 
-RESULT, BASE = "comparison.json", "base.json"
+_RESULT, _BASE = "comparison.json", "base.json"
+_STAGE_3 = ("unlearned", "unlearned.checkpoint", "train.jsonl", "train.jsonl.partial")
+"""One of these exists in a cell whose Stage 3 has begun."""
 
 
 def validate(plan: ComparisonPlan) -> list[str]:
@@ -28,186 +31,136 @@ def validate(plan: ComparisonPlan) -> list[str]:
         InputError: with every problem, one per line.
     """
     problems: list[str] = []
-    warnings = list(preparation.read_inputs(plan.base).warnings)
+    warnings = list(read_inputs(plan.base).warnings)
     for row in plan.rows:
         for point in row.points:
             cell = plan.cells(row, point)[0]
             with collecting(problems, f"methods.{row.method}: "):
-                warnings += preparation.read_inputs(cell.config).warnings
+                warnings += read_inputs(cell.config).warnings
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(warnings))
 
 
 def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
-    """Run what is not finished, and return what comparison.json then holds.
+    """Run what is not finished; write and return the content of comparison.json.
 
     A failed cell is recorded and the others go on.
 
     Raises:
-        InputError: if the base cannot be run, the output or what is shared is a run's, or another
-            comparison is at work here.
+        InputError: if the base cannot be run, the output or ``shared`` is a run's, another
+            comparison is at work here, or an earlier version of grail has made this one.
         DivergenceError: if the base failed for another reason.
     """
-    own = plan.output / directory.COMPARISON
     directory.refuse_comparison(plan.output, plan.base)
-    with directory.alone(own):
-        _base(plan, own, listener)
-        return Cells(plan, listener).through()
-
-
-def _base(plan: ComparisonPlan, own: Path, listener: Listener) -> None:
-    """Make the vanilla model and its scores, and measure it: once, for all cells."""
-    file, log = own / "base.yaml", own / "base.log"
-    if has_base(plan):
-        listener.skipped("base: vanilla and scores")
-        return
-    config_file.write(file, plan.base, {})
-    with listener.stage("base: vanilla and scores") as tick:
-        tick(0, 1, f"log: {log}")
-        outcome = runner.run(Job(("evaluate", str(file), "--vanilla-only"), log))
-        tick(1, 1, "vanilla measured")
-    if outcome.code:
-        told = runner.tail(log).replace("grail: error: ", "")  # the prefix comes with this error
-        text = f"the base run failed ({_ending(outcome)}). The end of {log}:\n{told}"
-        raise (InputError if outcome.code == 2 else DivergenceError)(text)
-    write_json(own / BASE, _base_record(plan))
+    with directory.alone(plan.output / directory.COMPARISON):
+        _make_base(plan, listener)
+        store = Store(plan.base)
+        candidates = {row.name: plan.candidates(row) for row in plan.rows}
+        grid = [cell for row in plan.rows for cell in candidates[row.name]]
+        failures = run_cells("grid", grid, store, plan.settings.parallel, listener)
+        chosen = {row.name: row.points[0] for row in plan.rows if len(row.points) == 1}
+        for row in plan.rows:
+            finished = [cell for cell in candidates[row.name] if cell.folder not in failures]
+            if finished:
+                chosen[row.name] = best(store, finished, plan.settings.choose.metric).point
+        final = [
+            cell
+            for row in plan.rows
+            if row.name in chosen
+            for cell in plan.cells(row, chosen[row.name])
+        ]
+        failures |= run_cells("cells", final, store, plan.settings.parallel, listener)
+        comparison = collect(plan, chosen, failures)
+        write_json(plan.output / _RESULT, comparison)
+        return comparison
 
 
 def has_base(plan: ComparisonPlan) -> bool:
-    """Tell whether the base is made, of these settings and data.
+    """Tell whether the base is made of these settings and data, and no other comparison's since."""
+    made = cells.read_json(plan.output / directory.COMPARISON / _BASE)
+    return made == cells.base_record(plan.base)
 
-    A comparison that shares it may have remade it since.
+
+def _make_base(plan: ComparisonPlan, listener: Listener) -> None:
+    """Make the vanilla model and its scores, and measure it: once, for all cells."""
+    folder, name = plan.output / directory.COMPARISON, "base: vanilla and scores"
+    file, log = folder / "base.yaml", folder / "base.log"
+    if has_base(plan):
+        listener.skipped(name)
+        return
+    config_file.write(file, plan.base, {})
+    with listener.stage(name) as tick:
+        tick(0, 1, f"log: {log}")
+        job = Job(("evaluate", str(file), "--vanilla-only"), log)
+        ((_, result),) = processes.run_all([job], 1)
+        tick(1, 1, "vanilla measured")
+    if result.code:
+        message = processes.tail(log).replace("grail: error: ", "")  # this error has the prefix
+        text = f"the base run failed ({_ending(result)}). The end of {log}:\n{message}"
+        raise (InputError if result.code == 2 else DivergenceError)(text)
+    write_json(folder / _BASE, cells.base_record(plan.base))
+
+
+def run_cells(
+    name: str, wanted: Sequence[Cell], store: Store, parallel: int, listener: Listener
+) -> dict[Path, str]:
+    """Run the cells that the store does not have finished, those of equal settings once.
+
+    Every cell's folder becomes a link to its home, the folder in the store.
+
+    Returns:
+        Folder of each failed cell -> the end of its log.
     """
-    wanted = _base_record(plan)
-    own = plan.output / directory.COMPARISON
-    return wanted["inputs"] is not None and cells.read_json(own / BASE) == wanted
+    stored = {cell.folder: store.folder(cell.config) for cell in wanted}
+    distinct: dict[Path, Cell] = {}
+    for cell in wanted:
+        link_cell(cell.folder, stored[cell.folder])
+        distinct.setdefault(stored[cell.folder], cell)
+    left = {home: cell for home, cell in distinct.items() if not store.is_finished(cell.config)}
+    if len(left) < len(distinct):
+        listener.skipped(f"{len(distinct) - len(left)} of {len(distinct)} {name}")
+    if not left:
+        return {}
+    with listener.stage(name) as tick:
+        errors = _run_left(left, store, parallel, listener, tick)
+    for folder, home in stored.items():
+        link_cell(folder, home)  # where links are impossible, the copies are made anew
+    return {folder: errors[home] for folder, home in stored.items() if home in errors}
 
 
-def _base_record(plan: ComparisonPlan) -> dict[str, Any]:
-    digest = cells.config_digest(plan.base)
-    return {"config_digest": digest, "inputs": cells.base_inputs(plan.base)}
+def _run_left(
+    left: Mapping[Path, Cell], store: Store, parallel: int, listener: Listener, tick: Tick
+) -> dict[Path, str]:
+    """Run cells, given by their home, in child processes; return the errors of the failed."""
+    errors: dict[Path, str] = {}
+    resumed = {home: any((home / name).exists() for name in _STAGE_3) for home in left}
+
+    def fail(home: Path, ending: str, text: str) -> None:
+        errors[home] = text or ending
+        listener.warn(f"{left[home].label} failed ({ending}): {text}")
+
+    def jobs() -> Iterator[Job]:
+        for home, cell in left.items():
+            try:
+                job = store.prepare(cell.config)
+            except InputError as error:  # another comparison is at work in this cell
+                fail(home, "not started", str(error))
+            else:
+                yield job
+
+    tick(0, len(left), "")
+    with closing(processes.run_all(jobs(), parallel)) as results:
+        for done, (job, result) in enumerate(results, 1):
+            home = job.log.parent
+            if result.code:
+                fail(home, _ending(result), processes.tail(job.log))
+            else:
+                store.finish(left[home].config, result, resumed[home])
+            tick(done, len(left), left[home].label)
+    return errors
 
 
-class Cells:
-    """The cells of one comparison: run, and judged."""
-
-    def __init__(self, plan: ComparisonPlan, listener: Listener) -> None:
-        self.plan, self.listener = plan, listener
-        self.stamp = cells.vanilla_stamp(plan.base)
-        self.failures: dict[Path, str] = {}
-        self.adopted: dict[Path, dict[str, Any]] = {}  # folder -> what the candidate's run took
-
-    def through(self) -> dict[str, Any]:
-        """Run grids, choose, run the chosen points with all seeds, and write the outcome."""
-        plan = self.plan
-        candidates = {row.name: plan.candidates(row) for row in plan.rows}
-        self._run("grid", [cell for own in candidates.values() for cell in own])
-        chosen = {row.name: self._choose(row, candidates[row.name]) for row in plan.rows}
-        finals: list[Cell] = []
-        for row in plan.rows:
-            point = chosen[row.name]
-            if point is not None:
-                finals += plan.cells(row, point)
-                self._adopt(candidates[row.name], plan.cells(row, point))
-        self._run("cells", finals)
-        found = collect(plan, chosen, self.failures)
-        write_json(plan.output / RESULT, found)
-        return found
-
-    def _choose(self, row: Row, candidates: Sequence[Cell]) -> Point | None:
-        """Return the best point of a row; None if every candidate failed."""
-        if not candidates:
-            return row.points[0]
-        whole = [cell for cell in candidates if cell.folder not in self.failures]
-        return best(whole, self.plan.settings.choose.metric).point if whole else None
-
-    def _adopt(self, candidates: Sequence[Cell], own: Sequence[Cell]) -> None:
-        """Take the chosen candidate for the cell of the same seed."""
-        made = {(cells.config_digest(c.config), c.seed): c for c in candidates}
-        for cell in own:
-            candidate = made.get((cells.config_digest(uncalibrated(cell.config)), cell.seed))
-            if candidate is not None and not cells.is_finished(cell, self.stamp):
-                self._set_aside(cell)
-                cells.adopt(candidate, cell)
-                self.adopted[cell.folder] = cells.read_record(cell.folder)
-
-    def _run(self, name: str, wanted: Sequence[Cell]) -> None:
-        """Run what is not finished here or elsewhere; cells of equal settings only once."""
-        self._take_over(wanted)
-        left = [cell for cell in wanted if not cells.is_finished(cell, self.stamp)]
-        if len(left) < len(wanted):
-            self.listener.skipped(f"{len(wanted) - len(left)} of {len(wanted)} {name}")
-        if not left:
-            return
-        twins: dict[str, list[Cell]] = {}
-        for cell in left:
-            twins.setdefault(cells.config_digest(cell.config), []).append(cell)
-        self._run_all(name, [same[0] for same in twins.values()])
-        self._take_over(left)
-        for first, *others in twins.values():
-            if first.folder in self.failures:
-                text = self.failures[first.folder]
-                self.failures |= dict.fromkeys((cell.folder for cell in others), text)
-
-    def _take_over(self, wanted: Sequence[Cell]) -> None:
-        """Take cells that this comparison, or another that shares its base, has finished."""
-        for cell in wanted:
-            if cells.is_finished(cell, self.stamp):
-                cells.announce(cell, self.plan.base)
-                continue
-            twin = cells.twin(cell, self.plan.base, self.stamp)
-            if twin is not None:
-                self._set_aside(cell)
-                cells.adopt(twin, cell)
-
-    def _set_aside(self, cell: Cell) -> None:
-        kept = cells.set_aside(cell, self.plan.base)
-        if kept is not None:
-            self.listener.warn(
-                f"{cell.label} was finished with other settings, data or version: "
-                f"kept beside it as {kept.name}."
-            )
-
-    def _run_all(self, name: str, left: Sequence[Cell]) -> None:
-        resumed: dict[Path, bool] = {}
-
-        def job(cell: Cell) -> Job:
-            self._set_aside(cell)
-            resumed[cell.folder] = cells.was_begun(cell)
-            file = cells.prepare_cell(cell, self.plan.base)
-            return Job(("run", str(file)), cell.folder / cells.LOG)
-
-        done = 0
-
-        def ended(number: int, outcome: ProcessResult) -> None:
-            nonlocal done
-            done += 1
-            cell = left[number]
-            self._ended(cell, outcome, resumed[cell.folder])
-            tick(done, len(left), cell.label)
-
-        with self.listener.stage(name) as tick:
-            tick(0, len(left), "")
-            jobs = [lambda cell=cell: job(cell) for cell in left]
-            runner.run_all(jobs, self.plan.settings.parallel, ended)
-
-    def _ended(self, cell: Cell, outcome: ProcessResult, resumed: bool) -> None:
-        if outcome.code:
-            text = runner.tail(cell.folder / cells.LOG)
-            self.failures[cell.folder] = text or _ending(outcome)
-            self.listener.warn(f"{cell.label} failed ({_ending(outcome)}): {text}")
-            return
-        seconds, peak = outcome.seconds, outcome.peak_bytes
-        before = self.adopted.get(cell.folder)
-        if before is not None:  # this run has only calibrated what the candidate's run has made
-            seconds, peak = seconds + before["seconds"], max(peak, before["peak_bytes"])
-            resumed = before["resumed"]
-        measured = {"seconds": seconds, "peak_bytes": peak, "resumed": resumed}
-        cells.write_record(cell, self.stamp, measured)
-        cells.announce(cell, self.plan.base)  # now: this comparison may never come to its end
-
-
-def _ending(outcome: ProcessResult) -> str:
-    code = outcome.code
+def _ending(result: ProcessResult) -> str:
+    code = result.code
     return f"exit code {code}" if code > 0 else f"ended by signal {-code}"

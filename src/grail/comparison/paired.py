@@ -1,69 +1,76 @@
-"""Per-sample values of two rows, paired by seed and sample, and the differences between them."""
+"""Per-sample accuracies of two rows, paired by seed and sample, and their differences."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grail.comparison.bootstrap import Values, differences
+from grail.comparison.bootstrap import Accuracies, differences
 from grail.comparison.rows import Cell
 
-MODELS = ("unlearned", "calibrated")
-"""Models that rows of the table may be about: as unlearned, and moved back to equal retention."""
+COMPARED = ("unlearned", "calibrated")
+"""Models that the table is about: as unlearned, and moved back to equal retention."""
 
-METRICS = ("Avg", "HS")
+Samples = dict[tuple[str, str], dict[int, dict[tuple[str, str], dict[str, float]]]]
+"""(model, part) -> seed -> (domain, side) -> key of a sample -> its accuracy in 0-1."""
 
 
-class Samples:
-    """Accuracies of one row's cells, read once: (model, part) -> seed -> (domain, side) -> key."""
-
-    def __init__(self, found: Iterable[Cell]) -> None:
-        self._read: dict[tuple[str, str], dict[int, dict[tuple[str, str], dict[str, float]]]] = {}
-        for cell in found:
-            for line in (cell.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines():
-                value = json.loads(line)
-                if value["side"] == "general" or value["model"] not in MODELS:
-                    continue
-                seeds = self._read.setdefault((value["model"], value["part"]), {})
+def read_samples(cells: Iterable[Cell]) -> Samples:
+    """Return the accuracies in the ``samples.jsonl`` of a row's cells, general text left out."""
+    samples: Samples = {}
+    for cell in cells:
+        for line in read_lines(cell.folder / "samples.jsonl"):
+            if line["side"] != "general" and line["model"] in COMPARED:
+                seeds = samples.setdefault((line["model"], line["part"]), {})
                 sides = seeds.setdefault(cell.seed, {})
-                side = sides.setdefault((value["domain"], value["side"]), {})
-                side[value["key"]] = value["accuracy"]
+                side = sides.setdefault((line["domain"], line["side"]), {})
+                side[line["key"]] = line["accuracy"]
+    return samples
 
-    def seeds(self, model: str, part: str) -> set[int]:
-        """Return the seeds that were measured."""
-        return set(self._read.get((model, part), {}))
 
-    def values(self, model: str, part: str, seeds: Sequence[int]) -> Values:
-        """Return an array per (domain, side), one line per seed; columns in the order of keys."""
-        found = self._read[model, part]
-        return {
-            place: np.array([[found[s][place][key] for key in sorted(side)] for s in seeds])
-            for place, side in found[seeds[0]].items()
-        }
-
-    def keys(self, model: str, part: str) -> list[tuple[tuple[str, str], list[str]]]:
-        """Return what must be equal for two rows to be paired: the samples of every side."""
-        sides = next(iter(self._read[model, part].values()))
-        return sorted((place, sorted(side)) for place, side in sides.items())
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON lines file. Line separators of Unicode do not end a line."""
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.strip())
 
 
 def compared(one: Samples, other: Samples, model: str, part: str) -> list[dict[str, Any]]:
-    """Return the differences in Avg and HS between two rows; none if they cannot be paired."""
-    seeds = sorted(one.seeds(model, part) & other.seeds(model, part))
-    if not seeds or one.keys(model, part) != other.keys(model, part):
+    """Return the differences in Avg and HS between two rows, on the seeds that both have.
+
+    There are none if the rows have no seed in common, differ in their samples, or have no domain
+    with both sides, which Avg and HS need.
+    """
+    ours, theirs = (samples.get((model, part), {}) for samples in (one, other))
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds or _keys(ours[seeds[0]]) != _keys(theirs[seeds[0]]):
         return []
-    places = {place for place, _ in one.keys(model, part)}
-    if not any((domain, "retain") in places for domain, side in places if side == "unlearn"):
-        return []  # Avg and HS are those of domains with both sides
+    sides = ours[seeds[0]].keys()
+    if not any(side == "unlearn" and (domain, "retain") in sides for domain, side in sides):
+        return []
     about = {
         "model": model,
         "part": part,
         "seeds": seeds,
         "resampled": "samples" if len(seeds) == 1 else "seeds and samples",
     }
-    found = differences(one.values(model, part, seeds), other.values(model, part, seeds))
-    return [about | {"metric": metric, **asdict(found[metric])} for metric in METRICS]
+    intervals = differences(_arrays(ours, seeds), _arrays(theirs, seeds))
+    return [about | {"metric": name, **asdict(interval)} for name, interval in intervals.items()]
+
+
+def _keys(sides: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[tuple[str, str], list[str]]:
+    return {place: sorted(side) for place, side in sides.items()}
+
+
+def _arrays(
+    by_seed: Mapping[int, Mapping[tuple[str, str], Mapping[str, float]]], seeds: Sequence[int]
+) -> Accuracies:
+    """Return (seeds, samples) for each (domain, side), columns in the order of the keys."""
+    return {
+        place: np.array([[by_seed[seed][place][key] for key in keys] for seed in seeds])
+        for place, keys in _keys(by_seed[seeds[0]]).items()
+    }

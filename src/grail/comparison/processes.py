@@ -1,8 +1,4 @@
-"""Child processes side by side: started, waited for, measured, stopped; knows nothing of cells.
-
-One thread does all: on Linux a child that is bound to its parent is bound to the thread that
-started it.
-"""
+"""Run commands of grail as child processes, several at a time; knows nothing of cells."""
 
 from __future__ import annotations
 
@@ -11,23 +7,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 POLL = 0.1
-"""Seconds between two looks at the children: nothing beside a run's minutes."""
+"""Seconds between two looks at the children."""
+
+GRACE = 10.0
+"""Seconds that a child has to end after SIGTERM."""
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in which the system counts ``ru_maxrss``."""
+"""Bytes per unit of ``ru_maxrss``."""
 
-TAIL, MESSAGE = 5, "grail: "
+BOOT = (
+    "import sys; sys.path = [sys.argv.pop(1), *filter(None, sys.path)]; import grail; "
+    "del sys.path[0]; from grail.comparison.child import run_child; run_child()"
+)
+"""A child's first line. It imports this same grail, and takes the current folder off the import
+path: a file there may be named like a library."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command: the words behind ``grail``, and the file that takes all it says."""
+    """One command: the words after ``grail``, and the file that takes its output."""
 
     words: tuple[str, ...]
     log: Path
@@ -40,8 +44,8 @@ class ProcessResult:
     Attributes:
         code: Its exit code; negative: the signal that ended it.
         seconds: Wall time.
-        peak_bytes: Largest resident memory. Never less than what this process held when it started
-            the child: Linux counts that in.
+        peak_bytes: Largest resident memory. Linux counts what the parent held when it started the
+            child, so it is never less than that.
     """
 
     code: int
@@ -49,100 +53,81 @@ class ProcessResult:
     peak_bytes: int
 
 
-@dataclass
-class _Child:
-    number: int
-    process: subprocess.Popen[bytes]
-    began: float = field(default_factory=time.monotonic)
+def run_all(jobs: Iterable[Job], parallel: int) -> Generator[tuple[Job, ProcessResult], None, None]:
+    """Run all jobs, at most ``parallel`` at a time; yield each with its result when it ends.
 
-
-def run_all(
-    jobs: Sequence[Callable[[], Job]],
-    parallel: int,
-    ended: Callable[[int, ProcessResult], None],
-) -> None:
-    """Run all jobs, at most ``parallel`` at a time, in order; hand each outcome to ``ended``.
-
-    Args:
-        jobs: Called when their turn comes: each makes its folder ready and says what to run.
-        parallel: How many run side by side; each gets its share of the cores as threads.
-        ended: Called with the place in ``jobs`` and the outcome. Whatever it raises, and Ctrl-C,
-            stops all children.
+    A job is taken from ``jobs`` when its turn comes. Closing the generator, or an exception such as
+    Ctrl-C, stops the children that still run.
     """
-    waiting = list(enumerate(jobs))[::-1]
-    running: list[_Child] = []
+    waiting = iter(jobs)
+    running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+    alive, held = os.pipe()  # nothing is written: a child reads its end when this process dies
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
-                number, make = waiting.pop()
-                running.append(_Child(number, start(make(), parallel)))
-            for child in list(running):
-                outcome = _ended(child)
-                if outcome is not None:
-                    running.remove(child)
-                    ended(child.number, outcome)
-            if running:
-                time.sleep(POLL)
+        while True:
+            while len(running) < parallel and (job := next(waiting, None)):
+                running[job] = start(job, parallel, alive), time.monotonic()
+            if not running:
+                return
+            for job, (process, began) in list(running.items()):
+                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if pid:
+                    del running[job]
+                    code = process.returncode = os.waitstatus_to_exitcode(status)
+                    seconds = time.monotonic() - began
+                    yield job, ProcessResult(code, seconds, usage.ru_maxrss * RSS_UNIT)
+            time.sleep(POLL)
     finally:
-        for child in running:
-            stop(child.process)
+        stop([process for process, _ in running.values()])
+        os.close(held)
+        os.close(alive)
 
 
-def run(job: Job) -> ProcessResult:
-    """Run one job with all cores."""
-    found: list[ProcessResult] = []
-    run_all([lambda: job], 1, lambda _, outcome: found.append(outcome))
-    return found[0]
-
-
-def start(job: Job, parallel: int) -> subprocess.Popen[bytes]:
-    """Start a child in a process group of its own, bound to this process where possible."""
+def start(job: Job, parallel: int, alive: int) -> subprocess.Popen[bytes]:
+    """Start a child in its own process group; ``alive`` becomes its standard input."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "grail.comparison.child", str(os.getpid()), *job.words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads(parallel))}
-    job.log.unlink(missing_ok=True)  # it may be linked from elsewhere
+    source = str(Path(__file__).parents[2])
+    job.log.unlink(missing_ok=True)  # it may be a hard link: never written into
     with job.log.open("wb") as log:
         return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", BOOT, source, *job.words],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads(parallel))},
+            stdin=alive,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops them all
         )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a child with all of its own; a run goes on from its last checkpoint."""
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """End children and their own children: SIGTERM, and SIGKILL after ``GRACE`` seconds."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    latest = time.monotonic() + GRACE
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, latest - time.monotonic()))
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(process.pid, number)
 
 
 def threads(parallel: int) -> int:
     """Return a child's share of the cores, or fewer if OMP_NUM_THREADS says so."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = max(1, (usable or 1) // parallel)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 
 
-def _ended(child: _Child) -> ProcessResult | None:
-    """Return how a child ended; None if it has not."""
-    pid, status, usage = os.wait4(child.process.pid, os.WNOHANG)
-    if not pid:
-        return None
-    code = os.waitstatus_to_exitcode(status)
-    child.process.returncode = code  # already waited for: subprocess must not do it again
-    return ProcessResult(code, time.monotonic() - child.began, usage.ru_maxrss * RSS_UNIT)
-
-
-def tail(log: Path, count: int = TAIL) -> str:
-    """Return the message that a log ends with, or its last lines if there is none."""
+def tail(log: Path) -> str:
+    """Return the messages of grail in the last five lines of a log, or else those lines."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    lines = [line for line in text.splitlines() if line.strip()][-count:]
-    told = [line for line in lines if line.startswith(MESSAGE)]
-    return "\n".join(told or lines)
+    lines = [line for line in text.splitlines() if line.strip()][-5:]
+    return "\n".join([line for line in lines if line.startswith("grail: ")] or lines)

@@ -127,8 +127,8 @@ def _score(context: RunContext) -> Iterator[Step]:
     scorer, settings = make_scorer(context), context.config.importance
     score_passes = len(sums.passes(trainable(context.model), settings.memory_gib))
     for rows in _spread(list(context.sides().values())):
-        batch = by_tokens(rows, settings.batch_tokens, copies=scorer.trials)[-1]
-        work = Work(backward=passes_of(batch * scorer.trials) * score_passes)
+        batch = by_tokens(rows, settings.batch_tokens, copies=scorer.draws)[-1]
+        work = Work(backward=passes_of(batch * scorer.draws) * score_passes)
         yield work, _timed(scorer.score, batch)[0]
 
 
