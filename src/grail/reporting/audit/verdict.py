@@ -46,7 +46,7 @@ HEADLINES = {
 }
 
 
-def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
+def audit_verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return {"outcome", "outcomes", "passed", "sentences"} for the content of ``audit.json``.
 
     The outcome is one of REMOVED, NOTHING, UNDECIDED, BACK, PARTLY, NOT; ``outcomes`` has one for
