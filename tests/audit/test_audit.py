@@ -12,7 +12,7 @@ from grail.audit.runs import read_run
 from grail.cli.main import main
 from grail.model.forward import trainable
 from grail.progress import silent
-from grail.reporting.audit.outcome import NOT, REMOVED
+from grail.reporting.audit.knowledge import NOT, REMOVED
 
 UNLEARNED = ("plain", "quantise", "prune", "interpolate", "relearn-few", "relearn-other")
 

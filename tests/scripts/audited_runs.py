@@ -61,7 +61,7 @@ def copied(runs, tmp_path):
 
 @pytest.fixture(scope="session")
 def audit_context():
-    """Make a context without a model: ``audit_context({(domain, side, part): count}, seed, **audit)``.
+    """Make a context without a model: ``audit_context({(domain, side, part): count}, ...)``.
 
     The rows of ``general`` are given there too.
     """

@@ -70,8 +70,9 @@ def _oracle(
     if model == "oracle" or oracle is None:
         return None
     name = "unlearned" if oracle == "itself" else "oracle"
-    key = (PLAIN, PLAIN) if attack == "interpolate" else (attack, amount)
-    return values.get((name, *key))
+    if attack == "interpolate":
+        attack = amount = PLAIN
+    return values.get((name, attack, amount))
 
 
 def _rows(

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare)
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
-    audit_command.add(commands)
+    audit_command.add_audit_parser(commands)
     validate = commands.add_parser("validate", help="check configuration and data, load nothing")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from grail.cli.terminal import render
 from grail.reporting.comparison.tables import comparison_tables
-from grail.reporting.run.general import general_table, read_general
-from grail.reporting.run.measured import measured
-from grail.reporting.run.verdict import verdict
+from grail.reporting.run.tables import general_table, measured_tables, read_general
+from grail.reporting.run.verdict import run_verdict
 from grail.results import as_json as results_json
 from grail.results import read_results
 
@@ -29,7 +28,7 @@ WIDE = 240  # columns of a file: no cell is broken over lines
 def results(folder: Path, as_json: bool) -> None:
     """Show what a run achieved, from the files in its directory."""
     found = read_results(folder / "results.json")
-    sentences, page, general = verdict(found), folder / "report.html", read_general(folder)
+    sentences, page, general = run_verdict(found), folder / "report.html", read_general(folder)
     if as_json:
         whole = results_json(found)
         shown = {key: whole[key] for key in ("summary", "freezing", "rows")}
@@ -37,7 +36,7 @@ def results(folder: Path, as_json: bool) -> None:
         print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
         return
     console = Console(highlight=False)
-    for table in (*measured(found).values(), general_table(general)):
+    for table in (*measured_tables(found).values(), general_table(general)):
         if table.rows:
             console.print(render(table))
     for sentence in sentences:

@@ -15,9 +15,8 @@ def context(audit_context):
         counts = {("a", "unlearn", "train"): train, ("a", "unlearn", "val"): val}
         counts["general", "general", "train"] = general
         context = audit_context(counts, relearn={"share": share})
-        context.samples = {
-            r.key: Sample(r.domain, r.side, r.part, 0, "q", "a") for r in context.rows
-        }
+        places = {row.key: (row.domain, row.side, row.part) for row in context.rows}
+        context.samples = {key: Sample(*place, 0, "q", "a") for key, place in places.items()}
         return context
 
     return make

@@ -3,9 +3,9 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.outcome import BACK, NOT, PARTLY, REMOVED, UNDECIDED, Known
-from grail.reporting.audit.verdict import HEADLINES, audit_verdict, named
-from grail.reporting.run.verdict import WARNING
+from grail.reporting.audit.knowledge import BACK, NOT, PARTLY, REMOVED, UNDECIDED
+from grail.reporting.audit.verdict import HEADLINES, audit_verdict
+from grail.reporting.tables import WARNING
 
 
 def row(domain, side, part, metric, value, **more):
@@ -54,7 +54,7 @@ def test_a_model_that_knows_is_called_so_first(us, word):
     said = audit_verdict(found(us=us))
     assert said["sentences"][0] == WARNING + HEADLINES[word]
     assert not said["passed"]
-    assert said["sentences"][2].startswith(f"{WARNING}Survived, asked in other words: d (")
+    assert said["sentences"][2].startswith(f"{WARNING}Still known in other words: d (")
 
 
 def test_what_comes_back_is_named_with_the_strongest_amount():
@@ -71,7 +71,7 @@ def test_relearning_is_decided_by_the_oracle():
     rises = attacked("relearn-few", "10", 40.0, -56.0)
     alone = audit_verdict(found(rises))
     assert alone["outcome"] == UNDECIDED
-    assert any("without an oracle it cannot be told" in s for s in alone["sentences"])
+    assert any("without an oracle this cannot be told" in s for s in alone["sentences"])
     beside = attacked("relearn-few", "10", 40.0, -56.0, beyond=-30.0, beyond_error=3.0)
     said = audit_verdict(found(beside, oracle="given"))
     assert said["outcome"] == BACK
@@ -85,14 +85,14 @@ def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
     assert said["outcome"] == REMOVED
     text = "\n".join(said["sentences"])
     assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
-    told = "Raises it, but to no more than the oracle shows or may be left (points at most): "
+    told = "Rises, but not above the oracle or what may be left (points at most): "
     assert f"{told}relearn-unrelated +38.0 ± 2.0." in text
 
 
 def test_few_rows_that_rise_decide_nothing_and_never_pass():
     said = audit_verdict(found(attacked("quantise", "int4", 50.0, -46.0, error=46.0)))
     assert (said["outcome"], said["passed"]) == (UNDECIDED, False)
-    told = "Rises, but these rows are too few to be sure (points at most): quantise +46.0 ± 46.0."
+    told = "Rises, but there are too few rows to be sure (points at most): quantise +46.0 ± 46.0."
     assert WARNING + told in said["sentences"]
 
 
@@ -145,15 +145,3 @@ def test_what_was_not_tried_is_told():
     last = said["sentences"][-1]
     for words in ("quantise (not asked for)", "relearn-other (there are no unlearn val rows)"):
         assert words in last
-
-
-@pytest.mark.parametrize(
-    ("attack", "amount", "words"),
-    [
-        ("quantise", "int8", "quantise int8"),
-        ("relearn-few", "10", "relearn-few after 10 steps"),
-        ("relearn-few", "area", "relearn-few, area"),
-    ],
-)
-def test_attacks_have_names(attack, amount, words):
-    assert named(Known(attack, amount, 1.0, 2)) == words
