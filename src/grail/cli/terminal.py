@@ -26,6 +26,13 @@ from rich.table import Table as RichTable
 from grail.progress import Tick
 from grail.reporting.tables import Table
 
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+
 
 class Terminal:
     """A listener that shows a bar per stage; plain lines where the console is not a terminal."""
@@ -57,15 +64,10 @@ class Terminal:
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-        )
+        name_and_bar = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+        times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        note = TextColumn("[dim]{task.fields[note]}")
+        columns = (*name_and_bar, MofNCompleteColumn(), *times, note)
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(escape(name), total=None, note="")
 
@@ -110,10 +112,8 @@ def render(table: Table) -> RichTable:
 
 def quiet() -> None:
     """Silence the progress bars and advice of other libraries."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging

@@ -9,8 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from grail.config.values import Accuracy, Count, Fraction, NotNegative, Positive, Section, Share
 
-Attack = Literal["quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"]
-ALL: tuple[Attack, ...] = get_args(Attack)
+AttackName = Literal[
+    "quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"
+]
+ALL: tuple[AttackName, ...] = get_args(AttackName)
 
 
 def _ascending(steps: list[int]) -> list[int]:
@@ -64,7 +66,7 @@ class Audit(Section):
     of each domain (null: all that are measured). ``generate`` also generates after every attack.
     """
 
-    attacks: list[Attack] = Field(default_factory=lambda: list(ALL))
+    attacks: list[AttackName] = Field(default_factory=lambda: list(ALL))
     prune: list[Share] = Field(default_factory=lambda: [0.1, 0.3], min_length=1)
     interpolate: list[Accuracy] = Field(default_factory=lambda: [0.25, 0.5, 0.75])
     relearn: Relearn = Relearn()

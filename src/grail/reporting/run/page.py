@@ -26,7 +26,6 @@ from grail.reporting.run.verdict import run_verdict
 from grail.reporting.tables import (
     MISSING,
     WARNING,
-    Pair,
     Table,
     escaped,
     finite,
@@ -81,6 +80,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
     config = {key: value for key, value in run["config"].items() if key != "made_with"}
     localization = run.get("localization") or {}
     layers = localization.get("layers") or {}
+    versions = dotted(run["config"].get("made_with") or {})
+    made_with = tuple((key, _cell(value)) for key, value in versions)
     tables = {
         **measured_tables(results),
         "general": general_table(run.get("general") or {}),
@@ -88,7 +89,7 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         "layers": layer_table(layers),
         "freezing": _freezing_table(results.freezing),
         "samples": _sample_table(run.get("samples") or []),
-        "made_with": _made_with_table(run["config"].get("made_with") or {}),
+        "made_with": Table("Made with", ("", "Value"), made_with),
     }
     content = {
         "name": str(config.get("output", "RUN")),
@@ -148,13 +149,18 @@ def _about(config: Mapping[str, Any]) -> str:
 
 def _success_bars(results: Results) -> list[list[list[tuple[str, float]]]]:
     """Return the bars (model, percent) per row of the success table and column US, RS, HS, Avg."""
-    columns = ("US", "RS", "HS", "Avg")
-    return [[_bars(row.pairs.get(column)) for column in columns] for row in successes(results)]
-
-
-def _bars(values: Pair | None) -> list[tuple[str, float]]:
-    named = zip(("vanilla", "unlearned"), values or (), strict=False)
-    return [(model, round(min(max(v, 0.0), 100.0), 1)) for model, v in named if finite(v)]
+    models, columns = ("vanilla", "unlearned"), ("US", "RS", "HS", "Avg")
+    return [
+        [
+            [
+                (model, round(min(max(value, 0.0), 100.0), 1))
+                for model, value in zip(models, row.pairs.get(column, ()), strict=False)
+                if finite(value)
+            ]
+            for column in columns
+        ]
+        for row in successes(results)
+    ]
 
 
 def _freezing_table(freezing: Mapping[str, Any]) -> Table:
@@ -168,11 +174,6 @@ def _freezing_table(freezing: Mapping[str, Any]) -> Table:
     rows = tuple((title, _cell(freezing.get(key))) for key, title in names.items())
     note = "Frozen entries must be bit-identical before and after: 0 changed, equal digests."
     return Table("Freezing proof", ("", "Value"), rows, note)
-
-
-def _made_with_table(made_with: Mapping[str, Any]) -> Table:
-    rows = tuple((key, _cell(value)) for key, value in dotted(made_with))
-    return Table("Made with", ("", "Value"), rows)
 
 
 def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Table:
