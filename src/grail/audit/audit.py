@@ -169,14 +169,14 @@ class Auditor:
             rows=self.run.inputs.digests,
             chosen={".".join(side): [row.key for row in rows] for side, rows in chosen.items()},
         )
-        found = _read(path, key)
-        if found is not None:
+        inside = _read(path, key)
+        if inside is not None:
             self.listener.skipped("audit inside")
-            return found
+            return inside
         with self.listener.stage("audit inside") as tick:
-            found = internals(self.context, read_mask(mask).frozen, tick)
-        write_json(path, {"inputs": key, "found": found})
-        return found
+            inside = internals(self.context, read_mask(mask).frozen, tick)
+        write_json(path, {"inputs": key, "found": inside})
+        return inside
 
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:

@@ -33,9 +33,9 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
         oracle: "given" (as the model "oracle"), "itself" (the run is one), or None.
     """
     starts: AttackValues = {}
-    for (model, attack, _), own in values.items():
+    for (model, attack, _), attacked in values.items():
         if attack.startswith(_RELEARN):
-            keys = {value.key for value in own}
+            keys = {value.key for value in attacked}
             plain = values[model, PLAIN, PLAIN]
             starts[model, attack, _START] = [value for value in plain if value.key in keys]
     entries = [
@@ -43,9 +43,9 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
             "model": key[0],
             "attack": key[1],
             "amount": key[2],
-            "rows": _rows(key[1], own, _baseline(values, *key), _oracle(values, *key, oracle)),
+            "rows": _rows(key[1], group, _baseline(values, *key), _oracle(values, *key, oracle)),
         }
-        for key, own in {**values, **starts}.items()
+        for key, group in {**values, **starts}.items()
     ]
     order = list(dict.fromkeys((model, attack) for model, attack, _ in values))
     return sorted(

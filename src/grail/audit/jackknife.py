@@ -47,14 +47,14 @@ def estimates(
         before = _metrics([partners[value.key] for value in group])
         return {key: after[key] - before[key] for key in after if key in before}
 
-    found: dict[MetricKey, Estimate] = {}
+    numbers: dict[MetricKey, Estimate] = {}
     for group in groups.values():  # Efron and Stein 1981
         n = len(group)
         without = [measure([*group[:i], *group[i + 1 :]]) for i in range(n)] if n > 1 else []
         for key, value in measure(group).items():
             error = _error([metrics[key] for metrics in without if key in metrics])
-            found[key] = Estimate(value, error, n)
-    return found
+            numbers[key] = Estimate(value, error, n)
+    return numbers
 
 
 def _metrics(group: Sequence[SampleValue]) -> dict[MetricKey, float]:

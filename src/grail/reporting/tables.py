@@ -74,8 +74,8 @@ def count_of(results: Results, place: tuple[str, str, str], metrics: Sequence[st
 
 def successes(results: Results) -> list[Successes]:
     """Return US, RS and HS of every domain and part, then Avg and HS of all domains per part."""
-    found = [_of_domain(results, d, p) for d in domains(results) for p in parts(results)]
-    measured = [s for s in found if any(v is not None for both in s.pairs.values() for v in both)]
+    every = [_of_domain(results, d, p) for d in domains(results) for p in parts(results)]
+    measured = [s for s in every if any(v is not None for both in s.pairs.values() for v in both)]
     for part in parts(results):
         models = results.summary.get(part, {})
         before, after = models.get("vanilla", {}), models.get("unlearned", {})

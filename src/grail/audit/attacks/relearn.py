@@ -42,13 +42,13 @@ def relearn(context: AuditContext, tick: Tick, split: Split) -> list[SampleValue
 
 def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int) -> list[list[Encoded]]:
     """Return exactly ``steps`` batches: pass after pass over all rows, each in another order."""
-    found: list[list[Encoded]] = []
+    plan: list[list[Encoded]] = []
     for number in count():
         order = shuffled(rows, seed, "relearn", 0, number)
-        found += [order[first : first + size] for first in range(0, len(order), size)]
-        if len(found) >= steps:
+        plan += [order[first : first + size] for first in range(0, len(order), size)]
+        if len(plan) >= steps:
             break
-    return found[:steps]
+    return plan[:steps]
 
 
 def descend(

@@ -1,4 +1,4 @@
-"""Attacks that read generated text: many sampled answers, and answers with a given beginning.
+"""Attacks that read generated text: many sampled answers, and answers with a moved beginning.
 
 Greedy answers alone hide what a model says now and then (leak@k, arXiv 2511.04934), or how it
 goes on after the first words of the answer. ROUGE-L with the true answer measures both.
@@ -75,8 +75,8 @@ def begin(row: Encoded, share: float) -> Encoded | None:
     The end token does not count.
     """
     tokens = len(row.answer) - 1
-    given = round(share * tokens)
-    return replace(row, start=row.start + given) if given < tokens else None
+    moved = round(share * tokens)
+    return replace(row, start=row.start + moved) if moved < tokens else None
 
 
 def _rows(context: AuditContext) -> list[Encoded]:

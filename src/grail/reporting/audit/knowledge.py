@@ -145,17 +145,17 @@ def judge_all(audit: Mapping[str, Any]) -> list[Case]:
 def known(audit: Mapping[str, Any], model: str, domain: str, part: str, metric: str) -> list[Known]:
     """Return what one model knows of one domain's unlearn rows: without and under each attack."""
     offset, sign = _OFFSET_AND_SIGN[metric]
-    place, found = (domain, "unlearn", part, metric), []
+    place, rows = (domain, "unlearn", part, metric), []
     for entry in audit["measured"]:
         for row in entry["rows"] if entry["model"] == model else ():
             if (row["domain"], row["side"], row["part"], row["metric"]) == place:
                 points = {k: sign * row[k] + 0.0 for k in ("change", "beyond") if k in row}
                 errors = {k: row.get(k) for k in ("error", "change_error", "beyond_error")}
                 value = offset + sign * row["value"]
-                found.append(
+                rows.append(
                     Known(entry["attack"], entry["amount"], value, row["n"], **points, **errors)
                 )
-    return found
+    return rows
 
 
 def _plain(
