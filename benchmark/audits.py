@@ -17,7 +17,7 @@ from machine import write
 
 from grail.api import audit
 from grail.errors import InputError
-from grail.reporting.audit.outcome import Known, domains, known
+from grail.reporting.audit.knowledge import Known, audit_domains, known
 from grail.reporting.tables import MISSING, Table, nats, percent
 
 ORACLE = "exact"
@@ -81,7 +81,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> Table:
     """Return one line per method and domain; the vanilla model first."""
     (oracle,) = [own for own in found if own["method"] == ORACLE]
     others = [own for own in found if own["method"] != ORACLE]
-    names = domains(oracle)
+    names = audit_domains(oracle)
     rows = [("vanilla", d, *_cells(others[0], "vanilla", d), MISSING) for d in names]
     for own in (*others, oracle):
         itself = own["oracle"] == "itself"  # compared with itself it passes whatever it knows

@@ -19,7 +19,7 @@ import audits
 
 from grail.comparison.settings import load_comparison
 from grail.files import file_digest, write_json, write_text
-from grail.reporting.comparison.tables import PARTS, comparison_tables
+from grail.reporting.comparison.tables import comparison_tables
 from grail.reporting.tables import BEST, Table, markdown
 from grail.results import harmonic_success
 
@@ -76,7 +76,7 @@ def tables(name: str) -> str:
     made = [_beside(table, numbers) for table in comparison_tables(comparison)]
     short = _short(made, comparison["title"])
     if name in VIEWS:
-        return "\n".join(f"#{markdown(_successes(table))}" for table in short[: len(PARTS)])
+        return "\n".join(f"#{markdown(_successes(table))}" for table in short[:2])
     rest = [table for table in short if re.search("equal retention|Differences", table.title)]
     shown = [f"#{markdown(table)}" for table in short if table not in rest]
     return "\n".join([*shown, *_folded(rest)])

@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "unlearning": {"config", "data", "model", "training"},
     "run": {"artifacts", "config", "data", "model", "reporting", "results", "training"} | STAGES,
     "audit": {"artifacts", "config", "data", "evaluation", "model", "reporting", "results"}
-    | {"run", "training", "unlearning"},
+    | {"run", "training"},
     "forecast": {"artifacts", "config", "data", "evaluation", "importance", "model", "run"}
     | {"unlearning"},
     "comparison": {"artifacts", "config", "results", "run"},

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from grail.audit.audit import Auditor, audit_run
-from grail.audit.subject import finished
+from grail.audit.runs import read_run
 from grail.cli.main import main
 from grail.model.forward import trainable
 from grail.progress import silent
-from grail.reporting.audit.outcome import NOT, REMOVED
+from grail.reporting.audit.knowledge import NOT, REMOVED
 
 UNLEARNED = ("plain", "quantise", "prune", "interpolate", "relearn-few", "relearn-other")
 
@@ -126,15 +126,16 @@ def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, c
 
 
 def test_the_weights_are_back_after_every_attack(runs):
-    auditor = Auditor(finished(runs["run"]), None, Ear())
-    auditor._take("unlearned")
-    before = {n: p.detach().clone() for n, p in auditor.context.model.named_parameters()}
-    for name, attempt in auditor._asked().items():
-        if not attempt.why_not(auditor.bench):
-            attempt.run(auditor.bench, silent)
-        now = dict(auditor.context.model.named_parameters())
+    auditor = Auditor(read_run(runs["run"]), None, Ear())
+    context, model = auditor.context, auditor.context.run.model
+    context.load("unlearned")
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for name, attack in auditor.attacks().items():
+        if not attack.why_not(context):
+            attack.run(context, silent)
+        now = dict(model.named_parameters())
         assert all(torch.equal(now[n], value) for n, value in before.items()), name
-    assert trainable(auditor.context.model).keys() == before.keys()
+    assert trainable(model).keys() == before.keys()
 
 
 BY_CHANCE = ["audit.thresholds.harmed_nll=9"]

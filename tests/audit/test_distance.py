@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from grail.audit.distance import OUTSIDE, distances, place_of
+from grail.audit.distance import OUTSIDE, block_and_kind, distances
 
 A, B = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"
 
@@ -46,4 +46,4 @@ def test_a_frozen_entry_that_moved_is_seen():
     ],
 )
 def test_names_have_a_block_and_a_kind(name, place):
-    assert place_of(name) == place
+    assert block_and_kind(name) == place

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grail.audit.findings import findings
+from grail.audit.findings import findings, mean_height
 from grail.evaluation.values import SampleValue
 
 KEYS = [f"d.unlearn.train.{i}" for i in range(4)]
@@ -78,3 +78,8 @@ def test_a_curve_begins_with_the_model_as_it_is_on_the_same_rows(measured):
         e["amount"] for e in found if (e["model"], e["attack"]) == ("unlearned", "relearn-few")
     ]
     assert amounts == ["0", "2", "6", "area"]
+
+
+def test_mean_height_by_hand():
+    assert mean_height({0: 10.0, 5: 20.0, 10: 40.0}) == pytest.approx((5 * 15 + 5 * 30) / 10)
+    assert mean_height({2: 7.0, 9: 7.0, 0: 7.0}) == pytest.approx(7.0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from grail.audit.jackknife import differences, estimates
+from grail.audit.jackknife import estimates
 from grail.evaluation.values import SampleValue
 
 
@@ -29,7 +29,7 @@ def test_of_a_mean_it_is_the_textbook_standard_error():
 
 
 def test_pairs_are_taken_by_key_and_not_by_order():
-    changed = differences(values(ONE), list(reversed(values(OTHER))))
+    changed = estimates(values(ONE), minus=list(reversed(values(OTHER))))
     found = changed["d", "unlearn", "train", "US"]
     gaps = [100 * (b - a) for a, b in zip(ONE, OTHER, strict=True)]
     assert found.value == pytest.approx(statistics.mean(gaps))
@@ -37,10 +37,10 @@ def test_pairs_are_taken_by_key_and_not_by_order():
 
 
 def test_only_common_rows_are_compared():
-    found = differences(values(ONE[:3]), values(OTHER))["d", "unlearn", "train", "US"]
+    found = estimates(values(ONE[:3]), minus=values(OTHER))["d", "unlearn", "train", "US"]
     assert found.n == 3
     assert found.value == pytest.approx(100 * (sum(OTHER[:3]) - sum(ONE[:3])) / 3)
-    assert differences(values(ONE), values(OTHER, domain="e")) == {}
+    assert estimates(values(ONE), minus=values(OTHER, domain="e")) == {}
 
 
 def test_one_sample_has_no_error():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grail.cli.allocator import CHOSEN
+from grail.cli.allocator import TUNED
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 
@@ -31,7 +31,7 @@ print(kept, pages() - before)
 
 def said(way, **environment):
     """What keep_freed returned, and the pages that four equal arrays took after a first."""
-    plain = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+    plain = {name: value for name, value in os.environ.items() if name not in TUNED}
     source = str(Path(__file__).parents[2] / "src")
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, way],
@@ -52,14 +52,14 @@ def test_a_block_that_was_freed_is_used_again():
 
 
 @needs_glibc
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("name", TUNED)
 def test_what_the_user_chose_stands(name):
     assert said("keep", **{name: ""})[0] == "False"
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
-    from grail.cli import allocator as heap
+    from grail.cli import allocator
 
-    monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(heap.ctypes, "CDLL", None)  # calling it would fail
-    assert heap.keep_freed() is False
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", None)  # calling it would fail
+    assert allocator.keep_freed() is False

@@ -22,7 +22,7 @@ from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
 from grail.progress import NullListener
-from grail.reporting.run.verdict import verdict
+from grail.reporting.run.verdict import run_verdict
 from grail.results import read_results
 from grail.run.directory import alone, stamp, weights_digest
 from grail.run.inputs import FRESH_ADAPTER, read_inputs
@@ -491,7 +491,7 @@ def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_pat
     )
     assert results.summary["val"]["unlearned"]["Avg"] == pytest.approx((us + rs) / 2)
     value = results.value("unlearned", "privacy", side, "val", metric)
-    assert f"{value:.1f} val" in next(s for s in verdict(results) if f"({metric} " in s)
+    assert f"{value:.1f} val" in next(s for s in run_verdict(results) if f"({metric} " in s)
 
     both = [f"domains.{d}.{other}.val=null" for d in ("privacy", "copyright")]
     run("run", config, *(word for text in both for word in ("--set", text)))

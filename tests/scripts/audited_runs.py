@@ -60,21 +60,20 @@ def copied(runs, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def made_bench():
-    """Make a bench without a model: ``made_bench({(domain, side, part): count}, seed, **audit)``.
+def audit_context():
+    """Make a context without a model: ``audit_context({(domain, side, part): count}, ...)``.
 
     The rows of ``general`` are given there too.
     """
 
     import torch
 
-    from grail.audit.bench import Bench
+    from grail.audit.context import AuditContext
     from grail.config.run import parse_config
     from grail.data.encode import Encoded
     from grail.progress import NullListener
     from grail.run.context import RunContext
     from grail.run.inputs import Inputs
-    from grail.training.accelerator import make_accelerator
 
     def make(counts, seed=0, **settings):
         part = {"train": "x.jsonl"}
@@ -95,6 +94,6 @@ def made_bench():
         ]
         context.rows = tuple(row for row in rows if row.side != "general")
         context.general = tuple(row for row in rows if row.side == "general")
-        return Bench(context, config.audit, make_accelerator(), lambda _: {})
+        return AuditContext(context, config.audit, {})
 
     return make

@@ -1,32 +1,27 @@
-"""The audit in order: measure, attack, measure again, look inside; then one file of findings.
+"""The audit: measure, attack and measure again, look inside, judge; then one file of findings.
 
-What is on disk already, from the same weights, rows and settings, is not done again. The files of
-the run stay as they are: all goes to ``audit/`` and ``audit.json``.
+A measurement on disk with the same weights, rows and settings is not repeated. The files of the
+run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from grail.artifacts import read_mask
-from grail.audit.attacks.table import ATTEMPTS, Attempt
-from grail.audit.bench import Bench
-from grail.audit.findings import Measured, findings
-from grail.audit.inside import chosen, inside
-from grail.audit.subject import Subject, finished, oracle_for
+from grail.audit.attacks.registry import ATTACKS, Attack
+from grail.audit.context import AuditContext
+from grail.audit.findings import AttackValues, findings
+from grail.audit.internals import internals, lens_rows
+from grail.audit.runs import FinishedRun, read_oracle, read_run
 from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
 from grail.files import cached, digest, file_digest, write_json, write_text
-from grail.model.forward import trainable
-from grail.model.save import load_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.audit.tables import audit_markdown, audit_section
-from grail.reporting.audit.verdict import verdict
+from grail.reporting.audit.verdict import audit_verdict
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.training.accelerator import make_accelerator
@@ -40,130 +35,112 @@ def audit_run(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Audit a finished run and return what ``audit.json`` then holds.
+    """Audit a finished run and return the content of ``audit.json``.
 
     Args:
         folder: The run directory.
         oracle: The directory of a run of objective ``exact`` on the same model and data.
-        overrides: ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over the run's settings.
-        listener: Who hears of the attacks and their progress.
+        overrides: ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over the section in
+            ``config.yaml``.
+        listener: Called with the attacks and their progress.
 
     Raises:
-        InputError: if the run is not finished, or the oracle is not one of this run.
+        InputError: if the run is not finished, or the oracle does not fit it.
     """
-    subject = finished(folder, overrides)
-    beside = None if oracle is None else oracle_for(subject, oracle)
-    return Auditor(subject, beside, listener or NullListener()).run()
+    run = read_run(folder, overrides)
+    oracle_run = None if oracle is None else read_oracle(run, oracle)
+    with directory.alone(folder):
+        return Auditor(run, oracle_run, listener or NullListener()).run_all()
 
 
-@dataclass
 class Auditor:
-    """One audit: whose, beside which oracle, and who listens."""
+    """One audit: the models, and what was measured so far."""
 
-    subject: Subject
-    oracle: Subject | None
-    listener: Listener
-    held: str = field(default="", init=False)
+    def __init__(self, run: FinishedRun, oracle: FinishedRun | None, listener: Listener) -> None:
+        self.run, self.oracle, self.listener = run, oracle, listener
+        self.weights = dict(run.weights)
+        folders = {name: run.folder / name for name in run.weights}
+        if oracle is not None:
+            self.weights["oracle"] = oracle.weights["unlearned"]
+            folders["oracle"] = oracle.folder / "unlearned"
+        device = make_accelerator().device
+        context = RunContext(run.config, run.inputs, listener, device)
+        self.context = AuditContext(context, run.config.audit, folders)
+        self.values: AttackValues = {}
+        self.skipped: list[dict[str, str]] = []
 
-    def __post_init__(self) -> None:
-        subject, accelerator = self.subject, make_accelerator()
-        device = accelerator.device
-        self.context = RunContext(subject.config, subject.inputs, self.listener, device)
-        self.bench = Bench(self.context, subject.config.audit, accelerator, self._ends)
+    def run_all(self) -> dict[str, Any]:
+        """Measure what is missing; write and return ``audit.json``, write ``audit/report.md``."""
+        for name, attack in self.attacks().items():
+            if why := attack.why_not(self.context):
+                self.skipped.append({"attack": name, "reason": why})
+                continue
+            for model in attack.models:
+                if model in self.weights:
+                    self._attack(name, attack, model)
+        audit = self._figures()
+        audit |= audit_verdict(audit)
+        write_json(self.run.folder / FILE, audit)
+        report = audit_markdown(audit_section(audit))
+        write_text(self.run.folder / "audit" / "report.md", report)
+        return audit
 
-    def run(self) -> dict[str, Any]:
-        """Do what is missing and write ``audit.json`` and ``audit/report.md``."""
-        folder = self.subject.folder
-        with directory.alone(folder):
-            measured: Measured = {}
-            skipped: list[dict[str, str]] = []
-            for name, attempt in self._asked().items():
-                if why := attempt.why_not(self.bench):
-                    skipped.append({"attack": name, "reason": why})
-                    continue
-                for model in [model for model in attempt.models if model in self._models()]:
-                    self._attempt(name, attempt, model, measured, skipped)
-            found = self._findings(measured, skipped)
-            write_json(folder / FILE, found)
-            write_text(folder / "audit" / "report.md", audit_markdown(audit_section(found)))
-        return found
-
-    def _asked(self) -> dict[str, Attempt]:
-        attacks = self.subject.config.audit.attacks
-        return {n: a for n, a in ATTEMPTS.items() if not a.kind or a.kind in attacks}
-
-    def _models(self) -> dict[str, tuple[Path, str]]:
-        """Return the models that are measured: name -> (folder, digest of the weights).
-
-        A run that is an oracle itself needs no other beside it.
-        """
-        models = {
-            name: (self.subject.folder / name, weights)
-            for name, weights in self.subject.weights.items()
+    def attacks(self) -> dict[str, Attack]:
+        """Return the attacks that are asked for, and the measurement without attack."""
+        asked = self.run.config.audit.attacks
+        return {
+            n: attack for n, attack in ATTACKS.items() if not attack.kind or attack.kind in asked
         }
-        if self.oracle is not None:
-            weights = self.oracle.weights["unlearned"]
-            models["oracle"] = (self.oracle.folder / "unlearned", weights)
-        return models
 
-    def _attempt(
-        self,
-        name: str,
-        attempt: Attempt,
-        model: str,
-        measured: Measured,
-        skipped: list[dict[str, str]],
-    ) -> None:
-        """Measure one model under one attack, or take what was measured before."""
-        path = self.subject.folder / "audit" / f"{model}.{name}.json"
-        key = self._key(name, attempt, model)
+    def _attack(self, name: str, attack: Attack, model: str) -> None:
+        """Measure one model under one attack, or read what was measured before."""
+        path = self.run.folder / "audit" / f"{model}.{name}.json"
+        key = self._key(name, attack, model)
+        stage = f"audit {model}: {name}"
 
-        def attack() -> dict[str, Any]:
-            with self.listener.stage(f"audit {model}: {name}") as tick:
-                self._take(model)
-                return {"values": [v.as_json() for v in attempt.run(self.bench, tick)]}
+        def measure() -> dict[str, Any]:
+            with self.listener.stage(stage) as tick:
+                self.context.load(model)
+                return {"values": [v.as_json() for v in attack.run(self.context, tick)]}
 
         try:
-            found = cached(
-                path, key, attack, lambda: self.listener.skipped(f"audit {model}: {name}")
-            )
+            stored = cached(path, key, measure, lambda: self.listener.skipped(stage))
         except DivergenceError as error:
-            if not attempt.kind:  # the run's own model is broken: nothing can be said of it
+            if not attack.kind:  # the run's own model is broken
                 raise
             why = f"the attacked model broke: {str(error).split('. ')[0]}"
-            skipped.append({"attack": f"{name} on {model}", "reason": why})
+            self.skipped.append({"attack": f"{name} on {model}", "reason": why})
             return
-        for value in (SampleValue(**value) for value in found["values"]):
-            measured.setdefault((model, name, value.model), []).append(value)
+        for value in (SampleValue(**value) for value in stored["values"]):
+            self.values.setdefault((model, name, value.model), []).append(value)
 
-    def _key(self, name: str, attempt: Attempt, model: str) -> str:
-        """Digest all that a measurement depends on."""
-        config, bench = self.subject.config, self.bench
+    def _key(self, name: str, attack: Attack, model: str) -> str:
+        """Return the digest of all that a measurement depends on."""
+        config, context, weights = self.run.config, self.context, self.weights
         settings = config.audit.model_dump(mode="json")
-        reads = ("max_rows", "generate", *attempt.reads)
-        rate = config.unlearning.learning_rate if "relearn" in attempt.reads else None
-        weights = {key: value for key, (_, value) in self._models().items()}
-        others = {s.key: s.paraphrases for s in bench.texts.values() if s.paraphrases}
-        return self.context.key(
+        rate = config.unlearning.learning_rate if "relearn" in attack.settings else None
+        prompts = {s.key: s.paraphrases for s in context.samples.values() if s.paraphrases}
+        return context.run.key(
             "model",
             "data",
             "evaluation",
             attack=name,
             weights=[weights[model], weights["vanilla"] if name == "interpolate" else None],
-            rows=self.subject.inputs.digests,
-            chosen=digest([row.key for row in bench.rows]),
-            settings={key: settings[key] for key in reads} | {"rate": rate},
-            draws=bench.seed,
-            paraphrases=others if name == "paraphrase" else None,
+            rows=self.run.inputs.digests,
+            chosen=digest([row.key for row in context.rows]),
+            settings={key: settings[key] for key in ("max_rows", "generate", *attack.settings)}
+            | {"rate": rate},
+            draws=context.seed,
+            paraphrases=prompts if name == "paraphrase" else None,
         )
 
-    def _findings(self, measured: Measured, skipped: list[dict[str, str]]) -> dict[str, Any]:
-        """Return the content of ``audit.json``: no path and no time, so that equal audits agree."""
-        config = self.subject.config
-        itself = self.subject.is_oracle and self.oracle is None
-        oracle = "itself" if itself else "given" if self.oracle is not None else None
-        found = {
-            "weights": {name: weights for name, (_, weights) in self._models().items()},
+    def _figures(self) -> dict[str, Any]:
+        """Return ``audit.json`` without its verdict: no path and no time, so equal audits agree."""
+        config = self.run.config
+        oracle = "itself" if self.run.is_oracle else None
+        oracle = "given" if self.oracle is not None else oracle
+        return {
+            "weights": self.weights,
             "run": {
                 "model": config.model.name,
                 "objective": config.unlearning.objective,
@@ -172,43 +149,28 @@ class Auditor:
             },
             "oracle": oracle,
             "settings": config.audit.model_dump(mode="json"),
-            "skipped": skipped,
-            "measured": findings(measured, oracle),
-            "inside": self._inside(),
+            "skipped": self.skipped,
+            "measured": findings(self.values, oracle),
+            "inside": self._internals(),
         }
-        return found | verdict(found)
 
-    def _inside(self) -> dict[str, Any]:
-        """Look into the models, or take what was seen before."""
-        path = self.subject.folder / "audit" / "inside.json"
-        mask = self.subject.folder / "mask.safetensors"
-        models = self._models()
-        rows = {".".join(place): [r.key for r in own] for place, own in chosen(self.bench).items()}
-        key = self.context.key(
+    def _internals(self) -> dict[str, Any]:
+        """Look inside the models, or read what was found before."""
+        path, mask = self.run.folder / "audit" / "inside.json", self.run.folder / "mask.safetensors"
+        chosen = lens_rows(self.context)
+        key = self.context.run.key(
             "model",
             "data",
-            weights={name: weights for name, (_, weights) in models.items()},
+            weights=self.weights,
             mask=file_digest(mask),
-            rows=self.subject.inputs.digests,
-            chosen=rows,
+            rows=self.run.inputs.digests,
+            chosen={".".join(side): [row.key for row in rows] for side, rows in chosen.items()},
         )
 
-        def look() -> dict[str, Any]:
+        def look_inside() -> dict[str, Any]:
             with self.listener.stage("audit inside") as tick:
-                frozen = read_mask(mask).frozen
-                return {"found": inside(self.bench, tuple(models), self._take, frozen, tick)}
+                return {"found": internals(self.context, read_mask(mask).frozen, tick)}
 
-        return cached(path, key, look, lambda: self.listener.skipped("audit inside"))["found"]
-
-    # -- models --------------------------------------------------------------------------------
-
-    def _take(self, model: str) -> None:
-        """Let the bench's model be one of the models."""
-        if self.held != model:
-            self.held = ""
-            load_weights(self.context.model, self._models()[model][0])
-            self.held = model
-
-    def _ends(self, model: str) -> dict[str, Tensor]:
-        self._take(model)
-        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
+        return cached(path, key, look_inside, lambda: self.listener.skipped("audit inside"))[
+            "found"
+        ]

@@ -1,10 +1,9 @@
-"""How far weights moved: per block and per kind of tensor, free and frozen entries apart."""
+"""Distance between two models' weights: per block and kind of tensor, free and frozen entries."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,63 +13,49 @@ from grail.artifacts import block_of
 OUTSIDE = "outside the blocks"
 
 
-@dataclass
-class Sums:
-    """Squared norms of some entries: of their start and of their moves."""
-
-    start: float = 0.0
-    free_start: float = 0.0
-    free: float = 0.0
-    frozen: float = 0.0
-    entries: int = 0
-
-    def add(self, start: Tensor, end: Tensor, frozen: Tensor | None) -> None:
-        """Count one tensor; without ``frozen`` every entry was free."""
-        before = start.double()
-        squares, moves = before.square(), (end.double() - before).square()
-        self.entries += start.numel()
-        self.start += float(squares.sum())
-        held = None if frozen is None else frozen.to(start.device)
-        still = 0.0 if held is None else float(moves[held].sum())
-        self.frozen += still
-        self.free += float(moves.sum()) - still if held is None else float(moves[~held].sum())
-        self.free_start += float(squares.sum() if held is None else squares[~held].sum())
-
-    def as_json(self) -> dict[str, Any]:
-        """Return relative distances, the frozen entries' absolute one, and the entries."""
-        return {
-            "moved": _ratio(self.free + self.frozen, self.start),
-            "free": _ratio(self.free, self.free_start),
-            "frozen": math.sqrt(self.frozen),
-            "entries": self.entries,
-        }
-
-
 def distances(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], frozen: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return {"model", "blocks", "kinds"}: what ``Sums.as_json`` says of each.
+    """Return {"model", "blocks", "kinds"}, of each {"moved", "free", "frozen", "entries"}.
 
     ``moved`` is ||end - start|| / ||start|| (None where the start is all zeros), ``free`` the same
     over free entries, ``frozen`` ||end - start|| over frozen entries, which must be 0.
     """
-    model, blocks, kinds = Sums(), dict[str, Sums](), dict[str, Sums]()
-    for name, before in start.items():
-        block, kind = place_of(name)
-        for sums in (
-            model,
-            blocks.setdefault(block, Sums()),
-            kinds.setdefault(kind, Sums()),
-        ):
-            sums.add(before, end[name], frozen.get(name))
+    squares = {name: _squares(start[name], end[name], frozen.get(name)) for name in start}
+    groups: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+    for name in start:
+        for group, key in zip(groups, block_and_kind(name), strict=True):
+            group.setdefault(key, []).append(name)
+    blocks, kinds = (
+        {key: _relative(squares[name] for name in names) for key, names in group.items()}
+        for group in groups
+    )
+    return {"model": _relative(squares.values()), "blocks": blocks, "kinds": kinds}
+
+
+def _squares(start: Tensor, end: Tensor, frozen: Tensor | None) -> tuple[float, ...]:
+    """Return squared norms (start, free start, free moves, frozen moves) and the entries."""
+    before = start.double()
+    norms, moves = before.square(), (end.double() - before).square()
+    total = float(norms.sum())
+    if frozen is None:
+        return total, total, float(moves.sum()), 0.0, start.numel()
+    mask = frozen.to(start.device)
+    free = float(norms[~mask].sum()), float(moves[~mask].sum())
+    return total, *free, float(moves[mask].sum()), start.numel()
+
+
+def _relative(squares: Iterable[tuple[float, ...]]) -> dict[str, Any]:
+    start, free_start, free, frozen, entries = map(sum, zip(*squares, strict=True))
     return {
-        "model": model.as_json(),
-        "blocks": {name: sums.as_json() for name, sums in blocks.items()},
-        "kinds": {name: sums.as_json() for name, sums in kinds.items()},
+        "moved": math.sqrt((free + frozen) / start) if start > 0 else None,
+        "free": math.sqrt(free / free_start) if free_start > 0 else None,
+        "frozen": math.sqrt(frozen),
+        "entries": entries,
     }
 
 
-def place_of(name: str) -> tuple[str, str]:
+def block_and_kind(name: str) -> tuple[str, str]:
     """Return a parameter's block and its kind ("self_attn.q_proj.lora_A").
 
     The block is its number ("0", "1", ...) in the model's only stack, else stack and number.
@@ -80,7 +65,3 @@ def place_of(name: str) -> tuple[str, str]:
     kind = ".".join(word for word in rest.split(".") if word not in ("default", "weight"))
     stack, _, number = (block or OUTSIDE).rpartition(".")
     return (number if block and "." not in stack else block or OUTSIDE), kind
-
-
-def _ratio(moved: float, start: float) -> float | None:
-    return math.sqrt(moved / start) if start > 0 else None

@@ -2,124 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from grail.audit.attacks.relearn import area
-from grail.audit.attacks.sampling import WRITES
-from grail.audit.attacks.table import PLAIN
-from grail.audit.jackknife import Estimate, Group, Place, differences, estimates
+from grail.audit.attacks.registry import PLAIN
+from grail.audit.attacks.sampling import GENERATING
+from grail.audit.jackknife import estimates
 from grail.evaluation.values import SampleValue
 
-Key = tuple[str, str, str]
-"""Model, attack, amount."""
+AttackValues = dict[tuple[str, str, str], list[SampleValue]]
+"""(Model, attack, amount) -> values."""
 
-PLACE = ("domain", "side", "part", "metric")
-RELEARN, START, AREA = "relearn", "0", "area"
-
-Measured = dict[Key, list[SampleValue]]
+_COLUMNS = ("domain", "side", "part", "metric")
+_RELEARN, _START, _AREA = "relearn", "0", "area"
 
 
-def findings(measured: Mapping[Key, Group], oracle: str | None) -> list[dict[str, Any]]:
+def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
     """Return one entry per model, attack and amount, each with its rows.
 
     A row is a Result row without its model, and with ``error`` (standard error of ``value``),
-    ``change`` (against the same model without the attack; without attack, or where what the model
-    writes is scored: against the vanilla model) and ``beyond`` (against the oracle under the same
-    attack; where it was not attacked so, against the oracle as it is), both paired by sample and
-    each with its error. A curve of relearning also has one entry "area": the mean height over its
-    steps.
+    ``change`` and ``beyond``, both paired by sample and each with its error. ``change`` is against
+    the same model without the attack; without attack, or where generated text is scored, against
+    the vanilla model. ``beyond`` is against the oracle under the same attack (interpolation:
+    against the oracle without attack). A relearning curve also has an entry "0", the model before
+    the first step, and one "area": the mean height of the curve over its steps.
 
     Args:
-        measured: What was measured.
+        values: What was measured.
         oracle: "given" (as the model "oracle"), "itself" (the run is one), or None.
     """
-    every = {**measured, **_starts(measured)}
-    entries = []
-    for key, values in every.items():
-        before = _before(measured, *key)
-        rows = _rows(key[1], values, before, _reference(measured, key, oracle))
-        entries.append(dict(zip(("model", "attack", "amount"), key, strict=True)) | {"rows": rows})
-    order = list(dict.fromkeys((model, attack) for model, attack, _ in measured))
-    return sorted([*entries, *_areas(every)], key=lambda entry: _place(entry, order))
+    starts: AttackValues = {}
+    for (model, attack, _), attacked in values.items():
+        if attack.startswith(_RELEARN):
+            keys = {value.key for value in attacked}
+            plain = values[model, PLAIN, PLAIN]
+            starts[model, attack, _START] = [value for value in plain if value.key in keys]
+    entries = [
+        {
+            "model": key[0],
+            "attack": key[1],
+            "amount": key[2],
+            "rows": _rows(key[1], group, _baseline(values, *key), _oracle(values, *key, oracle)),
+        }
+        for key, group in {**values, **starts}.items()
+    ]
+    order = list(dict.fromkeys((model, attack) for model, attack, _ in values))
+    return sorted(
+        [*entries, *_areas(entries)],
+        key=lambda e: (order.index((e["model"], e["attack"])), e["amount"] != _START),
+    )
 
 
-def _place(entry: Mapping[str, Any], order: list[tuple[str, str]]) -> tuple[int, bool]:
-    """Put attacks in the order of measurement, and the beginning of a curve before its points."""
-    return order.index((entry["model"], entry["attack"])), entry["amount"] != START
+def _baseline(
+    values: AttackValues, model: str, attack: str, amount: str
+) -> list[SampleValue] | None:
+    """Return the values that ``change`` is against; None where there are none."""
+    if attack in (PLAIN, *GENERATING):
+        return None if model == "vanilla" else values.get(("vanilla", attack, amount))
+    return None if amount == _START else values.get((model, PLAIN, PLAIN))
 
 
-def _before(measured: Mapping[Key, Group], model: str, attack: str, amount: str) -> Group | None:
-    """Return what a measurement is a change of; nothing for the vanilla model itself."""
-    if attack in (PLAIN, *WRITES):
-        return None if model == "vanilla" else measured.get(("vanilla", attack, amount))
-    return None if amount == START else measured.get((model, PLAIN, PLAIN))
-
-
-def _reference(measured: Mapping[Key, Group], key: Key, oracle: str | None) -> Group | None:
-    """Return the oracle under the same attack; on the way back to vanilla, the oracle as it is.
-
-    Where the attack on the oracle is missing there is none: what it would show is not known.
-    """
-    model, attack, amount = key
+def _oracle(
+    values: AttackValues, model: str, attack: str, amount: str, oracle: str | None
+) -> list[SampleValue] | None:
+    """Return the oracle's values that ``beyond`` is against; None where there are none."""
     if model == "oracle" or oracle is None:
         return None
     name = "unlearned" if oracle == "itself" else "oracle"
     if attack == "interpolate":
-        return measured.get((name, PLAIN, PLAIN))
-    return measured.get((name, attack, amount))
+        attack = amount = PLAIN
+    return values.get((name, attack, amount))
 
 
 def _rows(
     attack: str,
-    values: Group,
-    before: Group | None,
-    reference: Group | None,
+    values: Sequence[SampleValue],
+    baseline: Sequence[SampleValue] | None,
+    oracle: Sequence[SampleValue] | None,
 ) -> list[dict[str, Any]]:
-    changes = {} if before is None else differences(values, before)
-    beyond = {} if reference is None else differences(values, reference)
+    differences = {
+        "change": estimates(values, minus=baseline or ()),
+        "beyond": estimates(values, minus=oracle or ()),
+    }
     rows = []
-    for place, found in estimates(values).items():
-        if attack in WRITES and place[-1] != "ROUGE-L":
+    for key, number in estimates(values).items():
+        if attack in GENERATING and key[-1] != "ROUGE-L":
             continue
-        row: dict[str, Any] = dict(zip(PLACE, place, strict=True))
-        row |= {"value": found.value, "n": found.n, "error": found.error}
-        row |= _named("change", changes.get(place)) | _named("beyond", beyond.get(place))
+        row: dict[str, Any] = dict(zip(_COLUMNS, key, strict=True))
+        row |= {"value": number.value, "n": number.n, "error": number.error}
+        for name, metrics in differences.items():
+            if key in metrics:
+                row |= {name: metrics[key].value, f"{name}_error": metrics[key].error}
         rows.append(row)
     return rows
 
 
-def _named(name: str, found: Estimate | None) -> dict[str, Any]:
-    return {} if found is None else {name: found.value, f"{name}_error": found.error}
+def _areas(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entry "area" of every relearning curve, with the metrics of all its points."""
+    curves: dict[tuple[str, str], dict[int, dict[tuple[str, ...], Any]]] = {}
+    for entry in entries:
+        if entry["attack"].startswith(_RELEARN):
+            rows = {tuple(row[c] for c in _COLUMNS): row for row in entry["rows"]}
+            curve = curves.setdefault((entry["model"], entry["attack"]), {})
+            curve[int(entry["amount"])] = rows
+    areas = []
+    for (model, attack), points in curves.items():
+        rows = []
+        for key, start in points[0].items():
+            if all(key in point for point in points.values()):
+                height = mean_height({s: point[key]["value"] for s, point in points.items()})
+                row = dict(zip(_COLUMNS, key, strict=True))
+                rows.append(row | {"value": height, "n": start["n"]})
+        areas.append({"model": model, "attack": attack, "amount": _AREA, "rows": rows})
+    return areas
 
 
-def _starts(measured: Mapping[Key, Group]) -> dict[Key, Group]:
-    """Return the beginning of every curve of relearning: the model as it is, on the same rows."""
-    starts: dict[Key, Group] = {}
-    for (model, attack, _), values in measured.items():
-        if attack.startswith(RELEARN):
-            keys = {value.key for value in values}
-            plain = measured[model, PLAIN, PLAIN]
-            starts[model, attack, START] = [value for value in plain if value.key in keys]
-    return starts
-
-
-def _areas(measured: Mapping[Key, Group]) -> list[dict[str, Any]]:
-    """Return the area under every curve of relearning."""
-    curves: dict[tuple[str, str], dict[int, dict[Place, Estimate]]] = {}
-    for (model, attack, amount), values in measured.items():
-        if attack.startswith(RELEARN):
-            curves.setdefault((model, attack), {})[int(amount)] = estimates(values)
-    return [
-        {"model": model, "attack": attack, "amount": AREA, "rows": _area_rows(points)}
-        for (model, attack), points in curves.items()
-    ]
-
-
-def _area_rows(points: Mapping[int, Mapping[Place, Estimate]]) -> list[dict[str, Any]]:
-    return [
-        dict(zip(PLACE, place, strict=True))
-        | {"value": area({s: found[place].value for s, found in points.items()}), "n": start.n}
-        for place, start in points[0].items()
-        if all(place in found for found in points.values())
-    ]
+def mean_height(curve: Mapping[int, float]) -> float:
+    """Return the mean height of a curve {steps: height} of two points or more (trapezoids)."""
+    steps = sorted(curve)
+    area = sum((b - a) * (curve[a] + curve[b]) / 2 for a, b in pairwise(steps))
+    return area / (steps[-1] - steps[0])

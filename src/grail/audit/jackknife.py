@@ -6,15 +6,13 @@ Works for whatever ``to_results`` measures; for a plain mean it is the textbook 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grail.evaluation.values import SampleValue, to_results
 
-Place = tuple[str, str, str, str]
+MetricKey = tuple[str, str, str, str]
 """Domain, side, part, metric."""
-
-Group = Sequence[SampleValue]
 
 
 @dataclass(frozen=True)
@@ -26,51 +24,41 @@ class Estimate:
     n: int
 
 
-def estimates(values: Sequence[SampleValue]) -> dict[Place, Estimate]:
-    """Return every metric of one model's values with its standard error."""
-    return {
-        place: found
-        for group in _groups(values).values()
-        for place, found in _jackknifed(_measured, group).items()
-    }
+def estimates(
+    values: Sequence[SampleValue], minus: Sequence[SampleValue] | None = None
+) -> dict[MetricKey, Estimate]:
+    """Return every metric of one model's values with its standard error.
 
-
-def differences(one: Sequence[SampleValue], other: Sequence[SampleValue]) -> dict[Place, Estimate]:
-    """Return ``one`` minus ``other`` on the samples that both have, paired by key."""
-    partners = {value.key: value for value in other}
-    found: dict[Place, Estimate] = {}
-    for group in _groups([v for v in one if v.key in partners]).values():
-
-        def change(members: Group) -> dict[Place, float]:
-            after = _measured(members)
-            before = _measured([partners[value.key] for value in members])
-            return {place: after[place] - before[place] for place in after if place in before}
-
-        found |= _jackknifed(change, group)
-    return found
-
-
-def _groups(values: Sequence[SampleValue]) -> Mapping[tuple[str, str, str], list[SampleValue]]:
+    Args:
+        values: Values of one model.
+        minus: Values to subtract, paired by key: the metrics are then differences, on the samples
+            that both have.
+    """
+    partners = None if minus is None else {value.key: value for value in minus}
     groups: dict[tuple[str, str, str], list[SampleValue]] = {}
     for value in values:
-        groups.setdefault((value.domain, value.side, value.part), []).append(value)
-    return groups
+        if partners is None or value.key in partners:
+            groups.setdefault((value.domain, value.side, value.part), []).append(value)
+
+    def measure(group: Sequence[SampleValue]) -> dict[MetricKey, float]:
+        after = _metrics(group)
+        if partners is None:
+            return after
+        before = _metrics([partners[value.key] for value in group])
+        return {key: after[key] - before[key] for key in after if key in before}
+
+    numbers: dict[MetricKey, Estimate] = {}
+    for group in groups.values():  # Efron and Stein 1981
+        n = len(group)
+        without = [measure([*group[:i], *group[i + 1 :]]) for i in range(n)] if n > 1 else []
+        for key, value in measure(group).items():
+            error = _error([metrics[key] for metrics in without if key in metrics])
+            numbers[key] = Estimate(value, error, n)
+    return numbers
 
 
-def _measured(group: Group) -> dict[Place, float]:
+def _metrics(group: Sequence[SampleValue]) -> dict[MetricKey, float]:
     return {(r.domain, r.side, r.part, r.metric): r.value for r in to_results(group)}
-
-
-def _jackknifed(
-    measure: Callable[[Group], dict[Place, float]], group: Group
-) -> dict[Place, Estimate]:
-    """Measure a group, and again without each of its members (Efron and Stein 1981)."""
-    whole, n = measure(group), len(group)
-    parts = [measure([*group[:i], *group[i + 1 :]]) for i in range(n)] if n > 1 else []
-    return {
-        place: Estimate(value, _error([part[place] for part in parts if place in part]), n)
-        for place, value in whole.items()
-    }
 
 
 def _error(without: Sequence[float]) -> float | None:

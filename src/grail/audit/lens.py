@@ -1,16 +1,15 @@
 """The logit lens: what each block of a model would answer, if it were the last.
 
-The output of a block goes through the final norm and the LM head (nostalgebraist 2020); an answer
-that stands there but not at the end is hidden, not gone.
+The output of a block goes through the final norm and the LM head (nostalgebraist 2020). An answer
+that a block gives and the model does not is hidden, not gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -22,26 +21,25 @@ from grail.errors import InputError
 from grail.model.forward import Policy, answer_logits, device_of, evaluating, is_adapter
 from grail.progress import Tick, silent
 
-BATCH_TOKENS = 512
+_BATCH_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class Anatomy:
+class ModelParts(NamedTuple):
     """The parts of a model that the lens needs, in the order of a forward pass."""
 
-    blocks: tuple[nn.Module, ...]
+    blocks: Sequence[nn.Module]
     norm: nn.Module
     head: nn.Module
 
 
-def anatomy(model: Policy) -> Anatomy:
-    """Find blocks, final norm and LM head, whatever their names are.
+def model_parts(model: Policy) -> ModelParts:
+    """Find blocks, final norm and LM head without knowing their names.
 
-    The blocks are the one list of as many modules as the model's configuration has layers; the
-    final norm is the one norm that stands beside this list.
+    The blocks are the one list of as many modules as the configuration has layers; the final norm
+    is the one norm in the module that holds this list.
 
     Raises:
-        InputError: if the model is not built so.
+        InputError: if there is not exactly one such list, or one such norm.
     """
     inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
     count = getattr(inner.config.get_text_config(), "num_hidden_layers", None)
@@ -56,52 +54,45 @@ def anatomy(model: Policy) -> Anatomy:
             "and one is needed."
         )
     name, blocks = lists[0]
-    beside = inner.get_submodule(name.rpartition(".")[0]).children()
-    norms = [module for module in beside if "norm" in type(module).__name__.lower()]
+    siblings = inner.get_submodule(name.rpartition(".")[0]).children()
+    norms = [module for module in siblings if "norm" in type(module).__name__.lower()]
     if len(norms) != 1:
         raise InputError(
-            f"no lens for {inner.config.model_type}: {len(norms)} norms stand beside its blocks, "
+            f"no lens for {inner.config.model_type}: it has {len(norms)} norms next to its blocks, "
             "and one is needed."
         )
-    return Anatomy(tuple(blocks), norms[0], inner.get_output_embeddings())
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the lens sees in one row: ``hits[b, t]``, whether block b has answer token t on top."""
-
-    row: Encoded
-    hits: Bool[Tensor, "blocks K"]
+    return ModelParts(tuple(blocks), norms[0], inner.get_output_embeddings())
 
 
 @torch.no_grad()
-def look(model: Policy, rows: Sequence[Encoded], pad: int, tick: Tick = silent) -> Iterator[Sight]:
-    """Yield what the lens sees in each row.
+def hits_by_block(
+    model: Policy, rows: Sequence[Encoded], pad: int, tick: Tick = silent
+) -> Iterator[tuple[Encoded, Bool[Tensor, "blocks K"]]]:
+    """Yield each row with ``hits[b, t]``: whether block b ranks answer token t first.
 
     Raises:
-        InputError: if the model's parts cannot be told apart.
+        InputError: if the model's parts cannot be identified.
     """
-    parts, done = anatomy(model), 0
-    for group in by_tokens(rows, BATCH_TOKENS):
+    parts, done = model_parts(model), 0
+    for group in by_tokens(rows, _BATCH_TOKENS):
         batch = collate(group, pad, device_of(model))
-        hits = _hits(model, parts, batch)
-        for row, own in zip(group, hits.split(batch.lengths, dim=1), strict=True):
-            yield Sight(row, own.cpu())
+        hits = _hits(model, parts, batch).cpu().split(batch.lengths, dim=1)
+        yield from zip(group, hits, strict=True)
         done += len(group)
         tick(done, len(rows), "rows read through every block")
 
 
-def _hits(model: Policy, parts: Anatomy, batch: Batch) -> Bool[Tensor, "blocks K"]:
+def _hits(model: Policy, parts: ModelParts, batch: Batch) -> Bool[Tensor, "blocks K"]:
     states: list[Tensor] = []
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        whole = output if isinstance(output, Tensor) else output[0]
-        states.append(whole[batch.at])
+    def store(_: nn.Module, __: Any, output: Any) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        states.append(hidden[batch.at])
 
-    with evaluating(model), _hooked(parts.blocks, keep):
+    with evaluating(model), _hooked(parts.blocks, store):
         answer_logits(model, batch.ids, batch.attention, batch.at)
-    goal = batch.targets[batch.at]
-    return torch.stack([parts.head(parts.norm(own)).argmax(-1) == goal for own in states])
+    targets = batch.targets[batch.at]
+    return torch.stack([parts.head(parts.norm(state)).argmax(-1) == targets for state in states])
 
 
 @contextmanager
@@ -114,24 +105,20 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., None]) -> Iterator
             handle.remove()
 
 
-def summary(sights: Sequence[Sight]) -> dict[str, Any]:
-    """Return {"share", "ever", "first", "n"} of some rows, each row counting the same.
+def lens_summary(hits: Sequence[Bool[Tensor, "blocks _"]]) -> dict[str, Any]:
+    """Return {"share", "ever", "first", "n"} of some rows' hits, each row counting the same.
 
-    ``share``: percent of answer tokens on top, per block. ``ever``: percent that are on top in any
-    block. ``first``: the median, over tokens that are ever on top, of the first such block (from
-    1); None where there is no such token.
+    ``share``: percent of answer tokens ranked first, per block. ``ever``: percent ranked first in
+    any block. ``first``: the median, over tokens that are ever ranked first, of the first such
+    block (from 1); None where there is no such token.
     """
-    shares = torch.stack([sight.hits.float().mean(dim=1) for sight in sights]).mean(dim=0)
-    ever = [float(sight.hits.any(dim=0).float().mean()) for sight in sights]
-    firsts = [
-        int(column.int().argmax()) + 1
-        for sight in sights
-        for column in sight.hits.T
-        if bool(column.any())
-    ]
+    shares = torch.stack([row.float().mean(dim=1) for row in hits]).mean(dim=0)
+    ever = [float(row.any(dim=0).float().mean()) for row in hits]
+    columns = [column for row in hits for column in row.T if bool(column.any())]
+    firsts = [int(column.int().argmax()) + 1 for column in columns]
     return {
         "share": [100.0 * float(share) for share in shares],
         "ever": 100.0 * sum(ever) / len(ever),
         "first": float(median(firsts)) if firsts else None,
-        "n": len(sights),
+        "n": len(hits),
     }

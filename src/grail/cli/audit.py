@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ABOUT = "attack the unlearned model of a finished run, measure again, and say what comes back"
+_ABOUT = "attack the unlearned model of a finished run, measure again, and say what comes back"
 
 
-def add_audit(commands: Any) -> None:
+def add_audit_parser(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    audit = commands.add_parser("audit", help=ABOUT, description=ABOUT)
+    audit = commands.add_parser("audit", help=_ABOUT, description=_ABOUT)
     audit.add_argument("folder", type=Path, metavar="RUNDIR", help="directory of a finished run")
     audit.add_argument(
         "--oracle", type=Path, metavar="RUNDIR2", help="run of preset exact on the same data"
@@ -23,41 +23,38 @@ def add_audit(commands: Any) -> None:
     )
     audit.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
     audit.settings = "run: audit"
-    audit.set_defaults(handler=handle)
+    audit.set_defaults(handler=run_audit)
 
 
-def handle(options: argparse.Namespace) -> int:
-    """Audit, print the verdict, and return the exit code (0: the audit was made, whatever it says).
+def run_audit(options: argparse.Namespace) -> int:
+    """Audit, print the verdict, and return the exit code 0, whatever the verdict is.
 
     Raises:
         InputError: if the run cannot be audited.
     """
     from rich.console import Console
 
-    from grail.cli.terminal import Terminal, quiet
+    from grail.cli.terminal import Terminal, quiet, render
 
     quiet()
     from grail.audit.audit import FILE, audit_run
-
-    listener = Terminal(Console(stderr=True))
-    found = audit_run(options.folder, options.oracle, options.set, listener)
-    if options.json:
-        shown = ("outcome", "passed", "outcomes", "sentences", "measured")
-        about = {"output": str(options.folder / FILE), **{key: found[key] for key in shown}}
-        sys.stdout.write(json.dumps(about) + "\n")
-        return 0
-    _show(options.folder, found, Console(highlight=False))
-    return 0
-
-
-def _show(folder: Path, found: dict[str, Any], console: Any) -> None:
-    from grail.cli.terminal import render
     from grail.reporting.audit.tables import strongest_table
 
-    console.print(render(strongest_table(found)))
-    for sentence in found["sentences"]:
+    folder = options.folder
+    audit = audit_run(folder, options.oracle, options.set, Terminal(Console(stderr=True)))
+    if options.json:
+        keys = ("outcome", "passed", "outcomes", "sentences", "measured")
+        summary = {"output": str(folder / FILE), **{key: audit[key] for key in keys}}
+        sys.stdout.write(json.dumps(summary) + "\n")
+        return 0
+    console = Console(highlight=False)
+    console.print(render(strongest_table(audit)))
+    for sentence in audit["sentences"]:
         console.print(f"- {sentence}", markup=False)
-    passed = "passed" if found["passed"] else "not passed"
-    last = f"audit: {passed} ({found['outcome']}); all figures: {folder / 'audit' / 'report.md'}"
-    console.print(last, markup=False, soft_wrap=True)
-    console.print(f"to put it into the report: grail report {folder}", markup=False, soft_wrap=True)
+    outcome = f"{'passed' if audit['passed'] else 'not passed'} ({audit['outcome']})"
+    for line in (
+        f"audit: {outcome}; all figures: {folder / 'audit' / 'report.md'}",
+        f"to put it into the report: grail report {folder}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0

@@ -1,4 +1,4 @@
-"""What this machine offers to grail, for bug reports and for ``grail env``."""
+"""Versions, devices and optional packages of this machine: ``grail env``, for bug reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def describe_environment() -> dict[str, Any]:
     device = "cpu"
     if torch.cuda.is_available():
         device = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    capable = torch.cpu.get_capabilities()
+    avx512_bf16 = torch.cpu.get_capabilities().get("avx512_bf16")
     return {
         "grail": __version__,
         "git": revision() or "not a checkout",
@@ -31,7 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "device": device,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bfloat16": "in hardware" if capable.get("avx512_bf16") else "emulated",
+        "bfloat16": "in hardware" if avx512_bf16 else "emulated",
         "model": {name: "packaged" if is_packaged(name) else "Hub" for name in PACKAGED},
         "cache": str(cache()),
     }

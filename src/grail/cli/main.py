@@ -20,7 +20,7 @@ from typing import Any
 from grail import __version__
 from grail.cli import plan as plan_command
 from grail.cli.allocator import keep_freed
-from grail.cli.audit import add_audit
+from grail.cli.audit import add_audit_parser
 from grail.cli.settings import SettingsParser, add_settings
 from grail.errors import DivergenceError, InputError
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
-    add_audit(commands)
+    add_audit_parser(commands)
     validate = commands.add_parser("validate", help="check configuration and data, load nothing")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)

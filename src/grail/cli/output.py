@@ -11,9 +11,8 @@ from rich.console import Console
 
 from grail.cli.terminal import render
 from grail.reporting.comparison.tables import comparison_tables
-from grail.reporting.run.general import general_table, read_general
-from grail.reporting.run.measured import measured
-from grail.reporting.run.verdict import verdict
+from grail.reporting.run.tables import general_table, measured_tables, read_general
+from grail.reporting.run.verdict import run_verdict
 from grail.results import read_results
 
 _OUTPUTS = {
@@ -28,7 +27,7 @@ _FILE_WIDTH = 240  # columns where the output is a file: no cell is broken over 
 def results(folder: Path, as_json: bool) -> None:
     """Show what a run achieved, from the files in its directory."""
     results = read_results(folder / "results.json")
-    sentences, general = verdict(results), read_general(folder)
+    sentences, general = run_verdict(results), read_general(folder)
     if as_json:
         raw = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         shown = {key: raw[key] for key in ("summary", "freezing", "rows")}
@@ -36,7 +35,7 @@ def results(folder: Path, as_json: bool) -> None:
         print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
         return
     console = Console(highlight=False)
-    for table in (*measured(results).values(), general_table(general)):
+    for table in (*measured_tables(results).values(), general_table(general)):
         if table.rows:
             console.print(render(table))
     for sentence in sentences:

@@ -1,4 +1,4 @@
-"""How a run looks in a terminal: bars with remaining time, tables, and quiet libraries."""
+"""Progress bars with remaining time, tables, and quiet libraries, for the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,16 +26,23 @@ from rich.table import Table as RichTable
 from grail.progress import Tick
 from grail.reporting.tables import Table
 
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+
 
 class Terminal:
-    """A listener that draws a bar per stage on stderr; plain lines where that is no terminal."""
+    """A listener that shows a bar per stage; plain lines where the console is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
-        """Show a stage's bar, elapsed and remaining time; leave a line with its duration."""
+        """Show a bar with elapsed and remaining time; at the end a line with the duration."""
         began = time.monotonic()
         if self.console.is_terminal:
             with self._bar(name) as tick:
@@ -47,25 +55,19 @@ class Terminal:
 
     def skipped(self, name: str) -> None:
         """Say that a stage is finished already."""
-        self.console.print(
-            f"[dim]kept[/] {escape(name)} (finished before, same inputs)", highlight=False
-        )
+        text = f"[dim]kept[/] {escape(name)} (finished before, same inputs)"
+        self.console.print(text, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Say what the user should know."""
+        """Show a warning."""
         self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-        )
+        name_and_bar = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+        times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        note = TextColumn("[dim]{task.fields[note]}")
+        columns = (*name_and_bar, MofNCompleteColumn(), *times, note)
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(escape(name), total=None, note="")
 
@@ -75,7 +77,7 @@ class Terminal:
             yield tick
 
     def _plain(self, name: str) -> Tick:
-        """Print a line a minute, so that a log file shows that work goes on."""
+        """Print one line a minute, so that a log file shows the progress."""
         began = last = time.monotonic()
 
         def tick(done: int, total: int, note: str) -> None:
@@ -93,19 +95,14 @@ class Terminal:
 
 def duration(seconds: float) -> str:
     """Return seconds as "8 s" or "2 min 5 s"."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def render(table: Table) -> RichTable:
-    """Return a table for the terminal; its texts are shown as they are, not as markup."""
-    shown = RichTable(
-        title=escape(table.title),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )  # narrow enough for 80 columns
+    """Return a table for the terminal, narrow enough for 80 columns; texts are never markup."""
+    style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
+    shown = RichTable(title=escape(table.title), padding=(0, 1, 0, 0), **style)
     for number, column in enumerate(table.columns):
         shown.add_column(escape(column), justify="left" if number < 2 else "right")
     for row in table.rows:
@@ -114,11 +111,9 @@ def render(table: Table) -> RichTable:
 
 
 def quiet() -> None:
-    """Keep the libraries' own bars and advice out of the output."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    """Silence the progress bars and advice of other libraries."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging

@@ -9,8 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from grail.config.values import Accuracy, Count, Fraction, NotNegative, Positive, Section, Share
 
-Attack = Literal["quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"]
-ALL: tuple[Attack, ...] = get_args(Attack)
+AttackName = Literal[
+    "quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"
+]
+ALL: tuple[AttackName, ...] = get_args(AttackName)
 
 
 def _ascending(steps: list[int]) -> list[int]:
@@ -56,7 +58,7 @@ class Thresholds(Section):
 class Audit(Section):
     """What ``grail audit`` measures, and how it attacks a finished run."""
 
-    attacks: list[Attack] = Field(default_factory=lambda: list(ALL))
+    attacks: list[AttackName] = Field(default_factory=lambda: list(ALL))
     """The attacks to make."""
     prune: list[Share] = Field(default_factory=lambda: [0.1, 0.3], min_length=1)
     """Shares of each tensor's entries to prune (0-1), one attack each."""

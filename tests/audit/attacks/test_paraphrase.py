@@ -1,9 +1,12 @@
-"""Mean and worst case of one row, by hand."""
+"""Every paraphrase is asked once; mean and worst case of one row, by hand."""
 
 from dataclasses import replace
 
-from grail.audit.attacks.paraphrase import mean_of, worst_of
+from grail.audit.attacks.paraphrase import mean_of, paraphrase, worst_of
+from grail.audit.context import AuditContext
+from grail.data.samples import Sample
 from grail.evaluation.values import SampleValue
+from grail.progress import silent
 
 
 def scores(nll):
@@ -44,3 +47,38 @@ def test_what_was_not_measured_of_all_is_not_combined():
     found = mean_of([replace(first, rouge_l=None), *others])
     assert found.rouge_l is None
     assert first.rouge_l == 40.0
+
+
+def test_every_paraphrase_is_asked_once(audit_context, tiny_tokenizer, monkeypatch):
+    context = audit_context({("a", "unlearn", "train"): 2, ("a", "retain", "train"): 1})
+    context.run.tokenizer = tokenizer = tiny_tokenizer()
+    context.samples = {
+        row.key: Sample(row.domain, row.side, row.part, number, "old?", "yes", (), others)
+        for row, number, others in zip(
+            context.rows, (0, 1, 0), [("one?", "two?"), (), ("three?",)], strict=True
+        )
+    }
+    asked = {}
+
+    def measure(_, amount, rows, tick, samples):
+        tick(len(rows), len(rows), "")
+        for row in rows:
+            text = tokenizer.decode(row.ids[1:-1])
+            assert text == f"{samples[row.key].prompt}\n\nyes"
+            asked.setdefault(row.key, []).append(samples[row.key].prompt)
+        return [
+            SampleValue(amount, r.key, r.domain, r.side, r.part, 0, n / 4, 1.0, 5, *scores(1.0))
+            for r in rows
+            if (n := len(asked[r.key]))
+        ]
+
+    monkeypatch.setattr(AuditContext, "measure", measure)
+    first, _, third = (row.key for row in context.rows)
+    values = paraphrase(context, silent)
+    assert asked == {first: ["one?", "two?"], third: ["three?"]}
+    assert [(v.model, v.key, v.accuracy) for v in values] == [
+        ("mean", first, 0.375),
+        ("mean", third, 0.25),
+        ("worst", first, 0.5),
+        ("worst", third, 0.25),
+    ]

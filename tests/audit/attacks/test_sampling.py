@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from grail.audit.attacks import sampling as generating
-from grail.audit.attacks.sampling import begin, extract, sample
+from grail.audit.attacks import sampling
+from grail.audit.attacks.sampling import begin, extract_answers, sample_answers
 from grail.audit.audit import Auditor
-from grail.audit.subject import finished
+from grail.audit.runs import read_run
 from grail.data.encode import Encoded
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.metrics import rouge_l
@@ -35,11 +35,11 @@ def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
 
 
 @pytest.fixture(scope="module")
-def bench(runs):
-    subject = finished(runs["run"], ["audit.samples=3", "audit.written_rows=2"])
-    auditor = Auditor(subject, None, NullListener())
-    auditor._take("vanilla")
-    return auditor.bench
+def context(runs):
+    run = read_run(runs["run"], ["audit.samples=3", "audit.written_rows=2"])
+    context = Auditor(run, None, NullListener()).context
+    context.load("vanilla")
+    return context
 
 
 def by_amount(values):
@@ -49,29 +49,29 @@ def by_amount(values):
     return groups
 
 
-def alone(bench, row):
+def alone(context, row):
     """What the model writes to one row, greedily, and what it should have written."""
-    model, tokenizer = bench.context.model, bench.context.tokenizer
-    most = most_new(row, bench.context.config.evaluation.max_new_tokens)
+    model, tokenizer = context.run.model, context.run.tokenizer
+    most = most_new(row, context.run.config.evaluation.max_new_tokens)
     (ids,) = generate(model, [row.ids[: row.start]], [most], tokenizer)
     return [tokenizer.decode(text, skip_special_tokens=True) for text in (row.answer[:most], ids)]
 
 
-def test_greedy_and_begun_answers_are_those_of_each_row_alone(bench):
-    found = by_amount(sample(bench, silent)) | by_amount(extract(bench, silent))
+def test_greedy_and_begun_answers_are_those_of_each_row_alone(context):
+    found = by_amount(sample_answers(context, silent)) | by_amount(extract_answers(context, silent))
     assert list(found) == ["greedy", "1", "3", "0.5"]
     assert all(len(group) == 2 for group in found.values())  # audit.written_rows
-    rows = {row.key: row for row in bench.targets()}
+    rows = {row.key: row for row in context.targets()}
     for value in found["greedy"]:
-        assert value.rouge_l == rouge_l(*alone(bench, rows[value.key]))
+        assert value.rouge_l == rouge_l(*alone(context, rows[value.key]))
     for value in found["0.5"]:
-        assert value.rouge_l == rouge_l(*alone(bench, begin(rows[value.key], 0.5)))
+        assert value.rouge_l == rouge_l(*alone(context, begin(rows[value.key], 0.5)))
     for one, best in zip(found["1"], found["3"], strict=True):
         assert one.rouge_l <= best.rouge_l
     assert all(value.side == "unlearn" and value.part == "train" for value in found["3"])
 
 
-def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
+def test_what_is_sampled_is_scored_as_leak_at_k(context, monkeypatch):
     """The estimates are those of scores made up here, row by row and in their order."""
     draw, told = random.Random(0), {}
 
@@ -84,8 +84,8 @@ def test_what_is_sampled_is_scored_as_leak_at_k(bench, monkeypatch):
         return told.setdefault(text, draw.uniform(0, 100))
 
     monkeypatch.setattr(Writer, "continued", write)
-    monkeypatch.setattr(generating, "_score", score)
-    found = by_amount(sample(bench, silent))
+    monkeypatch.setattr(sampling, "_score", score)
+    found = by_amount(sample_answers(context, silent))
     for amount, group in found.items():
         for value in group:
             own = [told[f"{value.key} {i}"] for i in range(3)]

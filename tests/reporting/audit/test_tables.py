@@ -6,7 +6,6 @@ from grail.config.audit import Audit
 from grail.reporting.audit.tables import (
     audit_markdown,
     audit_section,
-    audit_tables,
     read_audit,
     strongest_table,
 )
@@ -35,7 +34,7 @@ def found():
 
 
 def test_every_model_and_attack_has_a_line():
-    attacks, harm = audit_tables(found())
+    attacks, harm = audit_section(found())["tables"]
     assert attacks.rows == (
         ("d|e", "vanilla", MISSING, "97.0 ± 2.0", MISSING, MISSING, "7"),
         ("d|e", "unlearned", "quantise int4", "40.0 ± 2.0", "+31.0 ± 4.0", "+5.0", "7"),

@@ -3,9 +3,9 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.outcome import BACK, NOT, PARTLY, REMOVED, UNDECIDED, Known
-from grail.reporting.audit.verdict import HEADLINES, named, verdict
-from grail.reporting.run.verdict import WARNING
+from grail.reporting.audit.knowledge import BACK, NOT, PARTLY, REMOVED, UNDECIDED
+from grail.reporting.audit.verdict import HEADLINES, audit_verdict
+from grail.reporting.tables import WARNING
 
 
 def row(domain, side, part, metric, value, **more):
@@ -36,7 +36,7 @@ def found(*attacks, us=96.0, rs=97.0, nll=3.0, **more):
 
 
 def test_what_stays_removed_passes_and_says_how_sure_that_is():
-    said = verdict(found(attacked("quantise", "int4", 95.0, -1.0)))
+    said = audit_verdict(found(attacked("quantise", "int4", 95.0, -1.0)))
     assert (said["outcome"], said["passed"]) == (REMOVED, True)
     assert said["outcomes"] == {"d": {"US": REMOVED}}
     text = "\n".join(said["sentences"])
@@ -51,15 +51,15 @@ def test_what_stays_removed_passes_and_says_how_sure_that_is():
 
 @pytest.mark.parametrize(("us", "word"), [(4.0, NOT), (60.0, PARTLY)])
 def test_a_model_that_knows_is_called_so_first(us, word):
-    said = verdict(found(us=us))
+    said = audit_verdict(found(us=us))
     assert said["sentences"][0] == WARNING + HEADLINES[word]
     assert not said["passed"]
-    assert said["sentences"][2].startswith(f"{WARNING}Survived, asked in other words: d (")
+    assert said["sentences"][2].startswith(f"{WARNING}Still known in other words: d (")
 
 
 def test_what_comes_back_is_named_with_the_strongest_amount():
     attacks = [attacked("prune", "0.1", 70.0, -26.0), attacked("prune", "0.3", 40.0, -56.0)]
-    said = verdict(found(*attacks, attacked("quantise", "int8", 96.0, 0.0)))
+    said = audit_verdict(found(*attacks, attacked("quantise", "int8", 96.0, 0.0)))
     assert said["outcome"] == BACK
     text = "\n".join(said["sentences"])
     told = "Comes back: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
@@ -69,11 +69,11 @@ def test_what_comes_back_is_named_with_the_strongest_amount():
 
 def test_relearning_is_decided_by_the_oracle():
     rises = attacked("relearn-few", "10", 40.0, -56.0)
-    alone = verdict(found(rises))
+    alone = audit_verdict(found(rises))
     assert alone["outcome"] == UNDECIDED
-    assert any("without an oracle it cannot be told" in s for s in alone["sentences"])
+    assert any("without an oracle this cannot be told" in s for s in alone["sentences"])
     beside = attacked("relearn-few", "10", 40.0, -56.0, beyond=-30.0, beyond_error=3.0)
-    said = verdict(found(beside, oracle="given"))
+    said = audit_verdict(found(beside, oracle="given"))
     assert said["outcome"] == BACK
     assert any("+30.0 ± 3.0 above the oracle" in sentence for sentence in said["sentences"])
 
@@ -81,36 +81,36 @@ def test_relearning_is_decided_by_the_oracle():
 def test_what_is_learnt_as_well_by_the_oracle_is_not_called_little():
     """38 points more, and the oracle shows as much under the same attack."""
     taught = attacked("relearn-unrelated", "20", 58.0, -38.0, beyond=-1.0, beyond_error=3.0)
-    said = verdict(found(taught, attacked("quantise", "int4", 95.0, -1.0), oracle="given"))
+    said = audit_verdict(found(taught, attacked("quantise", "int4", 95.0, -1.0), oracle="given"))
     assert said["outcome"] == REMOVED
     text = "\n".join(said["sentences"])
     assert "Brings back little or nothing (points at most): quantise +1.0 ± 2.0." in text
-    told = "Raises it, but to no more than the oracle shows or may be left (points at most): "
+    told = "Rises, but not above the oracle or what may be left (points at most): "
     assert f"{told}relearn-unrelated +38.0 ± 2.0." in text
 
 
 def test_few_rows_that_rise_decide_nothing_and_never_pass():
-    said = verdict(found(attacked("quantise", "int4", 50.0, -46.0, error=46.0)))
+    said = audit_verdict(found(attacked("quantise", "int4", 50.0, -46.0, error=46.0)))
     assert (said["outcome"], said["passed"]) == (UNDECIDED, False)
-    told = "Rises, but these rows are too few to be sure (points at most): quantise +46.0 ± 46.0."
+    told = "Rises, but there are too few rows to be sure (points at most): quantise +46.0 ± 46.0."
     assert WARNING + told in said["sentences"]
 
 
 def test_without_an_attack_or_with_one_that_broke_off_nothing_passes():
     held = attacked("quantise", "int8", 96.0, 0.0)
     broke = [{"attack": "prune on unlearned", "reason": "the attacked model broke"}]
-    assert verdict(found(held))["passed"]
+    assert audit_verdict(found(held))["passed"]
     describing = attacked("interpolate", "0.5", 10.0, -86.0)
     written = {"model": "unlearned", "attack": "sample", "amount": "8"}
     written |= {"rows": [row("d", "unlearn", "train", "ROUGE-L", 100.0)]}
     for case in (found(), found(held, skipped=broke), found(describing), found(written)):
-        assert (verdict(case)["outcome"], verdict(case)["passed"]) == (REMOVED, False)
+        assert (audit_verdict(case)["outcome"], audit_verdict(case)["passed"]) == (REMOVED, False)
     two = found(held)
     for entry in two["measured"][:2]:
         entry["rows"] += [
             {**line, "domain": "e"} for line in entry["rows"] if line["domain"] == "d"
         ]
-    assert not verdict(two)["passed"], "one domain was not attacked"
+    assert not audit_verdict(two)["passed"], "one domain was not attacked"
 
 
 @pytest.mark.parametrize(("harm", "limit"), [("rs", 83.0), ("nll", 3.4), ("val", 83.0)])
@@ -124,7 +124,7 @@ def test_a_harmed_model_does_not_pass(harm, limit):
         if harm == "val":
             line = row("d", "retain", "val", "RS", value, change=value - 98.0, change_error=1.0)
             case["measured"][1]["rows"].append(line)
-        said = verdict(case)
+        said = audit_verdict(case)
         assert said["outcome"] == REMOVED
         assert said["passed"] == (beyond < 0)
         told = sum(s.startswith(f"{WARNING}Harmed: ") for s in said["sentences"])
@@ -134,26 +134,14 @@ def test_a_harmed_model_does_not_pass(harm, limit):
 @pytest.mark.parametrize("moved", [0.0, 1e-9])
 def test_frozen_entries_that_moved_do_not_pass(moved):
     inside = {"moved": {"model": {"frozen": moved, "moved": None}}, "lens": [], "no_lens": ""}
-    said = verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
+    said = audit_verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
     assert said["passed"] == (moved == 0)
 
 
 def test_what_was_not_tried_is_told():
     skipped = [{"attack": "relearn-other", "reason": "there are no unlearn val rows"}]
     settings = Audit(attacks=["prune"]).model_dump(mode="json")
-    said = verdict(found(skipped=skipped, settings=settings))
+    said = audit_verdict(found(skipped=skipped, settings=settings))
     last = said["sentences"][-1]
     for words in ("quantise (not asked for)", "relearn-other (there are no unlearn val rows)"):
         assert words in last
-
-
-@pytest.mark.parametrize(
-    ("attack", "amount", "words"),
-    [
-        ("quantise", "int8", "quantise int8"),
-        ("relearn-few", "10", "relearn-few after 10 steps"),
-        ("relearn-few", "area", "relearn-few, area"),
-    ],
-)
-def test_attacks_have_names(attack, amount, words):
-    assert named(Known(attack, amount, 1.0, 2)) == words

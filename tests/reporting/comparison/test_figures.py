@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grail.errors import InputError
-from grail.reporting.comparison import figures as plots
+from grail.reporting.comparison import figures
 
 _PLACE = Path(__file__).with_name("test_tables.py")
 _SPEC = importlib.util.spec_from_file_location("comparison_examples", _PLACE)
@@ -44,14 +44,14 @@ def comparison(**more):
 
 
 def test_every_figure_in_two_formats_and_the_same_bytes_again(tmp_path):
-    first = plots.draw(comparison(), tmp_path / "one", localization(3))
+    first = figures.draw(comparison(), tmp_path / "one", localization(3))
     assert [file.name for file in first] == [
         "tradeoff-train.svg",
         "tradeoff-val.svg",
         "heatmap.svg",
         "sweep-k.svg",
     ]
-    again = plots.draw(comparison(), tmp_path / "two", localization(3))
+    again = figures.draw(comparison(), tmp_path / "two", localization(3))
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
         assert b"<dc:date>" not in one.read_bytes()
@@ -59,16 +59,16 @@ def test_every_figure_in_two_formats_and_the_same_bytes_again(tmp_path):
 
 
 def test_only_what_is_asked_for_and_known(tmp_path):
-    assert plots.draw(comparison(figures=[]), tmp_path) == []
-    assert plots.draw(comparison(figures=["heatmap"]), tmp_path) == []
+    assert figures.draw(comparison(figures=[]), tmp_path) == []
+    assert figures.draw(comparison(figures=["heatmap"]), tmp_path) == []
     plain = EXAMPLES.comparison(EXAMPLES.method("grail"), figures=["sweep"])
-    assert plots.draw(plain, tmp_path) == []
+    assert figures.draw(plain, tmp_path) == []
     two_settings = EXAMPLES.method("k", of="k", varied={"a": 1, "b": 2})
-    assert plots.sweeps(EXAMPLES.comparison(two_settings)) == {}
+    assert figures.sweeps(EXAMPLES.comparison(two_settings)) == {}
 
 
 def test_tradeoff_has_points_of_seeds_and_a_mean():
-    figure = plots.tradeoff(comparison(), "val")
+    figure = figures.tradeoff(comparison(), "val")
     (axis,) = figure.axes
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("US on val rows (%)", "RS on val rows (%)")
     offsets = [collection.get_offsets().tolist() for collection in axis.collections]
@@ -77,18 +77,18 @@ def test_tradeoff_has_points_of_seeds_and_a_mean():
 
 
 def test_heatmap_writes_its_numbers():
-    figure = plots.heatmap(localization(2))
+    figure = figures.heatmap(localization(2))
     whole = figure.subfigs[0].axes[0]
     assert [text.get_text() for text in whole.texts] == ["1.00", "0.25", "0.25", "1.00"]
     assert [label.get_text() for label in whole.get_yticklabels()] == NAMES
     small = [axis for axis in figure.subfigs[1].axes if axis.get_visible()]
     assert [axis.get_title() for axis in small] == ["0", "1"]
-    assert len(plots.heatmap(localization()).subfigs) == 1
+    assert len(figures.heatmap(localization()).subfigs) == 1
 
 
 def test_sweep_draws_against_the_varied_setting():
-    ((method, rows),) = plots.sweeps(comparison()).items()
-    figure = plots.sweep(method, rows)
+    ((method, rows),) = figures.sweeps(comparison()).items()
+    figure = figures.sweep(method, rows)
     train, val = figure.axes
     assert (train.get_xlabel(), train.get_ylabel()) == ("localization.k", "success (%)")
     line = train.lines[0]
@@ -101,14 +101,14 @@ def test_sweep_over_words():
     rows = [
         EXAMPLES.method(f"k, {word}", varied={"localization.method": word}) for word in ("a", "b")
     ]
-    (train, _) = plots.sweep("k", rows).axes
+    (train, _) = figures.sweep("k", rows).axes
     assert [label.get_text() for label in train.get_xticklabels()] == ["a", "b"]
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="pip install 'grail-unlearning"):
-        plots.draw(comparison(), tmp_path)
+        figures.draw(comparison(), tmp_path)
 
 
 def test_a_name_for_a_file_is_one(tmp_path):
@@ -116,5 +116,5 @@ def test_a_name_for_a_file_is_one(tmp_path):
         EXAMPLES.method(f"a/b, {k}", of="../a b", varied={"x.k": k}, train={}, val={})
         for k in (1, 2)
     ]
-    (file,) = plots.draw(EXAMPLES.comparison(*odd, figures=["sweep"]), tmp_path)
+    (file,) = figures.draw(EXAMPLES.comparison(*odd, figures=["sweep"]), tmp_path)
     assert file.parent == tmp_path

@@ -110,7 +110,9 @@ def test_what_a_reader_must_know():
     one = comparison_tables(found | {"made_with": versions[:1]})[0].note
     assert "versions" not in one
     assert "Seeds differ: grail 0, 1; b 1, 2." in note
-    told = "Measured otherwise, or on other rows: b (evaluation.retain_target=50, data.max_rows=3)."
+    told = (
+        "Measured differently, or on other rows: b (evaluation.retain_target=50, data.max_rows=3)."
+    )
     assert told in note
     assert "With a vanilla model of their own: b." in note
     assert "1 cells were interrupted" in note
@@ -206,7 +208,7 @@ def test_who_did_not_meet_the_wished_retain_success_is_named():
         next(t for t in comparison_tables(found) if t.title.endswith(ending))
         for ending in ("train rows", "train rows at equal retention")
     )
-    assert "or more (weight 1): grail seed 3." in calibrated.note
+    assert "or more without calibration (weight 1): grail seed 3." in calibrated.note
     assert (
         "vanilla model (weight 0), so that nothing is unlearned: ascent seed 3." in calibrated.note
     )

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from grail.reporting.run.verdict import WARNING, verdict
+from grail.reporting.run.verdict import run_verdict
+from grail.reporting.tables import WARNING
 from grail.results import Result, Results
 
 HELD = {
@@ -41,7 +42,7 @@ def general(before: float, after: float) -> list[Result]:
 
 
 def said(rows: list[Result], freezing: dict | None = None) -> list[str]:
-    return verdict(Results(tuple(rows), HELD if freezing is None else freezing, {}))
+    return run_verdict(Results(tuple(rows), HELD if freezing is None else freezing, {}))
 
 
 def test_a_clean_run_has_four_sentences_and_no_warning():
@@ -134,10 +135,10 @@ def test_nothing_frozen_and_no_proof():
 
 
 def test_val_gap_is_said_above_ten_points_only():
-    assert not any("retrieve more" in s for s in said(rows_of(us=(95.0, 85.0))))
-    (sentence,) = [s for s in said(rows_of(us=(95.1, 85.0))) if "retrieve more" in s]
+    assert not any("recover more" in s for s in said(rows_of(us=(95.0, 85.0))))
+    (sentence,) = [s for s in said(rows_of(us=(95.1, 85.0))) if "recover more" in s]
     assert "privacy (US 95.1 train, 85.0 val)" in sentence
-    assert not any("retrieve more" in s for s in said(rows_of(us=(80.0, 95.0))))
+    assert not any("recover more" in s for s in said(rows_of(us=(80.0, 95.0))))
 
 
 @pytest.mark.parametrize(
@@ -167,24 +168,28 @@ def areas(domain: str, loss: float, other: float, error: float = 5.0) -> list[Re
 @pytest.mark.parametrize(
     ("loss", "other", "words"),
     [
-        (55.0, 60.0, "not to be told apart (AUC-min-k 99.0 → 60.0 ± 5.0)"),
-        (62.5, 40.0, "not to be told apart (AUC-loss 99.0 → 62.5 ± 5.0)"),
+        (55.0, 60.0, "cannot be told apart (AUC-min-k 99.0 → 60.0 ± 5.0)"),
+        (62.5, 40.0, "cannot be told apart (AUC-loss 99.0 → 62.5 ± 5.0)"),
         (62.6, 55.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
         (62.6, 0.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
-        (60.0, 37.0, "less probable than text never seen, which shows too (AUC-min-k 99.0 → 37.0"),
+        (
+            60.0,
+            37.0,
+            "less probable than unseen text, which also shows (AUC-min-k 99.0 → 37.0",
+        ),
     ],
 )
 def test_membership_is_told_by_the_clearest_score(loss, other, words):
     (sentence,) = [s for s in said(rows_of() + areas("privacy", loss, other)) if "held-out" in s]
-    assert f"Unlearn rows beside held-out rows: privacy: {words}" in sentence
+    assert f"Unlearn rows against held-out rows: privacy: {words}" in sentence
     assert sentence.startswith(WARNING) == ("still known" in words)
 
 
 def test_membership_of_several_domains_is_one_sentence_and_of_none_is_none():
     rows = rows_of() + areas("a", 100.0, 50.0, error=0.0) + areas("b", 50.0, 50.0)
     (sentence,) = [s for s in said(rows) if "held-out" in s]
-    assert sentence.startswith(f"{WARNING}Unlearn rows beside held-out rows: a: still known (")
-    assert "; b: not to be told apart (" in sentence
+    assert sentence.startswith(f"{WARNING}Unlearn rows against held-out rows: a: still known (")
+    assert "; b: cannot be told apart (" in sentence
     assert not [s for s in said(rows_of()) if "held-out" in s]
 
 

@@ -1,6 +1,6 @@
-"""Round to nearest on a symmetric grid, simulated: weights go in and rounded weights come out.
+"""Simulated quantisation of one weight: round to nearest on a symmetric grid.
 
-Unlearning often moves weights by less than a step of a coarse grid: rounding can take it back
+Unlearning often moves weights by less than a step of a coarse grid, so that rounding undoes it
 (Zhang et al., arXiv 2410.16454).
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 GRIDS: dict[str, tuple[int, int | None]] = {"int8": (8, None), "int4": (4, 64)}
-"""Name -> bits, and how many inputs of an output channel share a scale (None: all of them)."""
+"""Name -> (bits, inputs of an output channel that share a scale; None: all of them)."""
 
 
 def quantised(
@@ -25,7 +25,7 @@ def quantised(
     A group of zeros stays zeros; the last group of a channel may be shorter.
 
     Args:
-        weight: One line per output channel, float32.
+        weight: One row per output channel, float32.
         bits: 2 or more.
         group: Inputs that share a scale; None: the whole channel.
     """

@@ -1,127 +1,114 @@
-"""Ordinary descent on a few rows, with measurements on the way: how fast does it come back?
+"""The relearning attack: descent on a few rows. How fast does the knowledge come back?
 
-The attacker knows nothing of how the model was unlearned; the loop is that of the vanilla stage.
+The attacker knows nothing of how the model was unlearned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+import math
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from itertools import count
 
-from accelerate import Accelerator
+import torch
+from torch import Tensor, nn
 
-from grail.audit.attacks.deployed import restored
-from grail.data.batches import shuffled
+from grail.audit.attacks.compress import restored
+from grail.audit.context import AuditContext
+from grail.data.batches import collate, shuffled
 from grail.data.encode import Encoded
-from grail.model.forward import Policy, in_mode, trainable
-from grail.progress import Tick, silent
-from grail.training.descent import DescentTask
-from grail.training.loop import Loop, LoopFiles
-from grail.training.optimizer import LoopSettings
-from grail.training.task import StepResult
+from grail.errors import DivergenceError
+from grail.evaluation.values import SampleValue
+from grail.model.answers import answers_of, mean_per_row, together
+from grail.model.forward import Policy, device_of, in_mode, trainable
+from grail.progress import Tick
 
-NEVER = 2**31
+Split = Callable[[AuditContext], tuple[list[Encoded], list[Encoded]]]
+"""Returns the rows that the attacker trains on, and the rows that are measured afterwards."""
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Descent:
-    """How the attacker steps.
-
-    Attributes:
-        learning_rate: Of AdamW, constant.
-        batch_size: Rows a step.
-        points: After how many steps is measured, ascending; the last is where it ends.
-        seed: Fixes the order of rows.
-        pad: Padding token id.
-    """
-
-    learning_rate: float
-    batch_size: int
-    points: tuple[int, ...]
-    seed: int
-    pad: int
+_MAX_GRAD_NORM = 1.0
 
 
-@dataclass(frozen=True)
-class RelearnTask:
-    """Exactly as many steps as asked for: the rows again and again, each time in another order."""
-
-    descent: DescentTask
-    steps: int
-
-    def plan(self, epoch: int) -> list[list[Encoded]]:
-        """Return all steps; a row that is known is not spared."""
-        rows, size = self.descent.rows, self.descent.batch_size
-        found: list[list[Encoded]] = []
-        passes = 0
-        while len(found) < self.steps:
-            order = shuffled(rows, self.descent.seed, "relearn", epoch, passes)
-            found += [order[first : first + size] for first in range(0, len(order), size)]
-            passes += 1
-        return found[: self.steps]
-
-    def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
-        """All rows in one: nothing is masked."""
-        return self.descent.groups(rows)
-
-    def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
-        """Return the share of ``rows`` in the mean over ``step`` of the mean token NLL."""
-        return self.descent.run(rows, step)
-
-    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
-        """Forget: the plan depends on nothing that was seen."""
-
-    def state(self) -> dict[str, Any]:
-        """Return that nothing is remembered."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore nothing."""
+def relearn(context: AuditContext, tick: Tick, split: Split) -> list[SampleValue]:
+    """Train on some rows, and measure others after each number of ``audit.relearn.steps``."""
+    settings = context.settings.relearn
+    taught, asked = split(context)
+    steps = batches(taught, settings.batch_size, settings.steps[-1], context.seed)
+    rate = settings.learning_rate or context.run.config.unlearning.learning_rate
+    pad = context.run.tokenizer.pad_token_id
+    points = descend(context.run.model, steps, rate, settings.steps, context.seed, pad)
+    states = ((str(point), asked) for point in points)
+    return context.measure_each(states, len(settings.steps), tick)
 
 
-def relearn(
+def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int) -> list[list[Encoded]]:
+    """Return exactly ``steps`` batches: pass after pass over all rows, each in another order."""
+    plan: list[list[Encoded]] = []
+    for number in count():
+        order = shuffled(rows, seed, "relearn", 0, number)
+        plan += [order[first : first + size] for first in range(0, len(order), size)]
+        if len(plan) >= steps:
+            break
+    return plan[:steps]
+
+
+def descend(
     model: Policy,
-    rows: Sequence[Encoded],
-    how: Descent,
-    accelerator: Accelerator,
-    measure: Callable[[int], T],
-    tick: Tick = silent,
-) -> list[T]:
-    """Train on ``rows`` and return what ``measure(steps)`` said at every point.
+    steps: Iterable[Sequence[Encoded]],
+    learning_rate: float,
+    points: Collection[int],
+    seed: int,
+    pad: int,
+) -> Generator[int]:
+    """Take one AdamW step a batch at a constant rate; yield the steps taken at each of ``points``.
 
-    The model is as before afterwards, to the bit.
+    While it is suspended the model is as trained so far; once it is exhausted or closed, the
+    model has its own weights again, to the bit.
 
     Raises:
-        DivergenceError: if the descent stopped being finite.
+        DivergenceError: if the gradient stops being finite.
     """
-    descent = DescentTask(model, tuple(rows), how.pad, how.seed, how.batch_size)
-    task = RelearnTask(descent, how.points[-1])
-    steps = LoopSettings(how.learning_rate, epochs=1, seed=how.seed, checkpoint_steps=NEVER)
-    found: list[T] = []
+    parameters = list(trainable(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    with restored(parameters), in_mode(model, training=True):
+        for step, rows in enumerate(steps, 1):
+            with torch.random.fork_rng():  # dropout depends on the seed and the step alone
+                torch.manual_seed((seed * 1_000_003 + step) * 1009)
+                _mean_nll(model, rows, pad).backward()
+            norm = float(nn.utils.clip_grad_norm_(parameters, _MAX_GRAD_NORM))
+            if math.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad()
+            if not math.isfinite(norm):
+                raise DivergenceError(f"the gradient norm is {norm} at step {step} of relearning")
+            if step in points:
+                yield step
 
-    def after(done: int, total: int, note: str) -> None:
-        tick(done, total, note)
-        if done in how.points:
-            found.append(measure(done))
 
-    with TemporaryDirectory() as folder, restored(trainable(model).values()), in_mode(model, True):
-        place = LoopFiles(Path(folder) / "log.jsonl", Path(folder) / "checkpoint", "")
-        Loop(trainable(model), task, None, steps, accelerator).run(place, after)
-    return found
+def _mean_nll(model: Policy, rows: Sequence[Encoded], pad: int) -> Tensor:
+    """Return the mean over rows of the mean token NLL, in nats."""
+    sums: list[Tensor] = []
+    for part in together(model, rows):
+        answers = answers_of(model, collate(part, pad, device_of(model)))
+        sums.append(mean_per_row(answers.nll, answers.lengths).sum() / len(rows))
+    return torch.stack(sums).sum()
 
 
-def area(points: Mapping[int, float]) -> float:
-    """Return the mean height of a curve over its steps: trapezoids, divided by their width.
+def few(context: AuditContext) -> tuple[list[Encoded], list[Encoded]]:
+    """Return a share of each domain's unlearn train rows, and the measured rows among the rest."""
+    taught: list[Encoded] = []
+    rows = context.all_rows("unlearn", "train")
+    for domain in dict.fromkeys(row.domain for row in rows):
+        order = shuffled([r for r in rows if r.domain == domain], context.seed, "few", domain)
+        taught += order[: max(1, round(context.settings.relearn.share * len(order)))]
+    keys = {row.key for row in taught}
+    return taught, [row for row in context.targets() if row.key not in keys]
 
-    Args:
-        points: Steps -> height; two points or more.
-    """
-    steps = sorted(points)
-    under = sum((b - a) * (points[a] + points[b]) / 2 for a, b in pairwise(steps))
-    return under / (steps[-1] - steps[0])
+
+def other(context: AuditContext) -> tuple[list[Encoded], list[Encoded]]:
+    """Return the unlearn val rows (the same facts asked otherwise), and the measured train rows."""
+    return context.all_rows("unlearn", "val"), context.targets()
+
+
+def unrelated(context: AuditContext) -> tuple[list[Encoded], list[Encoded]]:
+    """Return general text (benign relearning, arXiv 2406.13356), and the measured train rows."""
+    return context.all_rows("general", "train"), context.targets()

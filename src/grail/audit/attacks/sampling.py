@@ -1,7 +1,7 @@
-"""Attacks that read what a model writes: many sampled answers, and answers begun for it.
+"""Attacks that read generated text: many sampled answers, and answers with a moved beginning.
 
-Greedy answers alone hide what a model still says at times (leak@k, arXiv 2511.04934) or goes on
-with once it is told how the answer begins. Both are scored by ROUGE-L with the true answer.
+Greedy answers alone hide what a model says now and then (leak@k, arXiv 2511.04934), or how it
+goes on after the first words of the answer. ROUGE-L with the true answer measures both.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grail.audit.bench import Bench
-from grail.data.batches import shuffled
+from grail.audit.context import AuditContext, piece
 from grail.data.encode import Encoded
 from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k
@@ -18,88 +17,90 @@ from grail.evaluation.values import SampleValue
 from grail.model.generate import Draw
 from grail.progress import Tick, silent
 
-GREEDY = "greedy"
-WRITES = ("sample", "extract")
+GENERATING = ("sample", "extract")
 """Names of these attacks; only ROUGE-L is measured under them."""
 
-TOGETHER = 96
-"""Sequences that are written at once."""
-
-SAID = "answers written"
+_BATCH_SIZE = 96
+_NOTE = "answers generated"
 
 
-def sample(bench: Bench, tick: Tick) -> list[SampleValue]:
-    """Write ``audit.samples`` answers to each row at temperature 1.
+def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
+    """Generate ``audit.samples`` answers to each row at temperature 1.
 
     Amounts: ``greedy`` for one greedy answer, ``k`` for the best of k samples, in expectation.
     """
-    rows, count = _rows(bench), bench.settings.samples
+    rows, count = _rows(context), context.settings.samples
     total = len(rows) * (count + 1)
-    values, writer = bench.read(GREEDY, rows, silent), bench.writer(TOGETHER)
-    greedy = writer.continued(rows, lambda done: tick(done, total, SAID))
-    found = _scored(bench, values, rows, greedy)
+    values, generator = context.measure("greedy", rows, silent), context.generator(_BATCH_SIZE)
+    greedy = generator.continued(rows, lambda done: tick(done, total, _NOTE))
     copies = [row for row in rows for _ in range(count)]
-    draw = Draw(1.0, bench.seed)
-    texts = writer.continued(copies, lambda done: tick(len(rows) + done, total, SAID), draw)
-    scores = [_score(bench, row, text) for row, text in zip(copies, texts, strict=True)]
-    own = [scores[first : first + count] for first in range(0, len(scores), count)]
+    texts = generator.continued(
+        copies, lambda done: tick(len(rows) + done, total, _NOTE), Draw(1.0, context.seed)
+    )
+    scores = [_score(context, row, text) for row, text in zip(copies, texts, strict=True)]
+    by_row = [scores[first : first + count] for first in range(0, len(scores), count)]
+    scored = _scored(context, values, rows, greedy)
     for k in sorted({1, count}):
-        best = zip(values, (leak_at_k(every, k) for every in own), strict=True)
-        found += [replace(value, model=str(k), rouge_l=score) for value, score in best]
-    return found
+        best = [leak_at_k(row_scores, k) for row_scores in by_row]
+        scored += [
+            replace(value, model=str(k), rouge_l=score)
+            for value, score in zip(values, best, strict=True)
+        ]
+    return scored
 
 
-def extract(bench: Bench, tick: Tick) -> list[SampleValue]:
-    """Tell the model a share of the true answer and let it go on greedily.
+def extract_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
+    """Put a share of the true answer into the prompt and continue greedily.
 
-    Amounts: the shares of ``audit.told``. Scored is the rest, against the rest of the true answer.
+    Amounts: the shares of ``audit.told``. The rest is scored against the rest of the true answer.
     """
-    found: list[SampleValue] = []
-    rows, shares = _rows(bench), bench.settings.told
+    scored: list[SampleValue] = []
+    shares = context.settings.told
     for number, share in enumerate(shares):
-        begun = [told for row in rows if (told := begin(row, share)) is not None]
-        before = number * len(rows)
-
-        def say(done: int, before: int = before) -> None:
-            tick(before + done, len(shares) * len(rows), SAID)
-
-        texts = bench.writer(TOGETHER).continued(begun, say)
-        values = bench.read(f"{share:g}", begun, silent) if begun else []
-        found += _scored(bench, values, begun, texts)
-    return found
+        rows = [begun for row in _rows(context) if (begun := begin(row, share)) is not None]
+        if not rows:
+            continue
+        step = piece(tick, number, len(shares))
+        texts = context.generator(_BATCH_SIZE).continued(
+            rows, lambda done, step=step, rows=rows: step(done, len(rows), _NOTE)
+        )
+        values = context.measure(f"{share:g}", rows, silent)
+        scored += _scored(context, values, rows, texts)
+    return scored
 
 
 def begin(row: Encoded, share: float) -> Encoded | None:
-    """Move the beginning of the answer into the prompt; None where nothing would be left to say.
+    """Move a share (0-1) of the answer's tokens into the prompt; None if no token would be left.
 
-    The end token is no part of the answer here.
+    The end token does not count.
     """
-    words = len(row.answer) - 1
-    told = round(share * words)
-    return replace(row, start=row.start + told) if told < words else None
+    tokens = len(row.answer) - 1
+    moved = round(share * tokens)
+    return replace(row, start=row.start + moved) if moved < tokens else None
 
 
-def _rows(bench: Bench) -> list[Encoded]:
-    """Return the unlearn train rows that are asked: at most ``audit.written_rows`` a domain."""
-    most, targets = bench.settings.written_rows, bench.targets()
-    if most is None:
-        return list(targets)
-    chosen: set[str] = set()
+def _rows(context: AuditContext) -> list[Encoded]:
+    """Return at most ``audit.written_rows`` of the measured unlearn train rows of each domain."""
+    targets, most = context.targets(), context.settings.written_rows
+    drawn: set[str] = set()
     for domain in dict.fromkeys(row.domain for row in targets):
-        own = [row for row in targets if row.domain == domain]
-        chosen |= {row.key for row in shuffled(own, bench.seed, "written", domain)[:most]}
-    return [row for row in targets if row.key in chosen]
+        rows = [row for row in targets if row.domain == domain]
+        drawn |= {row.key for row in context.draw(rows, most, "written", domain)}
+    return [row for row in targets if row.key in drawn]
 
 
-def _score(bench: Bench, row: Encoded, text: str) -> float:
-    """Return ROUGE-L F1 (percent) with the true answer, or with the rest that was not told."""
-    limit = bench.context.config.evaluation.max_new_tokens
-    return recall(bench.context.tokenizer, row, text, limit)
+def _score(context: AuditContext, row: Encoded, text: str) -> float:
+    """Return ROUGE-L F1 (percent) with the true answer, from where the prompt ends."""
+    limit = context.run.config.evaluation.max_new_tokens
+    return recall(context.run.tokenizer, row, text, limit)
 
 
 def _scored(
-    bench: Bench, values: Sequence[SampleValue], rows: Sequence[Encoded], texts: Sequence[str]
+    context: AuditContext,
+    values: Sequence[SampleValue],
+    rows: Sequence[Encoded],
+    texts: Sequence[str],
 ) -> list[SampleValue]:
-    """Return what one pass says about the rows, with the scores of what was written."""
-    every = zip(values, rows, texts, strict=True)
-    return [replace(value, rouge_l=_score(bench, row, text)) for value, row, text in every]
+    """Return the values with the scores of the generated texts."""
+    triples = zip(values, rows, texts, strict=True)
+    return [replace(value, rouge_l=_score(context, row, text)) for value, row, text in triples]

@@ -1,16 +1,16 @@
-"""What an audit says, in words: removed, survived, harmed, what comes back, and how sure that is.
+"""The verdict of an audit in words: removed, harmed, what comes back, and how sure that is.
 
 Reads the content of ``audit.json`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grail.reporting.audit.inside import frozen_moved, inside_sentences
-from grail.reporting.audit.outcome import (
+from grail.reporting.audit.generated import generated_sentences
+from grail.reporting.audit.internals import frozen_moved, internals_sentences
+from grail.reporting.audit.knowledge import (
     BACK,
     BY_WEIGHT,
     NOT,
@@ -19,254 +19,175 @@ from grail.reporting.audit.outcome import (
     REMOVED,
     UNDECIDED,
     WORDS,
-    Known,
-    as_it_is,
-    attacked,
+    Case,
+    audit_domains,
     decisive,
-    domains,
+    judge_all,
     known,
-    level,
-    metrics,
-    outcome,
-    rising,
-    sure,
+    strongest,
 )
-from grail.reporting.audit.written import written_sentences
-from grail.reporting.run.verdict import WARNING
-from grail.reporting.tables import nats, percent, plus_minus
+from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
 
 HEADLINES = {
-    REMOVED: "Removed: no attack that was tried and decides brings it back.",
+    REMOVED: "Removed: no conclusive attack brings it back.",
     NOTHING: "Nothing to remove: it was not known before.",
-    UNDECIDED: "Removed as it stands; whether it comes back under attack cannot be told from this "
-    "audit (see below).",
-    BACK: "Removed as it stands, but it comes back under attack.",
+    UNDECIDED: "Removed without attack; this audit cannot tell whether attacks bring it back (see "
+    "below).",
+    BACK: "Removed without attack, but it comes back under attack.",
     PARTLY: "Only partly removed.",
-    NOT: "Not unlearned: the unlearned model knows what it had to lose.",
+    NOT: "Not unlearned: the unlearned model still knows the unlearn rows.",
 }
+_ATTACKS = ("quantise", "prune", "relearn", "paraphrase", "sample", "extract")
 
 
-def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
+def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return {"outcome", "outcomes", "passed", "sentences"} for the content of ``audit.json``.
 
-    The outcome is one of REMOVED, NOTHING, UNDECIDED, BACK, PARTLY, NOT; ``outcomes`` has one for
-    each domain and metric; passed means REMOVED, with every domain under some attack that decides
-    and none that broke off, nothing badly harmed, and no frozen entry moved.
+    ``outcomes`` is {domain: {metric: outcome}}, ``outcome`` the worst of them. ``passed`` means
+    REMOVED, with a conclusive attack on every domain and none that broke off, nothing badly
+    harmed, and no frozen entry moved.
     """
-    outcomes = {
-        domain: {metric: outcome(found, domain, metric) for metric in metrics(found)}
-        for domain in domains(found)
-    }
-    every = [word for own in outcomes.values() for word in own.values()]
-    worst = max(every, key=BY_WEIGHT.index) if every else UNDECIDED
-    harm = _harm(found)
-    harmed = any(sentence.startswith(WARNING) for sentence in harm)
-    passed = worst == REMOVED and not harmed and _attacked(found) and not frozen_moved(found)
+    cases = judge_all(audit)
+    outcomes: dict[str, dict[str, str]] = {}
+    for case in cases:
+        outcomes.setdefault(case.domain, {})[case.metric] = case.outcome
+    worst = max((c.outcome for c in cases), key=BY_WEIGHT.index, default=UNDECIDED)
+    harmed, unharmed = _harm(audit)
+    attacked = {case.domain for case in cases if case.attacks}
+    broken = any(one["attack"].endswith(" on unlearned") for one in audit["skipped"])
+    tried = bool(outcomes) and attacked == set(outcomes) and not broken
     alarm = "" if worst in (REMOVED, NOTHING) else WARNING
     sentences = [
         f"{alarm}{HEADLINES[worst]}",
-        *_removed(found, outcomes),
-        *_survived(found),
-        *harm,
-        *_returns(found),
-        *written_sentences(found),
-        *inside_sentences(found),
-        *_doubts(found),
+        *_removed(cases),
+        listed("Still known in other words", _other_words(audit, cases), warning=True),
+        listed("Harmed", harmed, warning=True),
+        listed("Kept", unharmed),
+        *_comes_back(audit, cases),
+        *_held(audit, cases),
+        *generated_sentences(audit),
+        *internals_sentences(audit),
+        *_doubts(audit),
     ]
     return {
         "outcome": worst,
         "outcomes": outcomes,
-        "passed": passed,
+        "passed": worst == REMOVED and tried and not harmed and not frozen_moved(audit),
         "sentences": [sentence for sentence in sentences if sentence],
     }
 
 
-# -- sentences ---------------------------------------------------------------------------------
-
-
-def _removed(found: Mapping[str, Any], outcomes: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _removed(cases: Sequence[Case]) -> list[str]:
     """Say per metric what was known before and is known now, on train rows."""
-    sentences = []
-    for metric in metrics(found):
-        texts = []
-        for domain, own in outcomes.items():
-            before, now = (
-                as_it_is(found, model, domain, metric)[0] for model in ("vanilla", "unlearned")
-            )
-            oracle = "" if now.beyond is None else f"; oracle {percent(now.value - now.beyond)}"
-            values = f"{percent(before.value)} → {plus_minus(now.value, now.error)}"
-            texts.append(f"{domain}: {own[metric]} ({values} % {WORDS[metric]}{oracle}; n {now.n})")
-        sentences.append(f"On train rows, {'; '.join(texts)}.")
-    return sentences
+    texts: dict[str, list[str]] = {}
+    for case in cases:
+        now, words = case.now, WORDS[case.metric]
+        oracle = "" if now.beyond is None else f"; oracle {percent(now.value - now.beyond)}"
+        values = f"{percent(case.vanilla.value)} → {plus_minus(now.value, now.error)} % {words}"
+        text = f"{case.domain}: {case.outcome} ({values}{oracle}; n {now.n})"
+        texts.setdefault(case.metric, []).append(text)
+    return [f"On train rows, {'; '.join(items)}." for items in texts.values()]
 
 
-def _survived(found: Mapping[str, Any]) -> list[str]:
-    """Say where the same facts, asked otherwise, are still known."""
-    limits = found["settings"]["thresholds"]
-    told = []
-    for domain in domains(found):
-        for metric in metrics(found)[:1]:
-            for now in as_it_is(found, "unlearned", domain, metric, "val"):
-                if level(now) > limits["left"]:
-                    value = plus_minus(now.value, now.error)
-                    told.append(
-                        f"{domain} ({value} % {WORDS[metric]} on val rows{_above(now)}; n {now.n})"
-                    )
-    return [f"{WARNING}Survived, asked in other words: {'; '.join(told)}."] if told else []
+def _other_words(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Say where val rows, the same facts in other words, are still known (first metric only)."""
+    left = audit["settings"]["thresholds"]["left"]
+    return [
+        f"{case.domain} ({plus_minus(now.value, now.error)} % {WORDS[case.metric]} on val rows"
+        f"{now.above}; n {now.n})"
+        for case in cases
+        for now in case.val
+        if case.metric == cases[0].metric and now.level > left
+    ]
 
 
-def _harm(found: Mapping[str, Any]) -> list[str]:
-    """Say what retain rows and general text lost."""
-    limits = found["settings"]["thresholds"]
-    harmed, kept = [], []
-    for row in _plain_rows(found):
+def _harm(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return what retain rows and general text lost: beyond the thresholds, and within them."""
+    limits = audit["settings"]["thresholds"]
+    harmed: list[str] = []
+    unharmed: list[str] = []
+    entries = audit["measured"]
+    plain = [e for e in entries if (e["model"], e["attack"]) == ("unlearned", "plain")]
+    for row in (row for entry in plain for row in entry["rows"]):
+        value, change = row["value"], row.get("change") or 0.0
         if row["metric"] == "RS":
-            fall = -(row.get("change") or 0.0)
-            text = (
-                f"{row['domain']}, {row['part']} rows ({percent(row['value'] + fall)} → "
-                f"{plus_minus(row['value'], row['error'])}; n {row['n']})"
-            )
-            (harmed if fall > limits["harmed"] else kept).append(text)
-        if (row["side"], row["metric"]) == ("general", "NLL"):
-            rise = row.get("change") or 0.0
-            text = (
-                f"general text ({nats(row['value'] - rise)} → {nats(row['value'])} nats/token; "
-                f"n {row['n']})"
-            )
-            (harmed if rise > limits["harmed_nll"] else kept).append(text)
-    found_harm = [f"{WARNING}Harmed: {'; '.join(harmed)}."] if harmed else []
-    return found_harm + ([f"Kept: {'; '.join(kept)}."] if kept else [])
+            worse = -change > limits["harmed"]
+            numbers = f"{percent(value - change)} → {plus_minus(value, row['error'])}"
+            text = f"{row['domain']}, {row['part']} rows ({numbers}; n {row['n']})"
+        elif (row["side"], row["metric"]) == ("general", "NLL"):
+            worse = change > limits["harmed_nll"]
+            numbers = f"{nats(value - change)} → {nats(value)} nats/token"
+            text = f"general text ({numbers}; n {row['n']})"
+        else:
+            continue
+        (harmed if worse else unharmed).append(text)
+    return harmed, unharmed
 
 
-def _plain_rows(found: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for entry in found["measured"]:
-        if (entry["model"], entry["attack"]) == ("unlearned", "plain"):
-            yield from entry["rows"]
-
-
-def _returns(found: Mapping[str, Any]) -> list[str]:
-    """Say what comes back under which attack, and which attacks bring nothing back."""
+def _comes_back(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Say what surely rises under which attack; relearning without an oracle decides nothing."""
     back: list[str] = []
-    open_: list[str] = []
-    for domain in domains(found):
-        for metric in metrics(found):
-            strongest: dict[str, Known] = {}
-            for after in filter(partial(sure, found), rising(found, domain, metric)):
-                old = strongest.get(after.attack)
-                if old is None or after.value > old.value:
-                    strongest[after.attack] = after
-            for after in strongest.values():
-                text = (
-                    f"{domain} by {named(after)} to {percent(after.value)} % {WORDS[metric]} "
-                    f"({plus_minus(after.change or 0.0, after.change_error, '+')} points"
-                    f"{_above(after)}; n {after.n})"
-                )
-                (back if decisive(found, after) else open_).append(text)
-    return [
-        f"{WARNING}Comes back: {'; '.join(back)}." if back else "",
-        f"{WARNING}Rises, but without an oracle it cannot be told what comes back from what is "
-        f"merely learnt anew: {'; '.join(open_)}."
-        if open_
-        else "",
-        *_held(found),
-    ]
+    undecided: list[str] = []
+    for case in cases:
+        for row in strongest(case.sure, size=lambda row: row.value):
+            text = (
+                f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
+                f"({plus_minus(row.rise, row.change_error, '+')} points{row.above}; n {row.n})"
+            )
+            (back if decisive(audit, row) else undecided).append(text)
+    learnt = "Rises, but without an oracle this cannot be told from learning the rows anew"
+    return [listed("Comes back", back, warning=True), listed(learnt, undecided, warning=True)]
 
 
-def _attacked(found: Mapping[str, Any]) -> bool:
-    """Tell whether each domain was under an attack that can decide, and none broke off."""
-    broken = any(one["attack"].endswith(" on unlearned") for one in found["skipped"])
-    tried = [any(any(attacked(found, d, m)) for m in metrics(found)) for d in domains(found)]
-    return bool(tried) and all(tried) and not broken
+def _held(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Name the attacks that do not surely bring it back, each with the most points it adds."""
+    limit = audit["settings"]["thresholds"]["back"]
+    won = {row.attack for case in cases for row in case.sure}
+    rising = (row for case in cases for row in case.rising if row.attack not in won)
+    unsure = strongest(rising, size=lambda row: row.rise)
+    decided = won | {row.attack for row in unsure}
+    others = (row for case in cases for row in case.attacks if row.attack not in decided)
+    rest = strongest(others, size=lambda row: row.rise)
+    groups = {
+        f"{WARNING}Rises, but there are too few rows to be sure": unsure,
+        "Rises, but not above the oracle or what may be left": [r for r in rest if r.rise > limit],
+        "Brings back little or nothing": [r for r in rest if r.rise <= limit],
+    }
+    points = {
+        text: [f"{r.attack} {plus_minus(r.rise, r.change_error, '+')}" for r in rows]
+        for text, rows in groups.items()
+    }
+    return [listed(f"{text} (points at most)", p, separator=", ") for text, p in points.items()]
 
 
-def _held(found: Mapping[str, Any]) -> list[str]:
-    """Name the attacks that are not sure to bring it back, with the most points that each brings.
-
-    Some raise it much, but no further than they raise it in a model that never saw the rows, or
-    than what may be left: that is learnt, not back.
-    """
-    limit = found["settings"]["thresholds"]["back"]
-    places = [(domain, metric) for domain in domains(found) for metric in metrics(found)]
-    risen = [after for place in places for after in rising(found, *place)]
-    won = {after.attack for after in risen if sure(found, after)}
-    unsure = _most(after for after in risen if after.attack not in won)
-    every = _most(after for place in places for after in attacked(found, *place))
-    others = [after for after in every if after.attack not in won | {a.attack for a in unsure}]
-    much = [after for after in others if (after.change or 0) > limit]
-    little = [after for after in others if after not in much]
-    return [
-        f"{words} (points at most): {', '.join(f'{a.attack} {_rise(a)}' for a in some)}."
-        for words, some in (
-            (f"{WARNING}Rises, but these rows are too few to be sure", unsure),
-            ("Raises it, but to no more than the oracle shows or may be left", much),
-            ("Brings back little or nothing", little),
-        )
-        if some
-    ]
-
-
-def _most(some: Iterable[Known]) -> list[Known]:
-    """Return what each attack raises most, in order of first appearance."""
-    most: dict[str, Known] = {}
-    for after in some:
-        old = most.get(after.attack)
-        if old is None or (after.change or 0) > (old.change or 0):
-            most[after.attack] = after
-    return list(most.values())
-
-
-def _rise(after: Known) -> str:
-    return plus_minus(after.change or 0.0, after.change_error, "+")
-
-
-def named(after: Known) -> str:
-    """Return an attack in words: "quantise int8", "relearn-few after 10 steps"."""
-    if after.amount == "area":
-        return f"{after.attack}, area"
-    if after.attack.startswith("relearn"):
-        return f"{after.attack} after {after.amount} steps"
-    return f"{after.attack} {after.amount}"
-
-
-def _doubts(found: Mapping[str, Any]) -> list[str]:
+def _doubts(audit: Mapping[str, Any]) -> list[str]:
     """Say how small a difference these rows could show, and what was not tried."""
-    limits = found["settings"]["thresholds"]
     sentences = []
-    changes = [
-        (after.change_error, after.n)
-        for domain in domains(found)
-        for after in known(found, "unlearned", domain, "train", "US")
-        if after.change_error is not None
-    ]
-    if changes:
-        error, fewest = max(e for e, _ in changes), min(n for _, n in changes)
+    domains = audit_domains(audit)
+    rows = [row for d in domains for row in known(audit, "unlearned", d, "train", "US")]
+    errors = [row.change_error for row in rows if row.change_error is not None]
+    if errors:
+        fewest = min(row.n for row in rows if row.change_error is not None)
+        missed = audit["settings"]["thresholds"]["errors"] * max(errors)
         sentences.append(
-            f"How sure: the fewest rows behind a number are {fewest}, and the largest standard "
-            f"error of a change is {percent(error)} points, so that a change below "
-            f"{percent(limits['errors'] * error)} points could be missed there (± is one standard "
-            "error over rows; rows about one person or work are not independent)."
+            f"Precision: the smallest group has {fewest} rows, and the largest standard error of a "
+            f"change is {percent(max(errors))} points: a change below {percent(missed)} points "
+            "could be missed there (± is one standard error over rows; rows about one person or "
+            "work are not independent)."
         )
-    if found["oracle"] is None:
+    if audit["oracle"] is None:
         sentences.append(
-            "No oracle: a model that never saw the rows gets some answer tokens right, too, so "
-            "what is left is counted from 0. To have one, run the same YAML file with "
-            "preset=exact and an output of its own, and give that as --oracle."
+            "No oracle: even a model that never saw the rows gets some answer tokens right, so "
+            "what is left is counted from 0. To make one, run the same YAML file with "
+            "preset=exact and another output, and pass it as --oracle."
         )
-    elif found["oracle"] == "itself":
+    elif audit["oracle"] == "itself":
         sentences.append(
-            "This run is an oracle itself: its model never saw the unlearn rows. It was compared "
-            "with itself and passes whatever it knows; an oracle of another seed (--oracle) would "
-            "be a test of it."
+            "This run is itself an oracle: its model never saw the unlearn rows. It was compared "
+            "with itself, so it passes whatever it knows; to test it, pass an oracle of another "
+            "seed as --oracle."
         )
-    asked = set(found["settings"]["attacks"])
-    every = ("quantise", "prune", "relearn", "paraphrase", "sample", "extract")
-    missing = [attack for attack in every if attack not in asked]
-    reasons = [f"{one['attack']} ({one['reason']})" for one in found["skipped"]]
-    untried = [*(f"{name} (not asked for)" for name in missing), *reasons]
-    return sentences + ([f"{WARNING}Not tried: {'; '.join(untried)}."] if untried else [])
-
-
-def _above(now: Known) -> str:
-    if now.beyond is None:
-        return ""
-    return f", {plus_minus(now.beyond, now.beyond_error, '+')} above the oracle"
+    missing = [name for name in _ATTACKS if name not in audit["settings"]["attacks"]]
+    untried = [f"{name} (not asked for)" for name in missing]
+    untried += [f"{one['attack']} ({one['reason']})" for one in audit["skipped"]]
+    return [*sentences, listed("Not tried", untried, warning=True)]

@@ -1,4 +1,4 @@
-"""Figures of a comparison; needs matplotlib, and nothing else of grail knows of it.
+"""Figures of a comparison. Needs matplotlib, which nothing else in grail needs.
 
 The same comparison gives the same bytes: fixed salt for ids, no date.
 """
@@ -12,14 +12,13 @@ from typing import Any
 from grail.errors import InputError
 from grail.files import replacing_file
 
-Found = Mapping[str, Any]
+_Json = Mapping[str, Any]
 
-MISSING_LIBRARY = "figures need matplotlib: pip install 'grail-unlearning[plots]'"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 """Okabe and Ito's palette, which colour-blind readers tell apart; markers differ as well."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-STYLE: Any = {
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_STYLE: Any = {
     "font.family": "DejaVu Sans",  # matplotlib's own: the same everywhere
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -33,10 +32,12 @@ STYLE: Any = {
     "svg.hashsalt": "grail",
     "savefig.dpi": 160,
 }
-CURVES = {"Avg": ("-", COLOURS[0]), "HS": ("--", COLOURS[1])}
+_CURVES = {"Avg": ("-", _COLOURS[0]), "HS": ("--", _COLOURS[1])}
+_CURVE_STYLE: Any = {"marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
+_LAYER_COLUMNS = 6
 
 
-def draw(comparison: Found, folder: Path, localization: Found | None = None) -> list[Path]:
+def draw(comparison: _Json, folder: Path, localization: _Json | None = None) -> list[Path]:
     """Draw all figures that ``comparison`` has the numbers for; return their SVG files.
 
     Args:
@@ -50,25 +51,26 @@ def draw(comparison: Found, folder: Path, localization: Found | None = None) -> 
     try:
         import matplotlib
     except ImportError as error:
-        raise InputError(MISSING_LIBRARY) from error
-    wanted = _wanted(comparison, localization or {})
+        message = "figures need matplotlib: pip install 'grail-unlearning[plots]'"
+        raise InputError(message) from error
     written = []
-    with matplotlib.rc_context(STYLE):
-        for name, make in wanted.items():
+    with matplotlib.rc_context(_STYLE):
+        for name, make in _wanted(comparison, localization or {}).items():
             figure = make()
-            for kind in ("svg", "png"):
-                with replacing_file(folder / f"{_file_name(name)}.{kind}") as partial:
-                    about = {"Date": None} if kind == "svg" else {}
-                    figure.savefig(partial, format=kind, metadata=about, bbox_inches="tight")
-            written.append(folder / f"{_file_name(name)}.svg")
+            allowed = (c if (c.isalnum() and c.isascii()) or c in "._=-" else "-" for c in name)
+            path = folder / f"{''.join(allowed)}.svg"
+            for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+                with replacing_file(path.with_name(f"{path.stem}.{kind}")) as partial:
+                    figure.savefig(partial, format=kind, metadata=metadata, bbox_inches="tight")
+            written.append(path)
     return written
 
 
-def _wanted(comparison: Found, localization: Found) -> dict[str, Callable[[], Any]]:
-    """Return name -> what draws it."""
+def _wanted(comparison: _Json, localization: _Json) -> dict[str, Callable[[], Any]]:
+    """Return name -> function that draws the figure."""
     wanted: dict[str, Callable[[], Any]] = {}
     if "tradeoff" in comparison["figures"]:
-        for part in _parts(comparison):
+        for part in _parts(comparison["methods"]):
             wanted[f"tradeoff-{part}"] = lambda part=part: tradeoff(comparison, part)
     if "heatmap" in comparison["figures"] and localization.get("jaccard"):
         wanted["heatmap"] = lambda: heatmap(localization)
@@ -78,18 +80,20 @@ def _wanted(comparison: Found, localization: Found) -> dict[str, Callable[[], An
     return wanted
 
 
-def tradeoff(comparison: Found, part: str) -> Any:
-    """US against RS, one panel per domain: seeds as small points, their mean as a large one."""
-    names = list(comparison["settings"]["domains"])
-    figure, axes = _panels(len(names), 3.2, 3.2)
-    methods = [method["method"] for method in comparison["methods"]]
-    for axis, domain in zip(axes, names, strict=True):
+def tradeoff(comparison: _Json, part: str) -> Any:
+    """Draw US against RS, a panel per domain: small points for seeds, a large one for the mean."""
+    domains = list(comparison["settings"]["domains"])
+    figure, axes = _panels(len(domains), 3.2, 3.2)
+    for axis, domain in zip(axes, domains, strict=True):
         vanilla = comparison["vanilla"].get(part) or {}
-        _vanilla_point(axis, vanilla, domain)
-        for number, method in enumerate(methods):
-            points = _points(comparison, method, domain, part)
+        us, rs = vanilla.get(f"{domain}.US"), vanilla.get(f"{domain}.RS")
+        if us and rs:
+            style: Any = {"s": 50, "color": "#333333", "marker": "+", "zorder": 4}
+            axis.scatter(us["mean"], rs["mean"], label="vanilla", **style)
+        for number, method in enumerate(comparison["methods"]):
+            points = _points(comparison, method["method"], domain, part)
             if points:
-                _cloud(axis, points, number, method)
+                _draw_points(axis, points, number, method["method"])
         axis.set(title=domain, xlabel=f"US on {part} rows (%)", xlim=(-2, 102), ylim=(-2, 102))
         axis.set_aspect("equal")
     axes[0].set_ylabel(f"RS on {part} rows (%)")
@@ -99,81 +103,74 @@ def tradeoff(comparison: Found, part: str) -> Any:
     return figure
 
 
-def heatmap(localization: Found) -> Any:
-    """Jaccard index between the most important entries of the sides; small multiples per layer."""
-    whole = localization["jaccard"]
-    layers = {
-        name: found["jaccard"]["values"] if isinstance(found["jaccard"], dict) else found["jaccard"]
-        for name, found in (localization.get("layers") or {}).items()
-        if found.get("jaccard")
-    }
+def heatmap(localization: _Json) -> Any:
+    """Draw the Jaccard index between the sides' most important entries: whole model and layers."""
     from matplotlib.figure import Figure
 
-    columns = 6
-    lines = -(-len(layers) // columns)
+    jaccard = localization["jaccard"]
+    layers = {
+        name: layer["jaccard"]["values"] if isinstance(layer["jaccard"], dict) else layer["jaccard"]
+        for name, layer in (localization.get("layers") or {}).items()
+        if layer.get("jaccard")
+    }
+    lines = -(-len(layers) // _LAYER_COLUMNS)
     figure = Figure(figsize=(6.4, 4.2 + 1.25 * lines), layout="constrained")
-    top, *below = figure.subfigures(
-        2 if lines else 1, 1, height_ratios=_heights(lines), squeeze=False
-    )[:, 0]
+    heights = [4.2, 1.25 * lines] if lines else [4.2]
+    top, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axis = top.subplots()
-    image = _matrix(axis, whole["values"])
-    ticks = range(len(whole["names"]))
-    axis.set_xticks(ticks, whole["names"], rotation=30, ha="right")
-    axis.set_yticks(ticks, whole["names"])
-    axis.set_title(f"Overlap of the top {100 * whole['k']:g} % of the entries, whole model")
-    for i, line in enumerate(whole["values"]):
-        for j, value in enumerate(line):
-            axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=_ink(value), fontsize=8)
+    image = _matrix(axis, jaccard["values"])
+    ticks = range(len(jaccard["names"]))
+    axis.set_xticks(ticks, jaccard["names"], rotation=30, ha="right")
+    axis.set_yticks(ticks, jaccard["names"])
+    axis.set_title(f"Overlap of the top {100 * jaccard['k']:g} % of the entries, whole model")
+    for i, row in enumerate(jaccard["values"]):
+        for j, value in enumerate(row):
+            ink = "black" if value > 0.55 else "white"
+            axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
     top.colorbar(image, ax=axis, label="Jaccard index", shrink=0.9)
     if below:
-        small = below[0].subplots(lines, columns, squeeze=False)
-        below[0].suptitle("Per layer, in the same order and colours", fontsize=9)
-        for place in small.flat[len(layers) :]:
-            place.set_visible(False)
-        for place, (name, values) in zip(small.flat, layers.items(), strict=False):
-            _matrix(place, values)
-            place.set(xticks=[], yticks=[])
-            place.set_title(str(name).rpartition("layers.")[2] or name, fontsize=7, pad=2)
+        _draw_layers(below[0], layers, lines)
     return figure
 
 
-def sweeps(comparison: Found) -> dict[str, list[Found]]:
+def _draw_layers(figure: Any, layers: Mapping[str, Any], lines: int) -> None:
+    """Draw one small matrix per layer."""
+    axes = figure.subplots(lines, _LAYER_COLUMNS, squeeze=False)
+    figure.suptitle("Per layer, in the same order and colours", fontsize=9)
+    for axis in axes.flat[len(layers) :]:
+        axis.set_visible(False)
+    for axis, (name, values) in zip(axes.flat, layers.items(), strict=False):
+        _matrix(axis, values)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(str(name).rpartition("layers.")[2] or name, fontsize=7, pad=2)
+
+
+def sweeps(comparison: _Json) -> dict[str, list[_Json]]:
     """Return method -> its rows, for the methods that vary exactly one setting."""
-    groups: dict[str, list[Found]] = {}
+    groups: dict[str, list[_Json]] = {}
     for method in comparison["methods"]:
         if len(method["varied"]) == 1:
             groups.setdefault(method["of"], []).append(method)
     return groups
 
 
-def sweep(method: str, rows: Sequence[Found]) -> Any:
-    """Avg and HS against the varied setting, train and val side by side, with the sd over seeds."""
-    parts = [part for part in ("train", "val") if any(row.get(part) for row in rows)] or ["train"]
+def sweep(method: str, rows: Sequence[_Json]) -> Any:
+    """Draw Avg and HS against the varied setting, train and val rows, with the sd over seeds."""
+    parts = _parts(rows) or ["train"]
     figure, axes = _panels(len(parts), 3.4, 2.8)
     (key,) = rows[0]["varied"]
     values = [next(iter(row["varied"].values())) for row in rows]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    positions = values if numeric else range(len(values))
     for axis, part in zip(axes, parts, strict=True):
-        for metric, (line, colour) in CURVES.items():
-            found = [
-                (value if numeric else place, row[part][metric])
-                for place, (value, row) in enumerate(zip(values, rows, strict=True))
+        for metric, (line, colour) in _CURVES.items():
+            points = [
+                (x, row[part][metric]["mean"], row[part][metric]["sd"] or 0.0)
+                for x, row in zip(positions, rows, strict=True)
                 if metric in (row.get(part) or {})
             ]
-            xs, means = [x for x, _ in found], [number["mean"] for _, number in found]
-            spread = [number["sd"] or 0.0 for _, number in found]
-            axis.errorbar(
-                xs,
-                means,
-                spread,
-                color=colour,
-                linestyle=line,
-                marker="o",
-                markersize=4,
-                capsize=2,
-                linewidth=1.2,
-                label=metric,
-            )
+            columns = ([point[i] for point in points] for i in range(3))
+            axis.errorbar(*columns, color=colour, linestyle=line, label=metric, **_CURVE_STYLE)
         if not numeric:
             axis.set_xticks(range(len(values)), [str(value) for value in values])
         axis.set(title=f"{part} rows", xlabel=key, ylim=(0, 102))
@@ -190,46 +187,31 @@ def _panels(count: int, width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
 
 
-def _cloud(axis: Any, points: Sequence[tuple[float, float]], number: int, label: str) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+def _draw_points(axis: Any, points: Sequence[tuple[float, float]], number: int, label: str) -> None:
+    style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
     xs, ys = zip(*points, strict=True)
-    axis.scatter(xs, ys, s=12, color=colour, marker=marker, alpha=0.45, linewidths=0)
-    centre = (sum(xs) / len(xs)), (sum(ys) / len(ys))
-    axis.scatter(
-        *centre, s=52, color=colour, marker=marker, edgecolors="white", linewidths=0.8, label=label
-    )
+    axis.scatter(xs, ys, s=12, alpha=0.45, linewidths=0, **style)
+    mean = sum(xs) / len(xs), sum(ys) / len(ys)
+    axis.scatter(*mean, s=52, edgecolors="white", linewidths=0.8, label=label, **style)
 
 
-def _vanilla_point(axis: Any, vanilla: Found, domain: str) -> None:
-    us, rs = vanilla.get(f"{domain}.US"), vanilla.get(f"{domain}.RS")
-    if us and rs:
-        axis.scatter(
-            us["mean"], rs["mean"], s=50, color="#333333", marker="+", zorder=4, label="vanilla"
-        )
-
-
-def _points(comparison: Found, method: str, domain: str, part: str) -> list[tuple[float, float]]:
+def _points(comparison: _Json, method: str, domain: str, part: str) -> list[tuple[float, float]]:
+    """Return (US, RS) of the unlearned model of every seed."""
     points = []
     for cell in comparison["cells"]:
-        if cell["method"] != method or "failed" in cell:
-            continue
-        found = {
-            row["metric"]: row["value"]
-            for row in cell["rows"]
-            if (row["model"], row["domain"], row["part"]) == ("unlearned", domain, part)
-            and row["metric"] in ("US", "RS")
-        }
-        if len(found) == 2:
-            points.append((found["US"], found["RS"]))
+        if cell["method"] == method and "failed" not in cell:
+            values = {
+                row["metric"]: row["value"]
+                for row in cell["rows"]
+                if (row["model"], row["domain"], row["part"]) == ("unlearned", domain, part)
+            }
+            if {"US", "RS"} <= values.keys():
+                points.append((values["US"], values["RS"]))
     return points
 
 
-def _parts(comparison: Found) -> list[str]:
-    return [p for p in ("train", "val") if any(method.get(p) for method in comparison["methods"])]
-
-
-def _heights(lines: int) -> list[float]:
-    return [4.2, 1.25 * lines] if lines else [4.2]
+def _parts(methods: Sequence[_Json]) -> list[str]:
+    return [part for part in ("train", "val") if any(method.get(part) for method in methods)]
 
 
 def _matrix(axis: Any, values: Sequence[Sequence[float]]) -> Any:
@@ -237,11 +219,3 @@ def _matrix(axis: Any, values: Sequence[Sequence[float]]) -> Any:
     for spine in axis.spines.values():
         spine.set_visible(False)
     return axis.imshow(values, cmap="cividis", vmin=0, vmax=1)
-
-
-def _ink(value: float) -> str:
-    return "black" if value > 0.55 else "white"
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if (c.isalnum() and c.isascii()) or c in "._=-" else "-" for c in name)

@@ -1,4 +1,4 @@
-"""The files of a comparison beside its comparison.json: Markdown, LaTeX, CSV and figures."""
+"""The files made from comparison.json: Markdown, LaTeX, CSV and figures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from grail.errors import InputError
 from grail.files import write_text
-from grail.reporting.comparison import figures as plots
+from grail.reporting.comparison.figures import draw
 from grail.reporting.comparison.tables import comparison_csv, comparison_latex, comparison_markdown
 
-KINDS = {"md": comparison_markdown, "tex": comparison_latex, "csv": comparison_csv}
+_KINDS = {"md": comparison_markdown, "tex": comparison_latex, "csv": comparison_csv}
 
 
 def write_all(comparison: Mapping[str, Any], folder: Path) -> list[str]:
-    """Write tables and figures into ``folder``; return what the user should know of them."""
-    for kind, make in KINDS.items():
+    """Write tables and figures into ``folder``; return warnings for the user."""
+    for kind, make in _KINDS.items():
         write_text(folder / f"comparison.{kind}", make(comparison))
     if not comparison["figures"]:
         return []
     try:
-        plots.draw(comparison, folder / "figures", _localization(comparison, folder))
+        draw(comparison, folder / "figures", _localization(comparison, folder))
     except InputError as error:
         return [str(error)]
     return []
@@ -33,7 +33,7 @@ def _localization(comparison: Mapping[str, Any], folder: Path) -> Any:
     for cell in comparison["cells"]:
         file = folder / cell["folder"] / "localization.json"
         if "failed" not in cell and file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if found.get("jaccard"):
-                return found
+            localization = json.loads(file.read_text(encoding="utf-8"))
+            if localization.get("jaccard"):
+                return localization
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grail.reporting.tables import BEST, MISSING, Table
 
-LATEX = {
+_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -48,8 +48,8 @@ def latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """Escape the characters that LaTeX treats as commands."""
+    return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 def _latex_cell(cell: str) -> str:

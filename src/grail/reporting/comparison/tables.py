@@ -4,55 +4,56 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
 from grail.reporting.comparison.latex import latex
 from grail.reporting.run.verdict import weaknesses
-from grail.reporting.tables import BEST, MISSING, Table, markdown, nats, percent
+from grail.reporting.tables import BEST, MISSING, Table, listed, markdown, nats, percent
 from grail.results import Result, Results
 
-MODELS = {"unlearned": "", "calibrated": " at equal retention"}
-PARTS = ("train", "val")
-NLLS = ("unlearn NLL", "general NLL")
-GIB = 1 << 30
+_MODELS = {"unlearned": "", "calibrated": " at equal retention"}
+_PARTS = ("train", "val")
+_NLLS = ("unlearn NLL", "general NLL")
+_GIB = 1 << 30
 
-NOTE = (
+_NOTE = (
     "US, RS, Avg and HS in percent, higher is better; "
     "NLL in nats/token, of general text on its held-out half; minutes = those of the unlearning "
     "steps (median step x steps); peak = "
     "resident memory of the whole run. "
 )
-SEEDS_NOTE = "Cells: mean ± standard deviation over seeds. "
-BEST_NOTE = (
+_SEEDS_NOTE = "Cells: mean ± standard deviation over seeds. "
+_BEST_NOTE = (
     f"{BEST} or bold = leads in this column, and the 95 % interval of its difference to the second "
     "excludes 0 (only Avg and HS are marked). "
 )
-DIFFERENCE_NOTE = (
+_DIFFERENCE_NOTE = (
     "Percentage points, with the 95 % percentile interval of a paired bootstrap (10,000 draws of "
 )
-FEW_SEEDS_NOTE = (
+_FEW_SEEDS_NOTE = (
     "With few seeds that differ more than rows do, such intervals are too narrow (three: about "
     "three quarters of them hold the truth); look at each seed."
 )
-ONE_SEED_NOTE = "One seed: such an interval is of the rows alone; it says nothing of other seeds."
-MANY_SEEDS = 10
-MORE_RETAINED = 0.5
-"""Percent of RS above the wished one that a reader is told of."""
+_ONE_SEED_NOTE = "One seed: such an interval is of the rows alone; it says nothing of other seeds."
+_MANY_SEEDS = 10
+_MORE_RETAINED = 0.5
+"""Percent of RS above the wished one that the note mentions."""
 
-MEASURES = ("data.", "domains.", "general.", "evaluation.")
-"""Beginnings of settings that say what is measured, and on which rows."""
+_MEASURES = ("data.", "domains.", "general.", "evaluation.")
+"""Prefixes of settings that say what is measured, and on which rows."""
 
-Found = Mapping[str, Any]
+_Json = Mapping[str, Any]
 
 
-def comparison_tables(comparison: Found) -> list[Table]:
+def comparison_tables(comparison: _Json) -> list[Table]:
     """Return the table of every part (and model), then the differences to each reference."""
     tables = [
         _success_table(comparison, model, part)
-        for model in MODELS
-        for part in PARTS
+        for model in _MODELS
+        for part in _PARTS
         if any(_metrics(method, model, part) for method in comparison["methods"])
     ]
     failed = any(method["failed"] for method in comparison["methods"])
@@ -61,131 +62,124 @@ def comparison_tables(comparison: Found) -> list[Table]:
     differing = [
         _difference_table(comparison, reference, model)
         for reference in comparison["reference"]
-        for model in MODELS
+        for model in _MODELS
     ]
     return tables + [table for table in differing if table.rows]
 
 
-def comparison_markdown(comparison: Found) -> str:
+def comparison_markdown(comparison: _Json) -> str:
     """Return all tables as GitHub Markdown; what leads clearly is bold."""
     tables = [_marked(table, "**{}**".format) for table in comparison_tables(comparison)]
     return "\n".join([f"# {comparison['title']}", "", *map(markdown, tables)])
 
 
-def comparison_latex(comparison: Found) -> str:
+def comparison_latex(comparison: _Json) -> str:
     """Return all tables as LaTeX (packages: booktabs)."""
     return "\n".join(map(latex, comparison_tables(comparison)))
 
 
-def comparison_csv(comparison: Found) -> str:
+def comparison_csv(comparison: _Json) -> str:
     """Return one line per method, model and part, unrounded, with a column per mean and per sd."""
-    names = list(dict.fromkeys(name for *_, found in _lines(comparison) for name in found))
+    lines = [
+        (method, model, part, metrics)
+        for method in comparison["methods"]
+        for model in _MODELS
+        for part in _PARTS
+        if (metrics := _metrics(method, model, part)) or (method["failed"] and model == "unlearned")
+    ]
+    names = dict.fromkeys(name for *_, metrics in lines for name in metrics)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    about = ("method", "model", "part", "n_seeds", "failed", "minutes", "peak_bytes")
-    writer.writerow([*about, *(f"{name} {kind}" for name in names for kind in ("mean", "sd"))])
-    for method, model, part, found in _lines(comparison):
-        cells = [found.get(name, {}).get(kind) for name in names for kind in ("mean", "sd")]
+    columns = ("method", "model", "part", "n_seeds", "failed", "minutes", "peak_bytes")
+    writer.writerow([*columns, *(f"{name} {kind}" for name in names for kind in ("mean", "sd"))])
+    for method, model, part, metrics in lines:
+        cells = [metrics.get(name, {}).get(kind) for name in names for kind in ("mean", "sd")]
         minutes = (method["minutes"] or {}).get("mean")
-        counts = (method["n_seeds"], method["failed"], minutes, method["peak_bytes"])
-        writer.writerow([method["method"], model, part, *counts, *cells])
+        costs = (method["n_seeds"], method["failed"], minutes, method["peak_bytes"])
+        writer.writerow([method["method"], model, part, *costs, *cells])
     return stream.getvalue()
 
 
-def domains(comparison: Found) -> list[str]:
-    """Return the domains in the order of the settings."""
-    return list(comparison["settings"]["domains"])
-
-
-def _lines(comparison: Found) -> Iterable[tuple[Found, str, str, Found]]:
-    for method in comparison["methods"]:
-        for model in MODELS:
-            for part in PARTS:
-                found = _metrics(method, model, part)
-                if found or (method["failed"] and model == "unlearned"):
-                    yield method, model, part, found
-
-
-def _metrics(method: Found, model: str, part: str) -> Found:
+def _metrics(method: _Json, model: str, part: str) -> _Json:
     return (method if model == "unlearned" else method.get(model, {})).get(part) or {}
 
 
-def _success_table(comparison: Found, model: str, part: str) -> Table:
-    shown = comparison["columns"]
-    success = [f"{domain}.{metric}" for domain in domains(comparison) for metric in shown]
-    metrics = [*success, "Avg", "HS", *NLLS]
-    names = [name.replace(".", " ") for name in metrics]
+def _success_table(comparison: _Json, model: str, part: str) -> Table:
+    domains, methods = comparison["settings"]["domains"], comparison["methods"]
+    metrics = [f"{domain}.{metric}" for domain in domains for metric in comparison["columns"]]
+    metrics += ["Avg", "HS", *_NLLS]
     best = {
-        (line["method"], line["metric"])
-        for line in comparison["best"]
-        if (line["model"], line["part"]) == (model, part) and _leads(line)
+        (lead["method"], lead["metric"])
+        for lead in comparison["best"]
+        if (lead["model"], lead["part"]) == (model, part)
+        and lead["clear"]
+        and len(lead["seeds"]) > 1  # an interval of one seed says nothing of others
     }
-    rows = [_vanilla_row(comparison, part, metrics)]
-    for method in comparison["methods"]:
-        found = _metrics(method, model, part)
-        cells = (
-            _mean_sd(found.get(m), nats if m in NLLS else percent)
-            + (BEST if (method["method"], m) in best else "")
-            for m in metrics
-        )
-        rows.append((method["method"], *cells, *_cost(method)))
-    title = f"{comparison['title']}: {part} rows{MODELS[model]}"
-    seeds = any(method["n_seeds"] > 1 for method in comparison["methods"])
-    note = (SEEDS_NOTE if seeds else "") + NOTE + (BEST_NOTE if best else "") + _remarks(comparison)
+    vanilla = comparison["vanilla"].get(part) or {}
+    rows = [("vanilla", *_means(vanilla, metrics), MISSING, MISSING)]
+    for method in methods:
+        cells = [
+            cell + (BEST if (method["method"], metric) in best else "")
+            for metric, cell in zip(
+                metrics, _means(_metrics(method, model, part), metrics), strict=True
+            )
+        ]
+        minutes, peak = method["minutes"], method["peak_bytes"]
+        cost = f"{minutes['mean']:.2g}" if minutes else MISSING
+        memory = f"{peak / _GIB:.2f}" if peak else MISSING
+        rows.append((method["method"], *cells, cost, memory))
+    seeds = any(method["n_seeds"] > 1 for method in methods)
+    note = (_SEEDS_NOTE if seeds else "") + _NOTE + (_BEST_NOTE if best else "")
+    note += _remarks(comparison)
     if model == "calibrated":
-        note = f"{note} {_retained(comparison)}"
+        note += f" {_retained(comparison)}"
+    title = f"{comparison['title']}: {part} rows{_MODELS[model]}"
+    names = [name.replace(".", " ") for name in metrics]
     return Table(title, ("Method", *names, "minutes", "peak GiB"), tuple(rows), note.strip())
 
 
-def _leads(line: Found) -> bool:
-    """Tell whether a lead is marked; an interval of one seed says nothing of others."""
-    return line["clear"] and len(line["seeds"]) > 1
+def _means(numbers: _Json, metrics: Sequence[str]) -> list[str]:
+    """Return one cell per metric: mean ± standard deviation."""
+    cells = []
+    for metric in metrics:
+        number, show = numbers.get(metric), nats if metric in _NLLS else percent
+        if not number:
+            cells.append(MISSING)
+        elif number["sd"] is None:
+            cells.append(show(number["mean"]))
+        else:
+            cells.append(f"{show(number['mean'])} ± {show(number['sd'])}")
+    return cells
 
 
-def _vanilla_row(comparison: Found, part: str, metrics: Sequence[str]) -> tuple[str, ...]:
-    found = comparison["vanilla"].get(part) or {}
-    cells = (_mean_sd(found.get(m), nats if m in NLLS else percent) for m in metrics)
-    return ("vanilla", *cells, MISSING, MISSING)
-
-
-def _cost(method: Found) -> tuple[str, str]:
-    peak = method["peak_bytes"]
-    memory = f"{peak / GIB:.2f}" if peak else MISSING
-    minutes = method["minutes"]
-    return f"{minutes['mean']:.2g}" if minutes else MISSING, memory
-
-
-def _mean_sd(found: Found | None, show: Any) -> str:
-    if not found:
-        return MISSING
-    spread = "" if found["sd"] is None else f" ± {show(found['sd'])}"
-    return f"{show(found['mean'])}{spread}"
-
-
-def _retained(comparison: Found) -> str:
-    """Say what was wished, and name the cells in which no model on the way has just that RS."""
-    ends = {
-        1: "Kept as much as wished as they were, or more (weight 1): {}.",
-        0: "Had to go back to the vanilla model (weight 0), so that nothing is unlearned: {}.",
-    }
+def _retained(comparison: _Json) -> str:
+    """State the wished RS, and name the cells whose calibrated model does not have just that RS."""
     wished = comparison["settings"]["evaluation"]["retain_target"]
-    said = [f"Wished: a mean RS of {wished:g} on train rows."]
-    for weight, text in ends.items():
-        own = [c for c in comparison["cells"] if c.get("calibrated_weight") == weight]
-        if own:
-            said.append(text.format(", ".join(f"{c['method']} seed {c['seed']}" for c in own)))
-    more = [
-        f"{cell['method']} seed {cell['seed']} ({percent(kept)})"
-        for cell in comparison["cells"]
-        if 0 < (cell.get("calibrated_weight") or 0) < 1
-        and (kept := _kept(cell)) > wished + MORE_RETAINED
-    ]
-    if more:
-        said.append(f"Kept more, since RS falls at once from there: {', '.join(more)}.")
-    return " ".join(said)
+    kept: list[str] = []
+    none: list[str] = []
+    more: list[str] = []
+    for cell in comparison["cells"]:
+        name, weight = f"{cell['method']} seed {cell.get('seed')}", cell.get("calibrated_weight")
+        if weight == 1:
+            kept.append(name)
+        elif weight == 0:
+            none.append(name)
+        elif weight and (rs := _calibrated_rs(cell)) > wished + _MORE_RETAINED:
+            more.append(f"{name} ({percent(rs)})")
+    sentences = (
+        f"Wished: a mean RS of {wished:g} on train rows.",
+        listed("Kept that much or more without calibration (weight 1)", kept, separator=", "),
+        listed(
+            "Had to go back to the vanilla model (weight 0), so that nothing is unlearned",
+            none,
+            separator=", ",
+        ),
+        listed("Kept more, since RS drops sharply from there", more, separator=", "),
+    )
+    return " ".join(filter(None, sentences))
 
 
-def _kept(cell: Found) -> float:
+def _calibrated_rs(cell: _Json) -> float:
     """Return the mean RS on train rows of a cell's calibrated model."""
     return mean(
         row["value"]
@@ -194,93 +188,89 @@ def _kept(cell: Found) -> float:
     )
 
 
-def _remarks(comparison: Found) -> str:
+def _remarks(comparison: _Json) -> str:
     """Say what a reader must know before comparing two rows."""
-    methods, lines = comparison["methods"], comparison["cells"]
-    remarks = [_seeds(methods)]
+    methods, cells = comparison["methods"], comparison["cells"]
     rows = tuple(Result(**row) for row in comparison["vanilla"].get("rows", ()))
-    if weak := weaknesses(Results(rows, {}, {})):
-        remarks.append(f"The evidence is weak, because {'; '.join(weak)}.")
+    weak = weaknesses(Results(rows, {}, {}))
     failed = [f"{m['method']} ({m['failed']})" for m in methods if m["failed"]]
-    if failed:
-        remarks.append(f"Failed cells, which no mean includes: {', '.join(failed)}.")
-    own = dict.fromkeys(line["method"] for line in lines if line.get("own_vanilla"))
-    if own:
-        remarks.append(f"With a vanilla model of their own: {', '.join(own)}.")
-    measured = _measured_otherwise(lines)
-    if measured:
-        remarks.append(f"Measured otherwise, or on other rows: {measured}.")
-    if len(versions := comparison.get("made_with", [])) > 1:
-        remarks.append(f"Cells were made with {len(versions)} sets of versions (made_with).")
-    resumed = sum(bool(line.get("resumed")) for line in lines)
-    if resumed:
-        remarks.append(f"{resumed} cells were interrupted: peak is that of their last part.")
+    own_vanilla = list(dict.fromkeys(c["method"] for c in cells if c.get("own_vanilla")))
+    versions = len(comparison.get("made_with", []))
+    resumed = sum(bool(cell.get("resumed")) for cell in cells)
     chosen = [
         f"{m['method']} {', '.join(f'{k}={v}' for k, v in m['chosen'].items())}"
         for m in methods
         if m["chosen"]
     ]
-    if chosen:
-        about = comparison["choose"]
-        remarks.append(
-            f"Chosen by {about['metric']} of the train rows with seed {about['seed']}: "
-            f"{'; '.join(chosen)}."
-        )
+    choose = comparison["choose"] if chosen else {}
+    remarks = (
+        _seeds(methods),
+        f"The evidence is weak, because {'; '.join(weak)}." if weak else "",
+        listed("Failed cells, which no mean includes", failed, separator=", "),
+        listed("With a vanilla model of their own", own_vanilla, separator=", "),
+        listed("Measured differently, or on other rows", _measured_differently(cells)),
+        f"Cells were made with {versions} sets of versions (made_with)." if versions > 1 else "",
+        f"{resumed} cells were interrupted: peak is that of their last part." if resumed else "",
+        listed(
+            f"Chosen by {choose.get('metric')} of the train rows with seed {choose.get('seed')}",
+            chosen,
+        ),
+    )
     return " ".join(filter(None, remarks))
 
 
-def _seeds(methods: Sequence[Found]) -> str:
-    own = {m["method"]: ", ".join(map(str, sorted(m["seeds"]))) for m in methods if m["seeds"]}
-    if len(set(own.values())) == 1:
-        return f"Seeds: {next(iter(own.values()))}."
-    told = "; ".join(f"{method} {seeds}" for method, seeds in own.items())
-    return f"Seeds differ: {told}." if own else ""
+def _seeds(methods: Sequence[_Json]) -> str:
+    seeds = {m["method"]: ", ".join(map(str, sorted(m["seeds"]))) for m in methods if m["seeds"]}
+    if len(set(seeds.values())) == 1:
+        return f"Seeds: {next(iter(seeds.values()))}."
+    return listed("Seeds differ", [f"{method} {numbers}" for method, numbers in seeds.items()])
 
 
-def _measured_otherwise(lines: Sequence[Found]) -> str:
+def _measured_differently(cells: Sequence[_Json]) -> list[str]:
     """Name the methods whose rows, or what is measured on them, are not those of the base."""
-    found = {
-        line["method"]: ", ".join(f"{key}={value}" for key, value in own.items())
-        for line in lines
-        if (own := {k: v for k, v in line.get("overrides", {}).items() if k.startswith(MEASURES)})
-    }
-    return "; ".join(f"{method} ({own})" for method, own in found.items())
+    texts: dict[str, str] = {}
+    for cell in cells:
+        overrides = {k: v for k, v in cell.get("overrides", {}).items() if k.startswith(_MEASURES)}
+        if overrides:
+            texts[cell["method"]] = ", ".join(f"{k}={v}" for k, v in overrides.items())
+    return [f"{method} ({text})" for method, text in texts.items()]
 
 
-def _difference_table(comparison: Found, reference: str, model: str) -> Table:
-    wanted, rows = (reference, model), []
-    lines = [d for d in comparison["differences"] if (d["reference"], d["model"]) == wanted]
-    for method in dict.fromkeys(line["method"] for line in lines):
-        for part in PARTS:
-            own = [line for line in lines if (line["method"], line["part"]) == (method, part)]
-            found = {line["metric"]: line for line in own}
-            if found:
-                intervals = (_interval(found[m]) for m in ("Avg", "HS"))
-                rows.append((method, part, *intervals, _by_seed(found["Avg"])))
-    drawn = {line["resampled"] for line in lines}
-    note = f"{DIFFERENCE_NOTE}{' or '.join(sorted(drawn))}; the same for both methods). "
-    if any(1 < len(line["seeds"]) < MANY_SEEDS for line in lines):
-        note += FEW_SEEDS_NOTE
+def _difference_table(comparison: _Json, reference: str, model: str) -> Table:
+    lines = [
+        line
+        for line in comparison["differences"]
+        if (line["reference"], line["model"]) == (reference, model)
+    ]
+    groups: dict[tuple[str, str], dict[str, _Json]] = {}
+    for line in lines:
+        groups.setdefault((line["method"], line["part"]), {})[line["metric"]] = line
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    rows = []
+    for method, part in sorted(groups, key=lambda g: (methods.index(g[0]), _PARTS.index(g[1]))):
+        avg, hs = (groups[method, part][metric] for metric in ("Avg", "HS"))
+        by_seed = [f"{value:+.1f}" for value in avg.get("by_seed", ())]
+        each = ", ".join(by_seed) if len(by_seed) > 1 else MISSING
+        rows.append((method, part, _interval(avg), _interval(hs), each))
+    drawn = " or ".join(sorted({line["resampled"] for line in lines}))
+    note = f"{_DIFFERENCE_NOTE}{drawn}; the same for both methods). "
+    if any(1 < len(line["seeds"]) < _MANY_SEEDS for line in lines):
+        note += _FEW_SEEDS_NOTE
     elif any(len(line["seeds"]) == 1 for line in lines):
-        note += ONE_SEED_NOTE
-    title = f"Differences to {reference}{MODELS[model]}"
+        note += _ONE_SEED_NOTE
+    title = f"Differences to {reference}{_MODELS[model]}"
     columns = ("Method", "Part", "Avg", "HS", "Avg of each seed")
     return Table(title, columns, tuple(rows), note.strip() if rows else "")
 
 
-def _interval(line: Found) -> str:
+def _interval(line: _Json) -> str:
     return f"{line['mean']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
 
 
-def _by_seed(line: Found) -> str:
-    each = line.get("by_seed", ())
-    return ", ".join(f"{value:+.1f}" for value in each) if len(each) > 1 else MISSING
-
-
-def _marked(table: Table, show: Any) -> Table:
-    """Put marked cells into the format's own emphasis."""
+def _marked(table: Table, show: Callable[[str], str]) -> Table:
+    """Show marked cells in the format's own emphasis."""
     rows = (
         (row[0], *(show(cell[: -len(BEST)]) if cell.endswith(BEST) else cell for cell in row[1:]))
         for row in table.rows
     )
-    return Table(table.title, table.columns, tuple(rows), table.note)
+    return replace(table, rows=tuple(rows))

@@ -1,4 +1,4 @@
-"""Drawings of the report in SVG units: frozen entries per layer, NLL per step."""
+"""Charts of the report in SVG units: frozen entries per layer, NLL per step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from grail.reporting.tables import finite
 
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 704.0, 14.0, 202.0  # of page.html.jinja's 720 x 240 drawings
 POINTS = 500
-TERMS = {"unlearn": "unlearn/nll", "retain": "retain/nll"}
+_TERMS = {"unlearn": "unlearn/nll", "retain": "retain/nll"}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing in SVG units: where the horizontal rules lie, and the marks between them."""
+    """A chart in SVG units: horizontal rules (y, label), lines of points, bars, axis labels."""
 
     rules: list[tuple[float, str]]
     first: str
@@ -46,7 +46,7 @@ def layer_chart(layers: Mapping[str, Mapping[str, Any]]) -> Chart | None:
 
 
 def _ends(names: Sequence[str]) -> tuple[str, str, str]:
-    """Return what all dotted names start with, and the rest of the first and of the last."""
+    """Return the common prefix of all dotted names, and the rest of the first and of the last."""
     if len(names) == 1:
         return "", names[0], ""
     heads = zip(*(name.split(".")[:-1] for name in names), strict=False)
@@ -58,18 +58,17 @@ def _ends(names: Sequence[str]) -> tuple[str, str, str]:
 def curve(training: Sequence[Mapping[str, Any]]) -> Chart | None:
     """Draw the NLL (nats/token) of both sides at each step; None where no NLL was logged."""
     stride = math.ceil(len(training) / POINTS) or 1
-    points = {side: _points(training[::stride], term) for side, term in TERMS.items()}
-    points = {side: found for side, found in points.items() if found}
-    if not points:
+    points = {side: _points(training[::stride], term) for side, term in _TERMS.items()}
+    every = [point for side_points in points.values() for point in side_points]
+    if not every:
         return None
-    values = [value for found in points.values() for _, value in found]
-    steps = [step for found in points.values() for step, _ in found]
-    low, high = min(steps), max(steps)
-    top, rules = _rules(max(values), "")
+    low, high = min(step for step, _ in every), max(step for step, _ in every)
+    top, rules = _rules(max(value for _, value in every), "")
     lines = {}
-    for side, found in points.items():
-        places = [f"{_x(s, low, high)},{_y(v, top)}" for s, v in found]
-        lines[side] = " ".join(places if len(places) > 1 else places * 2)
+    for side, side_points in points.items():
+        drawn = [f"{_x(step, low, high)},{_y(value, top)}" for step, value in side_points]
+        if drawn:
+            lines[side] = " ".join(drawn if len(drawn) > 1 else drawn * 2)
     caption = f" Every {stride}th step is drawn." if stride > 1 else ""
     if "ascending" in training[-1]:
         caption += f" Rows still ascending at the last step: {training[-1]['ascending']}."

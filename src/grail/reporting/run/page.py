@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, StrictUndefined
 
 from grail.config.file import read
 from grail.config.merge import flatten
@@ -17,22 +16,26 @@ from grail.errors import InputError
 from grail.files import dump_yaml, write_text
 from grail.reporting.audit.tables import audit_markdown, audit_section, read_audit
 from grail.reporting.run.charts import curve, layer_chart
-from grail.reporting.run.general import general_table, read_general
-from grail.reporting.run.measured import measured
-from grail.reporting.run.verdict import WARNING, verdict
+from grail.reporting.run.tables import (
+    general_table,
+    layer_table,
+    measured_tables,
+    overlap_table,
+    read_general,
+)
+from grail.reporting.run.verdict import run_verdict
 from grail.reporting.tables import (
     MISSING,
-    Pair,
+    WARNING,
     Table,
     escaped,
     finite,
     markdown,
-    overlap_table,
     successes,
 )
 from grail.results import Results, read_results
 
-SAMPLES_PER_SIDE = 2
+_SAMPLES_PER_SIDE = 2
 
 
 def report(folder: Path) -> tuple[Path, Path]:
@@ -46,8 +49,8 @@ def report(folder: Path) -> tuple[Path, Path]:
         run = {
             "config": read(folder / "config.yaml")[1],
             "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
-            "training": _lines(folder / "train.jsonl"),
-            "samples": _lines(folder / "samples.jsonl"),
+            "training": _read_lines(folder / "train.jsonl"),
+            "samples": _read_lines(folder / "samples.jsonl"),
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
@@ -58,16 +61,16 @@ def report(folder: Path) -> tuple[Path, Path]:
     return write_report(folder, results, run)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write ``report.md`` and ``report.html`` (each whole or not at all); return both paths.
+    """Write ``report.md`` and ``report.html`` from the same sections; return both paths.
 
     Args:
         folder: Where the two files go.
-        results: The rows, the proof of freezing and the summary of the run.
+        results: The content of results.json.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
             train.jsonl), "samples" (lines of samples.jsonl), "general" (general.json) and
             "audit" (audit.json); empty ones are left out.
@@ -75,95 +78,90 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
     Raises:
         OSError: if the folder cannot be written.
     """
-    content = _content(results, run)
-    texts = {"report.md": _as_markdown(content), "report.html": _as_html(content)}
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    config = {key: value for key, value in run["config"].items() if key != "made_with"}
+    localization = run.get("localization") or {}
+    layers = localization.get("layers") or {}
+    versions = flatten(run["config"].get("made_with") or {})
+    made_with = tuple((key, _cell(value)) for key, value in versions)
+    tables = {
+        **measured_tables(results),
+        "general": general_table(run.get("general") or {}),
+        "overlap": overlap_table(localization),
+        "layers": layer_table(layers),
+        "freezing": _freezing_table(results.freezing),
+        "samples": _sample_table(run.get("samples") or []),
+        "made_with": Table("Made with", ("", "Value"), made_with),
+    }
+    content = {
+        "name": str(config.get("output", "RUN")),
+        "about": _about(config),
+        "verdict": run_verdict(results),
+        "audit": audit_section(run.get("audit")),
+        "tables": {name: table for name, table in tables.items() if table.rows or table.note},
+        "settings": dump_yaml(config),
+    }
+    charts = {
+        "bars": _success_bars(results),
+        "layer_chart": layer_chart(layers),
+        "curve": curve(run.get("training") or []),
+    }
+    page = _as_html({**content, **charts, "warning": WARNING})
+    write_text(folder / "report.md", _as_markdown(content))
+    write_text(folder / "report.html", page)
     return folder / "report.md", folder / "report.html"
 
 
-def _content(results: Results, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that both files show."""
-    config = {k: v for k, v in run["config"].items() if k != "made_with"}
-    localization = run.get("localization") or {}
-    return {
-        "name": str(config.get("output", "RUN")),
-        "about": _about(config),
-        "verdict": verdict(results),
-        **measured(results),
-        "audit": audit_section(run.get("audit")),
-        "bars": _success_bars(results),
-        "general": general_table(run.get("general") or {}),
-        "overlap": overlap_table(localization),
-        "layers": _layer_table(localization.get("layers") or {}),
-        "layer_chart": layer_chart(localization.get("layers") or {}),
-        "curve": curve(run.get("training") or []),
-        "freezing": _freezing_table(results.freezing),
-        "samples": _sample_table(run.get("samples") or []),
-        "settings": dump_yaml(config),
-        "made_with": _made_with_table(run["config"].get("made_with") or {}),
-        "warning": WARNING,
-    }
-
-
 def _as_html(content: Mapping[str, Any]) -> str:
-    return _template().render(content)
-
-
-@cache
-def _template() -> Template:
     source = resources.files("grail.reporting.run").joinpath("page.html.jinja")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source.read_text(encoding="utf-8"))
+    return environment.from_string(source.read_text(encoding="utf-8")).render(content)
 
 
 def _as_markdown(content: Mapping[str, Any]) -> str:
-    """Return the same tables as Markdown; settings are indented, so nothing in them is markup."""
+    """Return the sections as Markdown; settings are indented, so nothing in them is markup."""
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
-    head = f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n"
-    names = ("success", "text", "memorization", "membership", "general", "overlap", "layers")
-    tables = [content[name] for name in (*names, "freezing", "samples", "made_with")]
-    pieces = [
-        head,
-        f"## Verdict\n\n{sentences}",
-        *filter(None, [audit_markdown(content["audit"])]),
-        *(markdown(t) for t in tables if t.rows or t.note),
-    ]
-    indented = "".join(f"    {line}\n" for line in content["settings"].splitlines())
-    pieces.append(f"## Settings\n\n{indented}")
-    pieces.append(f"## Replay\n\n    grail run {content['name']}/config.yaml\n")
-    return "\n".join(pieces)
+    audit = audit_markdown(content["audit"])
+    settings = "".join(f"    {line}\n" for line in content["settings"].splitlines())
+    return "\n".join(
+        [
+            f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n",
+            f"## Verdict\n\n{sentences}",
+            *([audit] if audit else []),
+            *map(markdown, content["tables"].values()),
+            f"## Settings\n\n{settings}",
+            f"## Replay\n\n    grail run {content['name']}/config.yaml\n",
+        ]
+    )
 
 
 def _about(config: Mapping[str, Any]) -> str:
     """Name model, localizer, objective and seed in one line."""
-    keys = ("model.name", "localization.method", "unlearning.objective", "seed")
-    words = ("model", "localizer", "objective", "seed")
+    keys = {
+        "model": "model.name",
+        "localizer": "localization.method",
+        "objective": "unlearning.objective",
+        "seed": "seed",
+    }
     flat = dict(flatten(config))
-    return ", ".join(f"{w} {flat[key]}" for key, w in zip(keys, words, strict=True) if key in flat)
+    return ", ".join(f"{word} {flat[key]}" for word, key in keys.items() if key in flat)
 
 
 def _success_bars(results: Results) -> list[list[list[tuple[str, float]]]]:
     """Return the bars (model, percent) per row of the success table and column US, RS, HS, Avg."""
-    columns = ("US", "RS", "HS", "Avg")
-    return [[_bars(row.pairs.get(column)) for column in columns] for row in successes(results)]
-
-
-def _bars(values: Pair | None) -> list[tuple[str, float]]:
-    named = zip(("vanilla", "unlearned"), values or (), strict=False)
-    return [(model, round(min(max(v, 0.0), 100.0), 1)) for model, v in named if finite(v)]
-
-
-def _layer_table(layers: Mapping[str, Mapping[str, Any]]) -> Table:
-    counts = ("entries", "op_ur", "op_rr", "frozen")
-    rows = tuple(
-        (name, *(f"{layer[c]:,}" for c in counts), f"{layer['frozen_fraction']:.1%}")
-        for name, layer in layers.items()
-    )
-    columns = ("Layer", "Entries", "OP-UR", "OP-RR", "Frozen", "Fraction")
-    return Table("Frozen fraction per layer", columns, rows)
+    models, columns = ("vanilla", "unlearned"), ("US", "RS", "HS", "Avg")
+    return [
+        [
+            [
+                (model, round(min(max(value, 0.0), 100.0), 1))
+                for model, value in zip(models, row.pairs.get(column, ()), strict=False)
+                if finite(value)
+            ]
+            for column in columns
+        ]
+        for row in successes(results)
+    ]
 
 
 def _freezing_table(freezing: Mapping[str, Any]) -> Table:
@@ -179,22 +177,17 @@ def _freezing_table(freezing: Mapping[str, Any]) -> Table:
     return Table("Freezing proof", ("", "Value"), rows, note)
 
 
-def _made_with_table(made_with: Mapping[str, Any]) -> Table:
-    rows = tuple((key, _cell(value)) for key, value in flatten(made_with))
-    return Table("Made with", ("", "Value"), rows)
-
-
 def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Table:
     """Return the first generations of each side; no rows unless the run kept its texts."""
     with_text = [s for s in samples if "generation" in s]
     before = {_sample_id(s): s["generation"] for s in with_text if s["model"] == "vanilla"}
     rows: list[tuple[str, ...]] = []
     for sample in with_text:
-        place = (sample["domain"], sample["side"])
-        full = sum(row[:2] == place for row in rows) >= SAMPLES_PER_SIDE
+        side = (sample["domain"], sample["side"])
+        full = sum(row[:2] == side for row in rows) >= _SAMPLES_PER_SIDE
         if sample["model"] == "unlearned" and not full:
             texts = (sample.get("prompt"), sample.get("completion"), before.get(_sample_id(sample)))
-            rows.append((*place, *map(_cell, texts), _cell(sample["generation"])))
+            rows.append((*side, *map(_cell, texts), _cell(sample["generation"])))
     columns = ("Domain", "Side", "Prompt", "Completion", "Vanilla says", "Unlearned says")
     return Table("Samples", columns, tuple(rows))
 

@@ -1,8 +1,8 @@
 """What models write, in words and as a table, from findings written by hand."""
 
 from grail.config.audit import Audit
-from grail.reporting.audit.written import lines, written_sentences, written_tables
-from grail.reporting.run.verdict import WARNING
+from grail.reporting.audit.generated import generated_sentences, generated_tables
+from grail.reporting.tables import WARNING
 
 
 def entry(model, attack, amount, value, beyond=None, domain="d"):
@@ -28,15 +28,14 @@ WRITTEN = (
 
 def test_without_writing_there_is_nothing_to_say():
     plain = entry("unlearned", "plain", "plain", 5.0)
-    assert written_sentences(found(plain)) == written_tables(found(plain)) == []
+    assert generated_sentences(found(plain)) == generated_tables(found(plain)) == []
 
 
 def test_every_way_of_asking_is_compared_with_the_vanilla_model():
-    (sentence,) = written_sentences(found(*WRITTEN))
+    (sentence,) = generated_sentences(found(*WRITTEN))
     assert "d, best of 8: 21.0 ± 2.0 % (vanilla 99.5; n 12)" in sentence
-    assert "d, told 50 %: 30.0 ± 2.0 % (vanilla 98.0; n 12)" in sentence
+    assert "d, given 50 %: 30.0 ± 2.0 % (vanilla 98.0; n 12)" in sentence
     assert "greedy" not in sentence
-    assert [line.words for line in lines(found(*WRITTEN))] == ["greedy", "best of 8", "told 50 %"]
 
 
 def test_more_than_the_oracle_is_a_warning_where_it_is_sure():
@@ -48,22 +47,22 @@ def test_more_than_the_oracle_is_a_warning_where_it_is_sure():
         )
         for gap in (9.0, 11.0)
     )
-    assert len(written_sentences(less)) == 1
-    assert "oracle 12.0" in written_sentences(less)[0]
-    warning, _ = written_sentences(more)
+    assert len(generated_sentences(less)) == 1
+    assert "oracle 12.0" in generated_sentences(less)[0]
+    warning, _ = generated_sentences(more)
     assert warning == (
-        f"{WARNING}Writes more of the true answers than the oracle: "
+        f"{WARNING}Generates more of the true answers than the oracle: "
         "d, best of 8 (+11.0 ± 3.0 points; n 12)."
     )
     unsure = found(*WRITTEN[:3], entry("unlearned", "sample", "8", 21.0, beyond=11.0))
     unsure["measured"][-1]["rows"][0]["beyond_error"] = 6.0
-    assert len(written_sentences(unsure)) == 1
+    assert len(generated_sentences(unsure)) == 1
 
 
 def test_the_table_has_a_line_for_every_way_of_asking():
-    (table,) = written_tables(found(*WRITTEN))
+    (table,) = generated_tables(found(*WRITTEN))
     assert [row[:4] for row in table.rows] == [
         ("d", "greedy", "99.0 ± 2.0", "5.0 ± 2.0"),
         ("d", "best of 8", "99.5 ± 2.0", "21.0 ± 2.0"),
-        ("d", "told 50 %", "98.0 ± 2.0", "30.0 ± 2.0"),
+        ("d", "given 50 %", "98.0 ± 2.0", "30.0 ± 2.0"),
     ]

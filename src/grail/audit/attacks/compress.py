@@ -1,6 +1,6 @@
-"""A model as it would be deployed: adapter merged, Linear weights changed, all of it undone after.
+"""A compressed model, as it would be deployed: adapter merged, Linear weights changed; then undone.
 
-Knows no way of compressing: a function on one weight is handed in.
+The compression itself is a function of one weight (``quantise``, ``prune``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from grail.model.forward import Policy, is_adapter
 
 Change = Callable[[Float[Tensor, "O I"]], Float[Tensor, "O I"]]
-"""What becomes of one weight (float32, one line per output channel)."""
+"""Returns the new value of one weight (float32, one row per output channel)."""
 
 
 @contextmanager
@@ -36,50 +36,50 @@ def restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def compressed(model: Policy, change: Change | None) -> Iterator[None]:
-    """Let the model be one set of weights, each Linear weight of it changed.
+    """Merge the adapter and change each Linear weight inside the block.
 
-    An adapter is merged into the base first: rounding the base and keeping a full adapter beside
-    it would test nothing. Merging and changing are done in float32; the result has the base's
-    precision, in which a merged model is stored. Embeddings, LM head, norms and biases stay.
+    The adapter is merged first: rounding the base alone would leave the full adapter as it is.
+    Merging and changing are done in float32; the result has the base's precision, in which a
+    merged model is stored. Embeddings, LM head, norms and biases stay.
 
     Args:
         model: The model.
-        change: What becomes of a weight; None only merges.
+        change: Maps a weight to its new value; None only merges.
     """
     layers, adapted = linear_layers(model), list(_adapted(model))
     weights: list[Any] = [layer.weight for layer in layers.values()]
-    everything = {id(p): p for p in (*weights, *adapted)}.values()
-    kinds = [(parameter, parameter.dtype) for parameter in everything]
-    with restored(everything), _merged(model, adapted), torch.no_grad():
+    changed = {id(p): p for p in (*weights, *adapted)}.values()
+    dtypes = [(parameter, parameter.dtype) for parameter in changed]
+    with restored(changed), _merged(model, adapted), torch.no_grad():
         if change is not None:
             for layer in layers.values():
                 _put(layer, change)
-        for parameter, dtype in kinds:
+        for parameter, dtype in dtypes:
             parameter.data = parameter.data.to(dtype)
         yield
 
 
 def linear_layers(model: Policy) -> dict[str, nn.Module]:
-    """Return the base model's Linear layers by name, without the LM head and adapters' own."""
+    """Return the base model's Linear layers by name, without the LM head and the adapters."""
     inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
-    others = {id(part) for part in inner.get_output_embeddings().modules()}
+    excluded = {id(part) for part in inner.get_output_embeddings().modules()}
     for layer in inner.modules():
         if isinstance(layer, BaseTunerLayer):
-            kept = {id(part) for part in layer.get_base_layer().modules()}
-            others |= {id(part) for part in nn.Module.modules(layer)} - kept  # type: ignore
+            base = {id(part) for part in layer.get_base_layer().modules()}
+            excluded |= {id(part) for part in nn.Module.modules(layer)} - base  # type: ignore
     return {
         name: module
         for name, module in inner.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module) not in others
+        if isinstance(module, nn.Linear | Conv1D) and id(module) not in excluded
     }
 
 
 def _put(layer: Any, change: Change) -> None:
-    """Change one weight; transformers' Conv1D keeps it with one column per output channel."""
-    turned = isinstance(layer, Conv1D)
+    """Change one weight; transformers' Conv1D stores it transposed."""
+    transposed = isinstance(layer, Conv1D)
     weight = layer.weight.data.float()
-    changed = change(weight.T.contiguous() if turned else weight)
-    layer.weight.data = changed.T.contiguous() if turned else changed
+    changed = change(weight.T.contiguous() if transposed else weight)
+    layer.weight.data = changed.T.contiguous() if transposed else changed
 
 
 def _adapted(model: Policy) -> Iterator[nn.Parameter]:
@@ -100,4 +100,4 @@ def _merged(model: Any, adapted: Iterable[nn.Parameter]) -> Iterator[None]:
     try:
         yield
     finally:
-        model.unmerge_adapter()  # the marks of PEFT; the weights themselves are put back whole
+        model.unmerge_adapter()  # clears PEFT's flags; `restored` puts the weights back

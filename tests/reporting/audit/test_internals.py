@@ -3,9 +3,8 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.inside import inside_sentences, inside_tables
-from grail.reporting.run.verdict import WARNING
-from grail.reporting.tables import MISSING
+from grail.reporting.audit.internals import internals_sentences, internals_tables
+from grail.reporting.tables import MISSING, WARNING
 
 
 def sums(moved, frozen=0.0):
@@ -43,26 +42,26 @@ def test_an_answer_that_stands_in_a_block_only_is_hidden(share, oracle, alarm):
     lens = [sight("vanilla", 1.0, 98.0), sight("unlearned", *share)]
     if oracle is not None:
         lens.append(sight("oracle", oracle, 1.0))
-    text = "\n".join(inside_sentences(found(*lens)))
+    text = "\n".join(internals_sentences(found(*lens)))
     assert (f"{WARNING}Hidden rather than gone: d: " in text) == alarm
     assert f"at most {share[0]:.1f} % in any block (block 1 of 2" in text
-    assert "in the vanilla model tokens come on top first at block 2" in text
+    assert "vanilla model: first at block 2" in text
 
 
 def test_the_block_that_moved_most_is_named_and_a_frozen_entry_that_moved():
-    assert "by 10.0 % of their length, most in block 2 (20.0 %)" in inside_sentences(found())[0]
-    assert inside_sentences(found(frozen=1e-3))[0].startswith(f"{WARNING}Frozen entries moved")
+    assert "by 10.0 % of their norm, most in block 2 (20.0 %)" in internals_sentences(found())[0]
+    assert internals_sentences(found(frozen=1e-3))[0].startswith(f"{WARNING}Frozen entries moved")
 
 
 def test_what_could_not_be_seen_is_told():
-    assert inside_sentences(found(no_lens="no lens for x."))[-1].endswith("no lens for x.")
-    assert inside_sentences({}) == []
-    assert inside_tables({}) == []
+    assert internals_sentences(found(no_lens="no lens for x."))[-1].endswith("no lens for x.")
+    assert internals_sentences({}) == []
+    assert internals_tables({}) == []
 
 
 def test_every_block_has_a_line():
     lens = [sight("vanilla", 1.0, 98.0), sight("unlearned", 40.0, 5.0)]
-    blocks, kinds = inside_tables(found(*lens))
+    blocks, kinds = internals_tables(found(*lens))
     assert blocks.columns == ("Block", "Moved %", "d unlearn")
     assert blocks.rows == (
         ("1", "5.0", "1.0 → 40.0"),

@@ -3,18 +3,19 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.outcome import (
+from grail.reporting.audit.knowledge import (
     BACK,
     NOT,
     NOTHING,
     PARTLY,
     REMOVED,
     UNDECIDED,
-    domains,
+    Known,
+    audit_domains,
+    judge,
     known,
     metrics,
-    outcome,
-    rising,
+    strongest,
 )
 
 
@@ -74,7 +75,7 @@ def found(*attacks, vanilla=98.0, now=4.0, oracle=None, metric="US"):
 )
 @pytest.mark.parametrize("metric", ["US", "ES"])
 def test_without_attack_it_is_the_level_and_the_fall_that_count(given, word, metric):
-    assert outcome(found(**given, metric=metric), "d", metric) == word
+    assert judge(found(**given, metric=metric), "d", metric).outcome == word
 
 
 @pytest.mark.parametrize(
@@ -92,36 +93,36 @@ def test_without_attack_it_is_the_level_and_the_fall_that_count(given, word, met
     ],
 )
 def test_an_attack_must_surely_raise_what_is_known(attack, word):
-    assert outcome(found(attack), "d", "US") == word
+    assert judge(found(attack), "d", "US").outcome == word
 
 
 @pytest.mark.parametrize(("val", "word"), [(15.0, REMOVED), (15.1, PARTLY)])
 def test_what_is_still_known_of_val_rows_was_not_removed(val, word):
     case = found(("quantise", "int4", 5.0, 1.0))
     case["measured"][1]["rows"].append(row(val, part="val"))
-    assert outcome(case, "d", "US") == word
+    assert judge(case, "d", "US").outcome == word
 
 
 @pytest.mark.parametrize(("after", "word"), [(40.0, REMOVED), (54.0, REMOVED), (56.0, BACK)])
 def test_what_the_oracle_relearns_too_does_not_come_back(after, word):
-    assert outcome(found(("relearn-few", "10", after, 5.0), oracle=40.0), "d", "US") == word
+    assert judge(found(("relearn-few", "10", after, 5.0), oracle=40.0), "d", "US").outcome == word
 
 
 def test_relearning_decides_nothing_where_the_oracle_was_not_attacked_so():
     case = found(("relearn-few", "10", 56.0, 5.0), oracle=40.0)
-    assert outcome(case, "d", "US") == BACK
+    assert judge(case, "d", "US").outcome == BACK
     for entry in case["measured"]:
         if entry["attack"] == "relearn-few":
             for row in entry["rows"]:
                 del row["beyond"]
-    assert outcome(case, "d", "US") == UNDECIDED
+    assert judge(case, "d", "US").outcome == UNDECIDED
 
 
 def test_an_oracle_itself_is_not_asked_what_it_lost():
     case = found(vanilla=98.0, now=95.0, oracle=95.0)
-    assert outcome(case, "d", "US") == NOTHING
+    assert judge(case, "d", "US").outcome == NOTHING
     case = found(vanilla=98.0, now=60.0, oracle=60.0) | {"oracle": "itself"}
-    assert outcome(case, "d", "US") == REMOVED
+    assert judge(case, "d", "US").outcome == REMOVED
 
 
 def test_known_turns_successes_round():
@@ -137,10 +138,28 @@ def test_measured_metrics_and_domains_are_found():
     case = found()
     case["measured"][0]["rows"] += [row(9.0, "ES"), row(9.0, "US", domain="e")]
     assert metrics(case) == ["US", "ES"]
-    assert domains(case) == ["d", "e"]
-    assert domains(case, "retain") == []
+    assert audit_domains(case) == ["d", "e"]
+    assert audit_domains(case, "retain") == []
 
 
 def test_all_strengths_that_win_are_named():
     attacks = [("prune", "0.1", 30.0, 1.0), ("prune", "0.3", 50.0, 1.0), ("prune", "0.5", 5.0, 1.0)]
-    assert [one.amount for one in rising(found(*attacks), "d", "US")] == ["0.1", "0.3"]
+    assert [one.amount for one in judge(found(*attacks), "d", "US").rising] == ["0.1", "0.3"]
+
+
+def test_the_strongest_of_each_attack_is_the_first_of_the_largest():
+    rows = [Known(a, str(i), v, 4) for i, (a, v) in enumerate([("b", 1), ("a", 3), ("b", 2)])]
+    rows.append(Known("b", "3", 2, 4))
+    assert [row.amount for row in strongest(rows, lambda row: row.value)] == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "amount", "words"),
+    [
+        ("quantise", "int8", "quantise int8"),
+        ("relearn-few", "10", "relearn-few after 10 steps"),
+        ("relearn-few", "area", "relearn-few, area"),
+    ],
+)
+def test_attacks_have_names(attack, amount, words):
+    assert Known(attack, amount, 1.0, 2).name == words

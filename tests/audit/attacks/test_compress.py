@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from grail.audit.attacks.deployed import compressed, linear_layers
+from grail.audit.attacks.compress import compressed, linear_layers
 from grail.audit.attacks.prune import pruned
 from grail.audit.attacks.quantise import quantised
 from grail.data.batches import collate

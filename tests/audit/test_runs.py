@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from grail.audit.subject import finished, oracle_for
+from grail.audit.runs import read_oracle, read_run
 from grail.errors import InputError
 
 
@@ -18,28 +18,28 @@ def change(folder, section, key, value):
 
 
 def test_a_finished_run_is_taken_with_the_settings_of_its_audit(runs):
-    subject = finished(runs["run"], ["audit.max_rows=5"])
-    assert subject.config.audit.max_rows == 5
-    assert subject.config.unlearning.learning_rate == 0.003
-    assert set(subject.weights) == {"vanilla", "unlearned"}
-    assert not subject.is_oracle
-    assert finished(runs["oracle"]).is_oracle
+    run = read_run(runs["run"], ["audit.max_rows=5"])
+    assert run.config.audit.max_rows == 5
+    assert run.config.unlearning.learning_rate == 0.003
+    assert set(run.weights) == {"vanilla", "unlearned"}
+    assert not run.is_oracle
+    assert read_run(runs["oracle"]).is_oracle
 
 
 def test_only_the_audit_can_be_set(runs):
     with pytest.raises(InputError, match="only keys of the section audit"):
-        finished(runs["run"], ["seed=1"])
+        read_run(runs["run"], ["seed=1"])
     with pytest.raises(InputError, match="Did you mean 'max_rows'"):
-        finished(runs["run"], ["audit.max_row=1"])
+        read_run(runs["run"], ["audit.max_row=1"])
 
 
 def test_a_folder_without_results_is_refused(copied, tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
-        finished(tmp_path / "nowhere")
+        read_run(tmp_path / "nowhere")
     folder = copied("run")
     (folder / "results.json").unlink()
     with pytest.raises(InputError, match="is not finished"):
-        finished(folder)
+        read_run(folder)
 
 
 def test_damaged_weights_and_changed_data_are_refused(copied, tmp_path):
@@ -47,13 +47,13 @@ def test_damaged_weights_and_changed_data_are_refused(copied, tmp_path):
     file = folder / "unlearned" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="is damaged"):
-        finished(folder)
+        read_run(folder)
     shutil.rmtree(folder / "unlearned")
     with pytest.raises(InputError, match="is missing"):
-        finished(folder)
+        read_run(folder)
     change(folder, "data", "max_rows", 3)
     with pytest.raises(InputError, match="not those of the run any more"):
-        finished(folder)
+        read_run(folder)
 
 
 def test_another_base_model_in_the_same_place_is_refused(runs, copied):
@@ -62,26 +62,26 @@ def test_another_base_model_in_the_same_place_is_refused(runs, copied):
     raw["made_with"]["model"] = "of another model"
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match=r"model\.name, .*, holds another model"):
-        finished(folder)
+        read_run(folder)
 
 
 def test_the_oracle_never_saw_the_rows(runs):
-    subject = finished(runs["run"])
-    assert oracle_for(subject, runs["oracle"]).is_oracle
+    run = read_run(runs["run"])
+    assert read_oracle(run, runs["oracle"]).is_oracle
     with pytest.raises(InputError, match="was unlearned with ascent_descent"):
-        oracle_for(subject, runs["same"])
+        read_oracle(run, runs["same"])
 
 
 def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tmp_path):
-    subject, folder = finished(runs["run"]), copied("oracle")
+    run, folder = read_run(runs["run"]), copied("oracle")
     change(folder, "data", "max_tokens", 60)
     with pytest.raises(InputError, match="another section 'data'"):
-        oracle_for(subject, folder)
+        read_oracle(run, folder)
     shutil.rmtree(folder)
     copied("oracle")
     change(folder, "model", "attention", "sdpa")
     with pytest.raises(InputError, match="another section 'model'"):
-        oracle_for(subject, folder)
+        read_oracle(run, folder)
     shutil.rmtree(folder)
     copied("oracle")
     raw = yaml.safe_load((folder / "config.yaml").read_text())
@@ -90,7 +90,7 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
     del raw["made_with"]["data"]["privacy.unlearn.val"]
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match="made with other rows"):
-        oracle_for(subject, folder)
+        read_oracle(run, folder)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
 )
 def test_an_oracle_that_was_taught_otherwise_is_refused(runs, copied, key, value, refused):
     """One that learned less knows less for that alone."""
-    subject, folder = finished(runs["run"]), copied("oracle")
+    run, folder = read_run(runs["run"]), copied("oracle")
     change(folder, "vanilla", key, value)
     if refused:
-        with pytest.raises(InputError, match=f"taught with another vanilla.{key}"):
-            oracle_for(subject, folder)
+        with pytest.raises(InputError, match=f"trained with another vanilla.{key}"):
+            read_oracle(run, folder)
     else:
-        assert oracle_for(subject, folder).is_oracle
-    given = subject.config.vanilla.model_copy(update={"skip": True})
-    config = subject.config.model_copy(update={"vanilla": given})
-    assert oracle_for(dataclasses.replace(subject, config=config), folder).is_oracle
+        assert read_oracle(run, folder).is_oracle
+    given = run.config.vanilla.model_copy(update={"skip": True})
+    config = run.config.model_copy(update={"vanilla": given})
+    assert read_oracle(dataclasses.replace(run, config=config), folder).is_oracle
 
 
 def test_models_of_another_run_are_refused(runs, copied):
@@ -118,7 +118,7 @@ def test_models_of_another_run_are_refused(runs, copied):
         shutil.rmtree(folder / name)
         shutil.copytree(runs["oracle"] / "unlearned", folder / name)
         with pytest.raises(InputError, match="is not about the models"):
-            finished(folder)
+            read_run(folder)
         shutil.rmtree(folder)
 
 
@@ -131,4 +131,4 @@ def test_a_damaged_run_is_one_message(copied):
     ):
         damage(folder / name)
         with pytest.raises(InputError, match=words):
-            finished(folder)
+            read_run(folder)

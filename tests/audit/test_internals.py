@@ -3,7 +3,7 @@
 import pytest
 
 from grail.audit.audit import audit_run
-from grail.audit.inside import chosen
+from grail.audit.internals import lens_rows
 
 
 def test_blocks_moved_frozen_entries_did_not_and_the_last_block_is_the_output(copied):
@@ -36,10 +36,10 @@ def test_where_nothing_was_unlearned_nothing_moved(copied):
     assert by_model["vanilla"] == by_model["unlearned"]
 
 
-def test_only_train_rows_of_the_sides_and_at_most_so_many(made_bench):
+def test_only_train_rows_of_the_sides_and_at_most_so_many(audit_context):
     counts = {("a", "unlearn", "train"): 9, ("a", "unlearn", "val"): 4}
     counts |= {("a", "retain", "train"): 2, ("general", "general", "val"): 3}
-    sides = chosen(made_bench(counts, lens_rows=3))
+    sides = lens_rows(audit_context(counts, lens_rows=3))
     assert {place: len(own) for place, own in sides.items()} == {
         ("a", "unlearn"): 3,
         ("a", "retain"): 2,

@@ -1,0 +1,133 @@
+"""What attacks work with: the model, the rows that are measured, and the ordinary Evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from grail.config.audit import Audit
+from grail.data.batches import shuffled
+from grail.data.encode import Encoded
+from grail.data.samples import Sample
+from grail.evaluation.values import SampleValue
+from grail.model.forward import trainable
+from grail.model.generate import Writer
+from grail.model.save import load_weights
+from grail.progress import Tick
+from grail.run.context import RunContext
+
+
+@dataclass
+class AuditContext:
+    """One model, whose weights are exchanged, and the rows that it is measured on.
+
+    Attributes:
+        run: Model, tokenizer and rows of the audited run.
+        settings: The ``audit`` section.
+        folders: Name of a model (vanilla, unlearned, oracle) -> folder of its weights.
+        loaded: Name of the model whose weights are loaded; "" if none are.
+    """
+
+    run: RunContext
+    settings: Audit
+    folders: Mapping[str, Path]
+    loaded: str = field(default="", init=False)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, from which every draw of the audit comes."""
+        return self.run.config.seed
+
+    def load(self, name: str) -> None:
+        """Load the weights of a model, unless they are loaded already."""
+        if self.loaded != name:
+            self.loaded = ""
+            load_weights(self.run.model, self.folders[name])
+            self.loaded = name
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """Load a model and return copies of its trainable weights."""
+        self.load(name)
+        return {n: p.detach().clone() for n, p in trainable(self.run.model).items()}
+
+    @cached_property
+    def rows(self) -> tuple[Encoded, ...]:
+        """The rows that are measured: at most ``audit.max_rows`` of each part of each side.
+
+        Of the general text only the held-out half, where there is one.
+        """
+        groups: dict[tuple[str, str, str], list[Encoded]] = {}
+        for row in (*self.run.rows, *self.run.general):
+            groups.setdefault((row.domain, row.side, row.part), []).append(row)
+        if any(row.part == "val" for row in self.run.general):
+            groups.pop(("general", "general", "train"), None)
+        most = self.settings.max_rows
+        return tuple(r for place, g in groups.items() for r in self.draw(g, most, "audit", *place))
+
+    def draw(self, rows: Sequence[Encoded], most: int | None, *words: str) -> list[Encoded]:
+        """Draw at most ``most`` rows (None: all) by seed and ``words``; they keep their order."""
+        drawn = {row.key for row in shuffled(rows, self.seed, *words)[:most]}
+        return [row for row in rows if row.key in drawn]
+
+    def targets(self) -> list[Encoded]:
+        """Return the measured unlearn train rows: what the attacks try to bring back."""
+        return [row for row in self.rows if (row.side, row.part) == ("unlearn", "train")]
+
+    def all_rows(self, side: str, part: str) -> list[Encoded]:
+        """Return all rows of one side and part, measured or not (``general`` is a side)."""
+        rows = (*self.run.rows, *self.run.general)
+        return [row for row in rows if (row.side, row.part) == (side, part)]
+
+    def measure(
+        self,
+        amount: str,
+        rows: Sequence[Encoded],
+        tick: Tick,
+        samples: Mapping[str, Sample] | None = None,
+    ) -> list[SampleValue]:
+        """Measure the model as it is now: one teacher-forced pass; ``audit.generate`` adds text.
+
+        Args:
+            amount: Strength of the attack, the label of the values.
+            rows: The rows.
+            tick: Called with the number of rows read.
+            samples: Key -> sample of the rows; None: those of the run.
+        """
+        return self.run.evaluator(self.settings.generate, samples).run(amount, rows, tick)
+
+    def measure_each(
+        self, states: Generator[tuple[str, Sequence[Encoded]]], count: int, tick: Tick
+    ) -> list[SampleValue]:
+        """Measure the model in each state that a generator puts it in.
+
+        Args:
+            states: Yields (amount, rows to measure); undoes its changes when closed.
+            count: Number of states.
+            tick: Called with the number of rows read.
+        """
+        values: list[SampleValue] = []
+        with closing(states):
+            for number, (amount, rows) in enumerate(states):
+                values += self.measure(amount, rows, piece(tick, number, count))
+        return values
+
+    def generator(self, batch_size: int) -> Writer:
+        """Return a text generator for the model."""
+        limit = self.run.config.evaluation.max_new_tokens
+        return Writer(self.run.model, self.run.tokenizer, limit, batch_size)
+
+    @cached_property
+    def samples(self) -> dict[str, Sample]:
+        """All samples of the run by key."""
+        inputs = self.run.inputs
+        return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}
+
+
+def piece(tick: Tick, number: int, count: int) -> Tick:
+    """Return the tick of the ``number``-th of ``count`` equal pieces of work."""
+    return lambda done, total, note: tick(number * total + done, count * total, note)

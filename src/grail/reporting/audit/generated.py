@@ -1,0 +1,79 @@
+"""Answers that the models generate, sampled or with a given beginning: sentences and a table.
+
+Reads the content of ``audit.json`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grail.reporting.audit.knowledge import audit_domains
+from grail.reporting.tables import MISSING, Table, listed, percent, plus_minus
+
+_MODELS = ("vanilla", "unlearned", "oracle")
+_NOTE = (
+    "ROUGE-L (F1, percent) between generated and true answers of unlearn train rows. Best of k: "
+    "the best of k answers sampled at temperature 1, in expectation. Given: a share of the true "
+    "answer is part of the prompt, and the rest is compared with the rest. A model that never saw "
+    "the rows shares words with them, too, and more so in the best of many answers: compare with "
+    "the oracle."
+)
+
+
+def _answers(audit: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
+    """Return (domain, kind of answer, model -> row of ``audit.json``), in order of measurement."""
+    kinds: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for domain in audit_domains(audit):
+        for entry in audit["measured"]:
+            for row in entry["rows"] if entry["attack"] in ("sample", "extract") else ():
+                if (row["domain"], row["metric"]) == (domain, "ROUGE-L"):
+                    kind = (domain, _kind(entry["attack"], entry["amount"]))
+                    kinds.setdefault(kind, {})[entry["model"]] = row
+    return [(*kind, rows) for kind, rows in kinds.items() if "unlearned" in rows]
+
+
+def _kind(attack: str, amount: str) -> str:
+    if attack == "extract":
+        return f"given {100 * float(amount):g} %"
+    return amount if amount == "greedy" else f"best of {amount}"
+
+
+def generated_sentences(audit: Mapping[str, Any]) -> list[str]:
+    """Compare the unlearned model's answers with the other models', and warn of surely more.
+
+    More than the oracle by over ``back`` points and over ``errors`` standard errors.
+    """
+    limits = audit["settings"]["thresholds"]
+    more, all_kinds = [], []
+    for domain, kind, rows in _answers(audit):
+        if kind in ("greedy", "best of 1"):
+            continue
+        row = rows["unlearned"]
+        others = [f"{m} {percent(rows[m]['value'])}" for m in ("vanilla", "oracle") if m in rows]
+        value = f"{plus_minus(row['value'], row['error'])} % ({', '.join(others)}; n {row['n']})"
+        all_kinds.append(f"{domain}, {kind}: {value}")
+        beyond, error = row.get("beyond"), row.get("beyond_error")
+        if beyond is not None and beyond > max(limits["back"], limits["errors"] * (error or 0.0)):
+            points = plus_minus(beyond, error, "+")
+            more.append(f"{domain}, {kind} ({points} points; n {row['n']})")
+    sentences = (
+        listed("Generates more of the true answers than the oracle", more, warning=True),
+        listed("ROUGE-L between generated and true answers", all_kinds),
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
+def generated_tables(audit: Mapping[str, Any]) -> list[Table]:
+    """Return the table of generated answers; none where nothing was generated."""
+    lines = []
+    for domain, kind, rows in _answers(audit):
+        cells = [
+            plus_minus(row["value"], row["error"]) if (row := rows.get(model)) else MISSING
+            for model in _MODELS
+        ]
+        row = rows["unlearned"]
+        above = plus_minus(row.get("beyond"), row.get("beyond_error"), "+")
+        lines.append((domain, kind, *cells, above, str(row["n"])))
+    columns = ("Domain", "Answer", *(name.capitalize() for name in _MODELS), "Above oracle", "n")
+    return [Table("Generated answers", columns, tuple(lines), _NOTE)] if lines else []

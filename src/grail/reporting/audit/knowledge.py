@@ -1,0 +1,192 @@
+"""What each model knows of the unlearn rows under each attack, and the outcome of each domain.
+
+Reads the content of ``audit.json`` alone, with the thresholds in its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grail.reporting.tables import plus_minus
+
+WORDS = {"US": "answer tokens right", "ES": "answer extractable"}
+"""Metric of unlearn rows -> what is known, in words."""
+
+REMOVED, BACK, UNDECIDED, PARTLY, NOT, NOTHING = (
+    "removed",
+    "comes back",
+    "undecided",
+    "partly removed",
+    "not unlearned",
+    "nothing to remove",
+)
+BY_WEIGHT = (NOTHING, REMOVED, UNDECIDED, BACK, PARTLY, NOT)
+"""Outcomes from good to bad; the outcome of a run is the worst of its domains."""
+
+DESCRIBING = ("interpolate",)
+"""Attacks that decide nothing: they need the vanilla model, and who has it needs no attack."""
+
+_OFFSET_AND_SIGN = {"US": (100.0, -1.0), "ES": (0.0, 1.0)}
+"""Metric -> (a, b): a + b * value is what is known, in percent."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a model knows of unlearn rows under one attack.
+
+    ``value`` is in percent, the differences are in points, each with its standard error: ``change``
+    against the model without the attack (without attack: against vanilla), ``beyond`` against the
+    oracle. None where it was not measured.
+    """
+
+    attack: str
+    amount: str
+    value: float
+    n: int
+    error: float | None = None
+    change: float | None = None
+    change_error: float | None = None
+    beyond: float | None = None
+    beyond_error: float | None = None
+
+    @property
+    def level(self) -> float:
+        """What is known above the oracle; without an oracle, all that is known."""
+        return self.value if self.beyond is None else self.beyond
+
+    @property
+    def rise(self) -> float:
+        """The change in points, 0 where there is none."""
+        return self.change or 0.0
+
+    @property
+    def name(self) -> str:
+        """The attack in words: "quantise int8", "relearn-few after 10 steps"."""
+        if self.amount == "area":
+            return f"{self.attack}, area"
+        if self.attack.startswith("relearn"):
+            return f"{self.attack} after {self.amount} steps"
+        return f"{self.attack} {self.amount}"
+
+    @property
+    def above(self) -> str:
+        """The points above the oracle, in words after a comma; "" without an oracle."""
+        points = plus_minus(self.beyond, self.beyond_error, "+")
+        return "" if self.beyond is None else f", {points} above the oracle"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One domain, judged by one metric.
+
+    Attributes:
+        domain: Its name.
+        metric: "US" or "ES".
+        outcome: One of ``BY_WEIGHT``.
+        vanilla: Train rows of the vanilla model.
+        now: Train rows of the unlearned model, without attack.
+        val: Val rows likewise; empty where there are none.
+        attacks: Train rows under every attack that can decide.
+        rising: Those that raise it by more than ``back`` to more than ``left``.
+        sure: Those of them that rise by more than ``errors`` standard errors.
+    """
+
+    domain: str
+    metric: str
+    outcome: str
+    vanilla: Known
+    now: Known
+    val: list[Known]
+    attacks: list[Known]
+    rising: list[Known]
+    sure: list[Known]
+
+
+def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
+    """Judge one domain by its train rows (and, for PARTLY, its val rows); the first that holds.
+
+    NOTHING: vanilla knew at most ``left`` (with an oracle: at most ``unchanged`` more than it).
+    NOT: what is known fell by at most ``unchanged``, and the run is not itself an oracle. PARTLY:
+    more than ``left`` is still known (with an oracle: above it), of train or of val rows. BACK: a
+    decisive attack raises it by more than ``back``, surely, to more than ``left`` (above the
+    oracle). UNDECIDED: an attack raises it as far, but not surely, or is not decisive.
+    """
+    limits = audit["settings"]["thresholds"]
+    (vanilla,) = _plain(audit, "vanilla", domain, "train", metric)
+    (now,) = _plain(audit, "unlearned", domain, "train", metric)
+    val = _plain(audit, "unlearned", domain, "val", metric)
+    attacks = [
+        row
+        for row in known(audit, "unlearned", domain, "train", metric)
+        if row.attack not in ("plain", *DESCRIBING) and row.change is not None
+    ]
+    rising = [r for r in attacks if r.rise > limits["back"] and r.level > limits["left"]]
+    sure = [r for r in rising if r.rise > limits["errors"] * (r.change_error or 0.0)]
+    outcome = UNDECIDED if rising else REMOVED
+    if any(decisive(audit, row) for row in sure):
+        outcome = BACK
+    if any(row.level > limits["left"] for row in (now, *val)):
+        outcome = PARTLY
+    if audit["oracle"] != "itself" and -now.rise <= limits["unchanged"]:
+        outcome = NOT
+    above = vanilla.beyond is None or vanilla.beyond > limits["unchanged"]
+    if vanilla.value <= limits["left"] or not above:
+        outcome = NOTHING
+    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure)
+
+
+def judge_all(audit: Mapping[str, Any]) -> list[Case]:
+    """Judge every domain by every metric."""
+    return [judge(audit, d, metric) for d in audit_domains(audit) for metric in metrics(audit)]
+
+
+def known(audit: Mapping[str, Any], model: str, domain: str, part: str, metric: str) -> list[Known]:
+    """Return what one model knows of one domain's unlearn rows: without and under each attack."""
+    offset, sign = _OFFSET_AND_SIGN[metric]
+    place, rows = (domain, "unlearn", part, metric), []
+    for entry in audit["measured"]:
+        for row in entry["rows"] if entry["model"] == model else ():
+            if (row["domain"], row["side"], row["part"], row["metric"]) == place:
+                points = {k: sign * row[k] + 0.0 for k in ("change", "beyond") if k in row}
+                errors = {k: row.get(k) for k in ("error", "change_error", "beyond_error")}
+                value = offset + sign * row["value"]
+                rows.append(
+                    Known(entry["attack"], entry["amount"], value, row["n"], **points, **errors)
+                )
+    return rows
+
+
+def _plain(
+    audit: Mapping[str, Any], model: str, domain: str, part: str, metric: str
+) -> list[Known]:
+    """Return what a model knows without attack: one, or none where it was not measured."""
+    return [row for row in known(audit, model, domain, part, metric) if row.attack == "plain"]
+
+
+def decisive(audit: Mapping[str, Any], row: Known) -> bool:
+    """Tell whether an attack decides: relearning does only beside an oracle attacked likewise."""
+    compared = audit["oracle"] is not None and row.beyond is not None
+    return compared or not row.attack.startswith("relearn")
+
+
+def strongest(rows: Iterable[Known], size: Callable[[Known], float]) -> list[Known]:
+    """Return the row of the largest ``size`` of each attack, in order of first appearance."""
+    best: dict[str, Known] = {}
+    for row in rows:
+        if row.attack not in best or size(row) > size(best[row.attack]):
+            best[row.attack] = row
+    return list(best.values())
+
+
+def metrics(audit: Mapping[str, Any]) -> list[str]:
+    """Return the measured metrics of what is known, token accuracy first."""
+    measured = {row["metric"] for entry in audit["measured"] for row in entry["rows"]}
+    return [metric for metric in WORDS if metric in measured]
+
+
+def audit_domains(audit: Mapping[str, Any], side: str = "unlearn") -> list[str]:
+    """Return the domains in the order in which they were measured."""
+    rows = (row for entry in audit["measured"] for row in entry["rows"])
+    return list(dict.fromkeys(row["domain"] for row in rows if row["side"] == side))

@@ -1,0 +1,48 @@
+"""The table of attacks: their words are settings, and one without rows says why."""
+
+from dataclasses import replace
+
+import pytest
+
+from grail.audit.attacks.registry import ATTACKS, PLAIN
+from grail.config.audit import ALL, Audit
+from grail.data.samples import Sample
+
+
+@pytest.fixture
+def context(audit_context):
+    def make(train=20, val=3, general=2, share=0.1):
+        counts = {("a", "unlearn", "train"): train, ("a", "unlearn", "val"): val}
+        counts["general", "general", "train"] = general
+        context = audit_context(counts, relearn={"share": share})
+        places = {row.key: (row.domain, row.side, row.part) for row in context.rows}
+        context.samples = {key: Sample(*place, 0, "q", "a") for key, place in places.items()}
+        return context
+
+    return make
+
+
+def test_every_attack_can_be_asked_for_and_reads_settings_that_there_are():
+    assert {attack.kind for name, attack in ATTACKS.items() if name != PLAIN} == set(ALL)
+    assert ATTACKS[PLAIN].kind == ""
+    for attack in ATTACKS.values():
+        assert set(attack.settings) <= set(Audit.model_fields)
+        assert "unlearned" in attack.models
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [("few", {"train": 1, "share": 1.0}), ("other", {"val": 0}), ("unrelated", {"general": 0})],
+)
+def test_a_relearning_without_rows_says_why(context, name, lacks):
+    attack = ATTACKS[f"relearn-{name}"]
+    assert attack.why_not(context(**lacks))
+    assert attack.why_not(context()) == ""
+
+
+def test_without_paraphrases_none_is_asked(context):
+    made = context()
+    assert ATTACKS["paraphrase"].why_not(made) == "no row carries paraphrases"
+    key, sample = next(iter(made.samples.items()))
+    made.samples[key] = replace(sample, paraphrases=("other?",))
+    assert ATTACKS["paraphrase"].why_not(made) == ""
