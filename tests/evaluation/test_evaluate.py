@@ -15,7 +15,7 @@ from grail.evaluation import evaluate
 from grail.evaluation.evaluate import Evaluator, SampleValue, read_values, to_results, write_values
 from grail.evaluation.fluency import compression, repetition
 from grail.evaluation.metrics import rouge_l
-from grail.model import generate as continuing
+from grail.model import generate
 
 PLACES = [("d", "unlearn", "train"), ("d", "retain", "val"), ("general", "general", "train")]
 TOKEN_VALUES = ("nll", "min_k", "min_k_plus_plus", "zlib")
@@ -47,7 +47,7 @@ def measure(model, tokenizer, samples):
 
     def run(model=model, chosen=rows, tick=None, **settings):
         values = Evaluation(**{"max_new_tokens": 5, **settings})
-        evaluator = Evaluator(model, tokenizer, values, {s.key: s for s in samples})
+        evaluator = Evaluator(model, tokenizer, values)
         return evaluator.run("vanilla", chosen, *([tick] if tick else []))
 
     run.rows = rows
@@ -112,7 +112,7 @@ def test_memorization_is_that_of_a_plain_pass_in_double_precision(model, measure
 def test_zlib_reads_what_was_kept_of_a_completion(model, tokenizer):
     sample = Sample(*PLACES[0], 0, "q", "abcabcabcxyz")
     rows, _ = encode_all(Encoder(tokenizer, "plain", 10), [sample])
-    evaluator = Evaluator(model, tokenizer, Evaluation(generate=False), {sample.key: sample})
+    evaluator = Evaluator(model, tokenizer, Evaluation(generate=False))
     (value,) = evaluator.run("vanilla", rows)
     kept = "abcabcabcxyz"[: value.tokens].encode()  # a token a byte, the end token cut away too
     assert 0 < value.tokens < 12
@@ -181,7 +181,7 @@ def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
     samples = [Sample("d", "unlearn", part, 0, "a?", "one") for part in ("train", "heldout")]
     rows, _ = encode_all(Encoder(tokenizer, "plain", 64), samples)
     settings = Evaluation(max_new_tokens=5)
-    evaluator = Evaluator(model, tokenizer, settings, {s.key: s for s in samples})
+    evaluator = Evaluator(model, tokenizer, settings)
     asked, read = evaluator.run("vanilla", rows)
     assert (read.key, read.part) == ("d.unlearn.heldout.0", "heldout")
     for name in TOKEN_VALUES:
@@ -192,14 +192,14 @@ def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
 
 def test_the_limit_of_tokens_is_per_row(measure, monkeypatch):
     asked = {}
-    inner = continuing.generate
+    inner = generate.generate
 
     def watched(model, prompts, most, *others):
         made = inner(model, prompts, most, *others)
         asked.update(zip(map(tuple, prompts), zip(most, map(len, made), strict=True), strict=True))
         return made
 
-    monkeypatch.setattr(continuing, "generate", watched)
+    monkeypatch.setattr(generate, "generate", watched)
     measure(max_new_tokens=12)
     for row in measure.rows[:8]:
         most, made = asked[row.ids[: row.start]]

@@ -6,6 +6,7 @@ import pytest
 
 from grail.config.file import load_config
 from grail.data.encode import Encoded
+from grail.data.samples import Sample
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import artifact_bytes
 from grail.forecast.machine import shape_of
@@ -118,7 +119,7 @@ def test_twice_the_rows_are_twice_the_work_where_each_is_read_once(module_config
         config = load_config(module_config(rows=rows, name=f"rows{rows}-{packed}"), [], None)
         # rows of one length each: padding then does not depend on who shares a batch
         made = [
-            Encoded(f"{d}.{s}.train.{i}", d, s, "train", tuple(range(12)), start=5)
+            Encoded(Sample(d, s, "train", i, "", ""), tuple(range(12)), start=5)
             for d in ("privacy", "copyright")
             for s in ("unlearn", "retain")
             for i in range(rows)
@@ -140,7 +141,7 @@ def test_twice_the_rows_are_twice_the_work_where_each_is_read_once(module_config
 
 
 def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
-    row = Encoded("d.retain.train.0", "d", "retain", "train", tuple(range(9)), start=4)
+    row = Encoded(Sample("d", "retain", "train", 0, "", ""), tuple(range(9)), start=4)
     config = load_config(module_config(name="given"), ["vanilla.skip=true"], None)
     assert workload(config, [row], [], Reading(packed=True)).stages["vanilla"].backward == NOTHING
     with_target = load_config(module_config(name="target"), ["evaluation.retain_target=90"], None)
@@ -153,7 +154,9 @@ def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
 
 
 def test_passes_add_up():
-    rows = [Encoded("k", "d", "s", "train", tuple(range(n)), start=n - 2) for n in (5, 7)]
+    rows = [
+        Encoded(Sample("d", "s", "train", n, "", ""), tuple(range(n)), start=n - 2) for n in (5, 7)
+    ]
     found = Reading(packed=False).passes([rows, rows[:1]], copies=3)
     assert found == Passes(2, 3 * (2 * 7 + 5), 3 * (4 + 2), 3 * 14, 3 * 4)
     packed = Reading(packed=True).passes([rows, rows[:1]], copies=3)

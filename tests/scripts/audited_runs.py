@@ -71,6 +71,7 @@ def made_bench():
     from grail.audit.bench import Bench
     from grail.config.run import parse_config
     from grail.data.encode import Encoded
+    from grail.data.samples import Sample
     from grail.progress import NullListener
     from grail.run.context import RunContext
     from grail.run.inputs import Inputs
@@ -89,7 +90,7 @@ def made_bench():
         inputs = Inputs((), (), (), {})
         context = RunContext(config, inputs, NullListener(), torch.device("cpu"))
         rows = [
-            Encoded(f"{d}.{side}.{part}.{i}", d, side, part, (1, 2), 1)
+            Encoded(Sample(d, side, part, i, "", ""), (1, 2), 1)
             for (d, side, part), count in counts.items()
             for i in range(count)
         ]

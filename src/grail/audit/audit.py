@@ -23,8 +23,8 @@ from grail.audit.subject import Subject, finished, oracle_for
 from grail.errors import DivergenceError
 from grail.evaluation.evaluate import read_values, write_values
 from grail.files import digest, file_digest, write_json, write_text
-from grail.model.forward import trainable
 from grail.model.save import load_weights
+from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import verdict
@@ -143,14 +143,16 @@ class Auditor:
         reads = ("max_rows", "generate", *attempt.reads)
         rate = config.unlearning.learning_rate if "relearn" in attempt.reads else None
         weights = {key: value for key, (_, value) in self._models().items()}
-        others = {s.key: s.paraphrases for s in bench.texts.values() if s.paraphrases}
+        inputs = self.subject.inputs
+        samples = [s for s in (*inputs.samples, *inputs.general) if s.paraphrases]
+        others = {sample.key: sample.paraphrases for sample in samples}
         return self.context.key(
             "model",
             "data",
             "evaluation",
             attack=name,
             weights=[weights[model], weights["vanilla"] if name == "interpolate" else None],
-            rows=self.subject.inputs.digests,
+            rows=inputs.digests,
             chosen=digest([row.key for row in bench.rows]),
             settings={key: settings[key] for key in reads} | {"rate": rate},
             draws=bench.seed,
@@ -213,7 +215,7 @@ class Auditor:
 
     def _ends(self, model: str) -> dict[str, Tensor]:
         self._take(model)
-        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
+        return copy_weights(self.context.model)
 
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -13,9 +12,9 @@ from torch import Tensor
 from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded, Encoder
-from grail.data.samples import Sample
+from grail.data.samples import GENERAL, Place
 from grail.evaluation.evaluate import Evaluator, SampleValue
-from grail.model.generate import Writer
+from grail.model.generate import TextGenerator
 from grail.progress import Tick
 from grail.run.context import RunContext
 
@@ -47,11 +46,11 @@ class Bench:
 
         Of the general text only the held-out half, where there is one.
         """
-        groups: dict[tuple[str, str, str], list[Encoded]] = {}
+        groups: dict[Place, list[Encoded]] = {}
         for row in (*self.context.rows, *self.context.general):
-            groups.setdefault((row.domain, row.side, row.part), []).append(row)
+            groups.setdefault(row.place, []).append(row)
         if any(row.part == "val" for row in self.context.general):
-            groups.pop(("general", "general", "train"), None)
+            groups.pop(GENERAL, None)
         return tuple(row for group in groups.values() for row in self._drawn(group))
 
     def targets(self) -> tuple[Encoded, ...]:
@@ -65,32 +64,21 @@ class Bench:
 
     def read(self, label: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass, no generation unless asked."""
-        return self._evaluator(self.texts).run(label, rows, tick)
-
-    def read_others(
-        self, label: str, samples: Mapping[str, Sample], rows: Sequence[Encoded], tick: Tick
-    ) -> list[SampleValue]:
-        """Measure rows that are not the run's own, with the samples that they stand for."""
-        return self._evaluator(samples).run(label, rows, tick)
-
-    def writer(self, batch_size: int) -> Writer:
-        """Return what lets the model, as it is now, continue prompts."""
-        limit = self.context.config.evaluation.max_new_tokens
-        return Writer(self.context.model, self.context.tokenizer, limit, batch_size)
-
-    def _evaluator(self, samples: Mapping[str, Sample]) -> Evaluator:
         settings = self.context.config.evaluation
         quick = settings.model_copy(update={"generate": self.settings.generate})
-        model: Any = self.context.model
-        return Evaluator(model, self.context.tokenizer, quick, samples)
+        return Evaluator(self.context.model, self.context.tokenizer, quick).run(label, rows, tick)
+
+    def generator(self, batch_size: int) -> TextGenerator:
+        """Return a text generator for the model as it is now."""
+        limit = self.context.config.evaluation.max_new_tokens
+        return TextGenerator(self.context.model, self.context.tokenizer, limit, batch_size)
 
     def _drawn(self, group: Sequence[Encoded]) -> list[Encoded]:
         """Draw rows by the run's seed; they stay in the order of their source."""
         most = self.settings.max_rows
         if most is None or len(group) <= most:
             return list(group)
-        first = group[0]
-        drawn = shuffled(group, self.seed, "audit", first.domain, first.side, first.part)[:most]
+        drawn = shuffled(group, self.seed, "audit", *group[0].place)[:most]
         chosen = {row.key for row in drawn}
         return [row for row in group if row.key in chosen]
 
@@ -98,9 +86,3 @@ class Bench:
         """Return what turns samples into ids as the run does."""
         data = self.context.config.data
         return Encoder(self.context.tokenizer, data.template, data.max_tokens)
-
-    @cached_property
-    def texts(self) -> dict[str, Sample]:
-        """All samples of the run by key."""
-        inputs = self.context.inputs
-        return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}

@@ -99,7 +99,7 @@ def _hits(model: Policy, parts: Anatomy, batch: Batch) -> Bool[Tensor, "blocks K
         states.append(whole[batch.at])
 
     with evaluating(model), _hooked(parts.blocks, keep):
-        answer_logits(model, batch.ids, batch.attention, batch.at)
+        answer_logits(model, batch)
     goal = batch.targets[batch.at]
     return torch.stack([parts.head(parts.norm(own)).argmax(-1) == goal for own in states])
 

@@ -7,10 +7,9 @@ A method that stops early keeps more and unlearns less; only at equal retention 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grail.files import digest
 
@@ -34,25 +33,11 @@ def measured(weights: Mapping[str, str], target: float | None) -> dict[str, str]
     return {**weights, CALIBRATED: digest([weights, target, SEARCH])}
 
 
-@dataclass(frozen=True)
-class WeightPath:
-    """The straight line from one model's weights to another's.
-
-    Attributes:
-        parameters: The model's parameters, into which a point of the line is put.
-        start: The weights at 0.
-        end: The weights at 1.
-    """
-
-    parameters: Mapping[str, nn.Parameter]
-    start: Mapping[str, Tensor]
-    end: Mapping[str, Tensor]
-
-    @torch.no_grad()
-    def put(self, weight: float) -> None:
-        """Let the model be ``start + weight (end - start)``; at 0 and 1 exactly the ends."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(torch.lerp(self.start[name], self.end[name], weight))
+def between(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], weight: float
+) -> dict[str, Tensor]:
+    """Return ``start + weight (end - start)`` of all tensors; at 0 and 1 exactly the ends."""
+    return {name: torch.lerp(tensor, end[name], weight) for name, tensor in start.items()}
 
 
 def weight_at(target: float, retain_success: Callable[[float], float]) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from grail.evaluation import fluency, memorization, metrics
 from grail.files import write_json
 from grail.model.answers import Answers, answers_of, mean_per_row
 from grail.model.forward import Policy, device_of, evaluating
-from grail.model.generate import Writer
+from grail.model.generate import TextGenerator
 from grail.progress import Tick, silent
 from grail.results import Result
 
@@ -91,13 +91,11 @@ class Evaluator:
         model: The model.
         tokenizer: Its tokenizer.
         settings: The ``evaluation`` section.
-        samples: Key -> sample, for the texts.
     """
 
     model: Policy
     tokenizer: Any
     settings: Evaluation
-    samples: Mapping[str, Sample]
 
     def run(self, label: str, rows: Sequence[Encoded], tick: Tick = silent) -> list[SampleValue]:
         """Return one value per row, in the order of ``rows``.
@@ -112,9 +110,9 @@ class Evaluator:
         asked = asked_of(rows, self.settings)
         total = len(rows) + len(asked)
         values, known = self._read(label, rows, total, tick)
-        for key, text in self._generations(asked, known, len(rows), total, tick).items():
-            values[key] = self._with_text(values[key], text)
-        return [values[row.key] for row in rows]
+        for row, text in self._generations(asked, known, len(rows), total, tick).items():
+            values[row] = self._with_text(values[row], row.sample, text)
+        return [values[row] for row in rows]
 
     def retain_success(self, rows: Sequence[Encoded], tick: Tick = silent) -> float:
         """Return RS in percent on retain rows, the mean over their domains."""
@@ -139,17 +137,17 @@ class Evaluator:
 
     def _read(
         self, label: str, rows: Sequence[Encoded], total: int, tick: Tick
-    ) -> tuple[dict[str, SampleValue], dict[str, int]]:
+    ) -> tuple[dict[Encoded, SampleValue], dict[Encoded, int]]:
         """Return values, and with how many tokens of its answer each greedy text begins."""
-        values: dict[str, SampleValue] = {}
-        known: dict[str, int] = {}
+        values: dict[Encoded, SampleValue] = {}
+        known: dict[Encoded, int] = {}
         for group, answers in self._answers(label, rows, total, tick):
             nlls = mean_per_row(answers.nll, answers.lengths).tolist()
             read = (group, nlls, answers.accuracy.tolist(), _per_row(answers))
             for row, nll, accuracy, tokens in zip(*read, strict=True):
                 _check_finite(label, row.key, nll)
-                values[row.key] = self._value(label, row, accuracy, nll, tokens)
-                known[row.key] = int(tokens[0].long().cumprod(0).sum())
+                values[row] = self._value(label, row, accuracy, nll, tokens)
+                known[row] = int(tokens[0].long().cumprod(0).sum())
         return values, known
 
     def _value(
@@ -164,7 +162,7 @@ class Evaluator:
             domain=row.domain,
             side=row.side,
             part=row.part,
-            row=self.samples[row.key].row,
+            row=row.sample.row,
             accuracy=accuracy,
             nll=nll,
             tokens=len(row.answer),
@@ -175,20 +173,24 @@ class Evaluator:
         )
 
     def _generations(
-        self, rows: Sequence[Encoded], known: Mapping[str, int], before: int, total: int, tick: Tick
-    ) -> dict[str, str]:
+        self,
+        rows: Sequence[Encoded],
+        known: Mapping[Encoded, int],
+        before: int,
+        total: int,
+        tick: Tick,
+    ) -> dict[Encoded, str]:
         """Continue the prompts greedily."""
 
         def say(done: int) -> None:
             tick(before + done, total, "answers generated")
 
         how = self.settings
-        writer = Writer(self.model, self.tokenizer, how.max_new_tokens, how.batch_size)
-        texts = writer.continued(rows, say, known=known)
-        return dict(zip((row.key for row in rows), texts, strict=True))
+        generator = TextGenerator(self.model, self.tokenizer, how.max_new_tokens, how.batch_size)
+        texts = generator.texts(rows, say, known=known)
+        return dict(zip(rows, texts, strict=True))
 
-    def _with_text(self, value: SampleValue, generation: str) -> SampleValue:
-        sample = self.samples[value.key]
+    def _with_text(self, value: SampleValue, sample: Sample, generation: str) -> SampleValue:
         value = replace(
             value,
             rouge_l=metrics.rouge_l(sample.completion, generation),

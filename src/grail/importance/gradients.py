@@ -15,9 +15,9 @@ from grail.data.batches import Batch
 from grail.importance.hooks import Layout, Watch, watching
 from grail.importance.kernel_choice import Fused
 from grail.importance.sums import Sums
-from grail.model.forward import Policy, answer_logits, evaluating, packed_logits, trainable
+from grail.model.forward import Policy, answer_logits, evaluating, trainable
 from grail.model.nll import token_nll
-from grail.model.packing import pack, packs
+from grail.model.packing import pack, packed_logits, packs
 
 TokenLoss = Callable[[Tensor, Batch], Tensor]
 """(logits of the answer tokens, their batch) -> NLL in nats of each answer token."""
@@ -43,7 +43,7 @@ def add_by_loop(
     mean: dict[str, Tensor] = {}
     with evaluating(model):
         for batch in trials:
-            logits = answer_logits(model, batch.ids, batch.attention, batch.at)
+            logits = answer_logits(model, batch)
             mean_loss = loss(logits, batch).mean() / len(trials)
             found = torch.autograd.grad(mean_loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
@@ -90,10 +90,10 @@ def _reading(model: Policy, batch: Batch, trials: int) -> tuple[Layout, Callable
 
     Packed, the trials of a sample share the prompt: it is read once.
     """
-    given, lengths = (batch.ids, batch.attention, batch.at), batch.lengths
+    lengths = batch.lengths
     answers = [sum(lengths[i : i + trials]) for i in range(0, len(lengths), trials)]
     if packs(model):
-        packed = pack(*given, branches=trials)
+        packed = pack(model, batch.rows, branches=trials)
         return Layout(answers, tokens=packed.lengths), lambda: packed_logits(model, packed)
     rows = [trials] * len(answers)
-    return Layout(answers, rows=rows), lambda: answer_logits(model, *given)
+    return Layout(answers, rows=rows), lambda: answer_logits(model, batch)

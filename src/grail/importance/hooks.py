@@ -18,7 +18,7 @@ from grail.importance.kernel_choice import Fused
 from grail.importance.rules import Call, rule_for
 from grail.importance.sums import Sums
 from grail.model.forward import Policy, trainable
-from grail.model.fused_lora import LoraGradients, Seen, fused, lora_layers
+from grail.model.fused_lora import LoraGradients, OnBackward, fused, lora_layers
 
 CHUNK_BYTES = 256 * 2**20
 """Per-sample gradients of one parameter are made for as many samples at once as fit in this."""
@@ -111,7 +111,7 @@ class Watch:
         every = module.named_parameters(recurse=False)
         return {kind: self.names[id(p)] for kind, p in every if id(p) in self.names}
 
-    def layer(self, module: nn.Module) -> Seen:
+    def layer(self, module: nn.Module) -> OnBackward:
         """Await one call of a LoRA layer."""
         layer: Any = module
         a, b = (half[layer.active_adapters[0]] for half in (layer.lora_A, layer.lora_B))
@@ -119,8 +119,8 @@ class Watch:
         self._await([*own_a.values(), *own_b.values()])
 
         def seen(halves: LoraGradients) -> None:
-            self._take(a, own_a, halves.given, halves.within)
-            self._take(b, own_b, halves.inner, halves.gradient)
+            self._take(a, own_a, halves.x, halves.gradient_a)
+            self._take(b, own_b, halves.inner, halves.gradient_b)
 
         return seen
 

@@ -19,8 +19,9 @@ from grail.data.heldout import unseen
 from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.files import digest
-from grail.model.forward import Policy, trainable
+from grail.model.forward import Policy
 from grail.model.load import load_model, load_tokenizer
+from grail.model.weights import put_weights
 from grail.progress import Listener
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
@@ -61,10 +62,7 @@ class RunContext:
     def start_over(self, seed: int) -> None:
         """Put weights into the model as they are before the vanilla stage."""
         fresh = load_model(self.config.model, self.config.vanilla.adapter, seed)
-        begun = dict(fresh.named_parameters())
-        with torch.no_grad():
-            for name, parameter in trainable(self.model).items():
-                parameter.copy_(begun[name])
+        put_weights(self.model, dict(fresh.named_parameters()))
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -126,9 +124,9 @@ class RunContext:
 
     def data(self, *parts: str) -> dict[str, str]:
         """Digests of the given parts; the general rows are a part of their own."""
-        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
-        names |= {n: "general" for n in names if n.startswith("general.")}
-        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
+        places = {sample.place for sample in (*self.inputs.samples, *self.inputs.general)}
+        names = [str(p) for p in places if ("general" if p.side == "general" else p.part) in parts]
+        return {name: self.inputs.digests[name] for name in names}
 
     def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
         data = self.config.data

@@ -22,7 +22,7 @@ from grail.config.run import Config
 from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels
 from grail.evaluation import evaluate, membership
-from grail.evaluation.equal_retention import CALIBRATED, WeightPath, measured, weight_at
+from grail.evaluation.equal_retention import CALIBRATED, between, measured, weight_at
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
@@ -30,6 +30,7 @@ from grail.localization.localizers import localize
 from grail.localization.select import has_blocks
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
+from grail.model.weights import copy_weights, put_weights
 from grail.progress import Listener, NullListener, Tick
 from grail.reporting.run.page import report
 from grail.results import Results, make_results, read_results, write_results
@@ -218,9 +219,8 @@ class Run:
             self.listener.skipped(f"evaluate {name}")
             return found
         directory.outdate(self.folder)
-        texts = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
         evaluator = evaluate.Evaluator(
-            self.context.model, self.context.tokenizer, self.config.evaluation, texts
+            self.context.model, self.context.tokenizer, self.config.evaluation
         )
         with self.listener.stage(f"evaluate {name}") as tick:
             about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
@@ -231,17 +231,15 @@ class Run:
     def _go_back(self, evaluator: evaluate.Evaluator, tick: Tick) -> dict[str, float]:
         """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
         wished = self.config.evaluation.retain_target or 0.0
-        way = WeightPath(
-            trainable(self.context.model), *map(self._weights, ("vanilla", "unlearned"))
-        )
+        vanilla, unlearned = self._weights("vanilla"), self._weights("unlearned")
         retained = [r for r in self.context.rows if (r.side, r.part) == ("retain", "train")]
 
         def kept(weight: float) -> float:
-            way.put(weight)
+            put_weights(self.context.model, between(vanilla, unlearned, weight))
             return evaluator.retain_success(retained, tick)
 
         weight, reached = weight_at(wished, kept)
-        way.put(weight)
+        put_weights(self.context.model, between(vanilla, unlearned, weight))
         return {"weight": weight, "retain_target": wished, "retain_success": reached}
 
     def _report(self) -> None:
@@ -270,7 +268,7 @@ class Run:
     def _weights(self, name: str) -> dict[str, Tensor]:
         """Return copies of what training may change in a model; the run's model then has them."""
         self._take(name)
-        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
+        return copy_weights(self.context.model)
 
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
         """Return the vanilla weights where the scores are."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from grail.data import substitutes
 from grail.data.labels import ordinary_tokens
-from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.context import RunContext
 from grail.training.descent import VanillaTask
 from grail.training.descent import loop_settings as vanilla_settings
@@ -57,7 +56,7 @@ def unlearn_training(context: RunContext, by_side: bool) -> Training:
         by_side or settings.rectify,
         config.seed,
         context.tokenizer.pad_token_id,
-        Reference(trainable(context.model)) if compared else None,
+        copy_weights(context.model) if compared else None,
         _substitute(context, objective.labels),
     )
     return task, unlearn.loop_settings(settings, config.seed)

@@ -19,7 +19,7 @@ from grail.data.encode import Encoded
 from grail.data.substitutes import Substitute, truth
 from grail.model.answers import Answers, answers_of, mean_per_row, reference_logits, together
 from grail.model.forward import Policy, device_of
-from grail.model.reference import Reference
+from grail.model.weights import Weights
 from grail.training.optimizer import Settings
 from grail.training.task import StepResult, merged
 from grail.unlearning.losses import nll
@@ -52,7 +52,7 @@ class UnlearnTask:
     split: bool
     seed: int
     pad: int
-    reference: Reference | None = None
+    reference: Weights | None = None
     substitute: Substitute = truth
 
     def plan(self, epoch: int, seen: Seen) -> list[list[Encoded]]:

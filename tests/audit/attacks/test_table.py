@@ -1,9 +1,10 @@
 """What the attacker of each relearning has, and what is asked afterwards."""
 
+from dataclasses import replace
+
 import pytest
 
 from grail.audit.attacks.table import ATTEMPTS, asked_otherwise, few, other, unrelated, within
-from grail.data.samples import Sample
 
 
 @pytest.fixture
@@ -68,18 +69,15 @@ def test_pieces_of_work_add_up():
 def test_every_paraphrase_is_a_row_of_its_own(made_bench, tiny_tokenizer):
     bench = made_bench({("a", "unlearn", "train"): 2, ("a", "retain", "train"): 1})
     bench.context.tokenizer = tiny_tokenizer()
-    texts = {
-        row.key: Sample(row.domain, row.side, row.part, i, "old?", "yes", (), others)
-        for i, (row, others) in enumerate(
-            zip(bench.rows, [("one?", "two?"), (), ("three?",)], strict=True)
-        )
-    }
-    bench.texts = texts
-    samples, rows = asked_otherwise(bench)
-    assert [row.key for row in rows] == [f"{bench.rows[0].key}#{i}" for i in (0, 1)] + [
-        f"{bench.rows[2].key}#0"
-    ]
-    assert [samples[row.key].prompt for row in rows] == ["one?", "two?", "three?"]
+    paraphrases = [("one?", "two?"), (), ("three?",)]
+    texts = {"prompt": "old?", "completion": "yes"}
+    bench.rows = tuple(
+        replace(row, sample=replace(row.sample, **texts, paraphrases=others))
+        for row, others in zip(bench.rows, paraphrases, strict=True)
+    )
+    rows = asked_otherwise(bench)
+    assert [row.key for row in rows] == [bench.rows[i].key for i in (0, 0, 2)]
+    assert [row.sample.prompt for row in rows] == ["one?", "two?", "three?"]
     said = [bench.context.tokenizer.decode(row.ids[1:-1]) for row in rows]
     assert said == ["one?\n\nyes", "two?\n\nyes", "three?\n\nyes"]
     assert {(row.domain, row.side) for row in rows} == {("a", "unlearn"), ("a", "retain")}

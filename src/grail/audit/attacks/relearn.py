@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from accelerate import Accelerator
 
-from grail.audit.attacks.deployed import restored
 from grail.config.run import Vanilla
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.model.forward import Policy, in_mode, trainable
+from grail.model.weights import copy_weights, holding
 from grail.progress import Tick, silent
 from grail.training.descent import VanillaTask
 from grail.training.loop import Loop, LoopFiles
@@ -104,7 +104,8 @@ def relearn(
         if done in how.points:
             found.append(measure(done))
 
-    with TemporaryDirectory() as folder, restored(trainable(model).values()), in_mode(model, True):
+    copies = copy_weights(model)
+    with TemporaryDirectory() as folder, holding(model, copies), in_mode(model, True):
         place = LoopFiles(Path(folder) / "log.jsonl", Path(folder) / "checkpoint", "")
         Loop(trainable(model), task, None, steps, accelerator).run(place, after)
     return found

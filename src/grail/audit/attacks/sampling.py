@@ -15,7 +15,7 @@ from grail.data.encode import Encoded
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import SampleValue
 from grail.evaluation.fluency import leak_at_k
-from grail.model.generate import Draw
+from grail.model.generate import Sampling
 from grail.progress import Tick, silent
 
 GREEDY = "greedy"
@@ -35,12 +35,12 @@ def sample(bench: Bench, tick: Tick) -> list[SampleValue]:
     """
     rows, count = _rows(bench), bench.settings.samples
     total = len(rows) * (count + 1)
-    values, writer = bench.read(GREEDY, rows, silent), bench.writer(TOGETHER)
-    greedy = writer.continued(rows, lambda done: tick(done, total, SAID))
+    values, generator = bench.read(GREEDY, rows, silent), bench.generator(TOGETHER)
+    greedy = generator.texts(rows, lambda done: tick(done, total, SAID))
     found = _scored(bench, values, rows, greedy)
     copies = [row for row in rows for _ in range(count)]
-    draw = Draw(1.0, bench.seed)
-    texts = writer.continued(copies, lambda done: tick(len(rows) + done, total, SAID), draw)
+    sampling = Sampling(1.0, bench.seed)
+    texts = generator.texts(copies, lambda done: tick(len(rows) + done, total, SAID), sampling)
     scores = [_score(bench, row, text) for row, text in zip(copies, texts, strict=True)]
     own = [scores[first : first + count] for first in range(0, len(scores), count)]
     for k in sorted({1, count}):
@@ -63,7 +63,7 @@ def extract(bench: Bench, tick: Tick) -> list[SampleValue]:
         def say(done: int, before: int = before) -> None:
             tick(before + done, len(shares) * len(rows), SAID)
 
-        texts = bench.writer(TOGETHER).continued(begun, say)
+        texts = bench.generator(TOGETHER).texts(begun, say)
         values = bench.read(f"{share:g}", begun, silent) if begun else []
         found += _scored(bench, values, begun, texts)
     return found

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from grail.audit.attacks.deployed import Change, compressed, restored
+from grail.audit.attacks.deployed import Change, compressed
 from grail.audit.attacks.paraphrase import mean_of, worst_of
 from grail.audit.attacks.prune import pruned
 from grail.audit.attacks.quantise import GRIDS, quantised
@@ -18,16 +18,13 @@ from grail.audit.attacks.sampling import extract, sample
 from grail.audit.bench import Bench
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.data.samples import Sample
-from grail.evaluation.equal_retention import WeightPath
+from grail.evaluation.equal_retention import between
 from grail.evaluation.evaluate import SampleValue
-from grail.model.forward import is_adapter, trainable
+from grail.model.forward import is_adapter
+from grail.model.weights import holding
 from grail.progress import Tick, silent
 
 PLAIN, MERGED = "plain", "merged"
-MARK = "#"
-"""Between a row's key and the number of its paraphrase."""
-
 
 Split = Callable[[Bench], tuple[list[Encoded], list[Encoded]]]
 """Which rows the attacker of a relearning has, and which are asked afterwards."""
@@ -82,14 +79,9 @@ def _interpolate(bench: Bench, tick: Tick) -> list[SampleValue]:
     """Go a share of the way back from the unlearned to the vanilla model."""
     found: list[SampleValue] = []
     shares = bench.settings.interpolate
-    way = WeightPath(
-        trainable(bench.context.model),
-        start=bench.ends("vanilla"),
-        end=bench.ends("unlearned"),
-    )
-    with restored(way.parameters.values()):
-        for number, share in enumerate(shares):
-            way.put(1 - share)
+    vanilla, unlearned = bench.ends("vanilla"), bench.ends("unlearned")
+    for number, share in enumerate(shares):
+        with holding(bench.context.model, between(vanilla, unlearned, 1 - share)):
             found += bench.read(f"{share:g}", bench.rows, within(tick, number, len(shares)))
     return found
 
@@ -149,29 +141,23 @@ def within(tick: Tick, number: int, count: int) -> Tick:
 
 def _paraphrase(bench: Bench, tick: Tick) -> list[SampleValue]:
     """Ask in other words; a row's mean and worst case over its paraphrases."""
-    samples, rows = asked_otherwise(bench)
-    values = bench.read_others("asked otherwise", samples, rows, tick)
     by_row: dict[str, list[SampleValue]] = {}
-    for value in values:
-        key = value.key.rpartition(MARK)[0]
-        by_row.setdefault(key, []).append(replace(value, key=key))
+    for value in bench.read("asked otherwise", asked_otherwise(bench), tick):
+        by_row.setdefault(value.key, []).append(value)
     groups = list(by_row.values())
     means = [replace(mean_of(group), model="mean") for group in groups]
     return means + [replace(worst_of(group), model="worst") for group in groups]
 
 
-def asked_otherwise(bench: Bench) -> tuple[dict[str, Sample], list[Encoded]]:
-    """Return the measured rows that carry paraphrases, once for each, under keys of their own."""
-    samples: dict[str, Sample] = {}
-    rows: list[Encoded] = []
+def asked_otherwise(bench: Bench) -> list[Encoded]:
+    """Return the measured rows that have paraphrases, once with each of them as the prompt."""
     encoder = bench.encoder()
-    for row in bench.rows:
-        sample = bench.texts[row.key]
-        for number, prompt in enumerate(sample.paraphrases):
-            key = f"{row.key}{MARK}{number}"
-            samples[key] = replace(sample, prompt=prompt)
-            rows.append(replace(encoder.encode(samples[key])[0], key=key))
-    return samples, [row for row in rows if row.answer]  # without: the prompt alone fills it
+    rows = [
+        encoder.encode(replace(row.sample, prompt=prompt))[0]
+        for row in bench.rows
+        for prompt in row.sample.paraphrases
+    ]
+    return [row for row in rows if row.answer]  # else the prompt alone fills data.max_tokens
 
 
 def _relearning(name: str, split: Split, why: str) -> Attempt:
@@ -203,7 +189,7 @@ ATTEMPTS: dict[str, Attempt] = {
         ("vanilla", "unlearned", "oracle"),
         (),
         _paraphrase,
-        lambda bench: "" if asked_otherwise(bench)[1] else "no row carries paraphrases",
+        lambda bench: "" if asked_otherwise(bench) else "no row carries paraphrases",
     ),
     "sample": _writing("sample", ("samples", "written_rows"), sample),
     "extract": _writing("extract", ("told", "written_rows"), extract),
