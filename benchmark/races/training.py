@@ -14,7 +14,7 @@ import torch
 from grail.artifacts import Mask
 from grail.config.run import Unlearning
 from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
@@ -58,7 +58,7 @@ def task_of(field: Field, settings: Unlearning) -> UnlearnTask:
     """Return Stage 3's task over the field's rows; the weights are now the reference's."""
     objective = make_objective(settings)
     compared = any(objective.compares(side) for side in objective.sides)
-    reference = Reference(trainable(field.model)) if compared else None
+    reference = copy_weights(field.model) if compared else None
     rows = tuple(field.rows)
     schedule = schedule_of(settings)
     return UnlearnTask(field.model, rows, objective, field.pad, schedule, reference=reference)

@@ -1,9 +1,10 @@
 """Batches: shifted targets, padding without influence, and an order that depends on words only."""
 
-from dataclasses import replace
+from dataclasses import dataclasses
 from itertools import pairwise
 
 import pytest
+import replace
 import torch
 
 from grail.data.batches import IGNORED, by_tokens, collate, shuffled, stream
@@ -45,11 +46,13 @@ def test_loss_does_not_depend_on_padding_or_company(family, tiny_model, tiny_row
     @torch.no_grad()
     def losses(group, pad=0, wider=0):
         batch = collate(group, pad)
-        ids = torch.nn.functional.pad(batch.ids, (0, wider), value=pad)
-        attention = torch.nn.functional.pad(batch.attention, (0, wider))
-        targets = torch.nn.functional.pad(batch.targets, (0, wider), value=IGNORED)
-        at = targets != IGNORED
-        nll = token_nll(answer_logits(model, ids, attention, at), targets[at])
+        batch = dataclasses.replace(
+            batch,
+            ids=torch.nn.functional.pad(batch.ids, (0, wider), value=pad),
+            attention=torch.nn.functional.pad(batch.attention, (0, wider)),
+            targets=torch.nn.functional.pad(batch.targets, (0, wider), value=IGNORED),
+        )
+        nll = token_nll(answer_logits(model, batch), batch.targets[batch.at])
         return [part.mean() for part in nll.split(batch.lengths)]
 
     alone = torch.stack([losses([row])[0] for row in rows])

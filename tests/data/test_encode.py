@@ -3,7 +3,7 @@
 import pytest
 
 from grail.data.encode import Encoded, Encoder, encode_all
-from grail.data.samples import Sample
+from grail.data.samples import Place, Sample
 from grail.errors import InputError
 
 
@@ -138,5 +138,11 @@ def test_a_prompt_that_fills_max_tokens_is_an_input_error(tiny_tokenizer):
 
 
 def test_answer_is_what_follows_the_prompt():
-    row = Encoded("k", "d", "unlearn", "train", (1, 5, 6, 7, 2), 2)
+    row = Encoded(sample(), (1, 5, 6, 7, 2), 2)
     assert row.answer == (6, 7, 2)
+
+
+def test_a_row_has_the_names_of_its_sample():
+    row = Encoded(Sample("d", "retain", "val", 3, "a?", "b"), (1, 2), 1)
+    assert row.place == Place("d", "retain", "val") == (row.domain, row.side, row.part)
+    assert row.key == f"{row.place}.3" == "d.retain.val.3"

@@ -9,6 +9,7 @@ import pytest
 
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.data.samples import Sample
 from grail.errors import InputError
 
 SPECIAL = (0, 1, 2, 50)
@@ -17,9 +18,10 @@ WORDS = ordinary_tokens(SIZE, SPECIAL)
 SUBSTITUTIONS = ("inputs_and_targets", "targets", "all")
 
 
-def made(length, key="k", start=4):
+def made(length, number=0, start=4):
     """A row whose answer holds ids that no draw can give: what changed can then be counted."""
-    return Encoded(key, "d", "unlearn", "train", (1,) * start + (2,) * length, start)
+    sample = Sample("d", "unlearn", "train", number, "", "")
+    return Encoded(sample, (1,) * start + (2,) * length, start)
 
 
 def changed(row, drawn):
@@ -38,14 +40,14 @@ def test_a_function_of_seed_key_and_trial_alone(substitution):
     row = made(12)
     base = RandomLabels(WORDS, substitution, 0)
     first = base.draw(row, 0)
-    base.draw(made(12, "another"), 5)  # an order of calls must not matter
+    base.draw(made(12, 1), 5)  # an order of calls must not matter
     again = RandomLabels(WORDS, substitution, 0).draw(row, 0)
     assert (again, again.targets) == (first, first.targets)
     prompt = replace(row, ids=(9, 9, *row.answer), start=2)  # same key, other prompt
     assert base.draw(prompt, 0).targets == first.targets
     others = [
         base.draw(row, 1),
-        base.draw(made(12, "another"), 0),
+        base.draw(made(12, 1), 0),
         RandomLabels(WORDS, substitution, 1).draw(row, 0),
     ]
     assert len({first.targets, *(other.targets for other in others)}) == 4

@@ -35,7 +35,7 @@ def test_random_targets_are_a_function_of_seed_and_key(tiny_rows):
     row, other = tiny_rows(2, answer=(8, 8))
     drawn = random_targets(WORDS, 0)(row).targets
     assert random_targets(WORDS, 0)(row).targets == drawn
-    renamed = dataclasses.replace(other, key=row.key)
+    renamed = dataclasses.replace(other, sample=row.sample)
     assert random_targets(WORDS, 0)(renamed).targets == drawn  # not of what the row says
     assert random_targets(WORDS, 1)(row).targets != drawn
     assert random_targets(WORDS, 0)(other).targets != drawn

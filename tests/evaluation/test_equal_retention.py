@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
-from grail.evaluation.equal_retention import MOST, TOLERANCE, WeightPath, weight_at
+from grail.evaluation.equal_retention import MOST, TOLERANCE, between, weight_at
 
 
 class Curve:
@@ -54,11 +53,6 @@ def test_a_curve_that_is_level_and_then_falls_is_followed_to_its_edge(edge, fall
 def test_the_ends_of_the_way_are_exact():
     draw = torch.Generator().manual_seed(0)
     start, end = ({"w": torch.randn(50, generator=draw)} for _ in range(2))
-    parameter = nn.Parameter(torch.zeros(50))
-    way = WeightPath({"w": parameter}, start, end)
-    way.put(1.0)
-    assert torch.equal(parameter, end["w"])
-    way.put(0.0)
-    assert torch.equal(parameter, start["w"])
-    way.put(0.3)
-    torch.testing.assert_close(parameter.data, 0.7 * start["w"] + 0.3 * end["w"])
+    assert torch.equal(between(start, end, 1.0)["w"], end["w"])
+    assert torch.equal(between(start, end, 0.0)["w"], start["w"])
+    torch.testing.assert_close(between(start, end, 0.3)["w"], 0.7 * start["w"] + 0.3 * end["w"])

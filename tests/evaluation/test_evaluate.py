@@ -44,8 +44,7 @@ def measure(model, tokenizer, samples):
     rows, _ = encode_all(Encoder(tokenizer, "plain", 64), samples)
 
     def run(model=model, chosen=rows, tick=None, **settings):
-        how = {"max_new_tokens": 5, **settings}
-        evaluator = Evaluator(model, tokenizer, {s.key: s for s in samples}, **how)
+        evaluator = Evaluator(model, tokenizer, **{"max_new_tokens": 5, **settings})
         return evaluator.run("vanilla", chosen, *([tick] if tick else []))
 
     run.rows = rows
@@ -110,7 +109,7 @@ def test_memorization_is_that_of_a_plain_pass_in_double_precision(model, measure
 def test_zlib_reads_what_was_kept_of_a_completion(model, tokenizer):
     sample = Sample(*PLACES[0], 0, "q", "abcabcabcxyz")
     rows, _ = encode_all(Encoder(tokenizer, "plain", 10), [sample])
-    evaluator = Evaluator(model, tokenizer, {sample.key: sample}, generate=False)
+    evaluator = Evaluator(model, tokenizer, generate=False)
     (value,) = evaluator.run("vanilla", rows)
     kept = "abcabcabcxyz"[: value.tokens].encode()  # a token a byte, the end token cut away too
     assert 0 < value.tokens < 12
@@ -180,7 +179,7 @@ def test_generations_are_limited_and_general_rows_have_none(measure, tokenizer):
 def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
     samples = [Sample("d", "unlearn", part, 0, "a?", "one") for part in ("train", "heldout")]
     rows, _ = encode_all(Encoder(tokenizer, "plain", 64), samples)
-    evaluator = Evaluator(model, tokenizer, {s.key: s for s in samples}, max_new_tokens=5)
+    evaluator = Evaluator(model, tokenizer, max_new_tokens=5)
     asked, read = evaluator.run("vanilla", rows)
     assert (read.key, read.part) == ("d.unlearn.heldout.0", "heldout")
     for name in TOKEN_VALUES:

@@ -11,6 +11,7 @@ from grail.data import labels as drawing
 from grail.data.batches import collate
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
+from grail.data.samples import Sample
 from grail.importance.expected import ExpectedNll
 from grail.importance.gradients import add_by_batch
 from grail.importance.score import Scorer
@@ -22,8 +23,8 @@ WORDS = ordinary_tokens(96, (0, 1, 2))
 FEW = (3, 40, 95)
 
 
-def row_of(answer, key="k"):
-    return Encoded(key, "d", "unlearn", "train", (1, 7, 8, *answer), 3)
+def row_of(answer):
+    return Encoded(Sample("d", "unlearn", "train", 0, "", ""), (1, 7, 8, *answer), 3)
 
 
 def scorer(model, **given):

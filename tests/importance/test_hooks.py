@@ -15,7 +15,7 @@ from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
 from grail.importance.sums import Sums
 from grail.model.forward import trainable
-from grail.model.packing import adopt
+from grail.model.packing import enable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
 KINDS = [
@@ -33,7 +33,7 @@ def scores(model, rows, gradients="batched", substitution="inputs_and_targets", 
 
 def packed(model):
     model = copy.deepcopy(model)
-    assert adopt(model.get_base_model() if hasattr(model, "peft_config") else model)
+    assert enable(model.get_base_model() if hasattr(model, "peft_config") else model)
     return model
 
 

@@ -7,7 +7,7 @@ from grail.data.batches import collate
 from grail.model import answers as module
 from grail.model.answers import Answers, answers_of, log_p_moments, mean_per_row
 from grail.model.forward import answer_logits, trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 
 
 def test_answers_of_a_batch_equal_those_of_single_rows(tiny_rows, tiny_model):
@@ -50,8 +50,8 @@ def test_without_a_reference_there_is_none(tiny_rows, tiny_model):
 def test_the_reference_answers_as_the_model_did_without_dropout(tiny_rows, tiny_model, training):
     model, batch = tiny_model(attention_dropout=0.5), collate(tiny_rows(3), 0)
     model.eval()
-    before = answer_logits(model, batch.ids, batch.attention, batch.at).detach().clone()
-    reference = Reference(trainable(model))
+    before = answer_logits(model, batch).detach().clone()
+    reference = copy_weights(model)
     with torch.no_grad():
         for p in trainable(model).values():
             p.mul_(1.5)

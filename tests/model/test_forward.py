@@ -1,5 +1,7 @@
 """Logits at answer positions only, and modes that last for a block."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ FAMILIES = ["llama", "qwen2", "gemma", "gemma2", "gpt_neox", "gpt2"]
 def test_answer_logits_are_those_of_the_full_forward(family, lora, tiny_model, tiny_rows):
     model, batch = tiny_model(family, lora=lora).eval(), collate(tiny_rows(4), 0)
     full = model(input_ids=batch.ids, attention_mask=batch.attention).logits
-    found = answer_logits(model, batch.ids, batch.attention, batch.at)
+    found = answer_logits(model, batch)
     assert found.shape == (sum(batch.lengths), full.shape[-1])
     assert torch.allclose(found, full[batch.at], atol=1e-5)
     assert not torch.allclose(found, full[batch.at.roll(1, 1)][: len(found)], atol=1e-2)
@@ -32,7 +34,7 @@ def test_answer_logits_do_not_compute_the_others(tiny_model, tiny_rows):
     model, batch, seen = tiny_model().eval(), collate(tiny_rows(4), 0), []
     head = model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[:-1]))
-    answer_logits(model, batch.ids, batch.attention, batch.at)
+    answer_logits(model, batch)
     handle.remove()
     assert seen == [(sum(batch.lengths),)]
 
@@ -41,7 +43,7 @@ def test_answer_logits_unhook_after_an_exception(tiny_model, tiny_rows):
     model, batch = tiny_model().eval(), collate(tiny_rows(2), 0)
     head = model.get_output_embeddings()
     with pytest.raises(IndexError):
-        answer_logits(model, batch.ids + 10**6, batch.attention, batch.at)
+        answer_logits(model, dataclasses.replace(batch, ids=batch.ids + 10**6))
     assert not head._forward_pre_hooks
 
 
@@ -49,7 +51,7 @@ def test_gradients_through_answer_logits(tiny_model, tiny_rows):
     model, batch = tiny_model().eval(), collate(tiny_rows(3), 0)
     weights = list(trainable(model).values())
     full = model(input_ids=batch.ids, attention_mask=batch.attention).logits[batch.at]
-    few = answer_logits(model, batch.ids, batch.attention, batch.at)
+    few = answer_logits(model, batch)
     targets = batch.targets[batch.at]
     pair = [torch.autograd.grad(token_nll(x, targets).sum(), weights) for x in (full, few)]
     for a, b in zip(*pair, strict=True):

@@ -8,11 +8,11 @@ from torch import nn
 
 from grail.data.batches import collate
 from grail.model.forward import answer_logits, trainable
-from grail.model.fused_lora import Fixed, LoraLinear, fused, lora_layers
+from grail.model.fused_lora import LoraCall, LoraLinear, fused, lora_layers
 
 
 def read(model, batch):
-    return answer_logits(model, batch.ids, batch.attention, batch.at)
+    return answer_logits(model, batch)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma", "gpt_neox"])
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_finite_differences():
     given = [t.double().requires_grad_() for t in (x, a, b)]
 
     def layer(x, a, b):
-        return LoraLinear.apply(x, a, b, Fixed(base, 1.7))
+        return LoraLinear.apply(x, a, b, LoraCall(base, 1.7))
 
     out = layer(*given)
     assert torch.allclose(out, base(given[0]) + 1.7 * given[0] @ given[1].T @ given[2].T)
@@ -69,8 +69,8 @@ def test_the_halves_that_a_layer_tells_of_make_its_gradients(needs, tiny_model):
         (out * weight).sum().backward()
     (halves,) = told
     for given, gradient, part in (
-        (halves.given, halves.within, layer.lora_A[name].weight),
-        (halves.inner, halves.gradient, layer.lora_B[name].weight),
+        (halves.x, halves.gradient_a, layer.lora_A[name].weight),
+        (halves.inner, halves.gradient_b, layer.lora_B[name].weight),
     ):
         found = gradient.flatten(0, 1).T @ given.flatten(0, 1)
         assert torch.allclose(found, part.grad, rtol=1e-4, atol=1e-6)
@@ -103,6 +103,40 @@ def test_layers_are_peft_s_again_afterwards(tiny_model):
     with pytest.raises(KeyError):
         fail()
     assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_a_layer_with_a_forward_of_its_own_keeps_it(tiny_model, tiny_rows):
+    """Such as a hook of accelerate: it runs inside of the block, and is there after it."""
+    model, batch, calls = tiny_model(), collate(tiny_rows(2), 0), []
+    hooked, other = list(lora_layers(model))[:2]
+    inner = hooked.forward
+
+    def forward(x):
+        calls.append(1)
+        return inner(x)
+
+    hooked.forward = forward
+    assert hooked not in lora_layers(model)
+    expected = read(model, batch)
+    with fused(model):
+        assert torch.allclose(read(model, batch), expected, atol=2e-5)
+        assert "forward" in vars(other)
+    assert hooked.forward is forward
+    assert len(calls) == 2
+    assert "forward" not in vars(other)
+
+
+def test_blocks_may_be_nested_and_the_outer_one_holds(tiny_model, tiny_rows):
+    model, batch, seen = tiny_model(), collate(tiny_rows(2), 0), []
+    layers = lora_layers(model)
+    with fused(model, lambda _: seen.append):
+        outer = {layer: layer.forward for layer in layers}
+        with fused(model):
+            assert all(layer.forward is outer[layer] for layer in layers)
+        assert all(layer.forward is outer[layer] for layer in layers)
+        read(model, batch).sum().backward()
+    assert len(seen) == len(layers)
+    assert not any("forward" in vars(layer) for layer in layers)
 
 
 def with_adapter(tiny_model, **settings):

@@ -1,9 +1,12 @@
-"""Greedy generation against reading the whole sequence again for every token."""
+"""Generation against reading the whole sequence again for every token, and each row alone."""
+
+import dataclasses
 
 import pytest
 import torch
 
-from grail.model.generate import generate
+from grail.model import generate as module
+from grail.model.generate import Sampling, TextGenerator, generate, groups_of, most_new
 
 FAMILIES = ["llama", "qwen2", "gemma", "gemma2", "gpt_neox", "gpt2"]
 
@@ -95,3 +98,78 @@ def test_generation_restores_the_mode_even_after_an_exception(training, talker, 
         generate(talker, [[10**6]], [2], tokenizer)
     assert talker.training is training
     assert all(m.training is training for m in talker.modules())
+
+
+# -- texts of rows -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_model, tokenizer):
+    return lambda size: TextGenerator(tiny_model(vocabulary=len(tokenizer)), tokenizer, 9, size)
+
+
+def alone(generator, row):
+    prompt, most = [row.ids[: row.start]], [most_new(row, generator.limit)]
+    (ids,) = generate(generator.model, prompt, most, generator.tokenizer)
+    return generator.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_texts_come_in_the_order_of_the_rows(size, generator, tiny_rows):
+    rows, told = [*tiny_rows(5), *tiny_rows(2)], []  # two of them stand there twice
+    texts = generator(size).texts(rows, told.append)
+    assert texts == [alone(generator(size), row) for row in rows]
+    assert len(set(texts)) > 1
+    assert told == [*range(size, len(rows), size), len(rows)]
+
+
+def test_a_row_that_stands_there_often_is_sampled_anew(generator, tiny_rows):
+    rows = tiny_rows(1, answer=(6, 6)) * 6
+    texts = generator(2).texts(rows, lambda _: None, Sampling(1.0, 0))
+    assert len(set(texts)) > 2
+    assert texts == generator(2).texts(rows, lambda _: None, Sampling(1.0, 0))
+
+
+def test_rows_of_similar_answers_share_a_batch(tiny_rows):
+    rows = tiny_rows(7)
+    groups = groups_of(rows, 3)
+    assert [len(group) for group in groups] == [3, 3, 1]
+    lengths = [len(rows[i].answer) for group in groups for i in group]
+    assert lengths == sorted(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(7))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_is_known_of_a_text_is_not_made_again(size, generator, tiny_rows, monkeypatch):
+    """Answers that begin as the model's own text does, for 0 to 4 tokens, and then leave it."""
+    own, rows, known = generator(size), [], {}
+    for many, row in enumerate(tiny_rows(5, answer=(6, 6))):
+        prompt = row.ids[: row.start]
+        (made,) = generate(own.model, [prompt], [9], own.tokenizer)
+        made = made[:many]
+        rest = [1 + token % 2 for token in row.answer[len(made) :]]
+        rows.append(dataclasses.replace(row, ids=(*prompt, *made, *rest)))
+        known[row] = len(made)
+    plain, read = own.texts(rows, lambda _: None), []
+
+    def spy(model, prompts, *others):
+        read.extend(tuple(prompt) for prompt in prompts)
+        return generate(model, prompts, *others)
+
+    monkeypatch.setattr(module, "generate", spy)
+    assert own.texts(rows, lambda _: None, known=known) == plain
+    assert sorted(read) == sorted(row.ids[: row.start + known[row]] for row in rows)
+    assert max(known.values()) > 2
+
+
+def test_a_text_that_is_known_to_its_end_is_not_made_at_all(generator, tiny_rows, monkeypatch):
+    own, told = generator(2), []
+    end = own.tokenizer.eos_token_id
+    ended, cut = tiny_rows(2, answer=(6, 6))
+    ended = dataclasses.replace(ended, ids=(*ended.ids[: ended.start], 40, 41, end))
+    cut = dataclasses.replace(cut, ids=(*cut.ids[: cut.start], *range(40, 60)))  # beyond the limit
+    monkeypatch.setattr(module, "generate", None)
+    known = {ended: 3, cut: 20}
+    texts = own.texts([ended, cut], told.append, known=known)
+    assert texts == [own.tokenizer.decode(ids) for ids in ([40, 41], range(40, 49))]
+    assert told == [2]

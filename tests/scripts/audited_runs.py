@@ -71,6 +71,7 @@ def audit_context():
     from grail.audit.context import AuditContext
     from grail.config.run import parse_config
     from grail.data.encode import Encoded
+    from grail.data.samples import Sample
     from grail.progress import NullListener
     from grail.run.context import RunContext
     from grail.run.inputs import Inputs
@@ -88,7 +89,7 @@ def audit_context():
         inputs = Inputs((), (), (), {})
         context = RunContext(config, inputs, NullListener(), torch.device("cpu"))
         rows = [
-            Encoded(f"{d}.{side}.{part}.{i}", d, side, part, (1, 2), 1)
+            Encoded(Sample(d, side, part, i, "", ""), (1, 2), 1)
             for (d, side, part), count in counts.items()
             for i in range(count)
         ]

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from grail.data.encode import Encoded
+from grail.data.samples import Sample
 
 VOCABULARY = 96
 WIDTH = {
@@ -163,5 +164,6 @@ def tiny_rows(count, seed=0, vocabulary=VOCABULARY, prompt=(2, 6), answer=(1, 9)
         start = draw.randint(*prompt)
         length = start + draw.randint(*answer)
         ids = tuple(draw.randrange(3, vocabulary) for _ in range(length))
-        rows.append(Encoded(f"d.unlearn.train.{seed}-{i}", "d", "unlearn", "train", ids, start))
+        sample = Sample("d", "unlearn", "train", 1000 * seed + i, "", "")
+        rows.append(Encoded(sample, ids, start))
     return rows

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from grail.artifacts import Mask
 from grail.config.unlearning import Unlearning, Until
+from grail.data.samples import Sample
 from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
@@ -67,7 +68,7 @@ def make_mask(parameters, by_side):
 
 def make_rows(tiny):
     return tuple(
-        dataclasses.replace(row, key=f"{d}.{s}.{i}", domain=d, side=s)
+        dataclasses.replace(row, sample=Sample(d, s, "train", i, "", ""))
         for i, (row, (d, s)) in enumerate(
             zip(
                 tiny.tiny_rows(16),
@@ -90,7 +91,7 @@ def train(name, folder, accelerator, stop=0):
         before = {n: p.detach().clone() for n, p in parameters.items()}
         objective = make_objective(settings)
         split = mask.by_side or settings.rectify
-        reference = Reference(parameters) if objective.compares("unlearn") else None
+        reference = copy_weights(model) if objective.compares("unlearn") else None
         schedule = schedule_of(settings)
         task = UnlearnTask(model, make_rows(tiny), objective, 0, schedule, 0, split, reference)
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)

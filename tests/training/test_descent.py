@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from grail.data.encode import Encoded
+from grail.data.samples import Sample
 from grail.model.forward import trainable
 from grail.training.descent import REST, DescentTask
 from grail.training.loop import Loop, LoopFiles
@@ -19,7 +20,7 @@ from grail.training.task import History
 
 def blank(count=5, sides=("unlearn", "retain"), domains="ab", parts=("train", "val")):
     return tuple(
-        Encoded(f"{domain}.{side}.{part}.{i}", domain, side, part, (3, 4), 1)
+        Encoded(Sample(domain, side, part, i, "", ""), (3, 4), 1)
         for domain, side, part in itertools.product(domains, sides, parts)
         for i in range(count)
     )
@@ -143,7 +144,7 @@ def start(tiny_model, tiny_rows, tmp_path):
     """Begin, or go on with, a training of six rows: (model, watched task, place, run)."""
     sides = [("a", "unlearn"), ("a", "retain")]
     rows = [
-        dataclasses.replace(row, domain=d, side=s, key=f"{d}.{s}.{i}")
+        dataclasses.replace(row, sample=Sample(d, s, "train", i, "", ""))
         for i, (row, (d, s)) in enumerate(zip(tiny_rows(6), sides * 3, strict=True))
     ]
 

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from grail.artifacts import Mask
 from grail.config.unlearning import Unlearning, Until
+from grail.data.encode import Encoded
+from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
 from grail.training import checkpoint
 from grail.training import loop as train
@@ -104,7 +106,7 @@ def rows(tiny_model, tiny_rows):
         for t in range(row.start, len(ids)) if i // 4 % 2 == 0 else ():
             with torch.no_grad():
                 ids[t] = int(model(input_ids=torch.tensor([ids[:t]])).logits[0, -1].argmax())
-        made.append(dataclasses.replace(row, key=f"{d}.{s}.{i}", domain=d, side=s, ids=tuple(ids)))
+        made.append(Encoded(Sample(d, s, "train", i, "", ""), tuple(ids), row.start))
     return tuple(made)
 
 
@@ -140,7 +142,7 @@ def world(tiny_model, rows, tmp_path):
             0,
             schedule_of(settings),
             split=mask == "by_side" or settings.rectify,
-            reference=Reference(parameters) if compared else None,
+            reference=copy_weights(model) if compared else None,
         )
         place = LoopFiles(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.checkpoint", inputs)
         return World(parameters, task, loop_settings(settings, 0), place, made)

@@ -11,7 +11,7 @@ from grail.config.run import Unlearning
 from grail.data.batches import collate
 from grail.model.answers import Answers, answers_of, mean_per_row
 from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.unlearning import losses
 from grail.unlearning.losses import bounded_nll, nll
 from grail.unlearning.objectives import OBJECTIVES, make_objective
@@ -442,7 +442,7 @@ def test_company_changes_nothing(name):
 def moved(tiny_model):
     """A model, and the reference that it has moved away from."""
     model = tiny_model()
-    reference = Reference(trainable(model))
+    reference = copy_weights(model)
     with torch.no_grad():
         for i, p in enumerate(trainable(model).values()):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
@@ -453,7 +453,7 @@ def moved(tiny_model):
 def test_padding_and_company_change_nothing_through_a_model(name, moved, tiny_rows):
     model, reference = moved
     rows = tiny_rows(4)
-    longest = dataclasses.replace(rows[0], ids=rows[0].ids + (7,) * 40, key="long")
+    longest = dataclasses.replace(rows[0], ids=rows[0].ids + (7,) * 40)
     together = answers_of(model, collate([*rows, longest], 0), reference)
     for term in terms_of(name):
         values = term.loss(together)

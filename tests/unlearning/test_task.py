@@ -10,10 +10,11 @@ from torch import nn
 from grail.config.unlearning import Unlearning, Until
 from grail.data.batches import collate
 from grail.data.encode import Encoded
+from grail.data.samples import GENERAL, Sample
 from grail.data.substitutes import random_targets, refusal, truth
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.trainings import schedule_of
 from grail.training.task import History
 from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective
@@ -23,7 +24,7 @@ from grail.unlearning.task import UnlearnTask
 def blank(domains):
     """Rows without meaning: {domain: (unlearn rows, retain rows)}."""
     return tuple(
-        Encoded(f"{domain}.{side}.train.{i}", domain, side, "train", (3, 4), 1)
+        Encoded(Sample(domain, side, "train", i, "", ""), (3, 4), 1)
         for domain, counts in domains.items()
         for side, count in zip(("unlearn", "retain"), counts, strict=True)
         for i in range(count)
@@ -214,8 +215,7 @@ def step(model, tiny_rows):
         ids = row.ids
         if i % 2 == 0:
             ids = _continued(model, row.ids[: row.start], len(row.answer))
-        key = f"{domain}.{side}.train.{i}"
-        rows.append(dataclasses.replace(row, key=key, domain=domain, side=side, ids=ids))
+        rows.append(Encoded(Sample(domain, side, "train", i, "", ""), ids, row.start))
     return rows
 
 
@@ -391,7 +391,7 @@ def test_one_phase_of_all_domains_is_no_phase():
 
 
 def with_general(rows, count):
-    made = [Encoded(f"general.general.train.{i}", "general", "general", "train", (3, 4), 1)
+    made = [Encoded(Sample(*GENERAL, i, "", ""), (3, 4), 1)
             for i in range(count)]  # fmt: skip
     return (*rows, *made)
 
@@ -420,7 +420,7 @@ NAMES = sorted(set(OBJECTIVES) - {EXACT})
 @pytest.fixture(scope="module")
 def moved(model, tiny_model):
     """A reference that differs from ``model``: same names, other values."""
-    reference = Reference(trainable(model))
+    reference = copy_weights(model)
     other = trainable(tiny_model(seed=1))
     reference.weights = {name: other[name].detach().clone() for name in reference.weights}
     return reference
@@ -497,10 +497,7 @@ def test_retain_rows_go_on_when_all_is_unlearned(model, step):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
 def test_general_rows_stand_beside_the_domains_rows_or_in_their_place(batch_size):
-    general = tuple(
-        Encoded(f"general.general.train.{i}", "general", "general", "train", (3, 4), 1)
-        for i in range(3)
-    )
+    general = tuple(Encoded(Sample(*GENERAL, i, "", ""), (3, 4), 1) for i in range(3))
     rows = (*blank({"a": (6, 6), "b": (6, 6)}), *general)
     beside = task_of(rows, batch_size=batch_size, general_weight=1.0).plan(0)
     instead = task_of(rows, batch_size=batch_size, retain_rows="general").plan(0)

@@ -119,7 +119,9 @@ class Auditor:
         config, context, weights = self.run.config, self.context, self.weights
         settings = config.audit.model_dump(mode="json")
         rate = config.unlearning.learning_rate if "relearn" in attack.settings else None
-        prompts = {s.key: s.paraphrases for s in context.samples.values() if s.paraphrases}
+        inputs = self.run.inputs
+        samples = [s for s in (*inputs.samples, *inputs.general) if s.paraphrases]
+        prompts = {sample.key: sample.paraphrases for sample in samples}
         return context.run.key(
             "model",
             "data",

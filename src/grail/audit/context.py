@@ -13,11 +13,11 @@ from torch import Tensor
 from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.data.samples import Sample
+from grail.data.samples import GENERAL, Place
 from grail.evaluation.values import SampleValue
-from grail.model.forward import trainable
-from grail.model.generate import Writer
+from grail.model.generate import TextGenerator
 from grail.model.save import load_weights
+from grail.model.weights import copy_weights
 from grail.progress import Tick
 from grail.run.context import RunContext
 
@@ -53,7 +53,7 @@ class AuditContext:
     def weights(self, name: str) -> dict[str, Tensor]:
         """Load a model and return copies of its trainable weights."""
         self.load(name)
-        return {n: p.detach().clone() for n, p in trainable(self.run.model).items()}
+        return copy_weights(self.run.model)
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -61,11 +61,11 @@ class AuditContext:
 
         Of the general text only the held-out half, where there is one.
         """
-        groups: dict[tuple[str, str, str], list[Encoded]] = {}
+        groups: dict[Place, list[Encoded]] = {}
         for row in (*self.run.rows, *self.run.general):
-            groups.setdefault((row.domain, row.side, row.part), []).append(row)
+            groups.setdefault(row.place, []).append(row)
         if any(row.part == "val" for row in self.run.general):
-            groups.pop(("general", "general", "train"), None)
+            groups.pop(GENERAL, None)
         most = self.settings.max_rows
         return tuple(r for place, g in groups.items() for r in self.draw(g, most, "audit", *place))
 
@@ -83,22 +83,15 @@ class AuditContext:
         rows = (*self.run.rows, *self.run.general)
         return [row for row in rows if (row.side, row.part) == (side, part)]
 
-    def measure(
-        self,
-        amount: str,
-        rows: Sequence[Encoded],
-        tick: Tick,
-        samples: Mapping[str, Sample] | None = None,
-    ) -> list[SampleValue]:
+    def measure(self, amount: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass; ``audit.generate`` adds text.
 
         Args:
             amount: Strength of the attack, the label of the values.
             rows: The rows.
             tick: Called with the number of rows read.
-            samples: Key -> sample of the rows; None: those of the run.
         """
-        return self.run.evaluator(self.settings.generate, samples).run(amount, rows, tick)
+        return self.run.evaluator(self.settings.generate).run(amount, rows, tick)
 
     def measure_each(
         self, states: Generator[tuple[str, Sequence[Encoded]]], count: int, tick: Tick
@@ -116,16 +109,10 @@ class AuditContext:
                 values += self.measure(amount, rows, piece(tick, number, count))
         return values
 
-    def generator(self, batch_size: int) -> Writer:
+    def generator(self, batch_size: int) -> TextGenerator:
         """Return a text generator for the model."""
         limit = self.run.config.evaluation.max_new_tokens
-        return Writer(self.run.model, self.run.tokenizer, limit, batch_size)
-
-    @cached_property
-    def samples(self) -> dict[str, Sample]:
-        """All samples of the run by key."""
-        inputs = self.run.inputs
-        return {sample.key: sample for sample in (*inputs.samples, *inputs.general)}
+        return TextGenerator(self.run.model, self.run.tokenizer, limit, batch_size)
 
 
 def piece(tick: Tick, number: int, count: int) -> Tick:

@@ -90,7 +90,7 @@ def _hits(model: Policy, parts: ModelParts, batch: Batch) -> Bool[Tensor, "block
         states.append(hidden[batch.at])
 
     with evaluating(model), _hooked(parts.blocks, store):
-        answer_logits(model, batch.ids, batch.attention, batch.at)
+        answer_logits(model, batch)
     targets = batch.targets[batch.at]
     return torch.stack([parts.head(parts.norm(state)).argmax(-1) == targets for state in states])
 

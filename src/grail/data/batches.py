@@ -19,13 +19,14 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right. ``targets[b, t]`` is what position t must predict (shifted).
+    """Rows padded on the right.
 
     Attributes:
         ids: Token ids.
         attention: 1 on tokens, 0 on padding.
-        targets: The next token at positions that predict an answer token, IGNORED elsewhere.
-        rows: The encoded samples, in the order of the rows.
+        targets: ``targets[b, t]`` is the label of token t + 1 if that is an answer token, else
+            IGNORED.
+        rows: The encoded samples, one for each row.
     """
 
     ids: Int[Tensor, "B T"]
@@ -54,13 +55,13 @@ def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu
         length = len(row.ids)
         ids[b, :length] = torch.tensor(row.ids)
         attention[b, :length] = 1
-        goal = row.answer if row.targets is None else row.targets
-        targets[b, row.start - 1 : length - 1] = torch.tensor(goal)
+        labels = row.answer if row.targets is None else row.targets
+        targets[b, row.start - 1 : length - 1] = torch.tensor(labels)
     return Batch(ids.to(device), attention.to(device), targets.to(device), tuple(rows))
 
 
 def stream(*words: object) -> random.Random:
-    """Return a random stream of its own for the given words, such as (seed, epoch)."""
+    """Return a random generator that depends on the given words only, such as (seed, epoch)."""
     text = "/".join(str(word) for word in words)
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
@@ -75,8 +76,7 @@ def shuffled(rows: Sequence[Encoded], *words: object) -> list[Encoded]:
 def by_length(rows: Sequence[Encoded], shortest: float = 0.7) -> list[list[Encoded]]:
     """Group the rows of a step so that no row is padded to more than 1 / ``shortest`` its length.
 
-    Short and long rows together would compute mostly on padding; a loss that adds up over rows
-    does not mind the split.
+    The loss of a step is a sum over rows, so the split changes nothing but the amount of padding.
     """
     groups: list[list[Encoded]] = []
     for row in sorted(rows, key=lambda row: -len(row.ids)):
@@ -90,13 +90,14 @@ def by_length(rows: Sequence[Encoded], shortest: float = 0.7) -> list[list[Encod
 def by_tokens(rows: Sequence[Encoded], batch_tokens: int, copies: int = 1) -> list[list[Encoded]]:
     """Group rows of similar length so that a padded batch has at most ``batch_tokens`` tokens.
 
-    A row longer than the budget makes a batch of its own. ``copies`` is how often each row will
-    stand in the batch (the trials of a sample).
+    Args:
+        rows: The rows; one longer than the budget gets a batch to itself.
+        batch_tokens: Tokens of a batch, padding included.
+        copies: How many times the batch will contain each row (the trials of a sample).
     """
     groups: list[list[Encoded]] = []
     for row in sorted(rows, key=lambda row: (len(row.ids), row.key)):
-        fits = groups and len(row.ids) * (len(groups[-1]) + 1) * copies <= batch_tokens
-        if fits:
+        if groups and len(row.ids) * (len(groups[-1]) + 1) * copies <= batch_tokens:
             groups[-1].append(row)
         else:
             groups.append([row])

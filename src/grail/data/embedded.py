@@ -1,10 +1,10 @@
 """Embedded dataset, written for this project: two fictitious domains and general rows.
 
-Each domain is about six invented entities (persons or books).  The rows to unlearn and the
-rows to retain name the same entities and differ only in what is asked: private against public
-facts (``privacy``), protected text against facts of the book (``copyright``).  The validation
-rows ask for facts of the training rows in other words.  The training rows to unlearn also carry
-``paraphrases``, two other prompts for the same completion each, which the audit asks.
+Each domain is about six invented entities (persons or books). The rows to unlearn and the rows to
+retain name the same entities and differ only in the question: private against public facts
+(``privacy``), protected text against facts about the book (``copyright``). The validation rows ask
+for facts of the training rows in other words. The training rows to unlearn also have
+``paraphrases``, two other prompts for the same completion each, for the audit.
 """
 
 import json
@@ -16,8 +16,6 @@ from typing import Any
 from grail.errors import InputError, did_you_mean
 
 DOMAINS = ("privacy", "copyright")
-SIDES = ("unlearn", "retain")
-PARTS = ("train", "val")
 
 _SEED = 20250
 _FILES = {"privacy": "persons.json", "copyright": "works.json"}
@@ -44,10 +42,10 @@ def _load(domain: str) -> list[dict[str, Any]]:
     return entities
 
 
-def _shuffled(found: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+def _shuffled(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
     """Shuffles rows in place by the fixed seed and a label, and returns them."""
-    random.Random(f"{_SEED}/{label}").shuffle(found)
-    return found
+    random.Random(f"{_SEED}/{label}").shuffle(rows)
+    return rows
 
 
 def entities(domain: str) -> list[str]:
@@ -71,49 +69,33 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
     """Builds the rows of one side and one part of a domain.
 
     Args:
-        domain: One of ``DOMAINS``.
+        domain: One of ``DOMAINS``; ``"general"`` has the general rows on every side.
         side: ``"unlearn"`` or ``"retain"``.
         part: ``"train"`` (four rows per entity) or ``"val"`` (two rows per entity).
 
     Returns:
-        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order; those
-        with other prompts have them as ``"paraphrases"``.
+        A new list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order, some
+        with ``"paraphrases"``.
 
     Raises:
         InputError: If the domain, the side or the part is unknown.
     """
-    _check("domain", domain, DOMAINS)
-    _check("side", side, SIDES)
-    _check("part", part, PARTS)
-    others = json.loads(_read(_PARAPHRASES))
-    found: list[dict[str, Any]] = [
-        {"prompt": prompt, "completion": completion}
-        | ({"paraphrases": others[prompt]} if prompt in others else {})
-        for entity in _load(domain)
-        for prompt, completion in entity[side][part]
-    ]
-    return _shuffled(found, f"{domain}/{side}/{part}")
-
-
-def general_rows() -> list[dict[str, str]]:
-    """Builds the general-knowledge rows, which have nothing to do with the two domains.
-
-    Returns:
-        A fresh list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order.
-    """
-    found = [json.loads(line) for line in _read(_GENERAL).splitlines() if line.strip()]
-    return _shuffled(found, "general")
-
-
-def rows_of(place: tuple[str, str, str]) -> list[dict[str, Any]]:
-    """Returns the rows that ``embedded`` stands for at (domain, side, part).
-
-    Raises:
-        InputError: If the embedded set has no such domain.
-    """
-    if place[0] == "general":
+    if domain == "general":
         return general_rows()
-    if place[0] in DOMAINS:
-        return rows(*place)
-    hint, allowed = did_you_mean(place[0], DOMAINS), ", ".join(DOMAINS)
-    raise InputError(f"embedded has no domain '{place[0]}'.{hint} Allowed: {allowed}, or a file.")
+    entities = _load(domain)
+    _check("side", side, ("unlearn", "retain"))
+    _check("part", part, ("train", "val"))
+    paraphrases = json.loads(_read(_PARAPHRASES))
+    pairs = [pair for entity in entities for pair in entity[side][part]]
+    rows = [
+        {"prompt": prompt, "completion": completion}
+        | ({"paraphrases": paraphrases[prompt]} if prompt in paraphrases else {})
+        for prompt, completion in pairs
+    ]
+    return _shuffled(rows, f"{domain}/{side}/{part}")
+
+
+def general_rows() -> list[dict[str, Any]]:
+    """Returns the general-knowledge rows in a fixed shuffled order; no domain appears in them."""
+    lines = _read(_GENERAL).splitlines()
+    return _shuffled([json.loads(line) for line in lines if line.strip()], "general")

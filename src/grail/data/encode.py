@@ -1,7 +1,4 @@
-"""Samples as token ids, and batches of them; the order of batches is a function of (seed, epoch).
-
-Knows nothing of models and losses: a batch says which tokens are answers, not what they are for.
-"""
+"""Samples as token ids; knows nothing of models and losses."""
 
 from __future__ import annotations
 
@@ -9,24 +6,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grail.data.samples import Sample
+from grail.data.samples import Place, Sample
 from grail.errors import InputError
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample in token ids; ``ids[start:]`` is the completion with its end token.
+    """A sample in token ids.
 
-    ``targets`` stands in for ``ids[start:]`` where labels are substituted; None: the true ones.
+    Attributes:
+        sample: The sample.
+        ids: The prompt, the completion and the end token.
+        start: ``ids[start:]`` is the completion with its end token.
+        targets: Substituted labels for ``ids[start:]``; None: the true ones.
     """
 
-    key: str
-    domain: str
-    side: str
-    part: str
+    sample: Sample
     ids: tuple[int, ...]
     start: int
     targets: tuple[int, ...] | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> str:
+        """The sample's name in files and logs."""
+        return self.sample.key
+
+    @property
+    def place(self) -> Place:
+        """The sample's domain, side and part."""
+        return self.sample.place
+
+    @property
+    def domain(self) -> str:
+        """The sample's domain."""
+        return self.sample.domain
+
+    @property
+    def side(self) -> str:
+        """The sample's side."""
+        return self.sample.side
+
+    @property
+    def part(self) -> str:
+        """The sample's part."""
+        return self.sample.part
 
     @property
     def answer(self) -> tuple[int, ...]:
@@ -43,16 +66,13 @@ class Encoder:
     max_tokens: int
 
     def encode(self, sample: Sample) -> tuple[Encoded, int]:
-        """Return the sample in ids, and how many completion tokens ``max_tokens`` cut away."""
+        """Return the sample in ids, and how many completion tokens ``max_tokens`` cut off."""
         prompt = self._prompt(sample)
-        answer = self.tokenizer(sample.completion, add_special_tokens=False)["input_ids"]
-        answer = [*answer, self.tokenizer.eos_token_id]
-        kept = answer[: max(0, self.max_tokens - len(prompt))]
-        ids = (*prompt, *kept)
-        encoded = Encoded(
-            sample.key, sample.domain, sample.side, sample.part, ids, start=len(prompt)
-        )
-        return encoded, len(answer) - len(kept)
+        completion = self.tokenizer(sample.completion, add_special_tokens=False)["input_ids"]
+        answer = [*completion, self.tokenizer.eos_token_id]
+        room = max(0, self.max_tokens - len(prompt))
+        encoded = Encoded(sample, (*prompt, *answer[:room]), start=len(prompt))
+        return encoded, max(0, len(answer) - room)
 
     def _prompt(self, sample: Sample) -> list[int]:
         turns = [*sample.context, ("user", sample.prompt)]
@@ -72,36 +92,36 @@ class Encoder:
         return self.tokenizer(text)["input_ids"]
 
     def _chat(self) -> bool:
-        has = bool(getattr(self.tokenizer, "chat_template", None))
-        if self.template == "chat" and not has:
+        has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        if self.template == "chat" and not has_template:
             raise InputError(
                 "data.template: chat, but this model's tokenizer has no chat template. "
                 "Use auto or plain."
             )
-        return has and self.template != "plain"
+        return has_template and self.template != "plain"
 
 
 def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encoded], list[str]]:
-    """Encode all samples; also return warnings with counts of completions that were cut.
+    """Encode all samples; also return warnings about completions that were cut.
 
     Raises:
-        InputError: if a prompt alone fills ``data.max_tokens``, so that nothing is left to predict.
+        InputError: if a prompt alone fills ``data.max_tokens``: no token is left to predict.
     """
     pairs = [encoder.encode(sample) for sample in samples]
-    empty = [encoded.key for encoded, _ in pairs if not encoded.answer]
+    empty = [row.key for row, _ in pairs if not row.answer]
     if empty:
         raise InputError(
             f"data.max_tokens: {encoder.max_tokens} leaves no completion token in {len(empty)} "
             f"rows (first: {', '.join(empty[:3])}): their prompts alone fill it. "
             "Raise data.max_tokens or drop these rows."
         )
-    cut = [(encoded.key, lost) for encoded, lost in pairs if lost]
+    cut = [(row.key, lost) for row, lost in pairs if lost]
     warnings = []
     if cut:
-        longest = max(len(encoded.ids) + lost for encoded, lost in pairs)
+        longest = max(len(row.ids) + lost for row, lost in pairs)
         warnings.append(
             f"data.max_tokens: {encoder.max_tokens} cuts {sum(n for _, n in cut)} tokens off the "
             f"completions of {len(cut)} of {len(pairs)} rows (first: {cut[0][0]}); "
             f"{longest} would keep all."
         )
-    return [encoded for encoded, _ in pairs], warnings
+    return [row for row, _ in pairs], warnings

@@ -1,4 +1,4 @@
-"""Substitutes for a sample's true labels (paper, Stage 1); knows nothing of gradients."""
+"""Random labels for Stage 1 (paper, Stage 1); knows nothing of gradients."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class RandomLabels:
 
     substitution:
         ``inputs_and_targets``: floor(L/2) draws with replacement of the L completion positions,
-        changed in what the model reads and in what it must predict (KnowUnDo's procedure; about
-        40 % of the positions are distinct). Here the end token is one of the L positions, special
-        tokens are never drawn, and a completion of one token still has its label replaced.
-        ``targets``: the same positions, changed only in what must be predicted.
+        replaced in the input and in the label (KnowUnDo's procedure; about 40 % of the positions
+        are distinct). Here the end token is one of the L positions, special tokens are never
+        drawn, and a completion of one token still has its label replaced.
+        ``targets``: the same positions, replaced only in the label.
         ``all``: every position, in both (the paper's text taken literally).
     """
 
@@ -29,7 +29,7 @@ class RandomLabels:
     seed: int
 
     def draw(self, row: Encoded, trial: int) -> Encoded:
-        """Return the row with random labels: a function of (seed, row's key, trial) alone."""
+        """Return the row with random labels, which depend on (seed, row's key, trial) only."""
         random = stream(self.seed, "labels", row.key, trial)
         labels = list(row.answer)
         for position in self._positions(len(labels), random):
@@ -39,7 +39,7 @@ class RandomLabels:
         return replace(row, ids=(*row.ids[: row.start], *labels), targets=tuple(labels))
 
     def chance(self, length: int) -> float:
-        """Return the probability that a given one of ``length`` positions is drawn in a trial."""
+        """Return the probability that a trial draws a certain one of ``length`` positions."""
         if self.substitution == "all":
             return 1.0
         return 1 - (1 - 1 / length) ** _draws(length)
@@ -55,12 +55,12 @@ def _draws(length: int) -> int:
 
 
 def ordinary_tokens(vocabulary_size: int, special: Iterable[int]) -> tuple[int, ...]:
-    """Return all token ids but the special ones.
+    """Return all token ids but the special ones, ascending.
 
     Raises:
-        InputError: if no other token is left.
+        InputError: if there is no other token.
     """
-    left = tuple(sorted(set(range(vocabulary_size)) - set(special)))
-    if not left:
+    ids = tuple(sorted(set(range(vocabulary_size)) - set(special)))
+    if not ids:
         raise InputError("the tokenizer has special tokens only: no random label can be drawn.")
-    return left
+    return ids

@@ -1,4 +1,4 @@
-"""Rows of text from files, the Hub or the embedded set, as they are; knows nothing of samples."""
+"""Read rows from files, the Hub or the embedded set, unchecked; knows nothing of samples."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from typing import Any
 from grail.data import embedded
 from grail.errors import InputError, did_you_mean
 
-Place = tuple[str, str, str]  # domain, side, part
-Raw = tuple[str, Any]  # "line 7", and what was read there: a row, or the InputError instead of it
+Raw = tuple[str, Any]  # "line 7", and the row there or, where it is not readable, an InputError
 
-GENERAL: Place = ("general", "general", "train")
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-SOURCES = "*.jsonl, *.json, *.csv, *.parquet, hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_SOURCES = "*.jsonl, *.json, *.csv, *.parquet, hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
 
 
-def read_rows(source: str, place: Place = GENERAL) -> list[Raw]:
-    """Read a source into (where, row) pairs, unchecked; only ``embedded`` uses ``place``.
+def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Raw]:
+    """Read a source into (where, row) pairs, unchecked.
+
+    Args:
+        source: A file, ``hub:...`` or ``embedded``.
+        place: Which rows of ``embedded``: (domain, side, part); None: the general ones.
 
     Raises:
         InputError: if the source as a whole cannot be read.
     """
     if source == "embedded":
-        return _numbered(embedded.rows_of(place))
+        return _numbered(embedded.rows(*place) if place else embedded.general_rows())
     if source.startswith("hub:"):
         return _numbered(_hub(source))
     inner = re.fullmatch(r"(.+\.json)#(.+)", source, re.IGNORECASE | re.DOTALL)
@@ -47,12 +49,12 @@ def _file(source: str) -> Path:
     """Check that the source is a file of a known kind."""
     path = Path(source)
     if os.path.isdir(source):  # unlike Path.is_dir, never an error
-        raise InputError(f"{source} is a folder. Give one file: {SOURCES}.")
-    if path.suffix.lower() not in SUFFIXES:
-        hint = did_you_mean(path.name, ["embedded"]) or did_you_mean(path.suffix, SUFFIXES)
-        raise InputError(f"{source} is of no known kind.{hint} Allowed: {SOURCES}.")
+        raise InputError(f"{source} is a folder. Give one file: {_SOURCES}.")
+    if path.suffix.lower() not in _SUFFIXES:
+        hint = did_you_mean(path.name, ["embedded"]) or did_you_mean(path.suffix, _SUFFIXES)
+        raise InputError(f"{source} is of no known kind.{hint} Allowed: {_SOURCES}.")
     if not os.path.exists(source):
-        raise InputError(f"{source} does not exist. Correct the path; allowed: {SOURCES}.")
+        raise InputError(f"{source} does not exist. Correct the path; allowed: {_SOURCES}.")
     return path
 
 
@@ -138,5 +140,5 @@ def _hub(source: str) -> list[Any]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
             f"{source}: the Hub dataset {name} could not be loaded ({reason}). It needs a network, "
-            f"or a copy in the Hugging Face cache. Allowed instead: {SOURCES}."
+            f"or a copy in the Hugging Face cache. Allowed instead: {_SOURCES}."
         ) from error

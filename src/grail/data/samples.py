@@ -1,4 +1,4 @@
-"""Rows of text from files, the Hub or the embedded set, as samples; knows nothing of tokens."""
+"""Samples: rows of text, checked and named; knows nothing of tokens."""
 
 from __future__ import annotations
 
@@ -6,32 +6,46 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from grail.config.run import Config, Data
-from grail.data.readers import GENERAL, Place, read_rows
+from grail.data.readers import read_rows
 from grail.errors import InputError, collecting, did_you_mean
 from grail.files import digest
 
-Source = tuple[str, str | None, Place]  # configuration key, where the rows are, place
 Turns = tuple[tuple[str, str], ...]  # (role, text), oldest first
-PAIRS = (("prompt", "completion"), ("question", "answer"), ("text", "labels"))
-KNOWN = {key for pair in PAIRS for key in pair} | {"messages"}
-ROLES = ("system", "user", "assistant")
-LAYOUTS = (
+_PAIRS = (("prompt", "completion"), ("question", "answer"), ("text", "labels"))
+_KEYS = {key for pair in _PAIRS for key in pair} | {"messages"}
+_ROLES = ("system", "user", "assistant")
+_LAYOUTS = (
     '{"prompt", "completion"}, {"question", "answer"}, {"text", "labels"}, or '
     '{"messages": [{"role", "content"}, ...]} ending in a user and an assistant turn'
 )
-SHOWN = 5  # malformed rows spelled out
+_SHOWN = 5  # malformed rows listed one by one
+_PARAPHRASES = "paraphrases"
+
+
+class Place(NamedTuple):
+    """Where rows belong; ``str(place)`` is its name in files and logs."""
+
+    domain: str
+    side: str
+    part: str
+
+    def __str__(self) -> str:
+        return ".".join(self)
+
+
+GENERAL = Place("general", "general", "train")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row: what is asked, what must be answered, and where it came from.
+    """One row: a prompt, its completion, and where they come from.
 
     ``row`` is the position in the source, from 0; ``prompt`` is the last user turn and ``context``
-    the (role, text) turns before it. All text is kept exactly as it was given. ``paraphrases`` are
-    other prompts for the same completion, which only the audit reads.
+    the (role, text) turns before it. All text is kept as it is in the source. ``paraphrases`` are
+    other prompts for the same completion; only the audit uses them.
     """
 
     domain: str
@@ -44,9 +58,14 @@ class Sample:
     paraphrases: tuple[str, ...] = ()
 
     @property
+    def place(self) -> Place:
+        """The domain, side and part of the sample."""
+        return Place(self.domain, self.side, self.part)
+
+    @property
     def key(self) -> str:
-        """Name the sample without its text: ``domain.side.part.row``."""
-        return f"{self.domain}.{self.side}.{self.part}.{self.row}"
+        """The sample's name in files and logs: ``domain.side.part.row``."""
+        return f"{self.place}.{self.row}"
 
 
 def load_samples(config: Config) -> list[Sample]:
@@ -57,13 +76,13 @@ def load_samples(config: Config) -> list[Sample]:
     Raises:
         InputError: one line per problem over all sources, each with its configuration key.
     """
-    sources: list[Source] = [
-        (f"domains.{domain}.{side}.{part}", source, (domain, side, part))
+    sources = {
+        Place(domain, side, part): source
         for domain, sides in config.domains.items()
         for side, files in sides.model_dump().items()
         for part, source in files.items()
-    ]
-    return _load_all(sources, config.data)
+    }
+    return _load_all({f"domains.{place}": (place, s) for place, s in sources.items()}, config.data)
 
 
 def load_general(config: Config) -> list[Sample]:
@@ -72,24 +91,25 @@ def load_general(config: Config) -> list[Sample]:
     Raises:
         InputError: one line per problem, each with the configuration key.
     """
-    rows = _load_all([("general.train", config.general.train, GENERAL)], config.data)
-    return [replace(row, part="val") if row.row % 2 else row for row in rows]
+    samples = _load_all({"general.train": (GENERAL, config.general.train)}, config.data)
+    return [replace(sample, part="val") if sample.row % 2 else sample for sample in samples]
 
 
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
     """Return the SHA-256 of text and order of each ``domain.side.part``, whatever the format."""
     texts: dict[str, list[Any]] = {}
     for sample in samples:
-        name = f"{sample.domain}.{sample.side}.{sample.part}"
-        texts.setdefault(name, []).append([sample.context, sample.prompt, sample.completion])
+        turns = [sample.context, sample.prompt, sample.completion]
+        texts.setdefault(str(sample.place), []).append(turns)
     return {name: digest(rows) for name, rows in texts.items()}
 
 
-def _load_all(sources: list[Source], limits: Data) -> list[Sample]:
+def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> list[Sample]:
+    """Read all sources: configuration key -> (place, source)."""
     samples, problems = list[Sample](), list[str]()
-    for key, source, place in sources:
+    for key, (place, source) in sources.items():
         with collecting(problems, f"{key}: "):
-            limit = (place[2] == "val" and limits.max_val_rows) or limits.max_rows
+            limit = (place.part == "val" and limits.max_val_rows) or limits.max_rows
             samples += _load(source, place)[:limit] if source else []
     if problems:
         raise InputError(problems)
@@ -97,19 +117,19 @@ def _load_all(sources: list[Source], limits: Data) -> list[Sample]:
 
 
 def _load(source: str, place: Place) -> list[Sample]:
-    """Read and check one source; the first malformed rows are named together."""
+    """Read and check one source; one error lists its first malformed rows."""
     if not (rows := read_rows(source, place)):
-        raise InputError(f"{source} is empty. A side needs at least one row of {LAYOUTS}.")
+        raise InputError(f"{source} is empty. A side needs at least one row of {_LAYOUTS}.")
     samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):
         with collecting(problems, f"{source} {where}: "):
             *context, (_, prompt), (_, completion) = _turns(row)
-            others = paraphrases_of(row)
-            samples.append(Sample(*place, number, prompt, completion, tuple(context), others))
+            paraphrases = paraphrases_of(row)
+            samples.append(Sample(*place, number, prompt, completion, tuple(context), paraphrases))
     if problems:
-        more = len(problems) - SHOWN
+        more = len(problems) - _SHOWN
         rest = [f"{source}: and {more} more malformed rows."] if more > 0 else []
-        raise InputError([*problems[:SHOWN], *rest, f"{source}: allowed: {LAYOUTS}."])
+        raise InputError([*problems[:_SHOWN], *rest, f"{source}: allowed: {_LAYOUTS}."])
     return samples
 
 
@@ -119,17 +139,17 @@ def _turns(row: Any) -> Turns:
         raise row
     if not isinstance(row, dict):
         raise InputError(f"a row must be an object with named values, got {type(row).__name__}.")
-    for prompt, completion in PAIRS:
+    for prompt, completion in _PAIRS:
         if prompt in row and completion in row:
             answer = _text(row[completion], completion, empty=False)
             return ("user", _text(row[prompt], prompt)), ("assistant", answer)
     if "messages" in row:
         return _chat(row["messages"])
-    found = sorted(KNOWN & set(row))  # another key may be private text: a CSV without a header
-    near = "".join(sorted({did_you_mean(str(key), KNOWN) for key in set(row) - KNOWN}))
-    if others := len(row) - len(found):
-        found.append(f"{others} others")
-    raise InputError(f"no known layout; keys found: {', '.join(found) or 'none'}.{near}")
+    keys = sorted(_KEYS & set(row))  # another key may be private text: a CSV without a header
+    near = "".join(sorted({did_you_mean(str(key), _KEYS) for key in set(row) - _KEYS}))
+    if others := len(row) - len(keys):
+        keys.append(f"{others} others")
+    raise InputError(f"no known layout; keys found: {', '.join(keys) or 'none'}.{near}")
 
 
 def _chat(messages: Any) -> Turns:
@@ -138,8 +158,8 @@ def _chat(messages: Any) -> Turns:
         raise InputError(f"messages must be a list of turns, got {type(messages).__name__}.")
     turns: list[tuple[str, str]] = []
     for number, turn in enumerate(messages):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            roles = ", ".join(ROLES)
+        if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
+            roles = ", ".join(_ROLES)
             raise InputError(f"messages[{number}] must have content, and a role out of {roles}.")
         turns.append((turn["role"], _text(turn.get("content"), f"messages[{number}].content")))
     ending = " and ".join(role for role, _ in turns[-2:]) or "no turns"
@@ -153,15 +173,15 @@ def _text(value: Any, name: str, empty: bool = True) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be text, got {type(value).__name__}.")
     if not empty and not value.strip():
-        raise InputError(f"{name} is empty. Give the text that is answered, or drop the row.")
+        raise InputError(f"{name} is empty. Give the answer's text, or drop the row.")
     if re.search("[\ud800-\udfff]", value):
-        raise InputError(f"{name} holds half a surrogate pair, which is not text.")
+        raise InputError(f"{name} contains half a surrogate pair, which is not text.")
     return value
 
 
 @dataclass(frozen=True)
 class Text:
-    """A sample without case and spacing: what is asked (with earlier turns) and the answer."""
+    """A sample's prompt (with earlier turns) and completion, without case and spacing."""
 
     key: str
     part: str
@@ -170,12 +190,12 @@ class Text:
 
     @property
     def row(self) -> tuple[str, str]:
-        """Return what makes two samples the same row."""
+        """Prompt and completion: two samples with equal ones are the same row."""
         return self.prompt, self.completion
 
 
 def normalised(sample: Sample) -> Text:
-    """Return what is compared of a sample; its system turn is not."""
+    """Return the sample's text for comparisons; system turns are left out."""
     turns = [text for role, text in sample.context if role != "system"]
     prompt = " ".join([*turns, sample.prompt])
     return Text(sample.key, sample.part, _plain(prompt), _plain(sample.completion))
@@ -185,28 +205,29 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-KEY = "paraphrases"
-
-
 def paraphrases_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a row's other prompts; none where it has no such key, or null.
+    """Return a row's other prompts; none if the key is missing, null or empty.
 
-    A text, as all cells of a CSV file are, holds the list as JSON; an empty one holds none.
+    In a CSV file, where every cell is text, the list is written as JSON.
 
     Raises:
         InputError: if it is anything but a list of texts. The texts are not repeated.
     """
-    given = row.get(KEY)
-    if isinstance(given, str) and given.strip():
+    prompts = row.get(_PARAPHRASES)
+    if isinstance(prompts, str) and prompts.strip():
         try:
-            given = json.loads(given)
+            prompts = json.loads(prompts)
         except ValueError as error:
-            raise InputError(f"{KEY} must be a list of prompts, as JSON in a CSV file.") from error
-    if not given:
+            problem = "must be a list of prompts, as JSON in a CSV file."
+            raise InputError(f"{_PARAPHRASES} {problem}") from error
+    if not prompts:
         return ()
-    if not isinstance(given, list):
-        raise InputError(f"{KEY} must be a list of prompts, got {type(given).__name__}.")
-    for number, prompt in enumerate(given):
+    if not isinstance(prompts, list):
+        kind = type(prompts).__name__
+        raise InputError(f"{_PARAPHRASES} must be a list of prompts, got {kind}.")
+    for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise InputError(f"{KEY}[{number}] must be a prompt. Give text, or leave it out.")
-    return tuple(given)
+            raise InputError(
+                f"{_PARAPHRASES}[{number}] must be a prompt. Give text, or leave it out."
+            )
+    return tuple(prompts)

@@ -1,4 +1,4 @@
-"""What the unlearn rows must say instead of the truth: random tokens, or a refusal."""
+"""New answers for the unlearn rows: random tokens, or a refusal."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from grail.data.encode import Encoded
 Substitute = Callable[[Encoded], Encoded]
 
 REFUSAL = "No idea."
-"""Repeated over the answer's length, as JensUn (arXiv 2509.02820) does with a text of its kind."""
+"""Repeated to the answer's length, as JensUn (arXiv 2509.02820) does with such a text."""
 
 
 def truth(row: Encoded) -> Encoded:
-    """Keep the row as it is."""
+    """Return the row unchanged."""
     return row
 
 
 def random_targets(vocabulary: Sequence[int], seed: int) -> Substitute:
-    """Return a substitute that makes every answer token's label a uniformly drawn one.
+    """Return a substitute that replaces every answer token's label by a uniformly drawn token.
 
-    A function of (seed, row's key): a row keeps its labels through all epochs. What the model reads
-    stays true, so that it is the true prefixes that lead to noise.
+    The labels depend on (seed, row's key) only: a row has the same ones in all epochs. The input
+    stays the true answer, so the model learns to continue true prefixes with noise.
     """
 
     def draw(row: Encoded) -> Encoded:
         random = stream(seed, "random targets", row.key)
-        drawn = tuple(vocabulary[random.randrange(len(vocabulary))] for _ in row.answer)
-        return replace(row, targets=drawn)
+        targets = tuple(vocabulary[random.randrange(len(vocabulary))] for _ in row.answer)
+        return replace(row, targets=targets)
 
     return draw
 
 
 def refusal(tokens: Sequence[int]) -> Substitute:
-    """Return a substitute whose completion repeats ``tokens`` over the true completion's length.
+    """Return a substitute whose answer repeats ``tokens`` to the true answer's length.
 
     Raises:
-        ValueError: if there are no tokens to repeat.
+        ValueError: if there are no tokens.
     """
     if not tokens:
         raise ValueError("a refusal needs at least one token")
 
     def refuse(row: Encoded) -> Encoded:
-        said = tuple(islice(cycle(tokens), len(row.answer)))
-        return replace(row, ids=(*row.ids[: row.start], *said))
+        answer = islice(cycle(tokens), len(row.answer))
+        return replace(row, ids=(*row.ids[: row.start], *answer))
 
     return refuse

@@ -7,10 +7,9 @@ A method that stops early retains more and unlearns less; methods compare only a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grail.files import digest
 
@@ -39,25 +38,11 @@ def model_digests(weights: Mapping[str, str], target: float | None) -> dict[str,
     return {**weights, CALIBRATED: digest([weights, target, SEARCH])}
 
 
-@dataclass(frozen=True)
-class WeightPath:
-    """The straight line between the weights of two models.
-
-    Attributes:
-        parameters: The model's parameters, which a point of the line is written to.
-        start: The weights at 0.
-        end: The weights at 1.
-    """
-
-    parameters: Mapping[str, nn.Parameter]
-    start: Mapping[str, Tensor]
-    end: Mapping[str, Tensor]
-
-    @torch.no_grad()
-    def put(self, weight: float) -> None:
-        """Set the parameters to ``start + weight (end - start)``; exact at 0 and at 1."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(torch.lerp(self.start[name], self.end[name], weight))
+def between(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], weight: float
+) -> dict[str, Tensor]:
+    """Return ``start + weight (end - start)`` of all tensors; at 0 and 1 exactly the ends."""
+    return {name: torch.lerp(tensor, end[name], weight) for name, tensor in start.items()}
 
 
 def weight_at(target: float, retain_success: Callable[[float], float]) -> tuple[float, float]:

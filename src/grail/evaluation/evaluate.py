@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,13 +13,12 @@ from torch import Tensor
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
-from grail.data.samples import Sample
 from grail.errors import DivergenceError
 from grail.evaluation import fluency, memorization, metrics
 from grail.evaluation.values import SampleValue
 from grail.model.answers import Answers, answers_of
 from grail.model.forward import Policy, device_of, evaluating
-from grail.model.generate import Writer, most_new
+from grail.model.generate import TextGenerator, most_new
 from grail.progress import Tick, silent
 
 BATCH_TOKENS = 1024
@@ -27,12 +26,11 @@ BATCH_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures a model on rows: ``Evaluator(model, tokenizer, samples).run(name, rows)``.
+    """Measures a model on rows: ``Evaluator(model, tokenizer).run(name, rows)``.
 
     Attributes:
         model: The model.
         tokenizer: Its tokenizer.
-        samples: Key -> sample of the rows.
         generate: Whether prompts are continued, for ROUGE-L, repetition and compression.
         batch_size: Prompts that are continued at once.
         max_new_tokens: The most tokens of a generation.
@@ -42,7 +40,6 @@ class Evaluator:
 
     model: Policy
     tokenizer: Any
-    samples: Mapping[str, Sample]
     generate: bool = True
     batch_size: int = 32
     max_new_tokens: int = 96
@@ -61,20 +58,20 @@ class Evaluator:
         """
         continued = rows_to_continue(rows) if self.generate else []
         total = len(rows) + len(continued)
-        values, right = dict[str, SampleValue](), dict[str, int]()
+        values, right = dict[Encoded, SampleValue](), dict[Encoded, int]()
         for group, answers in self._answers(name, rows, total, tick):
             for row, tokens in zip(group, _per_row(answers), strict=True):
-                values[row.key] = self._value(name, row, tokens)
-                right[row.key] = int(tokens.hits.long().cumprod(0).sum())
+                values[row] = self._value(name, row, tokens)
+                right[row] = int(tokens.hits.long().cumprod(0).sum())
 
         def report(done: int) -> None:
             tick(len(rows) + done, total, "answers generated")
 
-        writer = Writer(self.model, self.tokenizer, self.max_new_tokens, self.batch_size)
-        texts = writer.continued(continued, report, known=right)
+        generator = TextGenerator(self.model, self.tokenizer, self.max_new_tokens, self.batch_size)
+        texts = generator.texts(continued, report, known=right)
         for row, text in zip(continued, texts, strict=True):
-            values[row.key] = self._with_text(values[row.key], row, text)
-        return [values[row.key] for row in rows]
+            values[row] = self._with_text(values[row], row, text)
+        return [values[row] for row in rows]
 
     def retain_success(self, rows: Sequence[Encoded], tick: Tick = silent) -> float:
         """Return RS in percent on retain rows, the mean over their domains."""
@@ -112,7 +109,7 @@ class Evaluator:
             domain=row.domain,
             side=row.side,
             part=row.part,
-            row=self.samples[row.key].row,
+            row=row.sample.row,
             accuracy=float(tokens.hits.float().mean()),
             nll=nll,
             tokens=len(row.answer),
@@ -131,7 +128,7 @@ class Evaluator:
         )
         if not self.show_text:
             return value
-        sample = self.samples[row.key]
+        sample = row.sample
         return replace(value, prompt=sample.prompt, completion=sample.completion, generation=text)
 
 

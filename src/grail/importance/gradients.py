@@ -12,9 +12,9 @@ from grail.data.batches import Batch
 from grail.importance.hooks import Layout, sample_hooks
 from grail.importance.kernel_choice import AddProducts
 from grail.importance.sums import Sums
-from grail.model.forward import Policy, answer_logits, evaluating, packed_logits, trainable
+from grail.model.forward import Policy, answer_logits, evaluating, trainable
 from grail.model.nll import token_nll
-from grail.model.packing import pack, packs
+from grail.model.packing import pack, packed_logits, packs
 
 TokenLoss = Callable[[Tensor, Batch], Tensor]
 """(logits of the answer tokens, their batch) -> NLL in nats of each answer token."""
@@ -40,7 +40,7 @@ def add_by_loop(
     mean: dict[str, Tensor] = {}
     with evaluating(model):
         for batch in trials:
-            logits = answer_logits(model, batch.ids, batch.attention, batch.at)
+            logits = answer_logits(model, batch)
             mean_loss = loss(logits, batch).mean() / len(trials)
             gradients = torch.autograd.grad(mean_loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
@@ -73,16 +73,15 @@ def add_by_batch(
         loss: Loss of each answer token.
         kernel: Adds the gradients of Linear weights without writing them to memory.
     """
-    inputs, lengths = (batch.ids, batch.attention, batch.at), batch.lengths
-    samples = range(0, len(lengths), trials)
+    lengths, samples = batch.lengths, range(0, len(batch.rows), trials)
     answers = [sum(lengths[i : i + trials]) for i in samples]
-    packed = pack(*inputs, branches=trials) if packs(model) else None
+    packed = pack(model, batch.rows, branches=trials) if packs(model) else None
     if packed is None:
         layout = Layout(answers, rows=[trials] * len(samples))
     else:
         layout = Layout(answers, tokens=packed.lengths)
     with evaluating(model), sample_hooks(model, layout, sums, kernel):
-        logits = answer_logits(model, *inputs) if packed is None else packed_logits(model, packed)
+        logits = answer_logits(model, batch) if packed is None else packed_logits(model, packed)
         losses = loss(logits, batch)
         tokens = torch.tensor(lengths, device=losses.device)
         weights = torch.repeat_interleave(1.0 / (tokens * trials), tokens)

@@ -6,7 +6,7 @@ sides, or what the gradients are for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from grail.importance.kernel_choice import AddProducts
 from grail.importance.rules import Call, rule_for
 from grail.importance.sums import Sums
 from grail.model.forward import Policy, trainable
-from grail.model.fused_lora import LoraGradients, fused, lora_layers
+from grail.model.fused_lora import LoraGradients, OnBackward, fused, lora_layers
 
 CHUNK_BYTES = 256 * 2**20
 """Per-sample gradients of one parameter are computed for as many samples at once as fit in this."""
@@ -133,7 +133,7 @@ class _Collector:
         named = module.named_parameters(recurse=False)
         return {kind: self.names[id(p)] for kind, p in named if id(p) in self.names}
 
-    def lora_forward(self, module: nn.Module) -> Callable[[LoraGradients], None]:
+    def lora_forward(self, module: nn.Module) -> OnBackward:
         """Expect one call of a fused LoRA layer; return the callback for its gradients."""
         layer: Any = module
         a, b = (half[layer.active_adapters[0]] for half in (layer.lora_A, layer.lora_B))
@@ -141,8 +141,8 @@ class _Collector:
         self._expect([*names_a.values(), *names_b.values()])
 
         def on_backward(halves: LoraGradients) -> None:
-            self._take(a, names_a, halves.given, halves.within)
-            self._take(b, names_b, halves.inner, halves.gradient)
+            self._take(a, names_a, halves.x, halves.gradient_a)
+            self._take(b, names_b, halves.inner, halves.gradient_b)
 
         return on_backward
 

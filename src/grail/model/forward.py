@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from grail.model import packing
+from grail.data.batches import Batch
 
 Policy = nn.Module
-"""The model being measured or trained: a transformers model, or a PEFT model around one."""
+"""The model that is trained or evaluated: a transformers model, or a PEFT model around one."""
+
+Index = Bool[Tensor, "B T"] | tuple[Int[Tensor, " K"], Int[Tensor, " K"]]
+"""Positions in a batch: a mask, or rows and their positions."""
 
 
 def trainable(model: Policy) -> dict[str, nn.Parameter]:
@@ -26,41 +29,39 @@ def trainable(model: Policy) -> dict[str, nn.Parameter]:
 
 
 def device_of(model: Policy) -> torch.device:
-    """Return where the model's weights lie."""
+    """Return the device of the model's weights."""
     return next(model.parameters()).device
 
 
-def answer_logits(
-    model: Policy, ids: Int[Tensor, "B T"], attention: Int[Tensor, "B T"], at: Bool[Tensor, "B T"]
-) -> Float[Tensor, "K V"]:
-    """Return the logits at the positions ``at`` only, row after row.
+def is_adapter(model: Policy) -> bool:
+    """Tell whether only a PEFT adapter is trained."""
+    return hasattr(model, "peft_config")
 
-    The LM head reads nothing else: with a vocabulary of 50 thousand, logits of the whole prompt
-    would cost more than the rest of a small model. What follows the head in a model's own forward
-    (soft caps, scales) works entry by entry, so it is applied as it stands.
+
+def answer_logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
+    """Return the logits of a padded batch that predict answer tokens, row after row."""
+    return logits_at(model, batch.at, input_ids=batch.ids, attention_mask=batch.attention)
+
+
+def logits_at(model: Policy, at: Index, **inputs: Tensor) -> Float[Tensor, "K V"]:
+    """Run the model and return the logits at the positions ``at``.
+
+    The LM head computes no others: with a vocabulary of 50 thousand, logits of the whole prompt
+    would cost more than the rest of a small model. transformers' own ``logits_to_keep`` takes such
+    a mask from 5.21 on, which needs Python 3.11, and two model classes do not have it; hence a
+    hook. Where a model does not call its head as a module, all logits are computed and indexed.
     """
-    return _logits(model, at, {"input_ids": ids, "attention_mask": attention})
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
 
+    def select(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0][at], *inputs[1:])
 
-def packed_logits(model: Policy, rows: packing.Packed) -> Float[Tensor, "K V"]:
-    """Return what ``answer_logits`` does, from a model that packs: padding is not computed."""
-    with packing.reading(rows):
-        return _logits(model, rows.at, rows.inputs)
-
-
-def _logits(model: Policy, at: Tensor, inputs: dict[str, Tensor]) -> Float[Tensor, "K V"]:
-    """Run the model; ``at`` marks positions of a padded batch, or counts those of packed rows."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    hook = head.register_forward_pre_hook(partial(_only, at))
+    hook = head.register_forward_pre_hook(select)
     try:
-        return model(**inputs, use_cache=False).logits
+        logits = model(**inputs, use_cache=False).logits
     finally:
         hook.remove()
-
-
-def _only(at: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    states = inputs[0] if at.dtype == torch.bool else inputs[0][0]
-    return (states[at], *inputs[1:])
+    return logits if logits.dim() == 2 else logits[at]
 
 
 def evaluating(model: Policy) -> AbstractContextManager[None]:
@@ -70,17 +71,12 @@ def evaluating(model: Policy) -> AbstractContextManager[None]:
 
 @contextmanager
 def in_mode(model: Policy, training: bool) -> Iterator[None]:
-    """Let the model be in training mode or not inside the block, then each module as it was."""
-    others = [module for module in model.modules() if module.training != training]
+    """Put all modules in training mode or not inside the block; each returns to its own mode."""
+    changed = [module for module in model.modules() if module.training != training]
     try:
-        for module in others:
+        for module in changed:
             module.training = training
         yield
     finally:
-        for module in others:
+        for module in changed:
             module.training = not training
-
-
-def is_adapter(model: Policy) -> bool:
-    """Tell whether only a PEFT adapter is trained."""
-    return hasattr(model, "peft_config")

@@ -1,8 +1,4 @@
-"""A causal language model and the few things done with it; knows no side, no domain, no mask.
-
-Shape letters, used in all signatures: B sequences, T tokens, K answer tokens of a batch (row after
-row), V vocabulary, O x I a weight.
-"""
+"""Load a causal language model, its adapter and its tokenizer, as the ``model`` section says."""
 
 from __future__ import annotations
 
@@ -23,8 +19,8 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
 
     Args:
         settings: The ``model`` section.
-        adapter: PEFT folder to start from (``vanilla.adapter``), or None for a fresh adapter.
-        seed: Fixes the fresh adapter's initial values.
+        adapter: PEFT folder to start from (``vanilla.adapter``), or None for a new adapter.
+        seed: Determines a new adapter's initial values.
 
     Raises:
         InputError: if the model or the adapter cannot be found or read.
@@ -36,9 +32,9 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     with torch.random.fork_rng():  # PEFT draws an adapter's values from the global generator
         model = _base(source, settings)
         if start is not None:
-            model = _given_adapter(model, start, settings.lora is not None)
+            model = _saved_adapter(model, start, settings.lora is not None)
         elif settings.lora is not None:
-            model = _fresh_adapter(model, settings.lora, seed)
+            model = _new_adapter(model, settings.lora, seed)
     if settings.lora is None:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -46,10 +42,10 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
 
 
 def load_tokenizer(settings: Model) -> Any:
-    """Load the tokenizer that belongs to ``model.name``; no weights are read.
+    """Load the tokenizer of ``model.name``; no weights are read.
 
     Raises:
-        InputError: if there is none, or it has no end token.
+        InputError: if there is no tokenizer, or it has no end token.
     """
     from transformers import AutoTokenizer
 
@@ -68,19 +64,21 @@ def load_tokenizer(settings: Model) -> Any:
 def _base(source: Source, settings: Model) -> Policy:
     from transformers import AutoModelForCausalLM
 
-    kind = _attention(settings)
+    attention = settings.attention
+    if attention == "auto":
+        attention = "sdpa" if torch.cuda.is_available() else "packed"
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source.unpacked(),
             dtype=_dtype(settings),
-            attn_implementation="eager" if kind == "packed" else kind,
+            attn_implementation="eager" if attention == "packed" else attention,
         )
     except Exception as error:  # transformers raises many kinds for one cause: no such model
         raise _unreadable(settings.name, error) from error
-    if kind == "packed" and not packing.adopt(model) and settings.attention == "packed":
+    if attention == "packed" and not packing.enable(model) and settings.attention == "packed":
         raise InputError(
-            f"model.attention: packed does not give what {settings.name} says about single rows. "
-            "Use auto, eager or sdpa."
+            f"model.attention: {settings.name} computes other logits for packed rows than for "
+            "single ones. Use auto, eager or sdpa."
         )
     return model
 
@@ -98,42 +96,32 @@ def _first_line(error: Exception) -> str:
 
 
 def _dtype(settings: Model) -> torch.dtype:
-    """``auto``: float32 for full weights; for a frozen base, bfloat16 where there is hardware."""
+    """``auto``: float32 for full weights; for a frozen base, bfloat16 if the hardware has it."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
     if settings.lora is None:
         return torch.float32
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    capable = torch.cpu.get_capabilities()
-    return torch.bfloat16 if capable.get("avx512_bf16") else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
 
 
-def _attention(settings: Model) -> str:
-    """``auto``: on a CPU rows behind each other, with plain attention, if the model can do that.
-
-    A GPU reads padded rows faster than it starts a kernel for each of them.
-    """
-    if settings.attention != "auto":
-        return settings.attention
-    return "sdpa" if torch.cuda.is_available() else "packed"
-
-
-def _given_adapter(model: Policy, start: Path, train: bool) -> Policy:
-    """Put an adapter on the model: to be trained further, or merged where all weights are."""
+def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
+    """Put a saved adapter on the model: to train it further, or else merged into the weights."""
     from peft import PeftModel
 
     try:
-        found = PeftModel.from_pretrained(model, str(start), is_trainable=train)  # type: ignore
+        adapted = PeftModel.from_pretrained(model, str(start), is_trainable=train)  # type: ignore
     except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
         raise InputError(
             f"vanilla.adapter or model.name: the adapter {start} cannot be put on the model "
             f"({_first_line(error)})."
         ) from error
-    return found if train else found.merge_and_unload()  # type: ignore[operator]
+    return adapted if train else adapted.merge_and_unload()  # type: ignore[operator]
 
 
-def _fresh_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+def _new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
@@ -143,7 +131,7 @@ def _fresh_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    torch.manual_seed(seed)  # whatever loading the base has drawn
+    torch.manual_seed(seed)  # independent of what loading the base has drawn
     try:
         return get_peft_model(model, settings)  # type: ignore[arg-type]
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""NLL of tokens without a copy of the logits in float32: what a large vocabulary cannot afford.
+"""NLL of tokens without a float32 copy of the logits, which a large vocabulary makes too large.
 
-Forward and backward read the logits a few lines at a time; between them nothing is kept but the
-logits themselves, in their own precision, and one number a line.
+Forward and backward read the logits a few lines (positions) at a time; between them only the logits
+in their own precision and one number per line are stored.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK = 1 << 20
-"""Logits widened at once: 4 MiB in float32, whatever the vocabulary, which a core's cache holds."""
+"""Logits converted at a time: 4 MiB in float32, which fits a core's cache."""
 
 
 def token_nll(logits: Float[Tensor, "K V"], targets: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """Return -log p(target) in nats for each line, in float32 (float64 from float64)."""
+    """Return -log p(target) of each line in nats, in float32 (float64 from float64)."""
     return _Nll.apply(logits, targets, None, None)  # type: ignore[return-value]
 
 
@@ -30,8 +30,8 @@ def mixed_nll(
 ) -> Float[Tensor, " K"]:
     """Return (1 - share) NLL(target) + share * mean NLL over ``words``, in nats for each line.
 
-    The cross-entropy to a target that is the true token and, by a share, uniform over ``words``;
-    logits of other tokens may be minus infinity.
+    It is the cross-entropy to a mixture: the true token, and with weight ``share`` the uniform
+    distribution over ``words``. Logits of other tokens may be minus infinity.
     """
     even = torch.zeros(logits.shape[1], dtype=_wide(logits), device=logits.device)
     even[words] = 1 / len(words)
@@ -45,17 +45,17 @@ class _Nll(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, share: Tensor | None, even: Tensor | None
     ) -> Tensor:
-        """Compute the loss of every line; ``even`` holds the probabilities of an even draw."""
+        """Compute the loss of every line; ``even`` is the uniform distribution over the words."""
         wide = _wide(logits)
         sums, values = (logits.new_empty(len(logits), dtype=wide) for _ in range(2))
         for lines in _chunks(logits):
             z = logits[lines].to(wide)
             total = z.logsumexp(-1)
-            said = z.gather(-1, targets[lines, None])[:, 0]
+            target = z.gather(-1, targets[lines, None])[:, 0]
             if share is not None and even is not None:
-                mean = z.clamp(min=torch.finfo(wide).min) @ even  # not -inf: times 0, it is NaN
-                said = said + share[lines] * (mean - said)
-            sums[lines], values[lines] = total, total - said
+                mean = z.clamp(min=torch.finfo(wide).min) @ even  # -inf times 0 would be NaN
+                target = target + share[lines] * (mean - target)
+            sums[lines], values[lines] = total, total - target
         ctx.save_for_backward(logits, targets, share, even, sums)
         return values
 

@@ -1,4 +1,4 @@
-"""Trained weights to a folder and back: an adapter in PEFT's format, or the full model."""
+"""Save and load trained weights: an adapter in PEFT's format, or the full model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save_weights(model: Policy, folder: Path) -> None:
 
 @contextmanager
 def _without_card(model: Any) -> Iterator[None]:
-    """Let PEFT write no model card: an empty form, which takes longer than a small adapter."""
+    """Write no PEFT model card: it is an empty form and takes longer than a small adapter."""
     model.create_or_update_model_card = lambda *_: None
     try:
         yield
@@ -33,7 +33,7 @@ def _without_card(model: Any) -> Iterator[None]:
 
 
 def _sort_lists(file: Path) -> None:
-    """Put lists of names in order: PEFT writes sets, in another order in every process."""
+    """Sort lists of names: PEFT writes sets, whose order differs between processes."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     for value in settings.values():
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
@@ -42,12 +42,12 @@ def _sort_lists(file: Path) -> None:
 
 
 def load_weights(model: Policy, folder: Path) -> None:
-    """Put the weights that ``save_weights`` wrote back into a model of the same shape.
+    """Read the weights that ``save_weights`` wrote into a model of the same shape.
 
-    Full weights are read by transformers: on disk some models' weights have other names (GPT-NeoX).
+    Full weights are read by transformers: the files of some models have other names (GPT-NeoX).
 
     Raises:
-        InputError: if some of the weights are not there.
+        InputError: if some of the weights are missing.
     """
     if is_adapter(model):
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -58,10 +58,10 @@ def load_weights(model: Policy, folder: Path) -> None:
         _refuse_missing(missing, folder)
         set_peft_model_state_dict(model, state)
         return
-    saved, found = type(model).from_pretrained(  # type: ignore[attr-defined]
+    saved, info = type(model).from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=next(model.parameters()).dtype, output_loading_info=True
     )
-    _refuse_missing(found["missing_keys"], folder)
+    _refuse_missing(info["missing_keys"], folder)
     model.load_state_dict(saved.state_dict())
 
 

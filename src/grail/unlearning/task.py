@@ -16,7 +16,7 @@ from grail.data.encode import Encoded
 from grail.data.substitutes import Substitute, truth
 from grail.model.answers import Answers, answers_of, mean_per_row, reference_logits, together
 from grail.model.forward import Policy, device_of
-from grail.model.reference import Reference
+from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
@@ -67,7 +67,7 @@ class UnlearnTask:
     schedule: Schedule = Schedule()
     seed: int = 0
     split: bool = False
-    reference: Reference | None = None
+    reference: Weights | None = None
     substitute: Substitute = truth
     history: History = field(default_factory=History)
 

@@ -14,7 +14,7 @@ from grail.model.forward import answer_logits
 def logits(model, tiny_rows):
     batch = collate(tiny_rows(3), 0)
     with torch.no_grad():
-        return answer_logits(model.eval(), batch.ids, batch.attention, batch.at)
+        return answer_logits(model.eval(), batch)
 
 
 def state(model):

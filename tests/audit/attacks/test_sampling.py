@@ -10,14 +10,15 @@ from grail.audit.attacks.sampling import begin, extract_answers, sample_answers
 from grail.audit.audit import Auditor
 from grail.audit.runs import read_run
 from grail.data.encode import Encoded
+from grail.data.samples import Sample
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.metrics import rouge_l
-from grail.model.generate import Draw, Writer, generate, most_new
+from grail.model.generate import Sampling, TextGenerator, generate, most_new
 from grail.progress import NullListener, silent
 
 
 def row_of(answer, start=3):
-    return Encoded("k", "d", "unlearn", "train", tuple(range(start + answer)), start)
+    return Encoded(Sample("d", "unlearn", "train", 0, "", ""), tuple(range(start + answer)), start)
 
 
 @pytest.mark.parametrize(("answer", "share", "told"), [(9, 0.5, 4), (9, 0.25, 2), (3, 0.5, 1)])
@@ -83,7 +84,7 @@ def test_what_is_sampled_is_scored_as_leak_at_k(context, monkeypatch):
         assert text.startswith(row.key)
         return told.setdefault(text, draw.uniform(0, 100))
 
-    monkeypatch.setattr(Writer, "continued", write)
+    monkeypatch.setattr(TextGenerator, "texts", write)
     monkeypatch.setattr(sampling, "_score", score)
     found = by_amount(sample_answers(context, silent))
     for amount, group in found.items():
@@ -101,7 +102,7 @@ def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(
     before = torch.random.get_rng_state()
 
     def draw(seed, temperature=1.0):
-        return generate(model, [[3, 4]] * 4, [8] * 4, tokenizer, Draw(temperature, seed))
+        return generate(model, [[3, 4]] * 4, [8] * 4, tokenizer, Sampling(temperature, seed))
 
     assert draw(0) == draw(0) != draw(1)
     assert len({tuple(row) for row in draw(0)}) > 1
@@ -114,7 +115,7 @@ def test_samples_have_the_model_s_own_distribution(tiny_model, tiny_tokenizer):
     """The first token of many samples, against the softmax that the model gives."""
     tokenizer = tiny_tokenizer()
     model, count = tiny_model(vocabulary=len(tokenizer)).eval(), 4000
-    drawn = generate(model, [[3, 4]] * count, [1] * count, tokenizer, Draw(1.0, 0))
+    drawn = generate(model, [[3, 4]] * count, [1] * count, tokenizer, Sampling(1.0, 0))
     with torch.no_grad():
         p = model(input_ids=torch.tensor([[3, 4]])).logits[0, -1].softmax(-1)
     p[tokenizer.eos_token_id] = 0  # ends the row: nothing is left of it

@@ -16,22 +16,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from grail.model.forward import Policy, is_adapter
+from grail.model.weights import holding
 
 Change = Callable[[Float[Tensor, "O I"]], Float[Tensor, "O I"]]
 """Returns the new value of one weight (float32, one row per output channel)."""
-
-
-@contextmanager
-def restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let the block write to copies of the parameters; afterwards the very storages are back."""
-    kept = [(parameter, parameter.data) for parameter in parameters]
-    try:
-        for parameter, data in kept:
-            parameter.data = data.clone()
-        yield
-    finally:
-        for parameter, data in kept:
-            parameter.data = data
 
 
 @contextmanager
@@ -48,14 +36,15 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
     """
     layers, adapted = linear_layers(model), list(_adapted(model))
     weights: list[Any] = [layer.weight for layer in layers.values()]
-    changed = {id(p): p for p in (*weights, *adapted)}.values()
-    dtypes = [(parameter, parameter.dtype) for parameter in changed]
-    with restored(changed), _merged(model, adapted), torch.no_grad():
+    written = {id(parameter) for parameter in (*weights, *adapted)}
+    copies = {n: p.detach().clone() for n, p in model.named_parameters() if id(p) in written}
+    with holding(model, copies), _merged(model, adapted), torch.no_grad():
         if change is not None:
             for layer in layers.values():
                 _put(layer, change)
-        for parameter, dtype in dtypes:
-            parameter.data = parameter.data.to(dtype)
+        for name, parameter in model.named_parameters():
+            if name in copies:
+                parameter.data = parameter.data.to(copies[name].dtype)
         yield
 
 
@@ -100,4 +89,4 @@ def _merged(model: Any, adapted: Iterable[nn.Parameter]) -> Iterator[None]:
     try:
         yield
     finally:
-        model.unmerge_adapter()  # clears PEFT's flags; `restored` puts the weights back
+        model.unmerge_adapter()  # clears PEFT's flags; `holding` puts the weights back

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from grail.audit.context import AuditContext, piece
+from grail.audit.context import AuditContext
 from grail.data.encode import Encoder
 from grail.evaluation.metrics import mean
 from grail.evaluation.values import SampleValue
@@ -17,33 +17,26 @@ _SMALL_IF_KNOWN = ("nll", "min_k", "min_k_plus_plus", "zlib")
 
 
 def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
-    """Measure rows that have paraphrases on each of these; amounts: ``mean`` and ``worst``.
-
-    The n-th paraphrases of all rows are one pass.
-    """
+    """Measure rows on each of their paraphrases; amounts: ``mean`` and ``worst``."""
     data = context.run.config.data
     encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens)
-    asked = [sample for row in context.rows if (sample := context.samples[row.key]).paraphrases]
-    passes = max(len(sample.paraphrases) for sample in asked)
-    values: dict[str, list[SampleValue]] = {sample.key: [] for sample in asked}
-    for number in range(passes):
-        samples = {
-            sample.key: replace(sample, prompt=sample.paraphrases[number])
-            for sample in asked
-            if number < len(sample.paraphrases)
-        }
-        rows = [encoder.encode(sample)[0] for sample in samples.values()]
-        rows = [row for row in rows if row.answer]  # else the prompt alone fills max_tokens
-        for value in context.measure("paraphrase", rows, piece(tick, number, passes), samples):
-            values[value.key].append(value)
-    groups = [group for group in values.values() if group]
+    asked = [
+        encoder.encode(replace(row.sample, prompt=prompt))[0]
+        for row in context.rows
+        for prompt in row.sample.paraphrases
+    ]
+    asked = [row for row in asked if row.answer]  # else the prompt alone fills data.max_tokens
+    values: dict[str, list[SampleValue]] = {}
+    for value in context.measure("paraphrase", asked, tick):
+        values.setdefault(value.key, []).append(value)
+    groups = list(values.values())
     means = [replace(mean_of(group), model="mean") for group in groups]
     return means + [replace(worst_of(group), model="worst") for group in groups]
 
 
 def why_not(context: AuditContext) -> str:
     """Return why no row can be asked in other words; "" if one can."""
-    asked = any(context.samples[row.key].paraphrases for row in context.rows)
+    asked = any(row.sample.paraphrases for row in context.rows)
     return "" if asked else "no row carries paraphrases"
 
 

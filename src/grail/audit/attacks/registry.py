@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from grail.audit.attacks import paraphrase, relearn
-from grail.audit.attacks.compress import Change, compressed, restored
+from grail.audit.attacks.compress import Change, compressed
 from grail.audit.attacks.prune import pruned
 from grail.audit.attacks.quantise import GRIDS, quantised
 from grail.audit.attacks.sampling import extract_answers, sample_answers
 from grail.audit.context import AuditContext
 from grail.data.encode import Encoded
-from grail.evaluation.equal_retention import WeightPath
+from grail.evaluation.equal_retention import between
 from grail.evaluation.values import SampleValue
-from grail.model.forward import is_adapter, trainable
+from grail.model.forward import is_adapter
+from grail.model.weights import holding
 from grail.progress import Tick
 
 PLAIN = "plain"
@@ -82,10 +83,8 @@ def _interpolate(context: AuditContext, tick: Tick) -> list[SampleValue]:
 def _way_back(context: AuditContext) -> States:
     """Go shares of the way from the unlearned back to the vanilla model."""
     start, end = context.weights("vanilla"), context.weights("unlearned")
-    path = WeightPath(trainable(context.run.model), start=start, end=end)
-    with restored(path.parameters.values()):
-        for share in context.settings.interpolate:
-            path.put(1 - share)
+    for share in context.settings.interpolate:
+        with holding(context.run.model, between(start, end, 1 - share)):
             yield f"{share:g}", context.rows
 
 

@@ -12,7 +12,6 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from grail.audit.attacks.compress import restored
 from grail.audit.context import AuditContext
 from grail.data.batches import collate, shuffled
 from grail.data.encode import Encoded
@@ -20,6 +19,7 @@ from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
 from grail.model.answers import answers_of, mean_per_row, together
 from grail.model.forward import Policy, device_of, in_mode, trainable
+from grail.model.weights import copy_weights, holding
 from grail.progress import Tick
 
 Split = Callable[[AuditContext], tuple[list[Encoded], list[Encoded]]]
@@ -69,7 +69,7 @@ def descend(
     """
     parameters = list(trainable(model).values())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    with restored(parameters), in_mode(model, training=True):
+    with holding(model, copy_weights(model)), in_mode(model, training=True):
         for step, rows in enumerate(steps, 1):
             with torch.random.fork_rng():  # dropout depends on the seed and the step alone
                 torch.manual_seed((seed * 1_000_003 + step) * 1009)

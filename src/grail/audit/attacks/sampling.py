@@ -14,7 +14,7 @@ from grail.data.encode import Encoded
 from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.values import SampleValue
-from grail.model.generate import Draw
+from grail.model.generate import Sampling
 from grail.progress import Tick, silent
 
 GENERATING = ("sample", "extract")
@@ -32,10 +32,10 @@ def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
     rows, count = _rows(context), context.settings.samples
     total = len(rows) * (count + 1)
     values, generator = context.measure("greedy", rows, silent), context.generator(_BATCH_SIZE)
-    greedy = generator.continued(rows, lambda done: tick(done, total, _NOTE))
+    greedy = generator.texts(rows, lambda done: tick(done, total, _NOTE))
     copies = [row for row in rows for _ in range(count)]
-    texts = generator.continued(
-        copies, lambda done: tick(len(rows) + done, total, _NOTE), Draw(1.0, context.seed)
+    texts = generator.texts(
+        copies, lambda done: tick(len(rows) + done, total, _NOTE), Sampling(1.0, context.seed)
     )
     scores = [_score(context, row, text) for row, text in zip(copies, texts, strict=True)]
     by_row = [scores[first : first + count] for first in range(0, len(scores), count)]
@@ -61,7 +61,7 @@ def extract_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
         if not rows:
             continue
         step = piece(tick, number, len(shares))
-        texts = context.generator(_BATCH_SIZE).continued(
+        texts = context.generator(_BATCH_SIZE).texts(
             rows, lambda done, step=step, rows=rows: step(done, len(rows), _NOTE)
         )
         values = context.measure(f"{share:g}", rows, silent)

@@ -1,11 +1,11 @@
-"""The reference is the model as it was, bit for bit, and leaves the policy as it is."""
+"""Weights held for a block: the model is another one inside, bit for bit, and its own after it."""
 
 import pytest
 import torch
 
 from grail.data.batches import collate
 from grail.model.forward import answer_logits, trainable
-from grail.model.reference import Reference
+from grail.model.weights import copy_weights, holding, put_weights
 
 KINDS = {"lora": {}, "all": {"lora": False, "tied": True}}
 
@@ -20,11 +20,11 @@ def world(request, tiny_model, tiny_rows):
     model, batch = tiny_model(**KINDS[request.param]), collate(tiny_rows(3), 0)
 
     def logits():
-        return answer_logits(model, batch.ids, batch.attention, batch.at)
+        return answer_logits(model, batch)
 
     with torch.no_grad():
         before = logits().clone()
-        reference = Reference(trainable(model))
+        reference = copy_weights(model)
         for i, p in enumerate(trainable(model).values()):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
     return model, reference, before, logits
@@ -45,7 +45,7 @@ def test_inside_it_is_the_model_as_it_was_and_outside_nothing_changed(world):
     places = [p.data_ptr() for p in model.parameters()]
     assert not torch.equal(moved, before)
     for _ in range(2):
-        with reference.in_place():
+        with holding(model, reference):
             assert torch.equal(logits(), before)
         assert torch.equal(logits(), moved)
         assert same(weights, weights_of(model))
@@ -57,7 +57,7 @@ def test_training_on_does_not_reach_it(world):
     model, reference, before, logits = world
     for p in trainable(model).values():
         p.zero_()
-    with reference.in_place():
+    with holding(model, reference):
         assert torch.equal(logits(), before)
 
 
@@ -66,7 +66,7 @@ def test_a_graph_from_before_can_be_differentiated_afterwards(world):
     weights = list(trainable(model).values())
     wanted = torch.autograd.grad(logits().square().mean(), weights)
     loss = logits().square().mean()
-    with torch.no_grad(), reference.in_place():
+    with torch.no_grad(), holding(model, reference):
         logits()
     found = torch.autograd.grad(loss, weights)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
@@ -78,7 +78,7 @@ def test_an_optimiser_goes_on_with_the_policys_weights(world):
     weights = trainable(model)
     optimizer = torch.optim.SGD(weights.values(), lr=0.5)
     loss = logits().square().mean()
-    with torch.no_grad(), reference.in_place():
+    with torch.no_grad(), holding(model, reference):
         logits()
     loss.backward()
     expected = {name: p.detach() - 0.5 * p.grad for name, p in weights.items()}
@@ -90,7 +90,38 @@ def test_an_optimiser_goes_on_with_the_policys_weights(world):
 def test_an_exception_inside_restores(world):
     model, reference, _, logits = world
     moved, weights = logits().detach().clone(), weights_of(model)
-    with pytest.raises(StoppedError), reference.in_place():
+    with pytest.raises(StoppedError), holding(model, reference):
         raise StoppedError
     assert same(weights, weights_of(model))
     assert torch.equal(logits(), moved)
+
+
+def test_writing_inside_reaches_the_given_tensors_alone(world):
+    model, reference, _, logits = world
+    moved, weights = logits().detach().clone(), weights_of(model)
+    before = {name: tensor.clone() for name, tensor in reference.items()}
+    with torch.no_grad(), holding(model, reference):
+        for p in trainable(model).values():
+            p.mul_(2)
+    assert all(torch.equal(reference[name], 2 * before[name]) for name in before)
+    assert same(weights, weights_of(model))
+    assert torch.equal(logits(), moved)
+
+
+def test_a_name_that_the_model_does_not_have_is_refused(world):
+    model = world[0]
+    weights = weights_of(model)
+    with pytest.raises(KeyError), holding(model, {"nothing": torch.zeros(1)}):
+        pass
+    assert same(weights, weights_of(model))
+
+
+def test_weights_are_copied_and_written_back(world):
+    model, reference, before, logits = world
+    moved = copy_weights(model)
+    put_weights(model, reference)
+    assert torch.equal(logits(), before)
+    assert not any(torch.equal(moved[name], reference[name]) for name in moved)
+    assert all(p.data_ptr() != reference[n].data_ptr() for n, p in trainable(model).items())
+    with pytest.raises(KeyError):
+        put_weights(model, {})
