@@ -4,7 +4,7 @@ import pytest
 import torch
 from races import naive
 
-from grail.config.run import Evaluation, Importance
+from grail.config.run import Evaluation
 from grail.data.batches import IGNORED, collate
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
@@ -26,7 +26,7 @@ def test_labels_stand_where_transformers_shifts_them_from(tiny_rows):
 def test_the_naive_scores_are_those_of_the_batches(tiny_model, tiny_rows, lora):
     model, rows = tiny_model(lora=lora), tiny_rows(5)
     labels = RandomLabels(tuple(range(3, 96)), "inputs_and_targets", 7)
-    ours = Scorer(model, Importance(trials=2), labels, 0).score(rows)
+    ours = Scorer(model, labels, 0, trials=2).score(rows)
     theirs = naive.scores(model, rows, labels, 2)
     assert theirs.samples == ours.samples == 5
     assert compare_scores(ours, theirs).worst < 1e-4

@@ -29,7 +29,7 @@ def test_frozen_entries_stay_and_others_move(field, tmp_path):
     start, mask = field.start(), training.random_mask(field, 0.5)
     settings = training.settings_of(2)
     handles = trainer.freeze(field.model, mask.frozen)
-    steps = training.task_of(field, settings).plan(0, {})
+    steps = training.task_of(field, settings).plan(0)
     trainer.train(field.model, steps, settings, field.pad, tmp_path)
     for handle in handles:
         handle.remove()

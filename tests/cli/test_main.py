@@ -214,10 +214,10 @@ def test_an_interruption_is_a_message_and_the_next_call_goes_on(
 
     config, inner = str(tiny_config()), Loop._step
 
-    def interrupted(self, rows, position, rate, place):
-        if position.step == 5:
+    def interrupted(self, rows, state, rate, files):
+        if state.step == 5:
             raise KeyboardInterrupt
-        return inner(self, rows, position, rate, place)
+        return inner(self, rows, state, rate, files)
 
     monkeypatch.setattr(Loop, "_step", interrupted)
     assert main(["run", config]) == 1

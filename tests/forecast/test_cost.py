@@ -22,9 +22,8 @@ from grail.forecast.machine import shape_of
 from grail.forecast.work import NOTHING, Passes, Reading, Work
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
-from grail.training import checkpoint
-from grail.training.checkpoint import Position, State
-from grail.training.optimizer import OPTIMIZERS, Settings
+from grail.training.checkpoint import State, save_checkpoint
+from grail.training.optimizer import OPTIMIZERS, LoopSettings
 
 SHAPE = Shape(
     parameters=1000,
@@ -92,12 +91,13 @@ def test_seconds_follow_from_what_was_measured():
 def test_checkpoints_are_as_large_as_planned(tiny_model, tmp_path, payload, name, rectify):
     model = tiny_model()
     parameters = trainable(model)
-    optimizer = OPTIMIZERS[name](list(parameters.values()), Settings(1e-3, 1, 0))
+    optimizer = OPTIMIZERS[name](list(parameters.values()), LoopSettings(1e-3, 1, 0))
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     direction = {n: torch.zeros_like(p) for n, p in parameters.items()} if rectify else {}
-    checkpoint.save(tmp_path / "c", parameters, State(optimizer, Position(), direction), "x")
+    state = State(direction=direction)
+    save_checkpoint(tmp_path / "c", parameters, optimizer, state, "x")
     files = [file for file in (tmp_path / "c").iterdir() if file.suffix != ".json"]
     config = make_config(unlearning={"optimizer": name, "rectify": rectify})
     sizes = artifact_bytes(config, shape_of(model), sides=4)

@@ -9,7 +9,7 @@ from grail.errors import InputError
 from grail.forecast import outline as module
 from grail.forecast.machine import shape_of
 from grail.forecast.outline import at_hand, outline
-from grail.model.load import load_config as load_model
+from grail.model.load import load_model
 
 
 @pytest.mark.parametrize("lora", [True, False])

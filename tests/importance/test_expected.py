@@ -1,12 +1,12 @@
 """The closed form against every single draw, against many draws, and against soft targets."""
 
+import dataclasses
 import itertools
 import random
 
 import pytest
 import torch
 
-from grail.config.run import Importance
 from grail.data import labels as drawing
 from grail.data.batches import collate
 from grail.data.encode import Encoded
@@ -27,9 +27,8 @@ def row_of(answer, key="k"):
 
 
 def scorer(model, **given):
-    how = {"labels": "expected", "substitution": "targets", "batch_tokens": 10**6} | given
-    settings = Importance(**how)
-    return Scorer(model, settings, RandomLabels(WORDS, settings.substitution, 0), pad=0)
+    how = {"labels": "expected", "batch_tokens": 10**6} | given
+    return Scorer(model, RandomLabels(WORDS, "targets", 0), 0, **how)
 
 
 class Script(random.Random):
@@ -121,8 +120,8 @@ def test_batched_equals_the_loop_whoever_shares_the_batch(lora, tied, tiny_model
 def test_neither_seed_nor_number_of_trials_matters(tiny_model, tiny_rows):
     model, rows = tiny_model(), tiny_rows(3)
     one, other = scorer(model, trials=1), scorer(model, trials=5)
-    other = Scorer(model, other.settings, RandomLabels(WORDS, "targets", 9), pad=0)
-    assert one.trials == other.trials == 1
+    other = dataclasses.replace(other, random_labels=RandomLabels(WORDS, "targets", 9))
+    assert one.draws == other.draws == 1
     assert compare_scores(one.score(rows), other.score(rows)).worst == 0
 
 

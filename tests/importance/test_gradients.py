@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from grail.artifacts import STATISTICS
-from grail.config.run import Importance
 from grail.data.batches import collate
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
-from grail.importance import gradients
-from grail.importance import hooks as watching
+from grail.importance import gradients, hooks
 from grail.importance.gradients import add_by_batch, add_by_loop
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
@@ -30,13 +28,9 @@ KINDS = [
 ]
 
 
-def settings(**given):
-    return Importance(**({"batch_tokens": 10**6} | given))
-
-
-def scorer(model, seed=0, **given):
-    chosen = settings(**given)
-    return Scorer(model, chosen, RandomLabels(WORDS, chosen.substitution, seed), pad=0)
+def scorer(model, seed=0, substitution="inputs_and_targets", **given):
+    labels = RandomLabels(WORDS, substitution, seed)
+    return Scorer(model, labels, 0, **({"batch_tokens": 10**6} | given))
 
 
 def scores(model, rows, gradients, **given):
@@ -117,7 +111,7 @@ def test_both_equal_autograd_in_float64(family, lora, labels, tiny_model, tiny_r
     model, rows = tiny_model(family, lora=lora, seed=3), tiny_rows(4, 3)
     trials = 3 if labels == "random" else 1
     given = scorer(model, trials=trials, labels=labels)
-    draw = given.labels.draw if labels == "random" else lambda row, _: row
+    draw = given.random_labels.draw if labels == "random" else lambda row, _: row
     truth = by_autograd(model, rows, trials, draw)
     for kind in ("batched", "loop"):
         found = scores(model, rows, kind, trials=trials, labels=labels)
@@ -135,7 +129,7 @@ def test_who_shares_a_batch_does_not_matter(lora, tiny_model, tiny_rows):
     assert_same(scores(model, rows, "batched", trials=2, batch_tokens=60), together)
     assert_same(scores(model, rows[::-1], "loop", trials=2), together)
     mixed = random.Random(0).sample(rows, len(rows))
-    sums, draw = Sums.zeros(trainable(model)), scorer(model).labels.draw
+    sums, draw = Sums.zeros(trainable(model)), scorer(model).random_labels.draw
     for group in (mixed[:1], mixed[1:5], mixed[5:]):
         add_by_batch(model, collate([draw(r, t) for r in group for t in (0, 1)], 0), 2, sums)
     assert_same(sums.scores(), together)
@@ -159,7 +153,7 @@ def test_chunks_of_one_sample(lora, tied, tiny_model, tiny_rows, monkeypatch):
         add(self, name, gradients)
 
     monkeypatch.setattr(Sums, "add", counted)
-    monkeypatch.setattr(watching, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(hooks, "CHUNK_BYTES", 1)
     assert_same(scores(model, rows, "batched", trials=2), whole, close=1e-6)
     assert set(calls) == {1}
     assert len(calls) == 5 * len(trainable(model))
@@ -276,7 +270,7 @@ def test_loss_is_per_sample_not_per_batch(tiny_model, tiny_rows):
 def test_loop_averages_trials_before_the_absolute_value(tiny_model, tiny_rows):
     """Eq. 3 takes |.| of the sample's averaged gradient; two trials can cancel."""
     model, (row,) = tiny_model("llama"), tiny_rows(1)
-    draw = scorer(model).labels.draw
+    draw = scorer(model).random_labels.draw
     single = []
     for trial in (0, 1):
         sums = Sums.zeros(trainable(model))

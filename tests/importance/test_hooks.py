@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from grail.artifacts import STATISTICS
-from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
-from grail.importance.hooks import Layout
+from grail.importance.hooks import Layout, sample_hooks
 from grail.importance.rules import Call
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
+from grail.importance.sums import Sums
 from grail.model.forward import trainable
 from grail.model.packing import adopt
 
@@ -25,9 +25,10 @@ KINDS = [
 ]
 
 
-def scores(model, rows, gradients="batched", **given):
-    chosen = Importance(**({"batch_tokens": 10**6, "gradients": gradients} | given))
-    return Scorer(model, chosen, RandomLabels(WORDS, chosen.substitution, 0), pad=0).score(rows)
+def scores(model, rows, gradients="batched", substitution="inputs_and_targets", **given):
+    labels = RandomLabels(WORDS, substitution, 0)
+    how = {"batch_tokens": 10**6, "gradients": gradients} | given
+    return Scorer(model, labels, 0, **how).score(rows)
 
 
 def packed(model):
@@ -99,9 +100,40 @@ def test_a_layout_finds_the_samples_or_says_so():
     assert call(padded, head).rows == call(packing, head).rows == [2, 3]
     found = call(packing, torch.zeros(1, 10, 4))
     assert isinstance(found, Call)
-    assert (found.given.shape, found.gradient.shape, found.rows) == ((10, 4), (10, 4), [6, 4])
+    assert (found.inputs.shape, found.gradient.shape, found.rows) == ((10, 4), (10, 4), [6, 4])
     assert call(packing, torch.zeros(1, 10, dtype=torch.long)[..., None]).rows == [6, 4]
     one = Layout([1], tokens=[4])
     assert call(one, torch.zeros(1, 4)).rows == [1]  # the head's one token, as wide as the row
     with pytest.raises(InputError, match=r"cannot separate the samples in Identity"):
         call(padded, torch.zeros(1, 7, 4))
+
+
+class Scaled(nn.Linear):
+    """A subclass that computes more than its parent: the kernel would be wrong."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(("make", "taken"), [(nn.Linear, True), (Scaled, False)])
+def test_a_kernel_gets_the_weights_of_plain_linear_layers_only(make, taken):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(7, 3), make(3, 4)
+
+        def get_input_embeddings(self):
+            return self.embedding
+
+    model, shapes = Model(), []
+    sums = Sums.zeros(trainable(model))
+
+    def kernel(x, d, lengths, *totals):
+        shapes.append((tuple(totals[1].shape), lengths))
+
+    with sample_hooks(model, Layout([2], rows=[2]), sums, kernel):
+        model.layer(model.embedding(torch.tensor([[1, 2], [3, 4]]))).sum().backward()
+    assert shapes == ([((4, 3), [4])] if taken else [])
+    assert bool(sums.total["layer.weight"].any()) != taken
+    assert sums.total["layer.bias"].tolist() == ([4.0] * 4 if taken else [8.0] * 4)
+    assert sums.total["embedding.weight"].any()

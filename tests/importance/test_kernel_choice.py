@@ -1,14 +1,13 @@
-"""Who gets the kernel, and who is told why not."""
+"""Where the kernel is chosen, and where it is refused."""
 
 import importlib.util
 
 import pytest
 import torch
-from torch import nn
 
 from grail.errors import InputError
 from grail.importance import kernel_choice as kernels
-from grail.importance.kernel_choice import SMALLEST, Fused, fused_for
+from grail.importance.kernel_choice import choose_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -24,46 +23,31 @@ def triton(monkeypatch):
     return set_there
 
 
-def test_products_where_there_is_no_accelerator_or_no_triton(triton):
-    for there in (True, False):
-        triton(there)
-        assert fused_for("bmm", CUDA) is None
-        assert fused_for("auto", CPU) is None
-    assert fused_for("auto", CUDA) is None
+def test_auto_means_batched_products_everywhere(triton):
+    for installed in (True, False):
+        triton(installed)
+        for device in (CPU, CUDA):
+            assert choose_kernel("auto", device) is None
+            assert choose_kernel("bmm", device) is None
 
 
 def test_what_cannot_run_is_refused(triton):
     triton(False)
     for device in (CPU, CUDA):
         with pytest.raises(InputError, match=r"importance\.kernel: triton.*not installed"):
-            fused_for("triton", device)
+            choose_kernel("triton", device)
     triton(True)
     with pytest.raises(InputError, match="the model is on cpu") as error:
-        fused_for("triton", CPU)
+        choose_kernel("triton", CPU)
     assert "importance.kernel: auto" in str(error.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_auto_is_for_large_weights_and_triton_for_all(triton, monkeypatch):
+def test_triton_is_chosen_on_cuda_and_in_the_interpreter(triton, monkeypatch):
     triton(True)
     from grail.importance.triton_kernel import add_products
 
-    assert fused_for("auto", CUDA) == Fused(add_products, SMALLEST)
-    assert fused_for("triton", CUDA) == Fused(add_products, 0)
+    assert choose_kernel("triton", CUDA) is add_products
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert fused_for("triton", CPU) == Fused(add_products, 0)
-    assert fused_for("auto", CPU) is None, "the interpreter is for those who ask for it"
-
-
-class Scaled(nn.Linear):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-def test_weights_of_plain_linear_layers_from_a_size_on():
-    kernel = Fused(print, 12)
-    assert kernel.takes(nn.Linear(3, 4), "weight")
-    assert not kernel.takes(nn.Linear(3, 4), "bias")
-    assert not kernel.takes(nn.Linear(3, 3), "weight")
-    assert not kernel.takes(Scaled(3, 4), "weight")
-    assert not kernel.takes(nn.Embedding(3, 4), "weight")
+    assert choose_kernel("triton", CPU) is add_products
+    assert choose_kernel("auto", CPU) is None, "the interpreter is for those who ask for it"

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from grail.artifacts import STATISTICS
-from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
 from grail.importance import score
 from grail.importance.score import Scorer
-from grail.importance.sums import BYTES, GIB, passes
+from grail.importance.sums import passes
 from grail.model.forward import trainable
 
+BYTES, GIB = 3 * 4, 2**30  # three sums in float32
 WORDS = ordinary_tokens(96, (0, 1, 2))
 
 
@@ -54,10 +54,9 @@ def test_a_weight_that_cannot_fit_is_named_with_its_need():
 
 
 def scored(model, rows, seen=None, **given):
-    settings = Importance(trials=2, batch_tokens=100, **given)
-    labels = RandomLabels(WORDS, settings.substitution, 0)
+    labels = RandomLabels(WORDS, "inputs_and_targets", 0)
     tick = (lambda *told: seen.append(told)) if seen is not None else score.silent
-    return Scorer(model, settings, labels, pad=0).score(rows, tick)
+    return Scorer(model, labels, 0, trials=2, batch_tokens=100, **given).score(rows, tick)
 
 
 @pytest.mark.parametrize("kind", ["batched", "loop"])
@@ -91,8 +90,8 @@ def test_many_passes_give_the_same_bits(kind, lora, tied, tiny_model, tiny_rows,
 
 
 def test_too_little_memory_is_told_before_a_row_is_read(tiny_model):
-    model, settings = tiny_model(lora=False), Importance(memory_gib=gib(10))
-    scorer = Scorer(model, settings, RandomLabels(WORDS, "targets", 0), pad=0)
+    labels = RandomLabels(WORDS, "targets", 0)
+    scorer = Scorer(tiny_model(lora=False), labels, 0, memory_gib=gib(10))
     with pytest.raises(InputError, match="memory_gib"):
         scorer.check()
     with pytest.raises(InputError, match="memory_gib"):

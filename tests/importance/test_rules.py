@@ -76,10 +76,12 @@ def test_rule_on_samples_of_different_lengths(name, kind):
     """Answer tokens only (two axes), as they reach the LM head."""
     rows = [4, 1, 3]
     call, _ = made(name, rows)
-    flat = Call(call.module, call.given[:, 0], call.gradient[:, 0], rows)
+    flat = Call(call.module, call.inputs[:, 0], call.gradient[:, 0], rows)
     found = rule_for(flat, kind)(0, N)
     parameter = getattr(call.module, kind)
-    for n, (x, d) in enumerate(zip(flat.given.split(rows), flat.gradient.split(rows), strict=True)):
+    for n, (x, d) in enumerate(
+        zip(flat.inputs.split(rows), flat.gradient.split(rows), strict=True)
+    ):
         (expected,) = torch.autograd.grad((call.module(x) * d).sum(), parameter)
         assert torch.allclose(found[n], expected, atol=1e-5)
 
@@ -128,7 +130,7 @@ def test_rules_are_chosen_by_exact_type():
 
 def test_padding_row_of_an_embedding_has_no_gradient():
     call, _ = made("embedding with padding", [TRIALS] * N)
-    assert (call.given == 3).any()
+    assert (call.inputs == 3).any()
     found = rule_for(call, "weight")(0, N)
     assert not found[:, 3].any()
     assert found.any()

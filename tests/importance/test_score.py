@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from grail.artifacts import STATISTICS, Scores
-from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
 from grail.importance import score
@@ -16,8 +15,9 @@ WORDS = ordinary_tokens(96, (0, 1, 2))
 
 
 def scorer(model, seed=0, **given):
-    settings = Importance(**({"batch_tokens": 10**6} | given))
-    return Scorer(model, settings, RandomLabels(WORDS, settings.substitution, seed), pad=0)
+    substitution = given.pop("substitution", "inputs_and_targets")
+    labels = RandomLabels(WORDS, substitution, seed)
+    return Scorer(model, labels, 0, **({"batch_tokens": 10**6} | given))
 
 
 def of(value, **more):

@@ -1,5 +1,6 @@
 """The self-check agrees where the rules are right, and notices where one is wrong."""
 
+import dataclasses
 import importlib.util
 import re
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from grail.artifacts import STATISTICS, Scores
-from grail.config.run import Importance, Model
+from grail.config.run import Model
 from grail.data.encode import Encoder
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.samples import Sample
@@ -21,8 +22,9 @@ WORDS = ordinary_tokens(96, (0, 1, 2))
 
 
 def scorer(model, seed=0, **given):
-    settings = Importance(**({"batch_tokens": 10**6} | given))
-    return Scorer(model, settings, RandomLabels(WORDS, settings.substitution, seed), pad=0)
+    substitution = given.pop("substitution", "inputs_and_targets")
+    labels = RandomLabels(WORDS, substitution, seed)
+    return Scorer(model, labels, 0, **({"batch_tokens": 10**6} | given))
 
 
 def of(value, **more):
@@ -93,8 +95,8 @@ def test_in_float64_a_model_s_own_float32_is_float64_too():
         model(torch.ones(2).double())
         with pytest.raises(ValueError, match="all the same"):
             model(torch.ones(2).double())
-        assert torch.ones(2).double().float().dtype == torch.float32, "the forward pass alone"
     assert seen == [{torch.float64}] * 2
+    assert torch.ones(2).double().float().dtype == torch.float32, "inside the block alone"
     model(torch.ones(2))
     assert seen[2] == {torch.float32}
 
@@ -111,7 +113,7 @@ def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
 
 
 def test_self_check_leaves_a_large_model_in_its_own_precision(tiny_model, tiny_rows, monkeypatch):
-    monkeypatch.setattr(module, "WIDENED", 0)
+    monkeypatch.setattr(module, "_LARGEST", 0)
     found = self_check(scorer(tiny_model()), tiny_rows(3))
     assert found.precision == "torch.float32"
     assert 0 < found.worst < found.allowed
@@ -156,10 +158,9 @@ def embedded(lora):
     samples = [Sample("d", "unlearn", "train", i, *text) for i, text in enumerate(TEXTS)]
     words = ordinary_tokens(len(tokenizer), tokenizer.all_special_ids)
     labels = RandomLabels(words, "inputs_and_targets", 0)
-    given = Scorer(model, Importance(trials=1, batch_tokens=4096), labels, tokenizer.pad_token_id)
+    given = Scorer(model, labels, tokenizer.pad_token_id, trials=1, batch_tokens=4096)
     rows = [encoder.encode(sample)[0] for sample in samples]
-    loop = given.settings.model_copy(update={"gradients": "loop"})
-    return given.score(rows), Scorer(given.model, loop, given.labels, given.pad).score(rows)
+    return given.score(rows), dataclasses.replace(given, gradients="loop").score(rows)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from grail.artifacts import STATISTICS
-from grail.config.run import Importance
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
@@ -157,9 +156,8 @@ def test_scores_of_a_model_equal_batched_products(fused, tied, tiny_model, tiny_
     monkeypatch.setattr(fused, "add_products", spy)
 
     def scores(kernel):
-        settings = Importance(trials=1, kernel=kernel)
-        labels = RandomLabels(WORDS, settings.substitution, 0)
-        return Scorer(model, settings, labels, pad=0).score(rows)
+        labels = RandomLabels(WORDS, "inputs_and_targets", 0)
+        return Scorer(model, labels, 0, trials=1, kernel=kernel).score(rows)
 
     found, reference = scores("triton"), scores("bmm")
     assert compare_scores(found, reference).worst < 1e-5

@@ -1,5 +1,6 @@
 """What each stage trains, and every objective with every localizer through the pipeline."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,18 +10,25 @@ import torch
 from safetensors.torch import load_file
 
 from grail.config.file import load_config
+from grail.config.run import Unlearning, Vanilla
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
-from grail.model.load import load_config as load_model
+from grail.model.load import load_model
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
-from grail.run.trainings import unlearn_training, vanilla_training, vocabulary
-from grail.training.descent import VanillaTask, loop_settings
+from grail.run.trainings import (
+    loop_settings,
+    schedule_of,
+    unlearn_training,
+    vanilla_training,
+    vocabulary,
+)
+from grail.training.descent import DescentTask
 from grail.unlearning.objectives import EXACT, OBJECTIVES
-from grail.unlearning.task import UnlearnTask
+from grail.unlearning.task import Schedule, UnlearnTask
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -49,6 +57,8 @@ def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
     assert keys(task.rows) == keys(row for row in made.rows if row.part in parts)
     assert {row.side for row in task.rows} == {"unlearn", "retain"}
     assert (task.seed, settings) == (8, loop_settings(made.config.vanilla, 8))
+    section = made.config.vanilla
+    assert (task.batch_size, task.until) == (section.batch_size, section.until)
     assert task.model is made.model
 
 
@@ -128,7 +138,7 @@ def test_exact_starts_over_and_reads_the_retain_rows_only(context, include_val):
     found = trainable(made.model)
     assert found.keys() == fresh.keys()
     assert all(torch.equal(found[n], fresh[n]) for n in fresh)
-    assert isinstance(task, VanillaTask)
+    assert isinstance(task, DescentTask)
     parts = ("train", "val") if include_val else ("train",)
     wanted = [row for row in made.rows if row.part in parts and row.side == "retain"]
     assert keys(task.rows) == keys(wanted)
@@ -140,6 +150,44 @@ def test_exact_starts_where_the_vanilla_stage_started(context):
     start = {n: p.detach().clone() for n, p in trainable(made.model).items()}
     unlearn_training(made, by_side=False)
     assert all(torch.equal(p, start[n]) for n, p in trainable(made.model).items())
+
+
+# -- the numbers of the sections ------------------------------------------------------------------
+
+
+def test_the_loop_gets_every_setting_that_it_shares_with_stage_three():
+    given = Unlearning(
+        optimizer="sgd", momentum=0.3, learning_rate=0.5, schedule="constant", warmup=0.25,
+        weight_decay=0.125, max_grad_norm=None, epochs=7, accumulation=3, checkpoint_steps=9,
+        rectify=True,
+    )  # fmt: skip
+    made = loop_settings(given, 11)
+    shared = {f.name for f in dataclasses.fields(made)} & set(Unlearning.model_fields)
+    assert len(shared) == 11
+    assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
+    assert (made.seed, made.cycles) == (11, 1)
+    phased = loop_settings(given.model_copy(update={"phases": [["a"], ["b", "c"], ["a"]]}), 11)
+    assert phased == dataclasses.replace(made, epochs=21, cycles=3)
+
+
+def test_the_loop_gets_every_setting_that_it_shares_with_the_vanilla_section():
+    given = Vanilla(epochs=7, learning_rate=0.5, max_grad_norm=0.25, checkpoint_steps=9)
+    made = loop_settings(given, 11)
+    shared = {f.name for f in dataclasses.fields(made)} & set(Vanilla.model_fields)
+    shared -= {"seed"}  # the run's, where the section gives none
+    assert shared == {"epochs", "learning_rate", "max_grad_norm", "checkpoint_steps"}
+    assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
+    assert made.seed == 11
+
+
+def test_the_schedule_is_that_of_the_section():
+    until = {"row_accuracy": 0.3, "domain_accuracy": 0.2}
+    given = Unlearning.model_validate(
+        {"batch_size": 3, "epochs": 5, "phases": [["a"], ["b"]], "until": until}
+    )
+    assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until)
+    defaults = Unlearning()
+    assert schedule_of(defaults) == Schedule()
 
 
 # -- through the pipeline -------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from grail.artifacts import Mask
 from grail.config.run import Unlearning, Until
 from grail.model.forward import trainable
 from grail.model.reference import Reference
+from grail.run.trainings import loop_settings, schedule_of
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.unlearning.objectives import make_objective
-from grail.unlearning.task import UnlearnTask, loop_settings
+from grail.unlearning.task import UnlearnTask
 
 SHARED = {
     "learning_rate": 0.02,
@@ -90,7 +91,8 @@ def train(name, folder, accelerator, stop=0):
         objective = make_objective(settings)
         split = mask.by_side or settings.rectify
         reference = Reference(parameters) if objective.compares("unlearn") else None
-        task = UnlearnTask(model, make_rows(tiny), objective, settings, split, 0, 0, reference)
+        schedule = schedule_of(settings)
+        task = UnlearnTask(model, make_rows(tiny), objective, 0, schedule, 0, split, reference)
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
         place = LoopFiles(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
         proof = loop.run(place, tick)

@@ -56,7 +56,7 @@ def test_the_proof_counts_and_finds_a_single_bit(inside):
         row, column = place.nonzero()[0].tolist()
         parameters["a"][row, column] = torch.nextafter(parameters["a"][row, column], torch.ones(()))
     if inside:
-        with pytest.raises(RuntimeError, match="^1 frozen entries changed"):
+        with pytest.raises(RuntimeError, match=r"^1 frozen entries changed"):
             freezing.proof()
         return
     proof = freezing.proof()

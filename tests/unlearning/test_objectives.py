@@ -1,5 +1,7 @@
 """An objective is a weighted sum of terms: signs, weights and sides by independent computation."""
 
+import sys
+
 import pytest
 import torch
 
@@ -198,3 +200,100 @@ def test_the_general_term_is_a_kl_beside_the_others():
     assert (last.side, last.loss, last.weight, last.reference) == ("general", losses.kl, 0.7, True)
     assert spared.compares("general")
     assert not spared.compares("unlearn")
+
+
+# -- a loss of one's own ---------------------------------------------------------------------------
+
+OWN = """
+def unlearn(answers):
+    import torch
+    return torch.stack([-part.mean() for part in answers.nll.split(answers.lengths.tolist())])
+
+def distance(answers):
+    import torch
+    gap = (answers.logits - answers.reference).square().mean(-1)
+    return -torch.stack([part.mean() for part in gap.split(answers.lengths.tolist())])
+
+distance.needs_reference = True
+
+def mean(answers):
+    return answers.nll.mean()
+
+def nothing(answers):
+    return None
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The name of a function in a module of the user's."""
+    file = tmp_path / "my_losses.py"
+    file.write_text(OWN)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield file
+    for name in ("my_losses", "broken"):
+        sys.modules.pop(name, None)
+
+
+def test_a_function_of_ones_own_is_the_unlearn_term(own, made):
+    _, answers = made
+    chosen = settings(objective="my_losses:unlearn", unlearn_weight=0.4, retain_weight=3.0)
+    objective = make_objective(chosen)
+    first, second = objective.terms
+    assert (first.name, first.side, first.weight) == ("unlearn/unlearn", "unlearn", 0.4)
+    assert (second.side, second.loss, second.weight) == ("retain", losses.nll, 3.0)
+    assert not first.reference
+    torch.testing.assert_close(first.loss(answers), -nll(answers))
+    ascent, *_ = make_objective(settings(unlearn_weight=0.4)).terms
+    values = [term.weight * term.loss(answers) for term in (first, ascent)]
+    torch.testing.assert_close(*values)
+    (alone,) = make_objective(settings(objective="my_losses:unlearn", retain_weight=0.0)).terms
+    assert alone.side == "unlearn"
+
+
+def test_it_gets_the_reference_if_it_asks_for_it(own, made):
+    _, answers = made
+    objective = make_objective(settings(objective="my_losses:distance"))
+    assert objective.compares("unlearn")
+    assert objective.terms[0].loss(answers).shape == (3,)
+
+
+def test_the_digest_of_its_file_is_kept(own):
+    before = make_objective(settings(objective="my_losses:unlearn")).source
+    own.write_text(OWN + "\n# changed\n")
+    assert make_objective(settings(objective="my_losses:unlearn")).source != before
+    assert make_objective(settings()).source == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:f", "the module cannot be imported"),
+        ("broken:f", "the module cannot be imported .division by zero"),
+        (":f", "the module cannot be imported"),
+        ("my_losses:", "my_losses has no function ''"),
+        ("my_losses:absent", "my_losses has no function 'absent'"),
+        ("my_losses:number", "my_losses has no function 'number'"),
+    ],
+)
+def test_a_function_that_is_not_there_is_one_clear_error(own, name, message):
+    with pytest.raises(InputError, match=rf"^unlearning\.objective: {name}.*{message}"):
+        make_objective(settings(objective=name))
+
+
+@pytest.mark.parametrize(("name", "returned"), [("mean", r"shape \(\)"), ("nothing", "NoneType")])
+def test_what_is_not_one_loss_per_row_is_refused(own, made, name, returned):
+    _, answers = made
+    first, *_ = make_objective(settings(objective=f"my_losses:{name}")).terms
+    with pytest.raises(InputError, match=rf"{name} returned {returned} for 3 rows.*\(3,\)"):
+        first.loss(answers)
+
+
+def test_settings_that_it_does_not_read_are_refused(own):
+    with pytest.raises(InputError, match=r"unlearning\.beta: my_losses:unlearn has no beta"):
+        make_objective(settings(objective="my_losses:unlearn", beta=1.0))
+    with pytest.raises(InputError, match=r"unlearning\.rectify: "):
+        make_objective(settings(objective="my_losses:unlearn", retain_weight=0.0, rectify=True))

@@ -14,8 +14,10 @@ from grail.data.substitutes import random_targets, refusal, truth
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
 from grail.model.reference import Reference
+from grail.run.trainings import schedule_of
+from grail.training.task import History
 from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective
-from grail.unlearning.task import UnlearnTask, loop_settings
+from grail.unlearning.task import UnlearnTask
 
 
 def blank(domains):
@@ -38,8 +40,13 @@ def task_of(rows, model=None, seed=0, split=False, reference=None, **given):
     }[objective.labels]
     model = model or nn.Identity()
     return UnlearnTask(
-        model, tuple(rows), objective, settings, split, seed, 0, reference, substitute
+        model, tuple(rows), objective, 0, schedule_of(settings), seed, split, reference, substitute
     )
+
+
+def after(task, seen):
+    """The same task with a memory of what it has seen."""
+    return dataclasses.replace(task, history=History(dict(seen)))
 
 
 def keys(steps, side):
@@ -64,7 +71,7 @@ def test_an_epoch_sees_every_unlearn_row_once_and_as_many_retain_rows(sizes, bat
     rows = blank(sizes)
     task = task_of(rows, batch_size=batch_size)
     for epoch in range(3):
-        steps = task.plan(epoch, {})
+        steps = task.plan(epoch)
         unlearn, retain = keys(steps, "unlearn"), keys(steps, "retain")
         assert sorted(flat(unlearn)) == sorted(r.key for r in rows if r.side == "unlearn")
         assert [len(step) for step in unlearn] == [len(step) for step in retain]
@@ -81,7 +88,7 @@ def test_an_epoch_sees_every_unlearn_row_once_and_as_many_retain_rows(sizes, bat
 def test_every_step_holds_the_domains_in_proportion(sizes, batch_size):
     task = task_of(blank(sizes), batch_size=batch_size)
     total = sum(own for own, _ in sizes.values())
-    for step in task.plan(0, {}):
+    for step in task.plan(0):
         for side in ("unlearn", "retain"):
             counts = Counter(row.domain for row in step if row.side == side)
             size = sum(counts.values())
@@ -95,7 +102,7 @@ def test_every_step_holds_the_domains_in_proportion(sizes, batch_size):
 @pytest.mark.parametrize("batch_size", [3, 6, 9])
 def test_equal_domains_are_equal_in_every_step(batch_size):
     task = task_of(blank({"a": (9, 9), "b": (9, 4), "c": (9, 20)}), batch_size=batch_size)
-    for step in task.plan(0, {}):
+    for step in task.plan(0):
         for side in ("unlearn", "retain"):
             counts = Counter(row.domain for row in step if row.side == side)
             assert set(counts.values()) == {len(step) // 6}
@@ -104,19 +111,19 @@ def test_equal_domains_are_equal_in_every_step(batch_size):
 def test_the_order_is_a_function_of_seed_and_epoch():
     rows = blank({"a": (8, 8), "b": (8, 8)})
     plans = {
-        (seed, epoch): task_of(rows, seed=seed).plan(epoch, {})
+        (seed, epoch): task_of(rows, seed=seed).plan(epoch)
         for seed in (0, 1)
         for epoch in (0, 1, 2)
     }
     for (seed, epoch), plan in plans.items():
-        assert task_of(rows, seed=seed).plan(epoch, {}) == plan
+        assert task_of(rows, seed=seed).plan(epoch) == plan
     for side in ("unlearn", "retain"):
         assert len({tuple(flat(keys(plan, side))) for plan in plans.values()}) == len(plans)
 
 
 def test_ascent_alone_plans_no_retain_rows():
     task = task_of(blank({"a": (5, 5), "b": (3, 0)}), objective="ascent", batch_size=2)
-    steps = task.plan(0, {})
+    steps = task.plan(0)
     assert flat(keys(steps, "retain")) == []
     assert len(flat(keys(steps, "unlearn"))) == 8
 
@@ -135,13 +142,15 @@ ROWS = blank({"a": (4, 4), "b": (4, 4)})
 def test_no_steps_once_all_is_forgotten(rule):
     task = task_of(ROWS, until=Until(**({"row_accuracy": None} | {rule: 0.25})))
     known = {"a.unlearn.train.1"}
-    assert task.plan(1, seen_at(ROWS, lambda r: 0.25 if r.side == "unlearn" else 1.0)) == []
-    assert task.plan(1, seen_at(ROWS, lambda r: 0.26))
-    assert task.plan(1, {})
+    assert after(task, seen_at(ROWS, lambda r: 0.25 if r.side == "unlearn" else 1.0)).plan(1) == []
+    assert after(task, seen_at(ROWS, lambda r: 0.26)).plan(1)
+    assert task.plan(1)
     one_left = seen_at(ROWS, lambda r: 0.9 if r.key in known else 0.0)
-    assert bool(task.plan(1, one_left)) == (rule == "row_accuracy")  # a mean of 0.225 is enough
+    assert bool(after(task, one_left).plan(1)) == (
+        rule == "row_accuracy"
+    )  # a mean of 0.225 is enough
     unseen = {k: v for k, v in seen_at(ROWS, lambda r: 0.0).items() if k not in known}
-    assert task.plan(1, unseen)
+    assert after(task, unseen).plan(1)
 
 
 @pytest.mark.parametrize("rule", ["row_accuracy", "domain_accuracy"])
@@ -152,7 +161,7 @@ def test_what_was_unlearned_rests_for_an_epoch_and_is_looked_at_again(rule, batc
     until = Until(**({"row_accuracy": None} | {rule: 0.25}))
     task = task_of(rows, until=until, batch_size=batch_size)
     seen = {r.key: (1, 0.9 if r.domain == "a" else 0.1) for r in rows if r.side == "unlearn"}
-    steps = task.plan(2, seen)
+    steps = after(task, seen).plan(2)
     assert {key.split(".")[0] for key in flat(keys(steps, "unlearn"))} == {"a"}
     assert len(flat(keys(steps, "unlearn"))) == len(set(flat(keys(steps, "unlearn")))) == 12
     assert len(steps) == -(-12 // batch_size)
@@ -160,24 +169,24 @@ def test_what_was_unlearned_rests_for_an_epoch_and_is_looked_at_again(rule, batc
     assert Counter(row.domain for row in retain) == {"a": 6, "b": 6}
     assert all(len(u) == len(r) for u, r in zip(keys(steps, "unlearn"), keys(steps, "retain"),
                                                 strict=True))  # fmt: skip
-    again = task.plan(3, seen)  # b was not seen in epoch 2
+    again = after(task, seen).plan(3)  # b was not seen in epoch 2
     assert sorted(flat(keys(again, "unlearn"))) == sorted(seen)
-    assert task.plan(2, {}) == task_of(rows, batch_size=batch_size).plan(2, {})
+    assert task.plan(2) == task_of(rows, batch_size=batch_size).plan(2)
 
 
 def test_without_a_rule_no_row_rests():
     for epoch in range(3):
         seen = {r.key: (epoch - 1, 0.0) for r in ROWS}
-        assert task_of(ROWS).plan(epoch, seen) == task_of(ROWS).plan(epoch, {})
+        assert after(task_of(ROWS), seen).plan(epoch) == task_of(ROWS).plan(epoch)
 
 
 def test_without_a_rule_ascent_never_ends():
-    assert task_of(ROWS).plan(3, seen_at(ROWS, lambda r: 0.0))
+    assert after(task_of(ROWS), seen_at(ROWS, lambda r: 0.0)).plan(3)
 
 
 def test_the_first_epoch_is_always_run():
     task = task_of(ROWS, until=Until(row_accuracy=1.0))
-    assert task.plan(0, {})
+    assert task.plan(0)
 
 
 # -- the loss of a step ---------------------------------------------------------------------------
@@ -235,23 +244,23 @@ def on(step, side):
     return [row for row in step if row.side == side]
 
 
-def by_hand(model, step, settings, ascending=lambda row: True):
+def by_hand(model, step, ascending=lambda row: True, weights=(1.0, 2.0), most=12.0):
     """-w_u mean(bounded NLL of unlearn rows) + w_r mean(NLL of retain rows)."""
     unlearn = sum(
-        tokens_nll(model, row).clamp(max=settings.max_token_nll).mean()
+        tokens_nll(model, row).clamp(max=most).mean()
         for row in on(step, "unlearn")
         if ascending(row)
     ) / len(on(step, "unlearn"))
     retain = sum(tokens_nll(model, row).mean() for row in on(step, "retain"))
     retain = retain / len(on(step, "retain"))
-    return -settings.unlearn_weight * unlearn + settings.retain_weight * retain
+    return -weights[0] * unlearn + weights[1] * retain
 
 
 def test_the_loss_of_a_step_is_that_of_the_objective(model, step):
     task = task_of(step, model, unlearn_weight=0.4, retain_weight=3.0, max_token_nll=2.5)
     assert max(float(tokens_nll(model, row).detach().max()) for row in on(step, "unlearn")) > 2.5
-    found = task.run(step, step, {})
-    expected = by_hand(model, step, task.settings)
+    found = task.run(step, step)
+    expected = by_hand(model, step, weights=(0.4, 3.0), most=2.5)
     assert float(found.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert_close(gradient(model, found.loss), gradient(model, expected))
     assert found.ascending == 4
@@ -267,9 +276,9 @@ def test_micro_batches_add_up_to_the_step(model, step, size):
     until = Until(row_accuracy=0.5, domain_accuracy=0.3)
     task = task_of(step, model, until=until)
     seen = seen_at(step, lambda r: 0.2 if r.domain == "a" else 1.0)
-    whole = task.run(step, step, seen)
+    whole = after(task, seen).run(step, step)
     pieces = [step[i : i + size] for i in range(0, len(step), size)]
-    parts = [task.run(piece, step, seen) for piece in pieces]
+    parts = [after(task, seen).run(piece, step) for piece in pieces]
     assert_close(gradient(model, sum(p.loss for p in parts)), gradient(model, whole.loss))
     assert sum(p.ascending for p in parts) == whole.ascending
     for name, value in whole.terms.items():
@@ -281,18 +290,18 @@ def test_a_forgotten_row_is_left_alone(model, step):
     task = task_of(step, model, until=Until(row_accuracy=0.5))
     low = {row.key for row in step if accuracy_of(model, row) <= 0.5}
     assert {len(low & {r.key for r in on(step, s)}) for s in ("unlearn", "retain")} == {2}
-    found = task.run(step, step, seen_at(step, lambda r: 1.0))  # what is true now decides
-    expected = by_hand(model, step, task.settings, lambda row: row.key not in low)
+    found = after(task, seen_at(step, lambda r: 1.0)).run(step, step)  # what is true now decides
+    expected = by_hand(model, step, lambda row: row.key not in low)
     assert_close(gradient(model, found.loss), gradient(model, expected))
     assert found.ascending == 2
-    without = task_of(step, model).run(step, step, {})
+    without = task_of(step, model).run(step, step)
     assert (gradient(model, without.loss) - gradient(model, expected)).abs().max() > 1e-3
 
 
 def test_forgotten_rows_alone_give_a_gradient_of_zero(model, step):
     rows = [r for r in on(step, "unlearn") if accuracy_of(model, r) <= 0.5]
     task = task_of(step, model, until=Until(row_accuracy=0.5), split=True)
-    found = task.run(rows, step, {})
+    found = task.run(rows, step)
     assert found.ascending == 0
     assert not gradient(model, found.loss).any()
 
@@ -300,8 +309,8 @@ def test_forgotten_rows_alone_give_a_gradient_of_zero(model, step):
 def test_a_domain_stops_while_another_goes_on(model, step):
     task = task_of(step, model, until=Until(row_accuracy=None, domain_accuracy=0.5))
     seen = seen_at(step, lambda r: 0.5 if r.domain == "a" else 0.6)
-    found = task.run(step, step, seen)
-    expected = by_hand(model, step, task.settings, lambda row: row.domain == "b")
+    found = after(task, seen).run(step, step)
+    expected = by_hand(model, step, lambda row: row.domain == "b")
     assert_close(gradient(model, found.loss), gradient(model, expected))
     assert found.ascending == 2
 
@@ -310,8 +319,8 @@ def test_a_domain_goes_on_while_one_of_its_rows_is_unseen(model, step):
     task = task_of(step, model, until=Until(row_accuracy=None, domain_accuracy=0.5))
     seen = seen_at(step, lambda r: 0.0)
     del seen[next(r.key for r in step if r.side == "unlearn" and r.domain == "b")]
-    assert task.run(step, step, seen).ascending == 2
-    assert task.run(step, step, {}).ascending == 4
+    assert after(task, seen).run(step, step).ascending == 2
+    assert task.run(step, step).ascending == 4
 
 
 def test_half_precision_logits_do_not_overflow_the_loss(step, tiny_model):
@@ -324,7 +333,7 @@ def test_half_precision_logits_do_not_overflow_the_loss(step, tiny_model):
         return logits + 200.0
 
     model.lm_head.register_forward_hook(raised)
-    found = task_of(step, model).run(step, step, {})
+    found = task_of(step, model).run(step, step)
     assert torch.isinf(sums[0])
     assert torch.isfinite(found.loss)
     assert torch.isfinite(gradient(model, found.loss)).all()
@@ -342,21 +351,6 @@ def test_groups_keep_every_row_once(step):
     assert split == [("unlearn", on(step, "unlearn")), ("retain", general)]
 
 
-def test_the_loop_gets_every_setting_that_it_shares_with_the_section():
-    given = Unlearning(
-        optimizer="sgd", momentum=0.3, learning_rate=0.5, schedule="constant", warmup=0.25,
-        weight_decay=0.125, max_grad_norm=None, epochs=7, accumulation=3, checkpoint_steps=9,
-        rectify=True,
-    )  # fmt: skip
-    made = loop_settings(given, 11)
-    shared = {f.name for f in dataclasses.fields(made)} & set(Unlearning.model_fields)
-    assert len(shared) == 11
-    assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
-    assert (made.seed, made.cycles) == (11, 1)
-    phased = loop_settings(given.model_copy(update={"phases": [["a"], ["b", "c"], ["a"]]}), 11)
-    assert phased == dataclasses.replace(made, epochs=21, cycles=3)
-
-
 # -- phases and general rows ----------------------------------------------------------------------
 
 PHASES = [["b"], ["c", "a"]]
@@ -367,7 +361,7 @@ def test_an_epoch_plans_its_phases_domains_only():
     task = task_of(rows, phases=PHASES, epochs=3, batch_size=3)
     for epoch in range(6):
         domains = PHASES[epoch // 3]
-        steps = task.plan(epoch, {})
+        steps = task.plan(epoch)
         assert {row.domain for step in steps for row in step} == set(domains)
         wanted = sorted(r.key for r in rows if r.side == "unlearn" and r.domain in domains)
         assert sorted(flat(keys(steps, "unlearn"))) == wanted
@@ -381,15 +375,19 @@ def test_each_phase_begins_whatever_was_seen_and_ends_by_itself(rule):
     until = Until(**({"row_accuracy": None} | {rule: 0.25}))
     task = task_of(ROWS, phases=[["a"], ["b"]], epochs=3, until=until)
     forgotten = seen_at(ROWS, lambda r: 0.0)
-    assert [bool(task.plan(epoch, forgotten)) for epoch in range(6)] == [True, False, False] * 2
+    assert [bool(after(task, forgotten).plan(epoch)) for epoch in range(6)] == [
+        True,
+        False,
+        False,
+    ] * 2
     one = seen_at(ROWS, lambda r: 0.0 if r.domain == "a" else 1.0)
-    assert [bool(task.plan(e, one)) for e in range(6)] == [True, False, False] + [True] * 3
+    assert [bool(after(task, one).plan(e)) for e in range(6)] == [True, False, False] + [True] * 3
 
 
 def test_one_phase_of_all_domains_is_no_phase():
     for epoch in range(3):
         plain, phased = (task_of(ROWS, phases=p, epochs=3) for p in (None, [["a", "b"]]))
-        assert plain.plan(epoch, {}) == phased.plan(epoch, {})
+        assert plain.plan(epoch) == phased.plan(epoch)
 
 
 def with_general(rows, count):
@@ -404,7 +402,7 @@ def test_general_rows_stand_in_for_the_domains_retain_rows(count, phases):
     rows = with_general(blank({"a": (5, 3), "b": (4, 4), "c": (2, 6)}), count)
     task = task_of(rows, retain_rows="general", phases=phases, epochs=2, batch_size=3)
     for epoch in range(4 if phases else 2):
-        steps = task.plan(epoch, {})
+        steps = task.plan(epoch)
         assert not flat(keys(steps, "retain"))
         unlearn, general = keys(steps, "unlearn"), keys(steps, "general")
         assert [len(step) for step in unlearn] == [len(step) for step in general]
@@ -447,7 +445,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_its_terms(model, moved, step
             said = task.substitute(row) if term.side == "unlearn" else row
             answers = answers_of(model, collate([said], 0), moved)
             expected = expected + term.weight * term.loss(answers)[0] / len(own)
-    found = task.run(step, step, {})
+    found = task.run(step, step)
     assert float(found.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
     wanted = gradient(model, expected)
     assert float((gradient(model, found.loss) - wanted).abs().max()) <= 1e-4 * max(
@@ -467,14 +465,14 @@ def test_a_row_at_the_limit_gets_no_gradient_from_any_objective(model, moved, st
     low = [r for r in on(step, "unlearn") if accuracy_of(model, r) <= 0.5]
     high = [r for r in on(step, "unlearn") if r not in low]
     assert len(low) == len(high) == 2
-    silent = task_of(step, model, **given, **rule).run(low, step, {})
+    silent = task_of(step, model, **given, **rule).run(low, step)
     assert silent.ascending == 0
     assert not gradient(model, silent.loss).any()
-    without = task_of(step, model, **given).run(low, step, {})
+    without = task_of(step, model, **given).run(low, step)
     assert without.ascending == 2
     assert gradient(model, without.loss).any()
-    both = task_of(step, model, **given, **rule).run(low + high, step, {})
-    alone = task_of(step, model, **given, **rule).run(high, step, {})
+    both = task_of(step, model, **given, **rule).run(low + high, step)
+    alone = task_of(step, model, **given, **rule).run(high, step)
     assert both.ascending == alone.ascending == 2
     assert_close(gradient(model, both.loss), gradient(model, alone.loss))
 
@@ -484,15 +482,15 @@ def test_a_domain_at_the_limit_gets_no_gradient_from_any_objective(model, moved,
     rule = {"until": Until(row_accuracy=None, domain_accuracy=0.5)}
     task = task_of(step, model, objective=name, reference=moved, **rule)
     seen = seen_at(step, lambda r: 0.5)
-    found = task.run(on(step, "unlearn"), step, seen)
+    found = after(task, seen).run(on(step, "unlearn"), step)
     assert found.ascending == 0
     assert not gradient(model, found.loss).any()
 
 
 def test_retain_rows_go_on_when_all_is_unlearned(model, step):
     task = task_of(step, model, until=Until(row_accuracy=1.0))
-    found = task.run(step, step, {})
-    expected = by_hand(model, step, task.settings, lambda row: False)
+    found = task.run(step, step)
+    expected = by_hand(model, step, lambda row: False)
     assert found.ascending == 0
     assert_close(gradient(model, found.loss), gradient(model, expected))
 
@@ -504,8 +502,8 @@ def test_general_rows_stand_beside_the_domains_rows_or_in_their_place(batch_size
         for i in range(3)
     )
     rows = (*blank({"a": (6, 6), "b": (6, 6)}), *general)
-    beside = task_of(rows, batch_size=batch_size, general_weight=1.0).plan(0, {})
-    instead = task_of(rows, batch_size=batch_size, retain_rows="general").plan(0, {})
+    beside = task_of(rows, batch_size=batch_size, general_weight=1.0).plan(0)
+    instead = task_of(rows, batch_size=batch_size, retain_rows="general").plan(0)
     for steps, share in ((beside, 2), (instead, 1)):
         for step in steps:
             counts = Counter(row.side for row in step)

@@ -25,10 +25,11 @@ class Sums:
     @classmethod
     def zeros(cls, parameters: Mapping[str, nn.Parameter]) -> Sums:
         """Start at zero, in float32, on the parameters' devices."""
-        shapes = parameters.items()
-        return cls(
-            *({n: torch.zeros_like(p, dtype=torch.float32) for n, p in shapes} for _ in range(3))
-        )
+
+        def zeros() -> dict[str, Tensor]:
+            return {n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()}
+
+        return cls(zeros(), zeros(), zeros())
 
     def by_statistic(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Return the sums of |g|, g and g squared."""

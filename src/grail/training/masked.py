@@ -8,10 +8,11 @@ optimizer.prove()    # raises if a bit of a frozen entry changed
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grail.artifacts import Mask
 from grail.errors import InputError
@@ -40,9 +41,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
         self.optimizer = optimizer  # no super().__init__: the state is the wrapped optimizer's
         self.freezing = Freezing(parameters, mask)
         for name, bits in self.freezing.frozen.items():
-            parameters[name].register_post_accumulate_grad_hook(
-                lambda parameter, bits=bits: parameter.grad.masked_fill_(bits, 0.0)
-            )
+            parameters[name].register_post_accumulate_grad_hook(partial(_mask_gradient, bits))
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the wrapped optimizer."""
@@ -55,8 +54,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
         entries = [(self.freezing.parameters[n], b) for n, b in self.freezing.frozen.items()]
         with torch.no_grad():
             for parameter, bits in entries:
-                if parameter.grad is not None:  # it may have been set by hand
-                    parameter.grad.masked_fill_(bits, 0.0)
+                _mask_gradient(bits, parameter)  # it may have been set by hand
             before = [parameter[bits] for parameter, bits in entries]
         loss = self.optimizer.step(closure)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -132,6 +130,11 @@ class MaskedTrainerMixin:
         if self.masked_optimizer is None:
             raise RuntimeError("there is nothing to prove before train() was called")
         return self.masked_optimizer.prove()
+
+
+def _mask_gradient(bits: Tensor, parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        parameter.grad.masked_fill_(bits, 0.0)
 
 
 def _check(parameters: dict[str, nn.Parameter], mask: Mask) -> None:

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from grail.audit.attacks.relearn import Descent, RelearnTask, area, relearn
-from grail.config.run import Vanilla
 from grail.model.forward import trainable
 from grail.training.accelerator import make_accelerator
-from grail.training.descent import VanillaTask
+from grail.training.descent import DescentTask
 
 
 def copy_of(model):
@@ -54,10 +53,9 @@ def test_another_seed_is_another_attack(tiny_model, tiny_rows):
 @pytest.mark.parametrize(("steps", "size"), [(1, 4), (3, 2), (7, 2), (5, 9)])
 def test_exactly_so_many_steps_and_every_row_before_any_again(tiny_rows, steps, size):
     rows = tiny_rows(5)
-    task = RelearnTask(
-        VanillaTask(torch.nn.Module(), tuple(rows), Vanilla(batch_size=size), 0, 0), steps
-    )
-    plan = task.plan(0, {row.key: (0, 1.0) for row in rows})
+    task = RelearnTask(DescentTask(torch.nn.Module(), tuple(rows), 0, batch_size=size), steps)
+    task.saw(0, {row.key: 1.0 for row in rows})
+    plan = task.plan(0)
     assert len(plan) == steps
     seen = [row.key for step in plan for row in step]
     for first in range(0, len(seen) - 4, 5):
