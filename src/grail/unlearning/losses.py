@@ -1,6 +1,6 @@
-"""Losses: what a model says about the answers of a batch in, one number per sequence out.
+"""Losses: a model's answers for a batch in, one number per sequence out.
 
-Knows no weights, no sides and no step; all are unchanged by padding and by who shares the batch.
+A sequence's number does not depend on padding, nor on the other sequences of the batch.
 Notation: y_t the target of answer token t of T, p_t its probability, l_t = -log p_t, ref the model
 before unlearning.
 """
@@ -33,14 +33,14 @@ def bounded_nll(answers: Answers, most: float | None) -> Float[Tensor, " B"]:
     return mean_per_row(answers.nll.clamp(max=most), answers.lengths)
 
 
-def weighted_nll(answers: Answers, sure: float, unsure: float) -> Float[Tensor, " B"]:
-    """Mean of p_t^sure (1 - p_t)^unsure l_t; the weight gives no gradient.
+def weighted_nll(answers: Answers, beta: float, unsure: float = 0.0) -> Float[Tensor, " B"]:
+    """Mean of p_t^beta (1 - p_t)^unsure l_t; the weight gives no gradient.
 
     WGA (arXiv 2502.19301) has ``unsure`` 0, SatImp (arXiv 2505.11953) has 5 and 1. Both exponents 0
     give the NLL.
     """
     p = (-answers.nll.detach()).exp()
-    weight = p**sure * (1 - p) ** unsure
+    weight = p**beta * (1 - p) ** unsure
     return mean_per_row(weight * answers.nll, answers.lengths)
 
 
@@ -109,11 +109,9 @@ def undial(answers: Answers, beta: float) -> Float[Tensor, " B"]:
 
 
 def adversarial_nll(answers: Answers) -> Float[Tensor, " B"]:
-    """Mean NLL of the token that the reference thinks likeliest after the true one.
+    """Mean NLL of the token that the reference finds most probable besides y_t.
 
-    What KnowUnDo (arXiv 2407.01920) calls adversarial samples.
-
-    The logits at the position that predicts y_t name it, and only y_t is left out.
+    KnowUnDo (arXiv 2407.01920) calls these adversarial samples.
     """
     rivals = _without(_reference(answers), answers.targets).argmax(-1)
     own = answers.logits.float().log_softmax(-1)
@@ -126,7 +124,7 @@ def _without(logits: Float[Tensor, "K V"], targets: Tensor) -> Float[Tensor, "K 
 
 def _reference(answers: Answers) -> Float[Tensor, "K V"]:
     if answers.reference is None:
-        raise RuntimeError("this loss compares with the reference, and its term asked for none")
+        raise RuntimeError("this loss needs the reference, but its term does not ask for it")
     return answers.reference.float()
 
 
