@@ -25,8 +25,8 @@ def nll(answers: Answers) -> Float[Tensor, " B"]:
 def bounded_nll(answers: Answers, most: float | None) -> Float[Tensor, " B"]:
     """Mean token NLL in nats, where a token counts at most ``most`` and then gives no gradient.
 
-    Ascent on an unbounded NLL never ends: the domain that gives way first takes the whole gradient
-    norm and with it the room of the others.
+    Ascent on an unbounded NLL never ends: the domain that is lost first takes all of the gradient
+    norm, and clipping leaves little for the others.
     """
     if most is None:
         return nll(answers)
@@ -77,15 +77,15 @@ def simnpo(answers: Answers, beta: float, delta: float) -> Float[Tensor, " B"]:
 
 def kl(answers: Answers) -> Float[Tensor, " B"]:
     """Mean KL(ref || policy) in nats per answer token."""
-    ref, own = _reference(answers).log_softmax(-1), answers.logits.float().log_softmax(-1)
-    return mean_per_row((ref.exp() * (ref - own)).sum(-1), answers.lengths)
+    ref, policy = _log_p(_reference(answers)), _log_p(answers.logits)
+    return mean_per_row((ref.exp() * (ref - policy)).sum(-1), answers.lengths)
 
 
 def divergence(answers: Answers) -> Float[Tensor, " B"]:
     """Mean Jensen-Shannon divergence between policy and reference, at most log 2 nats."""
-    ref, own = _reference(answers).log_softmax(-1), answers.logits.float().log_softmax(-1)
-    middle = torch.logaddexp(ref, own) - math.log(2)
-    both = (ref.exp() * (ref - middle) + own.exp() * (own - middle)).sum(-1) / 2
+    ref, policy = _log_p(_reference(answers)), _log_p(answers.logits)
+    middle = torch.logaddexp(ref, policy) - math.log(2)
+    both = (ref.exp() * (ref - middle) + policy.exp() * (policy - middle)).sum(-1) / 2
     return mean_per_row(both, answers.lengths)
 
 
@@ -104,8 +104,8 @@ def undial(answers: Answers, beta: float) -> Float[Tensor, " B"]:
     """Mean cross-entropy to softmax(z_ref - beta e(y_t)) (UNDIAL, arXiv 2402.10052)."""
     goal = _reference(answers).clone()
     goal[torch.arange(len(goal)), answers.targets] -= beta
-    own = answers.logits.float().log_softmax(-1)
-    return mean_per_row(-(goal.softmax(-1) * own).sum(-1), answers.lengths)
+    loss = -(goal.softmax(-1) * _log_p(answers.logits)).sum(-1)
+    return mean_per_row(loss, answers.lengths)
 
 
 def adversarial_nll(answers: Answers) -> Float[Tensor, " B"]:
@@ -114,8 +114,12 @@ def adversarial_nll(answers: Answers) -> Float[Tensor, " B"]:
     KnowUnDo (arXiv 2407.01920) calls these adversarial samples.
     """
     rivals = _without(_reference(answers), answers.targets).argmax(-1)
-    own = answers.logits.float().log_softmax(-1)
-    return mean_per_row(-own.gather(-1, rivals[:, None])[:, 0], answers.lengths)
+    loss = -_log_p(answers.logits).gather(-1, rivals[:, None])[:, 0]
+    return mean_per_row(loss, answers.lengths)
+
+
+def _log_p(logits: Float[Tensor, "K V"]) -> Float[Tensor, "K V"]:
+    return logits.float().log_softmax(-1)
 
 
 def _without(logits: Float[Tensor, "K V"], targets: Tensor) -> Float[Tensor, "K V"]:
@@ -129,5 +133,4 @@ def _reference(answers: Answers) -> Float[Tensor, "K V"]:
 
 
 def _reference_nll(answers: Answers) -> Float[Tensor, " K"]:
-    log_p = _reference(answers).log_softmax(-1)
-    return -log_p.gather(-1, answers.targets[:, None])[:, 0]
+    return -_log_p(_reference(answers)).gather(-1, answers.targets[:, None])[:, 0]
