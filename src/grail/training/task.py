@@ -86,18 +86,24 @@ class Task(Protocol):
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the rows of each step of an epoch; no steps if nothing is left to train."""
+        ...
 
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
         """Split a step's rows by the mask that applies: [(side, rows), ...] or [("", all rows)]."""
+        ...
 
     def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
         """Compute the share of ``rows`` (a micro-batch) in the loss of ``step`` (all its rows)."""
+        ...
 
     def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
         """Take the token accuracies of all rows of a step that is done."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """Return the task's memory as JSON values, for a checkpoint."""
+        ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the memory that ``state`` returned."""
+        ...
