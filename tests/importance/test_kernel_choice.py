@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.errors import InputError
-from grail.importance import kernel_choice as kernels
+from grail.importance import kernel_choice
 from grail.importance.kernel_choice import choose_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -18,7 +18,7 @@ def triton(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
     def set_there(there):
-        monkeypatch.setattr(kernels, "find_spec", lambda name: there or None)
+        monkeypatch.setattr(kernel_choice, "find_spec", lambda name: there or None)
 
     return set_there
 

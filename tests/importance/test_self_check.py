@@ -12,7 +12,7 @@ from grail.config.run import Model
 from grail.data.encode import Encoder
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.data.samples import Sample
-from grail.importance import self_check as module
+from grail.importance import self_check as self_check_module
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, compare_scores, relative_difference, self_check
 from grail.model.forward import trainable
@@ -91,7 +91,7 @@ def test_in_float64_a_model_s_own_float32_is_float64_too():
             return super().forward(x)
 
     model = Norm(2, 2)
-    with module._in_float64(model):
+    with self_check_module._in_float64(model):
         model(torch.ones(2).double())
         with pytest.raises(ValueError, match="all the same"):
             model(torch.ones(2).double())
@@ -113,7 +113,7 @@ def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
 
 
 def test_self_check_leaves_a_large_model_in_its_own_precision(tiny_model, tiny_rows, monkeypatch):
-    monkeypatch.setattr(module, "_LARGEST", 0)
+    monkeypatch.setattr(self_check_module, "_LARGEST", 0)
     found = self_check(scorer(tiny_model()), tiny_rows(3))
     assert found.precision == "torch.float32"
     assert 0 < found.worst < found.allowed

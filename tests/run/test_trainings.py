@@ -340,3 +340,29 @@ def test_other_general_text_matters_to_who_reads_it(begun, tmp_path):
             file.write('{"prompt": "moon?", "completion": "rock"}\n')
         _, kept = unlearned(begun, *changes)
         assert ("unlearn" in kept) != matters
+
+
+def test_an_objective_of_ones_own_is_trained_again_when_its_file_changes(
+    begun, tmp_path, monkeypatch
+):
+    file = tmp_path / "own_losses.py"
+    file.write_text(
+        "import torch\n\n\ndef lose(answers):\n"
+        "    rows = answers.nll.split(answers.lengths.tolist())\n"
+        "    return torch.stack([-row.mean() for row in rows])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder, _ = unlearned(begun, "unlearning.objective=own_losses:lose")
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert set(lines[0]["terms"]) == {"unlearn/nll", "unlearn/lose", "retain/nll"}
+    assert lines[0]["terms"]["unlearn/lose"] == pytest.approx(-lines[0]["terms"]["unlearn/nll"])
+    own = (folder / "unlearned" / WEIGHTS).read_bytes()
+    unlearned(begun, "unlearning.objective=ascent_descent")  # the same loss, sign and all
+    assert (folder / "unlearned" / WEIGHTS).read_bytes() == own
+    for changed in (False, True):
+        if changed:
+            file.write_text(file.read_text() + "\n# another version\n")
+        else:
+            unlearned(begun, "unlearning.objective=own_losses:lose")
+        _, kept = unlearned(begun, "unlearning.objective=own_losses:lose")
+        assert ("unlearn" in kept) != changed

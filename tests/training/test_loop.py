@@ -19,7 +19,7 @@ from grail.model.forward import trainable
 from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
 from grail.training import checkpoint
-from grail.training import loop as train
+from grail.training import loop as loop_module
 from grail.training.freezing import Freezing
 from grail.training.gru import NEWEST
 from grail.training.loop import Loop, LoopFiles, _seeded
@@ -537,13 +537,13 @@ def test_a_phase_trains_its_domains_only_and_has_the_rates_of_a_training(world):
 def test_a_phase_begins_with_a_new_optimiser_and_a_new_direction(world, monkeypatch):
     made = world(**PHASES, rectify=True)
     loop, counts, begun = made.loop(), [], []
-    real = train.averaged
+    real = loop_module.averaged
 
     def averaged(direction, retain):
         begun.append(not direction)
         return real(direction, retain)
 
-    monkeypatch.setattr(train, "averaged", averaged)
+    monkeypatch.setattr(loop_module, "averaged", averaged)
 
     def tick(done, total, note):
         counts.append({int(state["step"]) for state in loop.optimizer.state.values()})

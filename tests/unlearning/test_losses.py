@@ -402,7 +402,7 @@ def test_the_adversarial_label_is_the_references_best_but_the_true_one():
 )  # fmt: skip
 def test_a_comparison_without_a_reference_is_refused(loss):
     _, _, found = answers()
-    with pytest.raises(RuntimeError, match="asked for none"):
+    with pytest.raises(RuntimeError, match="does not ask for it"):
         loss(dataclasses.replace(found, reference=None))
 
 

@@ -1,8 +1,4 @@
-"""Hooks that turn one backward pass over a batch into per-sample gradients.
-
-They need to know which positions of a module's input belong to which sample, and nothing of labels,
-sides, or what the gradients are for.
-"""
+"""Hooks that turn one backward pass over a batch into per-sample gradients."""
 
 from __future__ import annotations
 
@@ -60,16 +56,10 @@ def sample_hooks(
 ) -> Iterator[None]:
     """Add the per-sample gradients of the backward pass inside the block to ``sums``.
 
-    Every module that owns trainable parameters gets a hook; its weight gradients are switched off.
-    Gradients are requested on the embeddings' output instead of on the weights: they flow through
-    all layers, and autograd skips the products that the hooks compute per sample. Fused LoRA layers
-    report the gradients of A and B through a callback, so they get no hooks.
-
-    Args:
-        model: The model; of its trainable parameters, those of ``sums`` are scored.
-        layout: Which positions belong to which sample.
-        sums: Where to add.
-        kernel: See ``add_by_batch``.
+    Modules with trainable parameters get hooks, and weight gradients are switched off. Gradients
+    are requested on the embeddings' output instead: they flow through all layers, and autograd
+    skips the products that the hooks compute per sample. Fused LoRA layers report the gradients of
+    A and B through a callback, so they get no hooks.
 
     Raises:
         InputError: if the samples cannot be told apart, or a gradient did not arrive.
@@ -112,21 +102,13 @@ class _Use:
 
 @dataclass
 class _Collector:
-    """Collects (input, output gradient) pairs; adds a parameter to the sums once it has them all.
-
-    Attributes:
-        layout: Which positions belong to which sample.
-        sums: Where to add.
-        kernel: Adds the gradients of Linear weights, where given.
-        names: id of each scored parameter -> its name.
-        uses: Name -> the calls that used it.
-    """
+    """Collects (input, output gradient) pairs and adds each parameter once all have arrived."""
 
     layout: Layout
     sums: Sums
     kernel: AddProducts | None
-    names: dict[int, str]
-    uses: dict[str, _Use] = field(default_factory=dict)
+    names: dict[int, str]  # id of each scored parameter -> its name
+    uses: dict[str, _Use] = field(default_factory=dict)  # name -> the calls that used it
 
     def parameters(self, module: nn.Module) -> dict[str, str]:
         """Return the scored parameters that a module owns: kind ("weight", ...) -> name."""

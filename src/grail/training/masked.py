@@ -39,6 +39,8 @@ class MaskedOptimizer(torch.optim.Optimizer):
         parameters = trainable(model)
         _check(parameters, mask)
         self.optimizer = optimizer  # no super().__init__: the state is the wrapped optimizer's
+        for method in ("zero_grad", "add_param_group", "state_dict", "load_state_dict"):
+            setattr(self, method, getattr(optimizer, method))
         self.freezing = Freezing(parameters, mask)
         for name, bits in self.freezing.frozen.items():
             parameters[name].register_post_accumulate_grad_hook(partial(_mask_gradient, bits))
@@ -61,22 +63,6 @@ class MaskedOptimizer(torch.optim.Optimizer):
             for (parameter, bits), values in zip(entries, before, strict=True):
                 parameter[bits] = values
         return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients."""
-        self.optimizer.zero_grad(set_to_none)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters to the wrapped optimizer."""
-        self.optimizer.add_param_group(param_group)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the wrapped optimizer's state."""
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the wrapped optimizer's state."""
-        self.optimizer.load_state_dict(state_dict)
 
     def prove(self) -> dict[str, Any]:
         """Compare all weights with those when the optimizer was wrapped: counts and digests.

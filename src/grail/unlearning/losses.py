@@ -1,6 +1,6 @@
-"""Losses: what a model says about the answers of a batch in, one number per sequence out.
+"""Losses: a model's answers for a batch in, one number per sequence out.
 
-Knows no weights, no sides and no step; all are unchanged by padding and by who shares the batch.
+A sequence's number does not depend on padding, nor on the other sequences of the batch.
 Notation: y_t the target of answer token t of T, p_t its probability, l_t = -log p_t, ref the model
 before unlearning.
 """
@@ -25,22 +25,22 @@ def nll(answers: Answers) -> Float[Tensor, " B"]:
 def bounded_nll(answers: Answers, most: float | None) -> Float[Tensor, " B"]:
     """Mean token NLL in nats, where a token counts at most ``most`` and then gives no gradient.
 
-    Ascent on an unbounded NLL never ends: the domain that gives way first takes the whole gradient
-    norm and with it the room of the others.
+    Ascent on an unbounded NLL never ends: the domain that is lost first takes all of the gradient
+    norm, and clipping leaves little for the others.
     """
     if most is None:
         return nll(answers)
     return mean_per_row(answers.nll.clamp(max=most), answers.lengths)
 
 
-def weighted_nll(answers: Answers, sure: float, unsure: float) -> Float[Tensor, " B"]:
-    """Mean of p_t^sure (1 - p_t)^unsure l_t; the weight gives no gradient.
+def weighted_nll(answers: Answers, beta: float, unsure: float = 0.0) -> Float[Tensor, " B"]:
+    """Mean of p_t^beta (1 - p_t)^unsure l_t; the weight gives no gradient.
 
     WGA (arXiv 2502.19301) has ``unsure`` 0, SatImp (arXiv 2505.11953) has 5 and 1. Both exponents 0
     give the NLL.
     """
     p = (-answers.nll.detach()).exp()
-    weight = p**sure * (1 - p) ** unsure
+    weight = p**beta * (1 - p) ** unsure
     return mean_per_row(weight * answers.nll, answers.lengths)
 
 
@@ -77,15 +77,15 @@ def simnpo(answers: Answers, beta: float, delta: float) -> Float[Tensor, " B"]:
 
 def kl(answers: Answers) -> Float[Tensor, " B"]:
     """Mean KL(ref || policy) in nats per answer token."""
-    ref, own = _reference(answers).log_softmax(-1), answers.logits.float().log_softmax(-1)
-    return mean_per_row((ref.exp() * (ref - own)).sum(-1), answers.lengths)
+    ref, policy = _log_p(_reference(answers)), _log_p(answers.logits)
+    return mean_per_row((ref.exp() * (ref - policy)).sum(-1), answers.lengths)
 
 
 def divergence(answers: Answers) -> Float[Tensor, " B"]:
     """Mean Jensen-Shannon divergence between policy and reference, at most log 2 nats."""
-    ref, own = _reference(answers).log_softmax(-1), answers.logits.float().log_softmax(-1)
-    middle = torch.logaddexp(ref, own) - math.log(2)
-    both = (ref.exp() * (ref - middle) + own.exp() * (own - middle)).sum(-1) / 2
+    ref, policy = _log_p(_reference(answers)), _log_p(answers.logits)
+    middle = torch.logaddexp(ref, policy) - math.log(2)
+    both = (ref.exp() * (ref - middle) + policy.exp() * (policy - middle)).sum(-1) / 2
     return mean_per_row(both, answers.lengths)
 
 
@@ -104,20 +104,22 @@ def undial(answers: Answers, beta: float) -> Float[Tensor, " B"]:
     """Mean cross-entropy to softmax(z_ref - beta e(y_t)) (UNDIAL, arXiv 2402.10052)."""
     goal = _reference(answers).clone()
     goal[torch.arange(len(goal)), answers.targets] -= beta
-    own = answers.logits.float().log_softmax(-1)
-    return mean_per_row(-(goal.softmax(-1) * own).sum(-1), answers.lengths)
+    loss = -(goal.softmax(-1) * _log_p(answers.logits)).sum(-1)
+    return mean_per_row(loss, answers.lengths)
 
 
 def adversarial_nll(answers: Answers) -> Float[Tensor, " B"]:
-    """Mean NLL of the token that the reference thinks likeliest after the true one.
+    """Mean NLL of the token that the reference finds most probable besides y_t.
 
-    What KnowUnDo (arXiv 2407.01920) calls adversarial samples.
-
-    The logits at the position that predicts y_t name it, and only y_t is left out.
+    KnowUnDo (arXiv 2407.01920) calls these adversarial samples.
     """
     rivals = _without(_reference(answers), answers.targets).argmax(-1)
-    own = answers.logits.float().log_softmax(-1)
-    return mean_per_row(-own.gather(-1, rivals[:, None])[:, 0], answers.lengths)
+    loss = -_log_p(answers.logits).gather(-1, rivals[:, None])[:, 0]
+    return mean_per_row(loss, answers.lengths)
+
+
+def _log_p(logits: Float[Tensor, "K V"]) -> Float[Tensor, "K V"]:
+    return logits.float().log_softmax(-1)
 
 
 def _without(logits: Float[Tensor, "K V"], targets: Tensor) -> Float[Tensor, "K V"]:
@@ -126,10 +128,9 @@ def _without(logits: Float[Tensor, "K V"], targets: Tensor) -> Float[Tensor, "K 
 
 def _reference(answers: Answers) -> Float[Tensor, "K V"]:
     if answers.reference is None:
-        raise RuntimeError("this loss compares with the reference, and its term asked for none")
+        raise RuntimeError("this loss needs the reference, but its term does not ask for it")
     return answers.reference.float()
 
 
 def _reference_nll(answers: Answers) -> Float[Tensor, " K"]:
-    log_p = _reference(answers).log_softmax(-1)
-    return -log_p.gather(-1, answers.targets[:, None])[:, 0]
+    return -_log_p(_reference(answers)).gather(-1, answers.targets[:, None])[:, 0]

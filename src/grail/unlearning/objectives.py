@@ -18,10 +18,11 @@ else it is None. There are two ways to train with it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from importlib import import_module
+from inspect import getmodule
 from pathlib import Path
 from typing import Any
 
@@ -89,71 +90,43 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class _Unlearn:
-    """The unlearn term of an objective, before weights.
+class _Recipe:
+    """An objective before weights and settings.
 
-    ``sign`` -1 is ascent; ``reads`` are the settings of the section that belong to it.
+    ``loss`` is the unlearn rows', and ascends where ``sign`` is -1. ``published`` are the settings
+    that it reads (keyword arguments of ``loss``), with the values of its paper.
     """
 
-    loss: Callable[[Unlearning], Loss]
+    loss: Callable[..., Tensor]
+    retain: Loss | None = None
     sign: float = 1.0
     reference: bool = False
     labels: str = "true"
-    reads: tuple[str, ...] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
-def _with_beta(loss: Callable[..., Tensor], published: float) -> Callable[[Unlearning], Loss]:
-    """Return the maker of a loss with one exponent or temperature, ``unlearning.beta``."""
-    return lambda settings: partial(loss, beta=settings.beta or published)
+_SATIMP = partial(losses.weighted_nll, unsure=1.0)
 
-
-def _weighted(sure: float, unsure: float) -> Callable[[Unlearning], Loss]:
-    return lambda s: partial(losses.weighted_nll, sure=s.beta or sure, unsure=unsure)
-
-
-def _simnpo(settings: Unlearning) -> Loss:
-    return partial(losses.simnpo, beta=settings.beta or 4.5, delta=settings.delta or 0.0)
-
-
-def _ascent(settings: Unlearning) -> Loss:
-    if settings.max_token_nll is None:
-        return losses.nll
-    return partial(losses.bounded_nll, most=settings.max_token_nll)
-
-
-def _plain(loss: Loss) -> Callable[[Unlearning], Loss]:
-    return lambda _: loss
-
-
-_ASCENT = _Unlearn(_ascent, sign=-1.0)
-
-OBJECTIVES: dict[str, tuple[_Unlearn, Loss | None]] = {
-    "ascent": (_ASCENT, None),
-    "ascent_descent": (_ASCENT, losses.nll),
-    "ascent_kl": (_ASCENT, losses.kl),
-    "random_labels": (_Unlearn(_plain(losses.nll), labels="random"), None),
-    "adversarial_labels": (_Unlearn(_plain(losses.adversarial_nll), reference=True), None),
-    "npo": (_Unlearn(_with_beta(losses.npo, 0.1), reference=True, reads=("beta",)), losses.nll),
-    "simnpo": (_Unlearn(_simnpo, reads=("beta", "delta")), losses.nll),
-    "wga": (_Unlearn(_weighted(1.0, 0.0), sign=-1.0, reads=("beta",)), losses.nll),
-    "satimp": (_Unlearn(_weighted(5.0, 1.0), sign=-1.0, reads=("beta",)), losses.nll),
-    "inverted_hinge": (_Unlearn(_plain(losses.inverted_hinge)), losses.nll),
-    "undial": (
-        _Unlearn(_with_beta(losses.undial, 10.0), reference=True, reads=("beta",)),
-        losses.nll,
-    ),
-    "jensun": (_Unlearn(_plain(losses.target_divergence), labels="refusal"), losses.divergence),
-    "refusal": (_Unlearn(_plain(losses.nll), labels="refusal"), losses.nll),
-    "unlikelihood": (_Unlearn(_plain(losses.unlikelihood)), losses.nll),
-    EXACT: (_Unlearn(_plain(losses.nll)), None),  # the pipeline trains it as a vanilla model
+OBJECTIVES = {
+    "ascent": _Recipe(losses.nll, sign=-1.0),
+    "ascent_descent": _Recipe(losses.nll, losses.nll, sign=-1.0),
+    "ascent_kl": _Recipe(losses.nll, losses.kl, sign=-1.0),
+    "random_labels": _Recipe(losses.nll, labels="random"),
+    "adversarial_labels": _Recipe(losses.adversarial_nll, reference=True),
+    "npo": _Recipe(losses.npo, losses.nll, reference=True, published={"beta": 0.1}),
+    "simnpo": _Recipe(losses.simnpo, losses.nll, published={"beta": 4.5, "delta": 0.0}),
+    "wga": _Recipe(losses.weighted_nll, losses.nll, sign=-1.0, published={"beta": 1.0}),
+    "satimp": _Recipe(_SATIMP, losses.nll, sign=-1.0, published={"beta": 5.0}),
+    "inverted_hinge": _Recipe(losses.inverted_hinge, losses.nll),
+    "undial": _Recipe(losses.undial, losses.nll, reference=True, published={"beta": 10.0}),
+    "jensun": _Recipe(losses.target_divergence, losses.divergence, labels="refusal"),
+    "refusal": _Recipe(losses.nll, losses.nll, labels="refusal"),
+    "unlikelihood": _Recipe(losses.unlikelihood, losses.nll),
+    EXACT: _Recipe(losses.nll),  # the pipeline trains it as a vanilla model
 }
-"""Name -> (unlearn term, retain loss or None)."""
 
-COMPARING = (losses.kl, losses.divergence)
+_COMPARING = (losses.kl, losses.divergence)
 """Retain losses that read the reference."""
-
-WITHOUT_RETAIN = "ascent"
-"""What is left of the paper's objectives when their retain term is weighted 0."""
 
 
 def make_objective(settings: Unlearning) -> Objective:
@@ -164,31 +137,33 @@ def make_objective(settings: Unlearning) -> Objective:
     """
     name, source = settings.objective, ""
     if ":" in name:
-        unlearn, source = _own_loss(name)
-        retain = losses.nll if settings.retain_weight else None
+        recipe, source = _own_loss(name, losses.nll if settings.retain_weight else None)
     elif name in OBJECTIVES:
-        unlearn, retain = OBJECTIVES[name]
+        recipe = OBJECTIVES[name]
     else:
         raise InputError(
             f"unlearning.objective: '{name}' is unknown."
             f"{did_you_mean(name, OBJECTIVES)} Allowed: {', '.join(OBJECTIVES)}, or "
             "package.module:function."
         )
-    _check(settings, unlearn, retain)
-    loss = unlearn.loss(settings)
-    weight = unlearn.sign * settings.unlearn_weight
-    terms = [Term(f"unlearn/{_name(loss)}", "unlearn", loss, weight, unlearn.reference)]
+    _check(settings, recipe)
+    values = {key: getattr(settings, key) or value for key, value in recipe.published.items()}
+    loss = partial(recipe.loss, **values) if values else recipe.loss
+    if loss is losses.nll and recipe.sign < 0 and settings.max_token_nll is not None:
+        loss = partial(losses.bounded_nll, most=settings.max_token_nll)
+    weight, retain = recipe.sign * settings.unlearn_weight, recipe.retain
+    terms = [Term(f"unlearn/{_name(loss)}", "unlearn", loss, weight, recipe.reference)]
     if retain is not None:
         side = "retain" if settings.retain_rows == "domain" else "general"
-        weight, compares = settings.retain_weight, retain in COMPARING
+        weight, compares = settings.retain_weight, retain in _COMPARING
         terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
     if settings.general_weight:
         terms.append(Term("general/kl", "general", losses.kl, settings.general_weight, True))
-    return Objective(tuple(terms), unlearn.labels, source)
+    return Objective(tuple(terms), recipe.labels, source)
 
 
-def _own_loss(name: str) -> tuple[_Unlearn, str]:
-    """Return the unlearn term of ``package.module:function`` and the digest of its file.
+def _own_loss(name: str, retain: Loss | None) -> tuple[_Recipe, str]:
+    """Return the recipe with ``package.module:function``, and the digest of its file.
 
     Raises:
         InputError: if there is no such function; later, if it does not return one loss per row.
@@ -217,26 +192,27 @@ def _own_loss(name: str) -> tuple[_Unlearn, str]:
             )
         return values
 
-    term = _Unlearn(_plain(loss), reference=getattr(function, "needs_reference", False))
-    return term, file_digest(Path(module.__file__))
+    file = getattr(getmodule(function) or module, "__file__", None)
+    recipe = _Recipe(loss, retain, reference=getattr(function, "needs_reference", False))
+    return recipe, file_digest(Path(file)) if file else ""
 
 
-def _check(settings: Unlearning, unlearn: _Unlearn, retain: Loss | None) -> None:
+def _check(settings: Unlearning, recipe: _Recipe) -> None:
     """Refuse settings that an objective does not read, or that contradict it."""
     name = settings.objective
-    if settings.rectify and retain is None:
+    if settings.rectify and recipe.retain is None:
         raise InputError(
             f"unlearning.rectify: {name} has no retain term whose gradient could be spared. "
             "Use an objective that has one (such as ascent_descent), or rectify: false."
         )
-    if retain is not None and not settings.retain_weight:
+    if recipe.retain is not None and not settings.retain_weight:
         raise InputError(
             f"unlearning.retain_weight: 0 leaves {name} without its retain term. Give a weight "
-            f"above 0, or use objective: {WITHOUT_RETAIN}."
+            f"above 0, or use objective: ascent."
         )
     for key in ("beta", "delta"):
-        if getattr(settings, key) is not None and key not in unlearn.reads:
-            users = [other for other, (term, _) in OBJECTIVES.items() if key in term.reads]
+        if getattr(settings, key) is not None and key not in recipe.published:
+            users = [other for other, value in OBJECTIVES.items() if key in value.published]
             raise InputError(
                 f"unlearning.{key}: {name} has no {key}. Leave it out, or choose an objective that "
                 f"has one: {', '.join(users)}."

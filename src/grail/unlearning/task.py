@@ -100,10 +100,10 @@ class UnlearnTask:
         for start in range(0, len(remaining), size):
             unlearn = remaining[start : start + size]
             beside = interleaved[start : start + len(unlearn)]
-            kept = [next(retain[row.domain]) for row in beside if "retain" in sides]
-            every = 2 if kept else 1  # beside retain rows, half as many general rows suffice
+            partners = [next(retain[row.domain]) for row in beside if "retain" in sides]
+            every = 2 if partners else 1  # beside retain rows, half as many general rows suffice
             others = [next(general) for _ in unlearn[::every] if "general" in sides]
-            steps.append([*unlearn, *kept, *others])
+            steps.append([*unlearn, *partners, *others])
         return steps
 
     def groups(self, rows: Sequence[Encoded]) -> list[tuple[str, list[Encoded]]]:
@@ -187,12 +187,12 @@ class UnlearnTask:
         Repeating the rows of a small domain until the largest is through would unlearn them more
         often than the others, so a step holds the domains in the proportion of their rows.
         """
-        places: list[tuple[float, Encoded]] = []
+        ranked: list[tuple[float, Encoded]] = []
         for domain in domains:
             size = len(self._of("unlearn", domain))
             rows = zip(range(size), self._cycle("unlearn", domain, epoch), strict=False)
-            places += [((i + 0.5) / size, row) for i, row in rows]
-        return [row for _, row in sorted(places, key=lambda place: place[0])]
+            ranked += [((i + 0.5) / size, row) for i, row in rows]
+        return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
     def _cycle(self, side: str, domain: str, epoch: int) -> Iterator[Encoded]:
         """Yield rows of a side and domain without end, shuffled anew on every lap."""

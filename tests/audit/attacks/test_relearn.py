@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from grail.audit.attacks.relearn import batches, descend, few, other, unrelated
-from grail.config.run import Vanilla
 from grail.errors import DivergenceError
 from grail.model.forward import trainable
-from grail.training.descent import VanillaTask
+from grail.training.descent import DescentTask
 
 
 def copy_of(model):
@@ -57,8 +56,8 @@ def test_a_step_is_adamw_on_the_clipped_gradient_of_the_mean_nll(tiny_model, tin
     model, rows = tiny_model(lora=False), tiny_rows(3)
     ((_, after),) = run(model, rows, (1,), rate=0.01)
     ((batch,),) = [batches(rows, 2, 1, 0)]
-    task = VanillaTask(model, tuple(rows), Vanilla(), 0, 0)
-    task.run(batch, batch, {}).loss.backward()
+    task = DescentTask(model, tuple(rows), 0)
+    task.run(batch, batch).loss.backward()
     gradients = {name: p.grad for name, p in trainable(model).items()}
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
     for name, p in trainable(model).items():
