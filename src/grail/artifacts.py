@@ -1,7 +1,7 @@
-"""What crosses a stage border as files: Scores, Mask, and the stamp of how a folder was made.
+"""The files between stages: Scores, Mask, and the stamp of how a folder was made.
 
-Safetensors and JSON only. Each file carries the digest of its inputs, so that a stage can tell
-whether what lies on disk is still what the settings ask for.
+Safetensors and JSON only. Each file carries the digest of its inputs, which tells a stage whether
+the file is still the one that the settings ask for. Also the names of parameters (``block_of``).
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Mask:
-    """Which entries must not move.
+    """The entries that must not move: parameter name -> bool tensor of its shape.
 
     Attributes:
-        frozen: Parameter name -> True where the entry is frozen for both sides.
-        unlearn: Entries that unlearn gradients must skip, or None where ``frozen`` says it all.
+        frozen: True where the entry is frozen for both sides.
+        unlearn: True where unlearn gradients are zeroed; None: where ``frozen`` is True.
         retain: The same for retain gradients (``localization.freeze: by_side``).
-        about: Localizer, k, counts: whatever describes how the mask was made (JSON values).
+        about: How the mask was made (localizer, k, counts), as JSON values.
     """
 
     frozen: dict[str, Bool[Tensor, "..."]]
@@ -75,9 +75,9 @@ class Mask:
     about: dict[str, Any] = field(default_factory=dict)
 
     def for_side(self, side: str) -> dict[str, Bool[Tensor, "..."]]:
-        """Return the entries that gradients of this side must leave alone."""
-        own = {"unlearn": self.unlearn, "retain": self.retain}[side]
-        return self.frozen if own is None else own
+        """Return the entries at which gradients of this side are zeroed."""
+        marks = {"unlearn": self.unlearn, "retain": self.retain}[side]
+        return self.frozen if marks is None else marks
 
     @property
     def by_side(self) -> bool:
@@ -103,11 +103,7 @@ def write_scores(path: Path, scores: Scores, inputs: str) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a scores file.
-
-    Raises:
-        InputError: if it is missing, broken, or holds something else.
-    """
+    """Read a scores file; InputError if it is missing, broken or another kind of file."""
     tensors, about = _read(path)
     parts: dict[str, dict[str, Tensor]] = {statistic: {} for statistic in STATISTICS}
     for key, value in tensors.items():
@@ -122,20 +118,15 @@ def read_scores(path: Path) -> Scores:
 
 
 def write_mask(path: Path, mask: Mask, inputs: str) -> None:
-    """Write ``mask.safetensors``, and beside it one file per side where the sides differ."""
-    sides = {"unlearn": mask.unlearn, "retain": mask.retain}
-    for side, bits in sides.items():
+    """Write ``mask.safetensors``, and one more file per side if the sides differ."""
+    for side, bits in (("unlearn", mask.unlearn), ("retain", mask.retain)):
         if bits is not None:
             _write_bits(_side_file(path, side), bits, mask.about, inputs)
-    _write_bits(path, mask.frozen, mask.about, inputs)  # last: it says that all is whole
+    _write_bits(path, mask.frozen, mask.about, inputs)  # last: if it exists, all are complete
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask.
-
-    Raises:
-        InputError: if a file is missing or broken.
-    """
+    """Read a mask; InputError if a file is missing or broken."""
     frozen, about = _read_bits(path)
     if about.get("freeze") != "by_side":
         return Mask(frozen, about=about)
@@ -149,11 +140,7 @@ def pack_bits(bits: Bool[Tensor, "..."]) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
-    """Undo ``pack``.
-
-    Raises:
-        ValueError: if ``packed`` is not the bytes of as many entries.
-    """
+    """Undo ``pack_bits``; ValueError if ``packed`` does not fit ``shape``."""
     count = int(np.prod(shape, dtype=np.int64))
     if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
         raise ValueError(f"{packed.numel()} x {packed.dtype} cannot be the bits of {shape}")
@@ -162,10 +149,7 @@ def unpack_bits(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
 
 
 def inputs_of(path: Path) -> str | None:
-    """Return the inputs digest that a safetensors file or a stamped folder carries, or None.
-
-    A file that cannot be read counts as absent: the stage is then done again.
-    """
+    """Return the inputs digest of a safetensors file or a stamped folder; None if unreadable."""
     try:
         if path.is_dir():
             return json.loads((path / STAMP).read_text(encoding="utf-8"))["inputs"]
@@ -176,7 +160,7 @@ def inputs_of(path: Path) -> str | None:
 
 
 def frozen_digest(weights: Mapping[str, Tensor], mask: Mask) -> str:
-    """Return the SHA-256 over the bytes of all frozen entries, parameters in the order of names."""
+    """Return the SHA-256 of the bytes of all frozen entries, parameters sorted by name."""
     sha = hashlib.sha256()
     for name in sorted(mask.frozen):
         bits = mask.frozen[name]
@@ -186,7 +170,7 @@ def frozen_digest(weights: Mapping[str, Tensor], mask: Mask) -> str:
 
 
 def changed_entries(before: Tensor, after: Tensor) -> Bool[Tensor, " n"]:
-    """Tell for each entry (flat) whether any of its bits differ; -0.0 differs from 0.0."""
+    """Return for each entry (flat) whether any of its bits differ; -0.0 differs from 0.0."""
     pair = [x.detach().cpu().contiguous().flatten().view(torch.uint8) for x in (before, after)]
     size = before.element_size()
     return (pair[0] != pair[1]).reshape(-1, size).any(dim=1)
@@ -225,10 +209,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def _sort_header(path: Path) -> None:
-    """Put the metadata in order.
-
-    Safetensors writes it in a random one, and equal runs must give equal bytes.
-    """
+    """Sort the metadata, which safetensors writes in random order: equal runs give equal bytes."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -1,4 +1,4 @@
-"""Result rows and the successes computed from them, as JSON; needs no torch and no model."""
+"""The rows of ``results.json`` and the successes computed from them; needs no torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from grail.files import write_json
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number. ``value``: nats for NLL, PPL as it is, all else percent (0-100).
+    """One measured number, in nats for NLL, in percent (0-100) for all others but PPL.
 
     Attributes:
-        model: "vanilla", "unlearned", or "calibrated" (unlearned, moved back to equal retention).
+        model: "vanilla", "unlearned", or "calibrated" (unlearned, interpolated to equal retention).
         domain: Name of the domain; "general" for the out-of-distribution rows.
         side: "unlearn", "retain" or "general".
         part: "train" or "val".
         metric: "US" (unlearn rows), "RS" (retain rows), "NLL", "PPL", "ROUGE-L"; rows with a side:
             "ES" (extraction strength), "Prob", "Repetition"; unlearn train rows against held-out
-            ones: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++", and the standard error of
-            each, as "AUC-loss-error". Exact memorization is no metric of its own: it is the token
-            accuracy of US and RS.
+            rows: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++", and the standard error of
+            each, as "AUC-loss-error". Exact memorization is the token accuracy in US and RS.
         value: The mean over ``n`` samples (PPL: exp of the mean NLL; infinite values are capped).
-        n: Number of samples (of an AUC: members and held-out rows together).
+        n: Number of samples (for an AUC, members and held-out rows together).
     """
 
     model: str
@@ -42,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that ``results.json`` holds."""
+    """The content of ``results.json``: rows, the proof of freezing, {part: {model: {Avg, HS}}}."""
 
     rows: tuple[Result, ...]
     freezing: dict[str, Any]
@@ -50,12 +49,10 @@ class Results:
     inputs: str = ""
 
     def value(self, model: str, domain: str, side: str, part: str, metric: str) -> float | None:
-        """Return the value of one row, or None where it was not measured."""
-        wanted = (model, domain, side, part, metric)
-        for row in self.rows:
-            if (row.model, row.domain, row.side, row.part, row.metric) == wanted:
-                return row.value
-        return None
+        """Return the value of one row, or None if it was not measured."""
+        name = (model, domain, side, part, metric)
+        rows = (r for r in self.rows if (r.model, r.domain, r.side, r.part, r.metric) == name)
+        return next((row.value for row in rows), None)
 
 
 def harmonic_success(us: float, rs: float) -> float:
@@ -66,13 +63,12 @@ def harmonic_success(us: float, rs: float) -> float:
 def summarise(rows: Sequence[Result], model: str, part: str) -> dict[str, float]:
     """Return {"Avg", "HS"} in percent for one model and part.
 
-    Avg is the mean of the successes of all domains; HS is the harmonic success per domain, then
-    averaged. A domain with rows on one side only (val is optional) does not count; without any
-    complete domain the summary is empty.
+    Avg is the mean of the successes of all domains; HS is the mean of their harmonic successes. A
+    domain counts if it has both US and RS (val is optional); without one the summary is empty.
     """
-    found = {(r.domain, r.metric): r.value for r in rows if (r.model, r.part) == (model, part)}
-    domains = sorted({d for d, metric in found if metric == "US" and (d, "RS") in found})
-    pairs = [(found[domain, "US"], found[domain, "RS"]) for domain in domains]
+    values = {(r.domain, r.metric): r.value for r in rows if (r.model, r.part) == (model, part)}
+    domains = sorted({d for d, metric in values if metric == "US" and (d, "RS") in values})
+    pairs = [(values[domain, "US"], values[domain, "RS"]) for domain in domains]
     if not pairs:
         return {}
     return {
@@ -82,7 +78,7 @@ def summarise(rows: Sequence[Result], model: str, part: str) -> dict[str, float]
 
 
 def make_results(rows: Iterable[Result], freezing: dict[str, Any], inputs: str) -> Results:
-    """Put rows and the proof of freezing together with the summary {part: {Avg, HS, vanilla..}}."""
+    """Return rows and the proof of freezing with the summary {part: {model: {Avg, HS}}}."""
     rows = tuple(rows)
     parts = sorted({row.part for row in rows if row.side != "general"})
     models = sorted({row.model for row in rows})
@@ -91,21 +87,18 @@ def make_results(rows: Iterable[Result], freezing: dict[str, Any], inputs: str) 
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Return the content of ``results.json``; the unlearned model's Avg and HS stand at the top."""
+    """Return the content of ``results.json``; summaries begin with the unlearned model's values."""
     summary = {
         part: {**models.get("unlearned", {}), "models": models}
         for part, models in results.summary.items()
     }
-    return {
-        "rows": [dict(vars(row)) for row in results.rows],
-        "freezing": results.freezing,
-        "summary": summary,
-        "inputs": results.inputs,
-    }
+    rows = [dict(vars(row)) for row in results.rows]
+    facts = {"freezing": results.freezing, "summary": summary, "inputs": results.inputs}
+    return {"rows": rows, **facts}
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write ``results.json`` (whole or not at all)."""
+    """Write ``results.json``."""
     write_json(path, as_json(results))
 
 

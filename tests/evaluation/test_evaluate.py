@@ -13,7 +13,7 @@ from grail.evaluation import evaluate
 from grail.evaluation.evaluate import Evaluator, recall
 from grail.evaluation.fluency import compression, repetition
 from grail.evaluation.metrics import rouge_l
-from grail.model import generate as continuing
+from grail.model import generate
 
 PLACES = [("d", "unlearn", "train"), ("d", "retain", "val"), ("general", "general", "train")]
 TOKEN_VALUES = ("nll", "min_k", "min_k_plus_plus", "zlib")
@@ -191,14 +191,14 @@ def test_held_out_rows_are_read_and_not_asked(model, tokenizer):
 
 def test_the_limit_of_tokens_is_per_row(measure, monkeypatch):
     asked = {}
-    inner = continuing.generate
+    inner = generate.generate
 
     def watched(model, prompts, most, *others):
         made = inner(model, prompts, most, *others)
         asked.update(zip(map(tuple, prompts), zip(most, map(len, made), strict=True), strict=True))
         return made
 
-    monkeypatch.setattr(continuing, "generate", watched)
+    monkeypatch.setattr(generate, "generate", watched)
     measure(max_new_tokens=12)
     for row in measure.rows[:8]:
         most, made = asked[row.ids[: row.start]]

@@ -156,8 +156,9 @@ def test_an_example_by_hand(budget, free, limit):
     """Free at no damage (benefit or not); only damage comes last."""
     damage = row(0, 1, 2, 2, 0, 5)
     benefit = row(0, 2, 2, 2, 3, 0)
-    whole = [(damage, benefit)]
-    cut = list(zip(damage.split([2, 1, 3]), benefit.split([2, 1, 3]), strict=True))
+    ratio = torch.where(damage > 0, damage / benefit, 0.0)
+    whole = [(damage, ratio)]
+    cut = list(zip(damage.split([2, 1, 3]), ratio.split([2, 1, 3]), strict=True))
     for parts in (whole, cut):
         marks, found = free_entries(lambda parts=parts: parts, budget)
         assert torch.cat(marks).int().tolist() == free
@@ -178,7 +179,7 @@ def test_many_entries_equal_one_stable_sort(budget):
     count = int((spent <= budget * spent[-1]).sum())
     want = torch.zeros(20_000, dtype=torch.bool)
     want[order[:count]] = True
-    parts = list(zip(damage.split(777), benefit.split(777), strict=True))
+    parts = list(zip(damage.split(777), ratio.split(777), strict=True))
     marks, limit = free_entries(lambda: parts, budget)
     assert torch.equal(torch.cat(marks), want)
     assert limit == float(ratio[order[count - 1]])

@@ -13,8 +13,8 @@ from grail.artifacts import Mask
 from grail.localization.evidence import Evidence
 from grail.localization.select import check_finite
 
-Part = tuple[Tensor, Tensor]
-"""Damage and benefit of each entry of one tensor, flat, in float64."""
+_Part = tuple[Tensor, Tensor]
+"""Damage, and damage per benefit, of each entry of one tensor, flat, in float64."""
 
 _SHIFT = 48
 """A non-negative float64 without its lowest 48 bits is a bin of 6 % relative width."""
@@ -43,10 +43,11 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
         for pair in ((domain, side) for domain in evidence.domains):
             yield evidence.sides[pair].mean_abs[name].flatten().double() / totals[pair]
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[_Part]:
         for name in evidence.shapes:
+            damage = reduce(torch.maximum, shares(name, "retain"))
             benefit = reduce(torch.add, shares(name, "unlearn")) / len(evidence.domains)
-            yield reduce(torch.maximum, shares(name, "retain")), benefit
+            yield damage, torch.where(damage > 0, damage / benefit, 0.0)
 
     free, limit = free_entries(parts, budget)
     frozen = {
@@ -57,20 +58,20 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
     return Mask(frozen, about={"statistic": "mean_abs", "damage_budget": facts})
 
 
-def free_entries(parts: Callable[[], Iterable[Part]], budget: float) -> tuple[list[Tensor], float]:
+def free_entries(parts: Callable[[], Iterable[_Part]], budget: float) -> tuple[list[Tensor], float]:
     """Return which entries of each part stay free, and their largest damage / benefit (lambda).
 
     Entries are freed in the order of damage / benefit, ties in flat order, as long as the sum of
     their damage is at most ``budget`` times the total: the exact solution, up to one entry, of
-    "most benefit within the budget". Entries that do no damage come first, those that do only
-    damage last. Lambda is infinite if nothing is frozen, or only some entries of the last kind.
+    "most benefit within the budget". The ratio is 0 for entries that do no damage and infinite for
+    those that do only damage; lambda is infinite, too, if nothing is frozen.
 
-    The tensors are read three times, one at a time: to find the bin of ratios in which the budget
-    runs out, to sort the entries of that bin, and to mark.
+    ``parts`` is called three times, so that one tensor at a time is in memory: to find the bin of
+    ratios in which the budget runs out, to sort the entries of that bin, and to mark.
     """
     spent = torch.zeros(1 << (63 - _SHIFT), dtype=torch.float64)
-    for damage, benefit in parts():
-        spent += _bins(_ratio(damage, benefit)).bincount(damage, len(spent))
+    for damage, ratio in parts():
+        spent += (ratio.view(torch.int64) >> _SHIFT).bincount(damage, len(spent))
     spent = spent.cumsum(0)
     allowed = budget * float(spent[-1])
     last = int((spent <= allowed).sum())  # the first bin that does not fit as a whole
@@ -79,34 +80,25 @@ def free_entries(parts: Callable[[], Iterable[Part]], budget: float) -> tuple[li
     left = allowed - (float(spent[last - 1]) if last else 0.0)
     limit, ties = _first_frozen(parts(), last, left)
     free, largest = [], 0.0
-    for damage, benefit in parts():
-        ratio = _ratio(damage, benefit)
+    for _, ratio in parts():
         marks = ratio < limit
         tied = (ratio == limit).nonzero().flatten()[:ties]
         marks[tied] = True
         ties -= len(tied)
         free.append(marks)
-        largest = max(largest, float(ratio[marks].max())) if marks.any() else largest
+        if marks.any():
+            largest = max(largest, float(ratio[marks].max()))
     return free, largest
 
 
-def _first_frozen(parts: Iterable[Part], number: int, allowed: float) -> tuple[float, int]:
+def _first_frozen(parts: Iterable[_Part], number: int, allowed: float) -> tuple[float, int]:
     """Return the ratio of the first frozen entry, which is in the given bin, and its free ties."""
     ratios, damages = list[Tensor](), list[Tensor]()
-    for damage, benefit in parts:
-        ratio = _ratio(damage, benefit)
-        inside = _bins(ratio) == number
+    for damage, ratio in parts:
+        inside = ratio.view(torch.int64) >> _SHIFT == number
         ratios.append(ratio[inside])
         damages.append(damage[inside])
     ratio, order = torch.cat(ratios).sort(stable=True)
     spent = torch.cat(damages)[order].cumsum(0)
     count = min(int((spent <= allowed).sum()), len(ratio) - 1)
     return float(ratio[count]), count - int((ratio < ratio[count]).sum())
-
-
-def _ratio(damage: Tensor, benefit: Tensor) -> Tensor:
-    return torch.where(damage > 0, damage / benefit, 0.0)
-
-
-def _bins(ratio: Tensor) -> Tensor:
-    return ratio.view(torch.int64) >> _SHIFT

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from grail.artifacts import Mask
@@ -66,8 +65,10 @@ def localize(
     if localizer is None and method in LOCALIZERS:
         mask = LOCALIZERS[method](evidence, settings)
     else:
-        localizer = localizer or imported(method, "localization.method")
-        method = f"{localizer.__module__}:{localizer.__name__}"
+        if localizer is None:
+            localizer = imported(method, "localization.method")
+        else:
+            method = f"{localizer.__module__}:{getattr(localizer, '__name__', 'localizer')}"
         mask = localizer(evidence)
         _check_mask(mask, evidence, method)
     about = {
@@ -131,11 +132,6 @@ def _check_mask(mask: object, evidence: Evidence, method: str) -> None:
                 )
 
 
-def _none(evidence: Evidence) -> Mask:
-    """Freeze nothing."""
-    return Mask({n: torch.zeros(shape, dtype=torch.bool) for n, shape in evidence.shapes.items()})
-
-
 def _grail(evidence: Evidence, keep_op_ur: bool, keep_op_rr: bool, by_side: bool) -> Mask:
     """Freeze OP-UR and OP-RR (paper), or let each side skip one of the two (release).
 
@@ -152,10 +148,10 @@ def _random(evidence: Evidence, like: Mask) -> Mask:
     """Freeze as many entries per tensor as ``like``, drawn at random: a control."""
     generator = torch.Generator().manual_seed(evidence.seed)
 
-    def drawn(bits: Tensor) -> Tensor:
-        return _first(torch.randperm(bits.numel(), generator=generator), bits)
+    def drawn(name: str) -> Tensor:
+        return torch.randperm(evidence.shapes[name].numel(), generator=generator)
 
-    return Mask({name: drawn(like.frozen[name]) for name in evidence.shapes})
+    return _first(like, drawn)
 
 
 def _magnitude(evidence: Evidence, like: Mask) -> Mask:
@@ -170,17 +166,19 @@ def _magnitude(evidence: Evidence, like: Mask) -> Mask:
         )
 
     def largest(name: str) -> Tensor:
-        sizes = weights[name].flatten().float().abs()
-        return _first(sizes.argsort(descending=True, stable=True), like.frozen[name])
+        return weights[name].flatten().float().abs().argsort(descending=True, stable=True)
 
-    return Mask({name: largest(name) for name in evidence.shapes})
+    return _first(like, largest)
 
 
-def _first(order: Tensor, like: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Mark as many entries as are marked in ``like``: the first ones of ``order``."""
-    flat = torch.zeros(like.numel(), dtype=torch.bool)
-    flat[order[: int(like.sum())]] = True
-    return flat.reshape(like.shape)
+def _first(like: Mask, order: Callable[[str], Tensor]) -> Mask:
+    """Freeze as many entries per tensor as ``like``: the first ones of ``order(name)``."""
+    frozen: dict[str, Tensor] = {}
+    for name, bits in sorted(like.frozen.items()):
+        flat = torch.zeros(bits.numel(), dtype=torch.bool)
+        flat[order(name)[: int(bits.sum())]] = True
+        frozen[name] = flat.reshape(bits.shape)
+    return Mask(frozen)
 
 
 def _paper(evidence: Evidence, settings: Localization) -> Mask:
@@ -189,7 +187,9 @@ def _paper(evidence: Evidence, settings: Localization) -> Mask:
 
 
 LOCALIZERS: dict[str, Callable[[Evidence, Localization], Mask]] = {
-    "none": lambda evidence, _: _none(evidence),
+    "none": lambda evidence, _: Mask(
+        {name: torch.zeros(shape, dtype=torch.bool) for name, shape in evidence.shapes.items()}
+    ),
     "grail": _paper,
     "random": lambda evidence, settings: _random(evidence, _paper(evidence, settings)),
     "magnitude": lambda evidence, settings: _magnitude(evidence, _paper(evidence, settings)),

@@ -44,13 +44,14 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
             f"{_KEY}: lm-evaluation-harness is not installed. Install the extra: "
             "pip install 'grail-unlearning[general]', or leave the list empty."
         )
-    problems = [
-        f"{_KEY}: lm-eval has no task '{name}'.{did_you_mean(name, [*GENERAL_TASKS, *_known()])} "
-        "Give one of its names, a *.jsonl file, or a folder of them, written with a slash."
-        for name in tasks
-        if isinstance(name, str) and name not in GENERAL_TASKS and name not in _known()
-    ]
-    if problems:
+    names = (task for task in tasks if isinstance(task, str) and task not in GENERAL_TASKS)
+    if unknown := [name for name in names if name not in _index().all_tasks]:
+        known = [*GENERAL_TASKS, *_index().all_tasks]
+        problems = [
+            f"{_KEY}: lm-eval has no task '{name}'.{did_you_mean(name, known)} Give one of its "
+            "names, a *.jsonl file, or a folder of them, written with a slash."
+            for name in unknown
+        ]
         raise InputError("\n".join(problems))
 
 
@@ -257,10 +258,6 @@ def _index() -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
-
-
-def _known() -> list[str]:
-    return _index().all_tasks
 
 
 @contextmanager
