@@ -65,8 +65,10 @@ def localize(
     if localizer is None and method in LOCALIZERS:
         mask = LOCALIZERS[method](evidence, settings)
     else:
-        localizer = localizer or imported(method, "localization.method")
-        method = f"{localizer.__module__}:{localizer.__name__}"
+        if localizer is None:
+            localizer = imported(method, "localization.method")
+        else:
+            method = f"{localizer.__module__}:{getattr(localizer, '__name__', 'localizer')}"
         mask = localizer(evidence)
         _check_mask(mask, evidence, method)
     about = {
