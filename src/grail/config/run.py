@@ -130,7 +130,7 @@ class Vanilla(Section):
     epochs: Count = 24
     """Upper limit of passes over the rows."""
     learning_rate: Positive = 3e-3
-    """Peak learning rate. Default without an adapter (model.lora: null): 2e-5."""
+    """Learning rate, constant. Default without an adapter (model.lora: null): 2e-5."""
     batch_size: Count = 16
     """Rows per step."""
     until: Fraction = 0.99
