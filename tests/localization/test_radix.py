@@ -3,10 +3,12 @@
 import json
 import threading
 
+import forks
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+import two_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -163,8 +165,8 @@ def test_every_process_refuses_scores_without_an_order(bad):
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
-def test_only_float32_can_be_ranked(kind):
-    jaxtyping.config.update("jaxtyping_disable", True)  # as outside of tests; the fixture undoes it
+def test_only_float32_can_be_ranked(kind, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     with pytest.raises(TypeError, match="only float32"):
         top(torch.ones(3, dtype=kind), 1)
 
@@ -190,15 +192,15 @@ def test_descend_finds_the_byte_of_a_rank(histogram, left):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torch_select_what_one_selects(two_processes, tmp_path):
-    script = two_processes("two_shards", tmp_path)
-    scores = script.make_scores()
+def test_two_processes_of_torch_select_what_one_selects(tmp_path):
+    forks.torchrun(two_shards.__file__, tmp_path)
+    scores = two_shards.make_scores()
     found = [load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1)]
     checked = 0
-    for cut, part in script.CUTS.items():
+    for cut, part in two_shards.CUTS.items():
         sizes = [{n: p.numel() for n, p in part(scores, rank).items()} for rank in (0, 1)]
         assert all(sum(of.values()) > 500 for of in sizes), cut
-        for k in script.KS:
+        for k in two_shards.KS:
             for layer in ("block", "tensor", "model"):
                 for name, want in top_per_layer(scores, k, layer).items():
                     parts = [ranks[f"{cut}.{k}.{layer}.{name}"].flatten() for ranks in found]

@@ -1,11 +1,12 @@
 """Select the top of shards in as many processes as are started; each writes its marks.
 
-Its ``main`` runs in each of two processes (``torchrun.py``), the rest in the test's own.
+Its ``main`` runs in each of two processes (``torchrun``), the rest in the test's own.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -69,3 +70,7 @@ def main(folder):
             refused.append(str(error))
     (folder / f"{rank}.json").write_text(json.dumps(refused))
     group.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
