@@ -1,7 +1,7 @@
 """Commands in processes that start at once: forks of a process that has imported grail.
 
-A fresh interpreter takes six seconds to import torch, transformers and PEFT, and the tests of
-interruption start seventy processes. This is the fork server of Python's ``multiprocessing``.
+A fresh interpreter takes six seconds to import torch, transformers and PEFT, and the tests start
+fifty processes. This is the fork server of Python's ``multiprocessing``.
 """
 
 from __future__ import annotations
