@@ -14,17 +14,12 @@ import sys
 SECONDS = 240
 """A process that takes longer hangs, and is killed."""
 
+PRELOADED = ["grail.run.pipeline", "peft", "rouge_score.rouge_scorer"]
+PRELOADED += [f"transformers.models.auto.{name}" for name in ("modeling_auto", "tokenization_auto")]
+PRELOADED += ["transformers.models.llama.modeling_llama"]
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "grail.run.pipeline",
-        "peft",
-        "rouge_score.rouge_scorer",
-        "transformers.models.auto.modeling_auto",
-        "transformers.models.auto.tokenization_auto",
-        "transformers.models.llama.modeling_llama",
-    ]
-)
+_CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def start(main, *arguments, log):
