@@ -1,16 +1,8 @@
-"""Fixtures: tiny models, their runs, and processes of their own.
-
-What imports torch and transformers is imported when it is first asked for (``scripts``): the
-process that hands out the tests to others never is.
-"""
+"""Fixtures: tiny models, their configurations, and finished runs."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import gc
-import importlib
-import importlib.util
 import io
 import json
 import os
@@ -18,99 +10,54 @@ import random
 import shutil
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test needs the net
+os.environ |= {  # for this process and for all that it starts; read when torch is imported
+    "HF_HUB_OFFLINE": "1",  # no test needs the network
+    "OMP_NUM_THREADS": "1",  # the order of a sum, and so its last bits, depend on the threads
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+    "PYTHONHASHSEED": "random",  # sets are in another order in every process
+    "GIT_DIR": os.devnull,  # config.yaml has no revision, which an edit during the tests changes
+}
 
 import hypothesis
-import jaxtyping
 import pytest
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
 
-SCRIPTS = Path(__file__).parent / "scripts"
 pytest_plugins = ("audited_runs", "comparisons")
-
-
-def _script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_SHAPES = _script("shapes")
-jaxtyping.jaxtyped = _SHAPES.jaxtyped  # what the import hook decorates grail with
-
-
-@functools.cache
-def _tiny():
-    return _script("tiny")
-
-
-OTHERS = ("beartype", "pydantic", "rich.console", "peft", "accelerate")
-OTHERS += ("transformers.models.llama.modeling_llama",)
-
-
-def pytest_sessionstart(session):
-    """Import what others wrote before what grail wrote does.
-
-    While a module that jaxtyping watches is being imported, whatever it imports is compiled anew
-    under another name: two thousand files on a new machine.
-    """
-    hands_out = session.config.getoption("dist", "no") != "no"
-    if not hands_out or hasattr(session.config, "workerinput"):
-        for name in OTHERS:
-            importlib.import_module(name)
-
-
-def pytest_collection_finish():
-    """Leave what was imported out of later garbage collections: a million objects, all in use."""
-    gc.set_threshold(50_000, 20, 20)
-    gc.freeze()
-
-
-def pytest_collection_modifyitems(items):
-    """Put tests of processes first: one worker then has them all, and one server of forks does."""
-    items.sort(key=lambda item: "forks" not in getattr(item, "fixturenames", ()))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _no_fsync():
-    """Wait for no disk: no test takes the power away, and a process that dies loses no write."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _shapes():
-    """Check shapes in the first calls that this test makes of each function."""
-    _SHAPES.called.clear()
 
 
 @pytest.fixture(scope="session")
 def tiny_model():
     """Make a model: ``tiny_model(family, lora=True, tied=None, seed=0, **settings)``, float32."""
-    return _tiny().tiny_model
+    import tiny
+
+    return tiny.tiny_model
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Make a byte-level tokenizer: ``tiny_tokenizer(bos=True, chat=False, pad=True)``."""
-    return _tiny().tiny_tokenizer
+    import tiny
+
+    return tiny.tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tiny_rows():
     """Make encoded samples: ``tiny_rows(count, seed=0, vocabulary=96, prompt=.., answer=..)``."""
-    return _tiny().tiny_rows
+    import tiny
+
+    return tiny.tiny_rows
 
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory):
     """A folder for ``model.name``: Llama, float32, full weights, byte-level tokenizer."""
+    import tiny
+
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny = _tiny()
     tokenizer = tiny.tiny_tokenizer()
     tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -159,7 +106,7 @@ def _tiny_data(folder, domains, rows, val):
 
 
 def _tiny_config(tmp_path, tiny_model_folder):
-    """Return the function that ``tiny_config`` is, for a folder."""
+    """Return the function ``tiny_config`` for a folder."""
 
     def make(domains=("privacy", "copyright"), rows=4, val=2, name="run", **sections):
         data = _tiny_data(tmp_path / "data", domains, rows, val)
@@ -196,73 +143,41 @@ def tiny_config(tmp_path, tiny_model_folder):
 
 @pytest.fixture(scope="module")
 def module_config(tmp_path_factory, tiny_model_folder):
-    """The same for a run that the tests of a module have in common; the folder is its own."""
+    """``tiny_config`` for a run that the tests of a module share."""
     return _tiny_config(tmp_path_factory.mktemp("module"), tiny_model_folder)
 
 
 @pytest.fixture(scope="session")
 def session_config(tmp_path_factory, tiny_model_folder):
-    """The same for runs that many modules have in common."""
+    """``tiny_config`` for runs that many modules share."""
     return _tiny_config(tmp_path_factory.mktemp("session"), tiny_model_folder)
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, tiny_model_folder):
-    """The folder of a run of ``tiny_config()``, made once. Not to be changed."""
+    """The folder of a run of ``tiny_config()``, made once: tests must not change it."""
     from grail.cli.main import main
 
-    folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
-    quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
-    with quiet[0], quiet[1], pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GIT_DIR", str(folder / "no-git"))
+    folder, output = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = main(["run", str(_tiny_config(folder, tiny_model_folder)())])
-    assert code == 0, said.getvalue()
+    assert code == 0, output.getvalue()
     return folder / "run"
 
 
 @pytest.fixture
 def finished(finished_run, tiny_config, tmp_path):
-    """Make a configuration and a finished run of it: ``finished()``, as if it had run here.
+    """Copy ``finished_run`` to ``tmp_path / "run"`` and return a configuration: ``finished()``.
 
-    Takes what ``tiny_config`` takes; the run that is there was made with none of that.
+    Takes the arguments of ``tiny_config``, for the configuration alone: the run has none of them.
     """
 
     def make(**sections):
-        own = tmp_path / "run"
-        shutil.copytree(finished_run, own)
-        for file in own.rglob("*"):  # settings and reports show where data and output lie
+        copy = tmp_path / "run"
+        shutil.copytree(finished_run, copy)
+        for file in copy.rglob("*"):  # settings and reports hold the paths of data and output
             if file.is_file() and bytes(finished_run.parent) in (content := file.read_bytes()):
                 file.write_bytes(content.replace(bytes(finished_run.parent), bytes(tmp_path)))
         return tiny_config(**sections)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def script():
-    """Import tests/scripts/NAME.py: ``script(name)``."""
-    return _script
-
-
-@pytest.fixture(scope="session")
-def forks(tmp_path_factory):
-    """Processes of their own, see ``scripts/forks.py``."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system has no fork")
-    made = _script("forks").Forks(tmp_path_factory.mktemp("no-git"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def two_processes(forks):
-    """Run tests/scripts/NAME.py in two processes: ``two_processes(name, folder)`` -> its module."""
-
-    def run(name, folder):
-        script, log = SCRIPTS / f"{name}.py", folder / "torchrun.log"
-        # Not `accelerate launch --cpu`: without MPI it starts one, whatever --num_processes is.
-        code = forks.run("torchrun", script, folder, log=log, ACCELERATE_USE_CPU="true")
-        assert code == 0, log.read_text()
-        return _script(name)
-
-    return run

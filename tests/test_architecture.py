@@ -1,10 +1,12 @@
-"""The house rules that no linter knows: who imports whom, names of files, their length."""
+"""House rules that no linter checks: imports between folders, names, lengths, and two documents."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,41 +16,45 @@ SOURCE = ROOT / "src" / "grail"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 MAX_LINES = 300
+MAX_ENTRIES = 20  # folders and modules at the top of the package, without __init__ and __main__
+MAX_FLOORS = 10  # units on the longest chain of imports
 
-LEAVES = {"errors", "files", "progress"}  # importable by all; they import nothing of ours
-
+LEAVES = {"errors", "files", "progress"}  # every unit may import them; they import nothing of ours
 STAGES = {"importance", "localization", "unlearning", "evaluation"}
 
-# unit (a folder or a top-level module) -> the units it may import, besides itself and the leaves
-ARROWS: dict[str, set[str]] = {
-    "artifacts": set(),
-    "config": set(),
-    "results": set(),
-    "data": {"config"},
-    "localization": {"artifacts", "config"},
-    "reporting": {"config", "results"},
-    "model": {"config", "data"},
-    "training": {"artifacts", "config", "data", "model"},
-    "importance": {"artifacts", "config", "data", "model"},
-    "evaluation": {"config", "data", "model", "results"},
-    "unlearning": {"config", "data", "model", "training"},
-    "run": {"artifacts", "config", "data", "model", "reporting", "results", "training"} | STAGES,
-    "audit": {"artifacts", "config", "data", "evaluation", "model", "reporting", "results"}
-    | {"run", "training"},
-    "forecast": {"artifacts", "config", "data", "evaluation", "importance", "model", "run"}
-    | {"unlearning"},
-    "comparison": {"artifacts", "config", "results", "run"},
-    "api": {"audit", "config", "results", "run"},
-    "cli": {"audit", "comparison", "config", "forecast", "model", "reporting", "results", "run"},
-    "__main__": {"cli"},
-}
 
-# work that must also go on a machine without torch: `grail --help`, `grail report`
+def import_table(markdown: str) -> dict[str, set[str]]:
+    """Read the table "this | may import": rows ``| `unit`, ... | `may`, `import`, ... |``."""
+    table = markdown.partition("| this | may import |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", table, re.MULTILINE)
+    return {
+        unit: set(re.findall(r"`(\w+)`", targets))
+        for units, targets in rows
+        for unit in re.findall(r"`(\w+)`", units)
+    }
+
+
+TABLE = import_table((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+# unit (a folder or a top-level module) -> units that it may import, besides itself and the leaves
+ARROWS = {unit: targets for unit, targets in TABLE.items() if unit not in LEAVES}
+
+# these must work on a machine without torch: `grail --help`, `grail report`
 LIGHT = {"config", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}
 BANNED_WORDS = {"forget", "retention", "saliency", "teacher", "utils", "helpers", "manager"}
+
+DOUBLED = set(
+    """
+    ABOUT ALONE ASSUMED BATCH_TOKENS BLOCK BYTES Estimate Forecast Found GENERAL GIB KEY KNOWN Line
+    MEASURED METRICS MODELS Measured NOTE NOTHING PARTS Pair Place ROUNDING Range Reading Row SHOWN
+    SIDES STAGES STATISTICS Sections Seen Sides Source Sums Values add adopt differences domains
+    handle lines loop_settings main measured perplexity run sample size successes summary to_results
+    verdict within
+    """.split()  # noqa: SIM905 (a list of this length would have a line a name)
+)
+"""Public names that two modules still define. This set may only shrink."""
 
 
 # -- the checks: source text in, problems out ---------------------------------------------------
@@ -87,14 +93,14 @@ def wrong_arrows(unit, source, package="grail", units: set[str] | None = None) -
     """Imports of our own that the table does not allow to ``unit``."""
     if unit not in LEAVES | {""} and unit not in ARROWS:
         return [
-            f"'{unit}' has no row in ARROWS (tests/test_architecture.py): say what it may import"
+            f"'{unit}' has no row in the import table of CONTRIBUTING.md: say what it may import"
         ]
     allowed = {unit} | (set() if unit in LEAVES | {""} else ARROWS[unit] | LEAVES)
-    known = LEAVES | set(ARROWS) | (units or set())
+    all_units = LEAVES | set(ARROWS) | (units or set())
     problems = []
     for line, name in imported_modules(source, package):
         parts = name.split(".")
-        if parts[0] != "grail" or len(parts) == 1 or parts[1] not in known:
+        if parts[0] != "grail" or len(parts) == 1 or parts[1] not in all_units:
             continue  # not ours, or a name of the package's own __init__, as in grail.__version__
         if parts[1] not in allowed:
             choices = ", ".join(sorted(allowed - {unit})) or "nothing of ours"
@@ -143,12 +149,85 @@ def banned_path(path: Path) -> list[str]:
     return [f"a module called '{name}' is for nothing" for name in names if name in BANNED_FILES]
 
 
+def import_graph(files: list[tuple[str, str, str]]) -> dict[str, set[str]]:
+    """Return unit -> units that it imports, from (unit, source, package) of every file."""
+    graph = {unit: set() for unit, _, _ in files if unit}
+    for unit, source, package in files:
+        for _, name in imported_modules(source, package):
+            parts = name.split(".")
+            if unit and parts[0] == "grail" and len(parts) > 1 and parts[1] in graph:
+                graph[unit].add(parts[1])
+    return {unit: targets - {unit} for unit, targets in graph.items()}
+
+
+def longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the longest chain of imports, from top to bottom; a circle raises CycleError."""
+    chains: dict[str, list[str]] = {}
+    for unit in graphlib.TopologicalSorter(graph).static_order():
+        chains[unit] = [unit, *max((chains[target] for target in graph[unit]), key=len, default=[])]
+    return max(chains.values(), key=len)
+
+
+def public_names(source: str) -> set[str]:
+    """Public functions, classes and constants that a file defines at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            names |= {part.id for part in parts if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def doubled_names(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the public names that more than one file defines, with the paths of these files."""
+    paths = defaultdict(list)
+    for path, source in files.items():
+        for name in public_names(source):
+            paths[name].append(path)
+    return {name: sorted(where) for name, where in paths.items() if len(where) > 1}
+
+
+def paths_in_tree(markdown: str) -> set[str] | None:
+    """Read the fenced tree that begins with ``src/grail/``; None if there is no such block.
+
+    Every line is a name and a description. Two spaces more are one folder deeper, and the name of
+    a folder ends in a slash.
+    """
+    block = re.search(r"^```\w*\nsrc/grail/[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    if block is None:
+        return None
+    paths, folders = set(), []
+    for line in filter(str.strip, block[1].splitlines()):
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2 - 1
+        folders[depth:] = [name]
+        paths.add("".join(folders))
+    return {path for path in paths if not _implied(path)}
+
+
+def paths_on_disk(package: Path) -> set[str]:
+    """Return what the tree in README.md must name: all folders, and the files beside modules."""
+    paths = set()
+    for path in package.rglob("*"):
+        name = path.relative_to(package).as_posix() + "/" * path.is_dir()
+        if "__pycache__" not in name and (path.is_dir() or (path.parent / "__init__.py").exists()):
+            paths.add(name)
+    return {path for path in paths if not _implied(path)}
+
+
+def _implied(path: str) -> bool:
+    """Tell whether a tree need not name this file."""
+    return Path(path).name in {"__init__.py", "__main__.py", "py.typed"}
+
+
 def place_of_tests(module: Path) -> Path:
     """Where the tests of ``module`` (relative to the package) belong, relative to tests/."""
     return module.with_name(f"test_{module.name}")
 
 
-# -- the house --------------------------------------------------------------------------------
+# -- the package ------------------------------------------------------------------------------
 
 
 def package_of(path: Path) -> str:
@@ -176,12 +255,37 @@ def test_arrows_go_down():
     assert not problems, problems
 
 
-def test_the_table_has_no_cycle_and_no_arrow_between_stages():
-    left = {unit: set(targets) for unit, targets in ARROWS.items()}
-    while done := {unit for unit, targets in left.items() if not targets & set(left)}:
-        left = {unit: targets for unit, targets in left.items() if unit not in done}
-    assert not left, f"a cycle among {sorted(left)}"
+def test_the_table_allows_no_circle_and_no_import_between_stages():
+    assert longest_chain(ARROWS)  # raises CycleError on a circle
     assert not [stage for stage in STAGES if ARROWS[stage] & STAGES]
+    assert all(TABLE[unit] == set() for unit in LEAVES)
+
+
+def test_the_longest_chain_of_imports_is_short():
+    texts = [(unit_of(path), path.read_text(encoding="utf-8"), package_of(path)) for path in FILES]
+    chain = longest_chain(import_graph(texts))
+    assert len(chain) <= MAX_FLOORS, " -> ".join(chain)
+
+
+def test_one_public_name_is_defined_once():
+    texts = {str(path.relative_to(SOURCE)): path.read_text(encoding="utf-8") for path in FILES}
+    doubled = doubled_names(texts)
+    new = {name: paths for name, paths in doubled.items() if name not in DOUBLED}
+    assert not new, f"defined twice: {new}"
+    assert set(doubled) >= DOUBLED, f"take off DOUBLED: {sorted(DOUBLED - set(doubled))}"
+
+
+def test_the_package_lists_few_entries():
+    units = {unit_of(path) for path in FILES} - {"", "__main__"}
+    assert len(units) <= MAX_ENTRIES, sorted(units)
+
+
+def test_the_tree_in_the_readme_is_that_on_disk():
+    named = paths_in_tree((ROOT / "README.md").read_text(encoding="utf-8"))
+    if named is None:
+        pytest.skip("README.md has no fenced block that begins with src/grail/")
+    real = paths_on_disk(SOURCE)
+    assert named == real, f"missing: {sorted(real - named)}; not there: {sorted(named - real)}"
 
 
 def test_light_modules_need_no_torch():
@@ -274,6 +378,42 @@ def test_a_banned_word_is_seen():
     assert not banned_words("from accelerate import utils\nforgettable = utils.retention")
     assert banned_path(Path("data/utils.py"))
     assert not banned_path(Path("data/samples.py"))
+
+
+def test_an_import_table_is_read_row_by_row():
+    text = "| this | may import |\n|---|---|\n| `a`, `b` | nothing of ours |\n| `c` | `a`, `b` |\n"
+    text += "\nAnother table:\n\n| `d` | `e` |\n"
+    assert import_table(text) == {"a": set(), "b": set(), "c": {"a", "b"}}
+
+
+def test_a_long_chain_and_a_circle_are_seen():
+    lines = {"a": "from grail import b", "b": "import grail.c.x\nfrom . import y", "c": "import os"}
+    files = [(unit, source, f"grail.{unit}") for unit, source in lines.items()]
+    graph = import_graph(files)
+    assert graph == {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert longest_chain(graph) == ["a", "b", "c"]
+    with pytest.raises(graphlib.CycleError):
+        longest_chain(graph | {"c": {"a"}})
+
+
+def test_a_name_defined_twice_is_seen():
+    one = "import a\nfrom b import shared\nclass Twice: ...\nX, _Y = 1, 2\ndef f():\n    inner = 1"
+    two = "if True:\n    hidden = 1\nTwice: int = 3\nX = 2\n_Y = 2\ninner = 1\nshared = 1"
+    assert public_names(one) == {"Twice", "X", "f"}
+    assert doubled_names({"two": two, "one": one}) == {"Twice": ["one", "two"], "X": ["one", "two"]}
+
+
+def test_a_tree_that_differs_from_the_disk_is_seen(tmp_path):
+    for name in ("__init__.py", "api.py", "data/__init__.py", "data/rows.py", "data/texts/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    lines = ("  data/     rows", "    rows.py   a row", "    texts/", "  api.py    for programs")
+    text = "\n".join(("# Tree", "", "```", "src/grail/", *lines, "```", ""))
+    assert paths_in_tree(text) == {"data/", "data/rows.py", "data/texts/", "api.py"}
+    assert paths_in_tree(text) == paths_on_disk(tmp_path)
+    (tmp_path / "data" / "more.py").touch()
+    assert paths_on_disk(tmp_path) - paths_in_tree(text) == {"data/more.py"}
+    assert paths_in_tree("```\nmake test\n```\n") is None
 
 
 def test_the_mirror_of_a_file():

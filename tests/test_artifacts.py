@@ -4,6 +4,8 @@ import json
 import math
 import struct
 
+import artifacts
+import forks
 import numpy as np
 import pytest
 import torch
@@ -188,13 +190,13 @@ def test_unpack_refuses_other_than_all_bits(packed):
 # -- bytes -------------------------------------------------------------------------------------
 
 
-def test_equal_content_gives_equal_bytes_in_every_process(forks, script, tmp_path):
+def test_equal_content_gives_equal_bytes_in_every_process(tmp_path):
     """Python's hashes of text differ between processes, and with them the order of sets."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-    script("artifacts").main(tmp_path / "here")
+    artifacts.main(tmp_path / "here")
     log = tmp_path / "log"
-    assert forks.run("artifacts", tmp_path / "there", log=log) == 0, log.read_text()
+    assert forks.run(artifacts.main, tmp_path / "there", log=log) == 0, log.read_text()
     one, two = (
         {p.name: p.read_bytes() for p in (tmp_path / s).iterdir()} for s in ("here", "there")
     )

@@ -1,5 +1,6 @@
-"""Whole or absent: under exceptions, and under SIGKILL in a process of its own."""
+"""Files and folders are replaced as a whole, under exceptions and under SIGKILL; digests; YAML."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,20 +12,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-import grail
 from grail.files import (
     cached,
     digest,
     dump_yaml,
     file_digest,
     parse_yaml,
+    recover_folder,
     replacing_file,
     replacing_folder,
     write_json,
     write_text,
 )
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(grail.__file__).parents[1])}
 
 
 class BrokenError(Exception):
@@ -44,7 +43,7 @@ def killed_while(code, folder):
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     call = [sys.executable, "-c", head + code]
-    done = subprocess.run(call, cwd=folder, env=ENVIRONMENT, timeout=60, check=False)
+    done = subprocess.run(call, cwd=folder, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -153,7 +152,26 @@ def test_a_killed_process_keeps_the_old_folder(tmp_path):
     assert contents(tmp_path) == {"f/c": "new"}
 
 
-def test_a_process_killed_between_the_moves_never_leaves_a_mixture(tmp_path):
+def test_an_exception_at_the_second_move_puts_the_old_folder_back(tmp_path, monkeypatch):
+    path, real = tmp_path / "f", Path.rename
+    with replacing_folder(path) as partial:
+        (partial / "a").write_text("old")
+
+    def rename(source, target):
+        if source.name.endswith(".partial"):
+            raise OSError(errno.ENOSPC, "no space")
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no space"), replacing_folder(path) as partial:
+        (partial / "b").write_text("new")
+    assert contents(tmp_path) == {"f/a": "old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.fixture
+def killed_between_the_moves(tmp_path):
+    """A folder whose replacement was killed after the old one had been moved aside."""
     path = tmp_path / "f"
     with replacing_folder(path) as partial:
         (partial / "a").write_text("old")
@@ -163,10 +181,33 @@ def test_a_process_killed_between_the_moves_never_leaves_a_mixture(tmp_path):
         "with replacing_folder(Path('f')) as p: (p / 'b').write_text('new')",
         tmp_path,
     )
-    assert not path.exists()
+    assert contents(tmp_path) == {"f.old/a": "old", "f.partial/b": "new"}
+    return path
+
+
+def test_a_process_killed_between_the_moves_never_leaves_a_mixture(killed_between_the_moves):
+    path = killed_between_the_moves
     with replacing_folder(path) as partial:
+        assert contents(path) == {"a": "old"}  # put back before anything else is done
         (partial / "c").write_text("newer")
-    assert contents(tmp_path) == {"f/c": "newer"}
+    assert contents(path.parent) == {"f/c": "newer"}
+
+
+def test_the_old_folder_is_recovered_if_the_next_replacement_fails(killed_between_the_moves):
+    path = killed_between_the_moves
+    with pytest.raises(BrokenError), replacing_folder(path):
+        raise BrokenError
+    assert contents(path.parent) == {"f/a": "old"}
+
+
+def test_recover_folder_keeps_the_newer_one(killed_between_the_moves):
+    path = killed_between_the_moves
+    recover_folder(path)
+    assert contents(path) == {"a": "old"}
+    (path.parent / "f.old").mkdir()
+    (path.parent / "f.old" / "a").write_text("older")
+    recover_folder(path)
+    assert contents(path.parent) == {"f.partial/b": "new", "f/a": "old"}
 
 
 def test_write_json_round_trip(tmp_path):
@@ -201,7 +242,7 @@ def test_digest_is_of_the_value_not_of_its_writing():
 
 def test_digest_is_the_same_in_another_process():
     code = "from grail.files import digest; print(digest({'b': 1, 'a': ['x', 0.1]}))"
-    env = {**ENVIRONMENT, "PYTHONHASHSEED": "7"}
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=True)
     assert out.stdout.decode().strip() == digest({"a": ["x", 0.1], "b": 1})
 

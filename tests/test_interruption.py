@@ -1,15 +1,15 @@
 """Killed at any moment, the same command ends in the same bytes; nothing half-written counts.
 
-Every command is a fork (``scripts/interrupted.py``) that kills itself at the n-th write, step or
-batch.
+Every command is a process (``scripts/forks.py``) that kills itself at the n-th write, step or
+batch (``scripts/interrupted.py``).
 """
 
-import os
 import re
 import shutil
-import signal
 import time
 
+import forks
+import interrupted
 import pytest
 import yaml
 
@@ -31,21 +31,21 @@ def differing(one, other):
     return sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))
 
 
-def _caller(forks, folder):
+def _caller(folder):
     """Return a function that runs a command; ``folder`` takes what it says and goes through."""
 
     def call(*arguments, kill=None, at=None):
         (folder / "events").unlink(missing_ok=True)
         words = [str(word) for word in arguments]
-        return forks.run("interrupted", words, kill, at, folder / "events", log=folder / "log")
+        return forks.run(interrupted.main, words, kill, at, folder / "events", log=folder / "log")
 
     return call
 
 
 @pytest.fixture
-def grail(forks, tmp_path):
+def grail(tmp_path):
     """Run a command in a process of its own; returns its exit code, or -9."""
-    return _caller(forks, tmp_path)
+    return _caller(tmp_path)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def said(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(module_config, forks, tmp_path_factory):
+def uninterrupted(module_config, tmp_path_factory):
     """A run in a folder of its own, and its configuration."""
     config = module_config(localization={"freeze": "by_side"}, evaluation={"show_text": True})
     folder = tmp_path_factory.mktemp("uninterrupted")
-    code = _caller(forks, folder)("run", config, "--output", folder / "whole")
+    code = _caller(folder)("run", config, "--output", folder / "whole")
     assert code == 0, (folder / "log").read_text()
     return folder / "whole", config
 
@@ -133,18 +133,18 @@ def test_killed_again_and_again(whole, grail, said, tmp_path):
     assert not differing(expected, files(tmp_path / "run"))
 
 
-def test_killed_from_outside_while_unlearning(whole, forks, grail, tmp_path):
+def test_killed_from_outside_while_unlearning(whole, grail, tmp_path):
     expected, config = whole
     words = ["run", str(config), "--output", str(tmp_path / "run")]
     log, events = tmp_path / "other.log", tmp_path / "other.events"
-    pid = forks.start("interrupted", words, None, None, events, log=log)
+    process = forks.start(interrupted.main, words, None, None, events, log=log)
     latest = time.monotonic() + 120
     while not (log.exists() and "unlearn: started" in log.read_text()):
         assert time.monotonic() < latest, log.read_text()
         time.sleep(0.01)
     time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    assert forks.wait(pid) == KILLED
+    process.kill()
+    assert forks.exit_code(process) == KILLED
     assert grail(*words) == 0
     assert not differing(expected, files(tmp_path / "run"))
 

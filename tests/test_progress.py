@@ -1,4 +1,4 @@
-"""Who hears nothing says nothing, but for warnings."""
+"""The null listener prints nothing and passes warnings on to Python."""
 
 import warnings
 
@@ -12,7 +12,7 @@ def test_silent_says_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_nobody_hears_of_stages_and_says_nothing(capsys):
+def test_the_null_listener_prints_nothing(capsys):
     assert isinstance(NullListener(), Listener)
     with NullListener().stage("score") as tick:
         tick(1, 2, "rows scored")
@@ -20,7 +20,7 @@ def test_nobody_hears_of_stages_and_says_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_nobody_hands_warnings_on_to_python():
+def test_the_null_listener_passes_warnings_on_to_python():
     with pytest.warns(UserWarning, match=r"^cut rows$"):
         NullListener().warn("cut rows")
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and digests of files; knows nothing of what is in them."""
+"""Atomic writing of files and folders, digests, JSON and YAML."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-PARTIAL = ".partial"
+PARTIAL, OLD = ".partial", ".old"
 
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; on success it is synced and moved onto ``path``.
+    """Yield a temporary path in the folder of ``path``; on success its file replaces ``path``.
 
-    On an exception (or a killed process) ``path`` keeps what it held: "the file exists" means
-    "it is whole".
+    ``path`` is never seen half-written: on an exception, and when the process is killed, it keeps
+    its old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
@@ -37,15 +37,16 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` to fill; on success it takes the place of ``path``.
+    """Yield an empty temporary folder; on success it replaces the folder ``path``.
 
-    A folder cannot be replaced in one step, so an old one is moved aside first: a process killed
-    between the two moves leaves no folder at all, never a mixture.
+    Folders cannot be exchanged in one step: the old one is first renamed to ``NAME.old``. On an
+    exception it gets its name back. If the process is killed between the two renames, ``path`` is
+    missing until the next call, or ``recover_folder``, puts the old folder back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".old")
-    for stale in (partial, old):
-        shutil.rmtree(stale, ignore_errors=True)
+    partial = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    recover_folder(path)
     partial.mkdir()
     try:
         yield partial
@@ -53,22 +54,33 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if entry.is_file():
                 _sync(entry)
         if path.exists():
-            path.rename(old)
+            path.rename(path.with_name(path.name + OLD))
         partial.rename(path)
         _sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        recover_folder(path)
+
+
+def recover_folder(path: Path) -> None:
+    """Finish a replacement that was cut off: ``NAME.old`` becomes ``path`` if that is missing.
+
+    If ``path`` is there, the new folder is complete and the old one is deleted.
+    """
+    old = path.with_name(path.name + OLD)
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that the file is never seen half-written."""
+    """Write ``text`` to ``path`` in UTF-8; see ``replacing_file``."""
     with replacing_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; NaN and infinities are refused (not JSON)."""
+    """Write ``value`` as indented JSON; NaN and infinities raise ``ValueError``."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -103,17 +115,17 @@ def cached(
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of ``value``: equal settings, equal digest."""
+    """Return the SHA-256 of ``value`` as JSON with sorted keys: equal values, equal digests."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
     sha = hashlib.sha256()
     if path.is_dir():
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            # A hash has a fixed length and a name no zero byte: names and contents cannot mix.
+            # Names contain no zero byte and digests have one length, so the text is unambiguous.
             sha.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}".encode())
         return sha.hexdigest()
     with path.open("rb") as stream:
@@ -123,7 +135,7 @@ def file_digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to put ``path`` on disk before it gets its final name."""
+    """Wait until the file or folder ``path`` is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -156,7 +168,7 @@ for _class in (_Loader, _Dumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text (plain values only).
+    """Return the value of a YAML text: mappings, lists, text, numbers, dates, nothing else.
 
     Raises:
         yaml.YAMLError: if it is not valid YAML, or a mapping gives a key twice.

@@ -1,4 +1,4 @@
-"""How long work says how far it is, without knowing who listens."""
+"""Progress reports: a ``Tick`` callback and a ``Listener`` for stages, without a user interface."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 Tick = Callable[[int, int, str], None]
-"""Called with (done, total, note): units finished, units in all, a few words on the state."""
+"""Called with (done, total, note): finished units, all units, and a short text such as the loss."""
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """Ignore every tick; the default of all library functions."""
+    """Do nothing: the default tick of library functions."""
     del done, total, note
 
 
 @runtime_checkable
 class Listener(Protocol):
-    """Who is told about stages; the command line draws bars, a library user may log."""
+    """Reports the stages of a run to a user: the command line draws progress bars."""
 
     def stage(self, name: str) -> AbstractContextManager[Tick]:
-        """Enter a stage that has work to do; the block receives its tick."""
+        """Return a context manager for the duration of a stage; it yields the stage's tick."""
         ...
 
     def skipped(self, name: str) -> None:
-        """Hear that a stage is finished already."""
+        """Report that a stage was already finished and is not run again."""
         ...
 
     def warn(self, text: str) -> None:
-        """Hear something the user should know."""
+        """Report a warning."""
         ...
 
 
 class NullListener:
-    """The listener that listens to nothing; warnings go to Python's own, unless ``silent``."""
+    """Reports nothing except warnings, which become Python warnings unless ``silent``."""
 
     def __init__(self, silent: bool = False) -> None:
         self.silent = silent
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
-        """Hand out the silent tick."""
+        """Yield the tick that does nothing."""
         del name
         yield silent
 
     def skipped(self, name: str) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def warn(self, text: str) -> None:
         """Raise a Python warning."""

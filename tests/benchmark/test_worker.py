@@ -6,13 +6,7 @@ from functools import partial
 from operator import truediv
 
 import pytest
-from races import worker
 from races.worker import alone, start_to_finish
-
-
-@pytest.fixture(autouse=True)
-def _no_more_than_these_need(monkeypatch):
-    monkeypatch.setattr(worker, "PRELOADED", ["torch"])
 
 
 def test_a_way_runs_in_another_process():

@@ -1,10 +1,10 @@
 """A whole comparison: once with children played in this process, once with real ones that die."""
 
 import json
-import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -297,9 +297,7 @@ def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only there children die with their parent")
-def test_killed_in_the_middle_it_goes_on_to_the_same_end(
-    played, comparison, forks, tmp_path, capsys
-):
+def test_killed_in_the_middle_it_goes_on_to_the_same_end(played, comparison, tmp_path, capsys):
     """Processes, two at a time; what is left after their death is played in this one."""
     methods = {"grail": {"preset": "grail"}, "ascent": {"preset": "ascent"}}
     shared = {"shared": str(tmp_path / "base")}  # made by neither
@@ -311,14 +309,15 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(
     heatmap = (tmp_path / "out/figures/heatmap.svg").read_bytes()
     shutil.rmtree(tmp_path / "base/.cells")  # or its cells would be found
     played.clear()
-    words, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
-    pid = forks.start("compared", words, log=log)
+    command, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "grail", *command], stderr=stream)
     latest = time.monotonic() + 120
     while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
         assert time.monotonic() < latest, log.read_text()
         time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    assert forks.wait(pid) == -signal.SIGKILL
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     for lock in (tmp_path / "base/.cells").glob("*/.lock"):
         _wait_for(lock)
     assert not (folder / "comparison.json").exists()

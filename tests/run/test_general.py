@@ -18,12 +18,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_git(monkeypatch, tmp_path):
-    """The revision in config.yaml must not change while somebody edits the checkout."""
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
-
-
 @pytest.fixture
 def sky(tmp_path):
     file = tmp_path / "tasks" / "sky.jsonl"

@@ -1,4 +1,4 @@
-"""Writes one file of each kind, from sets and dictionaries, into a folder."""
+"""Write one file of each kind, made from sets and dictionaries, into a folder."""
 
 from pathlib import Path
 

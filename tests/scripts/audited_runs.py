@@ -1,4 +1,4 @@
-"""Finished runs of a tiny model that has learnt its rows, and their oracle; made once."""
+"""Finished runs of a tiny model that has learnt its rows, and their oracles; made once."""
 
 import contextlib
 import io
@@ -20,9 +20,9 @@ LEARNS = {
 
 @pytest.fixture(scope="session")
 def runs(session_config):
-    """Name -> folder: ``run`` unlearned, ``same`` as if nothing was, ``oracle``. Not to be changed.
+    """Name -> folder of a run: ``run`` unlearned, ``same`` took steps of no effect, ``oracle``.
 
-    The three share their vanilla model.
+    The three share their vanilla model. Tests must not change the folders.
     """
     from grail.cli.main import main
 
@@ -34,17 +34,15 @@ def runs(session_config):
         exact = session_config(name="oracle", preset="exact", **LEARNS)
         assert main(["run", str(exact)]) == 0
         shutil.copytree(folders["run"], folders["same"])
-        steps = LEARNS | {
-            "unlearning": {"learning_rate": 1e-30, "epochs": 1}
-        }  # which round to none
-        same = session_config(name="same", **steps)
+        no_effect = LEARNS | {"unlearning": {"learning_rate": 1e-30, "epochs": 1}}
+        same = session_config(name="same", **no_effect)
         assert main(["run", str(same)]) == 0
     return folders
 
 
 @pytest.fixture(scope="session")
 def second_oracle(session_config):
-    """The folder of an oracle of another seed. Not to be changed."""
+    """The folder of an oracle of another seed. Tests must not change it."""
     from grail.cli.main import main
 
     file = session_config(name="second", preset="exact", seed=1, **LEARNS)
@@ -63,9 +61,8 @@ def copied(runs, tmp_path):
 def audit_context():
     """Make a context without a model: ``audit_context({(domain, side, part): count}, ...)``.
 
-    The rows of ``general`` are given there too.
+    Rows of general text have the side ``general``.
     """
-
     import torch
 
     from grail.audit.context import AuditContext

@@ -1,4 +1,4 @@
-"""A comparison of the tiny model, and children that are played by calls in this process."""
+"""Comparisons of the tiny model, and child processes replaced by calls in this process."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 SHORT = {"vanilla": {"epochs": 1}, "unlearning": {"epochs": 1}, "evaluation": {"generate": False}}
-"""How a run goes is tested elsewhere: here there are many of them."""
+"""Short runs: a comparison makes many of them."""
 
 
 @pytest.fixture
@@ -15,12 +15,13 @@ def comparison(tiny_config, tmp_path):
     """Write the YAML of a comparison: ``comparison(methods, base={...}, **settings)``."""
 
     def make(methods, base=None, **settings):
-        own = {name: SHORT[name] | (base or {}).get(name, {}) for name in SHORT}
-        raw = yaml.safe_load(tiny_config(rows=3, val=1, **((base or {}) | own)).read_text())
+        short = {name: SHORT[name] | (base or {}).get(name, {}) for name in SHORT}
+        raw = yaml.safe_load(tiny_config(rows=3, val=1, **((base or {}) | short)).read_text())
         del raw["output"]
-        whole = {"base": raw, "methods": methods, "output": str(tmp_path / "out"), **settings}
+        output = str(tmp_path / "out")
+        content = {"base": raw, "methods": methods, "output": output, **settings}
         file = tmp_path / "comparison.yaml"
-        file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
         return file
 
     return make
@@ -28,7 +29,7 @@ def comparison(tiny_config, tmp_path):
 
 @pytest.fixture
 def plan(comparison):
-    """Make a plan; takes what ``comparison`` takes."""
+    """Make the plan of a comparison; takes the arguments of ``comparison``."""
     from grail.comparison.rows import plan_comparison
     from grail.comparison.settings import load_comparison
 
@@ -39,7 +40,7 @@ def plan(comparison):
 
 @pytest.fixture
 def played(monkeypatch):
-    """Let this process do the work of all children; returns the words of those that started."""
+    """Replace child processes by calls; returns the list of the commands that were started."""
     from grail.cli.main import main
     from grail.comparison import processes
 
@@ -52,7 +53,7 @@ def played(monkeypatch):
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 code = main(job.words)
-            job.log.unlink(missing_ok=True)  # as the real one does: it may be linked
+            job.log.unlink(missing_ok=True)  # it may be a hard link
             job.log.write_text(output.getvalue())
             yield job, processes.ProcessResult(code, 1.0, 1 << 30)
 

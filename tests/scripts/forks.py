@@ -1,61 +1,61 @@
-"""Processes that start at once, for whoever asks in this one."""
+"""Commands in processes that start at once: forks of a process that has imported grail.
+
+A fresh interpreter takes six seconds to import torch, transformers and PEFT, and the tests start
+fifty processes. This is the fork server of Python's ``multiprocessing``.
+"""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import grail
+SECONDS = 240
+"""A process that takes longer hangs, and is killed."""
 
-SCRIPTS = Path(__file__).parent
+PRELOADED = ["grail.run.pipeline", "peft", "rouge_score.rouge_scorer"]
+PRELOADED += [f"transformers.models.auto.{name}" for name in ("modeling_auto", "tokenization_auto")]
+PRELOADED += ["transformers.models.llama.modeling_llama"]
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(PRELOADED)
 
 
-class Forks:
-    """Processes that start at once: forks of one that has imported grail (``scripts/server.py``).
+def start(main, *arguments, log):
+    """Start ``main(*arguments)``, a function of a module, in a process that writes to ``log``.
 
-    Its hashes of text, and with them the order of sets, are not those of this process.
+    The process has other hashes of text than this one, and with them another order of sets.
     """
+    process = _CONTEXT.Process(target=_logged, args=(log, main, *arguments))
+    process.start()
+    return process
 
-    def __init__(self, nowhere):
-        own = os.environ.get("PYTHONHASHSEED")
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(grail.__file__).parents[1]),
-            "PYTHONHASHSEED": "4711" if own != "4711" else "4712",
-            "OMP_NUM_THREADS": "1",
-            "GIT_DIR": str(nowhere),
-        }
-        call, pipe = [sys.executable, str(SCRIPTS / "server.py")], subprocess.PIPE
-        self.server = subprocess.Popen(call, env=environment, stdin=pipe, stdout=pipe, text=True)
 
-    def start(self, name, *arguments, log, **environment):
-        """Let a fork call ``main(*arguments)`` of ``scripts/NAME.py``; return its pid."""
-        words = [str(a) if isinstance(a, Path) else a for a in arguments]
-        script = str(SCRIPTS / f"{name}.py")
-        order = {"script": script, "arguments": words, "log": str(log), "environment": environment}
-        return self._ask(order)
+def exit_code(process):
+    """Wait for a process and return its exit code; negative: the signal that ended it."""
+    process.join(SECONDS)
+    process.kill()  # nothing happens to one that has ended
+    process.join()
+    return process.exitcode
 
-    def wait(self, pid, seconds=240):
-        """Return the exit code of a fork that was started, once it has ended.
 
-        One that hangs is aborted after so many seconds (exit code -6).
-        """
-        return self._ask({"wait": pid, "seconds": seconds})
+def run(main, *arguments, log):
+    """Call ``main(*arguments)`` in a process that writes to ``log``; return its exit code."""
+    return exit_code(start(main, *arguments, log=log))
 
-    def run(self, name, *arguments, log, **environment):
-        """Start, wait, and return the exit code; what is said goes to the file ``log``."""
-        return self.wait(self.start(name, *arguments, log=log, **environment))
 
-    def close(self):
-        with self.server:
-            self.server.stdin.close()
+def torchrun(script, folder):
+    """Run ``script FOLDER`` in two processes that know of each other, without a GPU."""
+    # Not `accelerate launch --cpu`: without MPI it starts one, whatever --num_processes is.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*command, script, str(folder)], env=environment, check=True)
 
-    def _ask(self, order):
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        answer = self.server.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the server of forks has ended: exit code {self.server.wait()}")
-        return int(answer)
+
+def _logged(log, main, *arguments):
+    """Send what this process writes to a file, and exit with the number that ``main`` returns."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.exit(main(*arguments))

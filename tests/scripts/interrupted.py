@@ -1,4 +1,4 @@
-"""A command that kills itself at the n-th write, step or batch, or at a moment that has a name."""
+"""A command that kills itself with SIGKILL at a chosen write, step or batch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ MOMENTS = {
     "grail.model.generate.generate": "generate",
     "grail.run.pipeline.report": "report",
 }
-"""What can be interrupted, and what it is called here; each counts before and after."""
+"""Function -> the name of its calls: each call has a moment before it and one after it."""
 
 
 def main(arguments, kill, at, events):
-    """Run ``grail ARGUMENTS`` and write every moment into ``events``.
+    """Run ``grail ARGUMENTS`` and return its exit code; ``events`` takes the names of all moments.
 
-    Die by SIGKILL at the ``kill``-th of them, or at the first whose name matches ``at``.
+    The process kills itself at moment number ``kill``, or at the first whose name matches the
+    regular expression ``at``.
     """
     from grail.cli.main import main as command
 
@@ -40,31 +41,31 @@ def main(arguments, kill, at, events):
             os.kill(os.getpid(), signal.SIGKILL)
 
     for dotted, name in MOMENTS.items():
-        owner, attribute = _found(dotted)
-        setattr(owner, attribute, _watched(getattr(owner, attribute), name, happened))
+        owner, attribute = _owner(dotted)
+        setattr(owner, attribute, _counted(getattr(owner, attribute), name, happened))
     return command(arguments)
 
 
-def _found(dotted):
-    """Return the module or class that holds a dotted name, and the last part of it."""
+def _owner(dotted):
+    """Return the module or class of a dotted name, and the name of the attribute."""
     owner, _, attribute = dotted.rpartition(".")
     try:
         return importlib.import_module(owner), attribute
     except ModuleNotFoundError:
-        module, _, kind = owner.rpartition(".")
-        return getattr(importlib.import_module(module), kind), attribute
+        module, _, class_name = owner.rpartition(".")
+        return getattr(importlib.import_module(module), class_name), attribute
 
 
-def _watched(inner, name, happened):
+def _counted(inner, name, happened):
     def outer(*arguments, **more):
-        happened(f"before {name} {_place(arguments)}")
-        made = inner(*arguments, **more)
-        happened(f"after {name} {_place(arguments)}")
-        return made
+        happened(f"before {name} {_file_name(arguments)}")
+        result = inner(*arguments, **more)
+        happened(f"after {name} {_file_name(arguments)}")
+        return result
 
     return outer
 
 
-def _place(arguments):
+def _file_name(arguments):
     paths = [Path(a).name for a in arguments if isinstance(a, str | Path)]
     return paths[-1] if paths else ""

@@ -1,10 +1,7 @@
-"""Tiny models and tokenizers, made in memory: random weights, no download, milliseconds a pass."""
+"""Tiny models with random weights, byte-level tokenizers and rows, made in memory."""
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
 import random
 
 import torch
@@ -39,7 +36,7 @@ FAMILIES = {
     | {"shared_expert_intermediate_size": 24, "max_window_layers": 1},
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 512},
 }
-"""model_type -> its own settings."""
+"""model_type -> the settings that make it small."""
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
@@ -61,58 +58,7 @@ def _randomise(model, seed):
 
 
 def tiny_model(family="llama", lora=True, tied=None, seed=0, vocabulary=VOCABULARY, **more):
-    """Return a model of its own; equal ones are built once and copied."""
-    key = repr((family, lora, tied, seed, vocabulary, sorted(more.items())))
-    if key not in _built:
-        _built[key] = Template(_build(family, lora, tied, seed, vocabulary, **more))
-    return _built[key].copy()
-
-
-_built = {}
-
-
-class Template:
-    """A model that can be copied in a seventh of the time that ``copy.deepcopy`` takes.
-
-    Modules hold a dozen dictionaries each, which pickle writes and reads in C; tensors go by it.
-    """
-
-    def __init__(self, model):
-        written = io.BytesIO()
-        pickler = Pickler(written)
-        pickler.dump(model)
-        self.pickled, self.tensors = written.getvalue(), pickler.tensors
-
-    def copy(self):
-        unpickler = Unpickler(io.BytesIO(self.pickled))
-        unpickler.tensors = [copy.deepcopy(tensor) for tensor in self.tensors]
-        return unpickler.load()
-
-
-class Pickler(pickle.Pickler):
-    """Writes the places of tensors in a list instead of them: tied weights stay one tensor."""
-
-    def __init__(self, file):
-        super().__init__(file)
-        self.tensors, self.places = [], {}
-
-    def persistent_id(self, thing):
-        if not isinstance(thing, torch.Tensor):
-            return None
-        if id(thing) not in self.places:
-            self.places[id(thing)] = len(self.tensors)
-            self.tensors.append(thing)
-        return self.places[id(thing)]
-
-
-class Unpickler(pickle.Unpickler):
-    """Reads what ``Pickler`` has written."""
-
-    def persistent_load(self, place):
-        return self.tensors[place]
-
-
-def _build(family, lora, tied, seed, vocabulary, **more):
+    """Return a float32 model; equal arguments give equal weights."""
     settings = {**FAMILIES[family], **more}
     settings |= {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     if tied is not None:
@@ -122,11 +68,11 @@ def _build(family, lora, tied, seed, vocabulary, **more):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         if lora:
-            named = ["c_attn", "c_proj", "c_fc"] if family == "gpt2" else "all-linear"
+            targets = ["c_attn", "c_proj", "c_fc"] if family == "gpt2" else "all-linear"
             adapter = LoraConfig(
                 r=3,
                 lora_alpha=6,
-                target_modules=named,
+                target_modules=targets,
                 fan_in_fan_out=family == "gpt2",
                 task_type="CAUSAL_LM",
             )

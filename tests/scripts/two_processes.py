@@ -1,15 +1,16 @@
-"""The same small trainings in one process or several; writes what each process ends with.
+"""Small trainings that give the same weights in one process and in two.
 
-Its ``main`` runs in each of two processes (``torchrun.py``), the rest in the test's own.
+``torchrun`` runs this file in two processes; the test calls ``train`` in its own process, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import tiny
 import torch
 from safetensors.torch import save_file
 
@@ -45,14 +46,6 @@ class StoppedError(Exception):
     pass
 
 
-def _tiny():
-    path = Path(__file__).with_name("tiny.py")
-    spec = importlib.util.spec_from_file_location("tiny_for_processes", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_mask(parameters, by_side):
     """Random halves; with sides, what is frozen is frozen for both."""
     generator = torch.Generator().manual_seed(1)
@@ -66,7 +59,7 @@ def make_mask(parameters, by_side):
     return Mask({n: unlearn[n] & retain[n] for n in unlearn}, unlearn, retain)
 
 
-def make_rows(tiny):
+def make_rows():
     return tuple(
         dataclasses.replace(row, sample=Sample(d, s, "train", i, "", ""))
         for i, (row, (d, s)) in enumerate(
@@ -80,8 +73,10 @@ def make_rows(tiny):
 
 
 def train(name, folder, accelerator, stop=0):
-    """Do one of RUNS, interrupted at step ``stop`` and gone on with; return weights and mask."""
-    tiny = _tiny()
+    """Do one of RUNS, interrupted at step ``stop`` and resumed.
+
+    Returns the trained weights, the weights before, the mask, and the loop's proof of freezing.
+    """
     settings = Unlearning(**SHARED, **RUNS[name])
 
     def go(tick):
@@ -93,7 +88,7 @@ def train(name, folder, accelerator, stop=0):
         split = mask.by_side or settings.rectify
         reference = copy_weights(model) if objective.compares("unlearn") else None
         schedule = schedule_of(settings)
-        task = UnlearnTask(model, make_rows(tiny), objective, 0, schedule, 0, split, reference)
+        task = UnlearnTask(model, make_rows(), objective, 0, schedule, 0, split, reference)
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
         place = LoopFiles(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
         proof = loop.run(place, tick)
@@ -127,3 +122,7 @@ def main(folder):
         )
         facts = {"frozen": same, "processes": accelerator.num_processes, "proof": proof}
         (folder / f"{name}.{rank}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

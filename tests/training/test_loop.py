@@ -5,8 +5,10 @@ import json
 import math
 import shutil
 
+import forks
 import pytest
 import torch
+import two_processes
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
@@ -827,17 +829,19 @@ def test_what_is_frozen_may_have_no_finite_gradient(world):
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(two_processes, tmp_path):
-    script = two_processes("two_processes", tmp_path)
+def test_two_processes_do_what_one_does(tmp_path):
+    forks.torchrun(two_processes.__file__, tmp_path)
     (tmp_path / "one").mkdir()
-    for name in script.RUNS:
+    for name in two_processes.RUNS:
         facts = [json.loads((tmp_path / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]
         assert facts[0] == facts[1]
         assert facts[0]["processes"] == 2
         assert facts[0]["frozen"] is True
         ranks = [load_file(tmp_path / f"{name}.{rank}.safetensors") for rank in (0, 1)]
         assert changed(*ranks) == 0
-        one, before, mask, proof = script.train(name, tmp_path / "one", Accelerator(cpu=True))
+        one, before, mask, proof = two_processes.train(
+            name, tmp_path / "one", Accelerator(cpu=True)
+        )
         assert changed(before, ranks[0], inverted(mask.frozen)) > 500
         assert proof["sha256_after"] == facts[0]["proof"]["sha256_after"]
         assert close(ranks[0], one, 1e-6), name
