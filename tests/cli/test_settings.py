@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grail.cli.main import main
-from grail.cli.settings import tables
+from grail.cli.settings import settings_tables
 from grail.config.run import Config
 from grail.config.schema import settings_of
 from grail.errors import InputError
@@ -44,7 +44,7 @@ def test_an_unknown_key_is_one_error(capsys):
     (line,) = captured.err.splitlines()
     assert line.startswith("grail: error: settings: unknown key 'unlerning'. Did you mean 'unlearn")
     with pytest.raises(InputError) as error:
-        tables(["a.b", "seed", "model.lora.rr"])
+        settings_tables(["a.b", "seed", "model.lora.rr"])
     assert len(error.value.problems) == 2
     assert "Did you mean 'model.lora.r'?" in error.value.problems[1]
 

@@ -33,7 +33,7 @@ def distances(
     return {"model": _relative(squares.values()), "blocks": blocks, "kinds": kinds}
 
 
-def _squares(start: Tensor, end: Tensor, frozen: Tensor | None) -> tuple[float, ...]:
+def _squares(start: Tensor, end: Tensor, frozen: Tensor | None) -> tuple[float | int, ...]:
     """Return squared norms (start, free start, free moves, frozen moves) and the entries."""
     before = start.double()
     norms, moves = before.square(), (end.double() - before).square()
@@ -45,7 +45,7 @@ def _squares(start: Tensor, end: Tensor, frozen: Tensor | None) -> tuple[float, 
     return total, *free, float(moves[mask].sum()), start.numel()
 
 
-def _relative(squares: Iterable[tuple[float, ...]]) -> dict[str, Any]:
+def _relative(squares: Iterable[tuple[float | int, ...]]) -> dict[str, Any]:
     start, free_start, free, frozen, entries = map(sum, zip(*squares, strict=True))
     return {
         "moved": math.sqrt((free + frozen) / start) if start > 0 else None,

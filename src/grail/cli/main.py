@@ -24,7 +24,7 @@ from grail.cli.audit import add_audit_parser
 from grail.cli.settings import SettingsParser, add_settings
 from grail.errors import DivergenceError, InputError
 
-STAGES = {
+_STAGE_HELP = {
     "run": "all stages; finished ones are skipped, an interrupted run goes on",
     "vanilla": "train the vanilla model (or take it as given)",
     "score": "Stage 1: how important is each entry for each side of each domain",
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a small real model and two fictitious domains")
     _add_run_options(demo)
     demo.set_defaults(handler=_demo)
-    for name, text in STAGES.items():
+    for name, text in _STAGE_HELP.items():
         stage = commands.add_parser(name, help=text, description=text)
         stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
         _add_run_options(stage)

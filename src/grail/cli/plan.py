@@ -51,7 +51,7 @@ def handle_plan(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"output": config.output, **plan.as_json()}) + "\n")
     else:
-        show(tables(plan), plan.notes, last_line(plan))
+        show(forecast_tables(plan), plan.notes, last_line(plan))
     return 0
 
 
@@ -69,7 +69,7 @@ def show(tables: Sequence[Table], notes: Sequence[str], last: str) -> None:
     console.print(last, markup=False, soft_wrap=True)
 
 
-def tables(plan: Forecast) -> list[Table]:
+def forecast_tables(plan: Forecast) -> list[Table]:
     """Return rows and tokens, the stages, and the files."""
     from grail.reporting.tables import Table
 

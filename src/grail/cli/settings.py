@@ -59,7 +59,7 @@ def add_settings(commands: Any) -> None:
 def _handle(options: argparse.Namespace) -> int:
     from grail.reporting.tables import markdown
 
-    shown = tables(options.keys)
+    shown = settings_tables(options.keys)
     if options.json:
         rows = [
             {"section": table.title, **dict(zip(map(str.lower, table.columns), row, strict=True))}
@@ -74,7 +74,7 @@ def _handle(options: argparse.Namespace) -> int:
     return 0
 
 
-def tables(keys: Sequence[str] = ()) -> list[Table]:
+def settings_tables(keys: Sequence[str] = ()) -> list[Table]:
     """Return a table for each section, with the settings of the given sections and keys (or all).
 
     Raises:

@@ -117,7 +117,7 @@ def link_cell(link: Path, home: Path) -> None:
             (partial / _COPY).touch()
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def comparable_settings(config: Config) -> dict[str, Any]:
     """Return all settings of a run except the folder it is written to."""
     return config.model_dump(mode="json", exclude={"output", "made_with"})
 
@@ -128,7 +128,7 @@ def config_digest(config: Config) -> str:
     Data count by their contents, wherever they are; a preset by the settings it stands for. An
     audit comes after the run and changes nothing.
     """
-    settings = settings_of(config)
+    settings = comparable_settings(config)
     del settings["preset"], settings["audit"]
     settings["made_with"] = [__version__, model_identity(config.model.name)]
     for sides in settings["domains"].values():
@@ -143,7 +143,7 @@ def config_digest(config: Config) -> str:
 
 def overrides(config: Config, base: Config) -> dict[str, Any]:
     """Return dotted key -> value of every setting that differs from the base's."""
-    return difference(settings_of(config), settings_of(base))
+    return difference(comparable_settings(config), comparable_settings(base))
 
 
 def shares_vanilla(config: Config, base: Config) -> bool:
@@ -181,7 +181,7 @@ def _contents(source: str | None) -> str | None:
 
 
 def _same(config: Config, base: Config, sections: tuple[str, ...]) -> bool:
-    one, other = settings_of(config), settings_of(base)
+    one, other = comparable_settings(config), comparable_settings(base)
     for settings in (one, other):
         for sides in settings["domains"].values():
             sides["unlearn"].pop("heldout")  # measured, never trained on

@@ -57,7 +57,7 @@ def collect(
         "title": plan.settings.title,
         "machine": _machine(plan),
         "made_with": _versions(finished),
-        "settings": cells.settings_of(plan.base),
+        "settings": cells.comparable_settings(plan.base),
         "choose": plan.settings.choose.model_dump(),
         "reference": plan.settings.reference,
         "figures": list(plan.settings.figures),

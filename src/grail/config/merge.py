@@ -14,7 +14,7 @@ Sections = dict[str, Any]
 """Settings as read from YAML: section -> key -> value."""
 
 
-def merge(*layers: Mapping[Any, Any]) -> Sections:
+def merge(*layers: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the layers as one nested mapping: later values win, mappings are merged deeply.
 
     A dotted key stands for sections in sections: ``{"a.b": 1}`` is ``{"a": {"b": 1}}``.

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from grail.audit.attacks.paraphrase import mean_of, paraphrase, worst_of
 from grail.audit.context import AuditContext
-from grail.data.samples import Sample
 from grail.evaluation.values import SampleValue
 from grail.progress import silent
 
@@ -52,25 +51,23 @@ def test_what_was_not_measured_of_all_is_not_combined():
 def test_every_paraphrase_is_asked_once(audit_context, tiny_tokenizer, monkeypatch):
     context = audit_context({("a", "unlearn", "train"): 2, ("a", "retain", "train"): 1})
     context.run.tokenizer = tokenizer = tiny_tokenizer()
-    context.samples = {
-        row.key: Sample(row.domain, row.side, row.part, number, "old?", "yes", (), others)
-        for row, number, others in zip(
-            context.rows, (0, 1, 0), [("one?", "two?"), (), ("three?",)], strict=True
-        )
-    }
+    others = [("one?", "two?"), (), ("three?",)]
+    context.rows = tuple(
+        replace(row, sample=replace(row.sample, prompt="old?", completion="yes", paraphrases=asked))
+        for row, asked in zip(context.rows, others, strict=True)
+    )
     asked = {}
 
-    def measure(_, amount, rows, tick, samples):
+    def measure(_, amount, rows, tick):
         tick(len(rows), len(rows), "")
+        values = []
         for row in rows:
             text = tokenizer.decode(row.ids[1:-1])
-            assert text == f"{samples[row.key].prompt}\n\nyes"
-            asked.setdefault(row.key, []).append(samples[row.key].prompt)
-        return [
-            SampleValue(amount, r.key, r.domain, r.side, r.part, 0, n / 4, 1.0, 5, *scores(1.0))
-            for r in rows
-            if (n := len(asked[r.key]))
-        ]
+            assert text == f"{row.sample.prompt}\n\nyes"
+            asked.setdefault(row.key, []).append(row.sample.prompt)
+            n = len(asked[row.key])
+            values.append(SampleValue(amount, row.key, *row.place, 0, n / 4, 1.0, 5, *scores(1.0)))
+        return values
 
     monkeypatch.setattr(AuditContext, "measure", measure)
     first, _, third = (row.key for row in context.rows)

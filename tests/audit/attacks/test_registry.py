@@ -43,6 +43,6 @@ def test_a_relearning_without_rows_says_why(context, name, lacks):
 def test_without_paraphrases_none_is_asked(context):
     made = context()
     assert ATTACKS["paraphrase"].why_not(made) == "no row carries paraphrases"
-    key, sample = next(iter(made.samples.items()))
-    made.samples[key] = replace(sample, paraphrases=("other?",))
+    row, *others = made.rows
+    made.rows = (replace(row, sample=replace(row.sample, paraphrases=("other?",))), *others)
     assert ATTACKS["paraphrase"].why_not(made) == ""
