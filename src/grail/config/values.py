@@ -15,7 +15,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
 
@@ -49,22 +48,22 @@ def _domain_name(name: str) -> str:
     return name
 
 
-def _absolute(path: str, info: ValidationInfo) -> str:
+def _absolute(path: str, info: Any) -> str:
     """Expand ``~``; resolve a relative path beside the settings file (or in the current folder)."""
     path = os.path.expanduser(path)
     return path if os.path.isabs(path) else str((Path(info.context or "") / path).resolve())
 
 
-def _data(source: str, info: ValidationInfo) -> str:
+def _data(source: str, info: Any) -> str:
     is_path = source != EMBEDDED and not source.startswith(HUB)
     return _absolute(source, info) if is_path else source
 
 
-def _task(task: str, info: ValidationInfo) -> str:
+def _task(task: str, info: Any) -> str:
     return _absolute(task, info) if "/" in task or task.endswith(TASK_FILE) else task
 
 
-def _model(name: str, info: ValidationInfo) -> str:
+def _model(name: str, info: Any) -> str:
     path = _absolute(name, info)
     return path if name.startswith(("./", "../", "~", "/")) or os.path.exists(path) else name
 

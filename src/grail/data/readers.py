@@ -31,8 +31,9 @@ def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Ra
         InputError: if the source as a whole cannot be read.
     """
     if source == "embedded":
-        is_general = place is None or place[0] == "general"
-        return _numbered(embedded.general_rows() if is_general else embedded.rows(*place))
+        if place is None or place[0] == "general":
+            return _numbered(embedded.general_rows())
+        return _numbered(embedded.rows(*place))
     if source.startswith("hub:"):
         return _numbered(_hub(source))
     inner = re.fullmatch(r"(.+\.json)#(.+)", source, re.IGNORECASE | re.DOTALL)

@@ -144,32 +144,31 @@ def enable(model: nn.Module) -> bool:
     ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # for padded rows: generation
     config: Any = model.config
-    implementation, device = config._attn_implementation, device_of(model)
-    rows = _test_rows(config.get_text_config().vocab_size)
+    implementation, rows = config._attn_implementation, _test_rows(config.get_text_config())
+    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
     try:
         with evaluating(model):
-            single = torch.cat([answer_logits(model, collate([row], 0, device)) for row in rows])
+            batches = [collate([row], 0, device_of(model)) for row in rows]
+            single = torch.cat([answer_logits(model, batch) for batch in batches]).float()
             config._attn_implementation = NAME
             packed = [packed_logits(model, pack(model, rows, branches)) for branches in (1, 2)]
+            equal = all(_close(logits, single, 1e-3 if exact else 0.05) for logits in packed)
     except Exception:  # a forward pass of another kind may raise anything
-        packed = []
-    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
-    if packed and all(_close(logits, single, 1e-3 if exact else 0.05) for logits in packed):
-        return True
-    config._attn_implementation = implementation
-    return False
+        equal = False
+    config._attn_implementation = NAME if equal else implementation
+    return equal
 
 
-def _test_rows(vocabulary: int) -> list[Encoded]:
+def _test_rows(config: Any) -> list[Encoded]:
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocabulary, (4, 9), generator=generator)
+    ids = torch.randint(config.vocab_size, (4, 9), generator=generator)
     ids[1, :3] = ids[0, :3]
     sample = Sample("", "", "", 0, "", "")
     lengths = zip(ids.tolist(), (5, 8, 4, 9), strict=True)
     return [Encoded(sample, tuple(row[:length]), start=3) for row, length in lengths]
 
 
-def _close(a: Tensor, b: Tensor, limit: float) -> bool:
+def _close(logits: Tensor, single: Tensor, limit: float) -> bool:
     """Tell whether logits differ by rounding alone, relative to their spread."""
-    a, b = a.float(), b.float()
-    return bool((a - b).norm() <= limit * (b - b.mean(-1, keepdim=True)).norm())
+    spread = (single - single.mean(-1, keepdim=True)).norm()
+    return bool((logits.float() - single).norm() <= limit * spread)

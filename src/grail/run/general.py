@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.evaluation.general.harness import Harness, build
-from grail.evaluation.general.items import LocalTask
+from grail.evaluation.general.items import LocalTask, task_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
 from grail.files import cached, digest, write_json, write_text
 from grail.model.sources import version
@@ -103,7 +103,7 @@ def _key(context: RunContext, weights: str) -> str:
         "model",
         weights=weights,
         tasks=[t.name if isinstance(t, LocalTask) else t for t in context.inputs.tasks],
-        rows=context.data("choices"),
+        rows=task_digests(context.inputs.tasks),
         most=settings.general_max_items,
         batch_size=settings.batch_size,
         harness=version("lm-eval"),
