@@ -1,10 +1,9 @@
 """Batches: shifted targets, padding without influence, and an order that depends on words only."""
 
-from dataclasses import dataclasses
+import dataclasses
 from itertools import pairwise
 
 import pytest
-import replace
 import torch
 
 from grail.data.batches import IGNORED, by_tokens, collate, shuffled, stream
@@ -33,7 +32,7 @@ def test_collate_shifts_right_and_ignores_prompt_and_padding(tiny_rows):
 
 def test_collate_takes_substituted_targets(tiny_rows):
     (row,) = tiny_rows(1)
-    other = replace(row, targets=tuple(range(50, 50 + len(row.answer))))
+    other = dataclasses.replace(row, targets=tuple(range(50, 50 + len(row.answer))))
     batch = collate([other], pad=0)
     assert batch.targets[batch.at].tolist() == list(other.targets)
     assert torch.equal(batch.ids, collate([row], pad=0).ids)

@@ -155,7 +155,7 @@ def chat(*turns):
         ({"question": "q", "answer": 3}, "answer must be text, got int."),
         ({"prompt": None, "completion": "c"}, "prompt must be text, got NoneType."),
         ({"text": "q", "labels": " \n"}, "labels is empty."),
-        ({"prompt": "p", "completion": "\ud800"}, "completion holds half a surrogate pair"),
+        ({"prompt": "p", "completion": "\ud800"}, "completion contains half a surrogate pair"),
         ({"messages": "SECRET"}, "messages must be a list of turns, got str."),
         (chat(), "must end in a user and an assistant turn, got no turns."),
         (chat(("assistant", "a")), "assistant turn, got assistant."),

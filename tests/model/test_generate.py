@@ -149,7 +149,7 @@ def test_what_is_known_of_a_text_is_not_made_again(size, generator, tiny_rows, m
         made = made[:many]
         rest = [1 + token % 2 for token in row.answer[len(made) :]]
         rows.append(dataclasses.replace(row, ids=(*prompt, *made, *rest)))
-        known[row] = len(made)
+        known[rows[-1]] = len(made)
     plain, read = own.texts(rows, lambda _: None), []
 
     def spy(model, prompts, *others):

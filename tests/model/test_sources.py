@@ -30,7 +30,7 @@ def test_a_folder_with_a_model(tiny_model_folder):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(InputError, match=r"model\.name: .* holds neither config\.json"):
+    with pytest.raises(InputError, match=r"model\.name: .* contains neither config\.json"):
         find(str(tmp_path))
 
 
@@ -64,7 +64,7 @@ def test_an_adapter_without_a_base(text, tmp_path):
 
 @pytest.mark.parametrize("text", ["not json", "[1]", ""])
 def test_an_adapter_whose_settings_are_broken(text, tmp_path):
-    with pytest.raises(InputError, match="is no PEFT configuration"):
+    with pytest.raises(InputError, match="is not a PEFT configuration"):
         find(str(adapter(tmp_path, text)))
 
 

@@ -219,6 +219,10 @@ def step(model, tiny_rows):
     return rows
 
 
+def as_general(row):
+    return dataclasses.replace(row, sample=Sample(*GENERAL, row.sample.row, "", ""))
+
+
 def tokens_nll(model, row):
     logits = model(input_ids=torch.tensor([row.ids])).logits[0, row.start - 1 : -1]
     return -torch.log_softmax(logits, -1)[range(len(row.answer)), list(row.answer)]
@@ -345,10 +349,7 @@ def test_groups_keep_every_row_once(step):
     assert split == [("unlearn", on(step, "unlearn")), ("retain", on(step, "retain"))]
     alone = task_of(step, objective="ascent", split=True).groups(on(step, "unlearn"))
     assert alone == [("unlearn", on(step, "unlearn")), ("retain", [])]
-    general = [
-        dataclasses.replace(row, sample=Sample(*GENERAL, i, "", ""))
-        for i, row in enumerate(step[:2])
-    ]
+    general = [as_general(row) for row in step[:2]]
     rows = [*general, *on(step, "unlearn")]
     split = task_of(rows, split=True, retain_rows="general").groups(rows)
     assert split == [("unlearn", on(step, "unlearn")), ("retain", general)]
@@ -423,8 +424,9 @@ NAMES = sorted(set(OBJECTIVES) - {EXACT})
 @pytest.fixture(scope="module")
 def moved(model, tiny_model):
     """A reference that differs from ``model``: same names, other values."""
-    del model
-    return copy_weights(tiny_model(seed=1))
+    reference = copy_weights(tiny_model(seed=1))
+    assert reference.keys() == trainable(model).keys()
+    return reference
 
 
 @pytest.mark.parametrize("rows", ["domain", "general"])
@@ -432,10 +434,7 @@ def moved(model, tiny_model):
 def test_the_loss_of_a_step_is_the_weighted_mean_of_its_terms(model, moved, step, name, rows):
     """Row by row, each alone, with substitutes put in here."""
     if rows == "general":
-        step = [
-            dataclasses.replace(r, sample=Sample(*GENERAL, i, "", "")) if r.side == "retain" else r
-            for i, r in enumerate(step)
-        ]
+        step = [as_general(row) if row.side == "retain" else row for row in step]
     task = task_of(
         step, model, objective=name, unlearn_weight=0.4, retain_weight=3.0, retain_rows=rows,
         reference=moved,

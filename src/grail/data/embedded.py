@@ -69,7 +69,7 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
     """Builds the rows of one side and one part of a domain.
 
     Args:
-        domain: One of ``DOMAINS``; ``"general"`` has the general rows on every side.
+        domain: One of ``DOMAINS``.
         side: ``"unlearn"`` or ``"retain"``.
         part: ``"train"`` (four rows per entity) or ``"val"`` (two rows per entity).
 
@@ -80,8 +80,6 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
     Raises:
         InputError: If the domain, the side or the part is unknown.
     """
-    if domain == "general":
-        return general_rows()
     entities = _load(domain)
     _check("side", side, ("unlearn", "retain"))
     _check("part", part, ("train", "val"))

@@ -24,13 +24,16 @@ def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Ra
 
     Args:
         source: A file, ``hub:...`` or ``embedded``.
-        place: Which rows of ``embedded``: (domain, side, part); None: the general ones.
+        place: Which rows of ``embedded``: (domain, side, part); None or domain "general": the
+            general ones.
 
     Raises:
         InputError: if the source as a whole cannot be read.
     """
     if source == "embedded":
-        return _numbered(embedded.rows(*place) if place else embedded.general_rows())
+        if place is None or place[0] == "general":
+            return _numbered(embedded.general_rows())
+        return _numbered(embedded.rows(*place))
     if source.startswith("hub:"):
         return _numbered(_hub(source))
     inner = re.fullmatch(r"(.+\.json)#(.+)", source, re.IGNORECASE | re.DOTALL)

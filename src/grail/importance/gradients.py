@@ -75,7 +75,7 @@ def add_by_batch(
     """
     lengths, samples = batch.lengths, range(0, len(batch.rows), trials)
     answers = [sum(lengths[i : i + trials]) for i in samples]
-    packed = pack(model, batch.rows, branches=trials) if packs(model) else None
+    packed = pack(model, batch.rows, branches=trials) if packs(model, batch.rows) else None
     if packed is None:
         layout = Layout(answers, rows=[trials] * len(samples))
     else:

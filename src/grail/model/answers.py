@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grail.data.batches import Batch, by_length, by_tokens
+from grail.data.batches import Batch, by_length
 from grail.data.encode import Encoded
 from grail.model.forward import Policy, answer_logits, evaluating
 from grail.model.fused_lora import fused
 from grail.model.nll import CHUNK, token_nll
-from grail.model.packing import PACK_TOKENS, pack, packed_logits, packs
+from grail.model.packing import pack, packed_logits, packs
 from grail.model.weights import Weights, holding
 
 IMPOSSIBLE = -1e4
@@ -118,11 +118,11 @@ def reference_logits(model: Policy, batch: Batch, reference: Weights) -> Float[T
 
 def _logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
     with fused(model):
-        if packs(model):
+        if packs(model, batch.rows):
             return packed_logits(model, pack(model, batch.rows))
         return answer_logits(model, batch)
 
 
 def together(model: Policy, rows: Sequence[Encoded]) -> list[list[Encoded]]:
-    """Group the rows of a step into those that one forward pass reads."""
-    return by_tokens(rows, PACK_TOKENS) if packs(model) else by_length(rows)
+    """Group the rows of a step into those of one forward pass: all of them, if they are packed."""
+    return [list(rows)] if packs(model, rows) else by_length(rows)

@@ -43,7 +43,7 @@ def answer_logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
     return logits_at(model, batch.at, input_ids=batch.ids, attention_mask=batch.attention)
 
 
-def logits_at(model: Policy, at: Index, **inputs: Tensor) -> Float[Tensor, "K V"]:
+def logits_at(model: Policy, at: Index, **inputs: Any) -> Float[Tensor, "K V"]:
     """Run the model and return the logits at the positions ``at``.
 
     The LM head computes no others: with a vocabulary of 50 thousand, logits of the whole prompt
