@@ -1,11 +1,18 @@
+"""A run from its files, and the same stages on a model in memory."""
+
+import doctest
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
+import grail
+from grail import api
 from grail.api import run
 from grail.config.run import parse_config
 from grail.errors import InputError
+from grail.model.weights import copy_weights
 
 
 def rows(path: Path, word: str) -> str:
@@ -49,3 +56,103 @@ def test_problems_are_told_at_once(settings):
         run(settings)
     with pytest.raises(InputError, match="domains is missing"):
         run({"output": "x"})
+
+
+# -- a model in memory --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(tiny_model, tiny_tokenizer):
+    """A model, its tokenizer, and rows of both sides."""
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(lora=False, tied=False, vocabulary=len(tokenizer))
+
+    def rows(side, word):
+        pairs = [{"prompt": f"{word} {i}?", "completion": f"{word * 2} {i * 7}."} for i in range(4)]
+        return grail.samples(pairs, side=side)
+
+    return model, tokenizer, rows("unlearn", "lose") + rows("retain", "keep")
+
+
+def test_the_examples_of_the_docstrings(memory, monkeypatch):
+    model, tokenizer, rows = memory
+    names = {"model": model, "tokenizer": tokenizer, "rows": rows}
+    names |= {"scores": grail.score(model, tokenizer, rows, trials=1)}
+    found = doctest.testmod(api, extraglobs=names)
+    assert found.attempted > 5
+    assert not found.failed
+
+
+def test_frozen_entries_stay_and_the_others_move(memory):
+    model, tokenizer, rows = memory
+    before = copy_weights(model)
+    mask = grail.localize(grail.score(model, tokenizer, rows, trials=1), k_op_ur=0.3)
+    unlearned = grail.unlearn(model, tokenizer, rows, mask=mask, epochs=2, until=None)
+    after = copy_weights(model)
+    assert mask.counts()["frozen"] > 0
+    for name, bits in mask.frozen.items():
+        assert torch.equal(after[name][bits], before[name][bits]), name
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert unlearned.proof["changed"] == 0
+    assert [line["step"] for line in unlearned.steps] == [1, 2]
+    assert not model.training
+
+
+def test_the_stages_in_memory_are_those_of_a_run(settings, tmp_path):
+    """The same scores, mask, weights and figures as from the files of a run."""
+    from grail.artifacts import read_mask, read_scores
+    from grail.config.run import Model
+    from grail.model.load import load_model, load_tokenizer
+    from grail.model.save import load_weights
+
+    settings |= {"vanilla": {"skip": True}, "model": settings["model"] | {"lora": None}}
+    expected, folder = run(settings), tmp_path / "run"
+    section = Model(**settings["model"])
+    model, tokenizer = load_model(section, None, 0), load_tokenizer(section)
+    rows = [
+        row
+        for side, sources in settings["domains"]["d"].items()
+        for row in grail.samples(sources["train"], side, domain="d")
+    ]
+    scores = grail.score(model, tokenizer, rows, template="plain")
+    for side in ("unlearn", "retain"):
+        on_disk = read_scores(folder / "scores" / f"d.{side}.safetensors")
+        for name, value in on_disk.mean_abs.items():
+            assert torch.equal(scores["d", side].mean_abs[name], value), name
+    mask = grail.localize(scores)
+    for name, bits in read_mask(folder / "mask.safetensors").frozen.items():
+        assert torch.equal(mask.frozen[name], bits), name
+    grail.unlearn(model, tokenizer, rows, mask=mask, template="plain", epochs=1)
+    unlearned = copy_weights(model)
+    load_weights(model, folder / "unlearned")
+    assert all(torch.equal(value, unlearned[n]) for n, value in copy_weights(model).items())
+    found = grail.evaluate(model, tokenizer, rows, "unlearned", template="plain", generate=False)
+    assert list(found.rows) == [row for row in expected.rows if row.model == "unlearned"]
+
+
+def test_a_wrong_setting_is_named_before_any_work(memory):
+    model, tokenizer, rows = memory
+    with pytest.raises(InputError, match=r"importance: unknown key trails\. Did you mean 'trials'"):
+        grail.score(model, tokenizer, rows, trails=1)
+    with pytest.raises(InputError, match=r"'grial' is unknown\. Did you mean 'grail'"):
+        grail.localize(grail.score(model, tokenizer, rows, trials=1), method="grial")
+    with pytest.raises(InputError, match="samples row 0"):
+        grail.samples([{"promt": "?"}], side="unlearn")
+
+
+def test_results_scores_and_masks_show_what_they_hold(memory):
+    model, tokenizer, rows = memory
+    results = grail.evaluate(model, tokenizer, rows, generate=False)
+    assert repr(results).splitlines()[0].split()[:4] == ["model", "domain", "side", "part"]
+    assert len(repr(results).splitlines()) == 3
+    assert results._repr_html_().count("<tr>") == 3
+    scores = grail.score(model, tokenizer, rows, trials=1)
+    assert "4 samples" in repr(scores["domain", "unlearn"])
+    assert repr(grail.localize(scores)).startswith("Mask(grail: ")
+
+
+def test_every_public_name_is_there():
+    for name in grail.__all__:
+        assert getattr(grail, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'scores'"):
+        grail.scores  # noqa: B018

@@ -16,7 +16,7 @@ from grail.cli import main as cli
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.data.labels import RandomLabels
-from grail.localization.localizers import localize
+from grail.localization.localizers import make_mask
 from grail.model.forward import trainable
 from grail.progress import NullListener
 from grail.run.context import RunContext
@@ -92,7 +92,7 @@ def by_parts(config: Path, folder: Path) -> None:
         place: naive.scores(model, rows, labels, settings.importance.trials)
         for place, rows in with_rows.sides().items()
     }
-    mask, _ = localize(scores, settings.localization, settings.seed, dict)
+    mask, _ = make_mask(scores, settings.localization, settings.seed, dict)
     handles = trainer.freeze(model, mask.frozen)
     task, _ = unlearn_training(with_rows, mask.by_side)
     assert isinstance(task, UnlearnTask), "the objective is not exact"
@@ -116,7 +116,11 @@ def _measured(with_rows: RunContext) -> dict[str, float]:
 
 def _labels(with_rows: RunContext) -> RandomLabels:
     config: Config = with_rows.config
-    return RandomLabels(vocabulary(with_rows), config.importance.substitution, config.label_seed)
+    return RandomLabels(
+        vocabulary(with_rows.model, with_rows.tokenizer),
+        config.importance.substitution,
+        config.label_seed,
+    )
 
 
 def _vanilla(config: Path, folder: Path) -> None:

@@ -1,44 +1,74 @@
-"""The main job and its audit, for programs; the command line is the same with words around it."""
+"""The door for programs: runs from their files, or the stages on a model that is in memory.
+
+For a model in memory: ``samples`` -> ``score`` -> ``localize`` -> ``unlearn`` -> ``evaluate``.
+Keyword settings have the names, limits and defaults of the configuration (``grail settings``),
+including ``template`` and ``max_tokens`` of its ``data`` section. Only ``unlearn`` changes a model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
-from grail.audit import audit as auditing
+from pydantic import BaseModel
+
+from grail.artifacts import Mask, Scores
+from grail.audit.audit import audit_run
 from grail.config.file import load_config
-from grail.config.run import Config, parse_config
+from grail.config.importance import Importance
+from grail.config.localization import Localization
+from grail.config.messages import checked
+from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlearning, parse_config
+from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.readers import read_rows
+from grail.data.samples import Place, Sample, samples_from
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.values import to_results
+from grail.localization import localizers
+from grail.model.forward import Policy, is_adapter, trainable
+from grail.model.weights import copy_weights
 from grail.progress import Listener
-from grail.results import Results
+from grail.results import Results, make_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
+from grail.run.trainings import make_scorer, unlearn_task
+from grail.training.accelerator import make_accelerator
+from grail.training.loop import Loop, LoopFiles
 
-Given = Config | Mapping[str, Any] | Path | str
+Settings = Config | Mapping[str, Any] | Path | str
+_S = TypeVar("_S", bound=BaseModel)
 
 
-def run(settings: Given, listener: Listener | None = None) -> Results:
-    """Do all stages and return the results; what is finished on disk is not done again.
+def run(settings: Settings, listener: Listener | None = None) -> Results:
+    """Do all stages of a run and return its results; what is finished on disk is not done again.
 
     Args:
-        settings: A checked configuration or its sections as a mapping (with ``output``; relative
-            paths are looked up in the current folder), or the path of a YAML file or run directory.
-        listener: Who hears of stages, their progress and warnings (default: Python's warnings).
+        settings: Path of a YAML file or a run directory, or the sections as a mapping (with
+            ``output``; relative paths start at the current folder), or a checked configuration.
+        listener: Receives the progress of stages and warnings (default: Python's warnings).
 
     Raises:
-        InputError: naming every problem of the configuration and the data; where the output is a
-            comparison's.
+        InputError: naming every problem of the configuration and the data.
         DivergenceError: if training stopped being finite; the last checkpoint stays.
+
+    >>> results = run("erase.yaml")  # doctest: +SKIP
+    >>> results.summary["train"]["unlearned"]["Avg"]  # doctest: +SKIP
+    95.7
     """
     config = _config(settings)
-    directory.refuse_run(config, Path(settings) if isinstance(settings, (Path, str)) else None)
+    source = Path(settings) if isinstance(settings, (Path, str)) else None
+    directory.refuse_run(config, source)
     inputs = read_inputs(config)
-    made = Run(config, inputs, listener)
+    stages = Run(config, inputs, listener)
     for warning in inputs.warnings:
-        made.listener.warn(warning)
-    made.through()
-    return made.results
+        stages.listener.warn(warning)
+    stages.through()
+    return stages.results
 
 
 def audit(
@@ -47,26 +77,218 @@ def audit(
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Attack a finished run's model, and return what ``audit.json`` then holds.
+    """Attack a finished run's model and return the content of ``audit.json``.
 
     Args:
         folder: The run directory; its own files stay as they are.
-        oracle: The directory of a run of preset ``exact`` on the same model and data.
+        oracle: Directory of a run of preset ``exact`` on the same model and data.
         settings: Keys of the ``audit`` section, nested or dotted, over those of the run:
-            ``{"attacks": ["quantise"], "relearn": {"steps": [5]}}``; others keep their values.
-        listener: Who hears of the attacks and their progress.
+            ``{"attacks": ["quantise"], "relearn": {"steps": [5]}}``.
+        listener: Receives the progress of the attacks.
 
     Raises:
-        InputError: if the run is not finished, a setting is wrong, or the oracle is not one of
-            this run.
+        InputError: if the run is not finished, a setting is wrong, or the oracle does not fit.
+
+    >>> audit("runs/erase")["sentences"]  # doctest: +SKIP
     """
-    beside = None if oracle is None else Path(oracle)
-    return auditing.audit_run(Path(folder), beside, {"audit": settings or {}}, listener)
+    oracle = None if oracle is None else Path(oracle)
+    return audit_run(Path(folder), oracle, {"audit": dict(settings or {})}, listener)
 
 
-def _config(settings: Given) -> Config:
+def samples(
+    source: Path | str | Iterable[Mapping[str, Any]],
+    side: str,
+    domain: str = "domain",
+    part: str = "train",
+) -> list[Sample]:
+    """Return the rows of one side of a domain, read from a file or given as mappings.
+
+    Args:
+        source: A file, ``hub:OWNER/NAME``, or rows such as ``{"prompt": ..., "completion": ...}``.
+        side: "unlearn", "retain", or "general" (out-of-distribution text).
+        domain: Name of the domain.
+        part: "train", or "val" (measured only).
+
+    Raises:
+        InputError: listing the malformed rows, without their text.
+
+    >>> samples([{"prompt": "Who?", "completion": "Mara."}], side="unlearn")[0].key
+    'domain.unlearn.train.0'
+    """
+    place = Place("general", "general", part) if side == "general" else Place(domain, side, part)
+    if isinstance(source, (Path, str)):
+        return samples_from(read_rows(str(source), place), place, str(source))
+    rows = [(f"row {number} (from 0)", row) for number, row in enumerate(source)]
+    return samples_from(rows, place, "samples")
+
+
+def score(
+    model: Policy, tokenizer: Any, rows: Sequence[Sample], seed: int = 0, **settings: Any
+) -> dict[tuple[str, str], Scores]:
+    """Score every trainable parameter on the train rows of each side (Stage 1; paper, Eq. 3).
+
+    Args:
+        model: A transformers model or a PEFT model; what requires gradients is scored.
+        tokenizer: Its tokenizer.
+        rows: Samples of any number of domains and sides.
+        seed: Seed of the random labels.
+        settings: Keys of the ``importance`` section.
+
+    Returns:
+        (domain, side) -> its scores.
+
+    >>> scores = score(model, tokenizer, rows, trials=1)
+    >>> sorted(scores)
+    [('domain', 'retain'), ('domain', 'unlearn')]
+    """
+    importance, data = _sections(settings, "importance", Importance)
+    scorer = make_scorer(model, tokenizer, importance, seed)
+    scorer.check()
+    sides: dict[tuple[str, str], list[Encoded]] = {}
+    for row in _encoded(tokenizer, rows, data):
+        if row.part == "train" and row.side != "general":
+            sides.setdefault((row.domain, row.side), []).append(row)
+    return {side: scorer.score(members) for side, members in sides.items()}
+
+
+def localize(
+    scores: Mapping[tuple[str, str], Scores],
+    method: str | Callable[..., Mask] = "grail",
+    model: Policy | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Mask:
+    """Return the entries that must not move (Stage 2; paper, Eq. 4 and Algorithm 1).
+
+    Args:
+        scores: (domain, side) -> scores, both sides of every domain.
+        method: Name of a localizer, or a function from ``Evidence`` to a ``Mask``.
+        model: The scored model; needed where the method reads weights (``magnitude``).
+        seed: Seed of what the method draws.
+        settings: Keys of the ``localization`` section.
+
+    >>> localize(scores, k_op_ur=0.2).counts()["frozen"] > 0
+    True
+    """
+    function = None if isinstance(method, str) else method
+    named = {"method": method} if isinstance(method, str) else {}
+    section = checked(Localization, named | settings, "localization")
+
+    def weights() -> dict[str, Any]:
+        if model is None:
+            raise ValueError(f"{method} reads the weights: pass model=")
+        return {name: weight.cpu() for name, weight in copy_weights(model).items()}
+
+    return localizers.make_mask(dict(scores), section, seed, weights, function)[0]
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """How a model was unlearned.
+
+    Attributes:
+        steps: One entry per optimiser step: ``terms`` (each loss in nats), ``gradient_norm``.
+        proof: Counts and digests of the frozen entries; ``changed`` is 0. Empty without a mask.
+    """
+
+    steps: tuple[dict[str, Any], ...]
+    proof: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Show the first and the last value of each term, and the proof."""
+        lines = [f"unlearned in {len(self.steps)} steps"]
+        for name, first in (self.steps[0]["terms"] if self.steps else {}).items():
+            lines.append(f"  {name}: {first:.2f} -> {self.steps[-1]['terms'].get(name, first):.2f}")
+        if self.proof:
+            frozen, entries = self.proof["frozen"], self.proof["entries"]
+            lines.append(
+                f"  {self.proof['changed']} of {frozen} frozen entries changed ({entries})"
+            )
+        return "\n".join(lines)
+
+
+def unlearn(
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Sample],
+    mask: Mask | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Unlearned:
+    """Train ``model`` to lose the unlearn rows and keep the retain rows (Stage 3; Eqs. 5 to 7).
+
+    Args:
+        model: The model; it is changed.
+        tokenizer: Its tokenizer.
+        rows: Samples; train rows are used.
+        mask: Entries that must not move, equal to the bit afterwards; None: all may move.
+        seed: Fixes the order of rows.
+        settings: Keys of the ``unlearning`` section; ``objective`` names one, or a function of
+            one's own as "package.module:function".
+
+    Raises:
+        DivergenceError: if a loss or gradient stopped being finite.
+        RuntimeError: if a frozen entry moved after all.
+
+    >>> unlearn(model, tokenizer, rows, mask=localize(scores), epochs=2).proof["changed"]
+    0
+    """
+    if not is_adapter(model):
+        settings = {"learning_rate": FULL_WEIGHTS_RATE} | settings
+    unlearning, data = _sections(settings, "unlearning", Unlearning)
+    encoded, by_side = _encoded(tokenizer, rows, data), mask is not None and mask.by_side
+    task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
+    was_training = model.training
+    with TemporaryDirectory() as folder:
+        files = LoopFiles(Path(folder) / "train.jsonl", Path(folder) / "checkpoint", "")
+        try:
+            model.train()
+            proof = Loop(trainable(model), task, mask, steps, make_accelerator()).run(files)
+        finally:
+            model.train(was_training)
+        lines = files.log.read_text(encoding="utf-8").splitlines()
+    return Unlearned(tuple(json.loads(line) for line in lines), proof)
+
+
+def evaluate(
+    model: Policy, tokenizer: Any, rows: Sequence[Sample], name: str = "model", **settings: Any
+) -> Results:
+    """Measure a model on rows: US, RS, NLL, PPL, ES, Prob, ROUGE-L of greedy generations.
+
+    Args:
+        model: The model; it is not changed.
+        tokenizer: Its tokenizer.
+        rows: Samples of any domain, side and part.
+        name: What the results call the model.
+        settings: Keys of the ``evaluation`` section.
+
+    >>> results = evaluate(model, tokenizer, rows, generate=False)
+    >>> sorted(results.summary["train"]["model"])
+    ['Avg', 'HS']
+    """
+    evaluation, data = _sections(settings, "evaluation", Evaluation)
+    keys = ("generate", "batch_size", "max_new_tokens", "min_k")
+    evaluator = Evaluator(model, tokenizer, **{key: getattr(evaluation, key) for key in keys})
+    values = evaluator.run(name, _encoded(tokenizer, rows, data))
+    return make_results(to_results(values), {}, "")
+
+
+def _config(settings: Settings) -> Config:
     if isinstance(settings, Config):
         return settings
     if isinstance(settings, Mapping):
-        return parse_config(dict(settings))
-    return load_config(Path(settings))
+        return parse_config(dict(settings), str(Path.cwd()))
+    return load_config(Path(settings), [])
+
+
+def _sections(settings: dict[str, Any], name: str, section: type[_S]) -> tuple[_S, Data]:
+    """Check keyword settings: those of ``data`` apart from those of the stage's section."""
+    data = {key: settings[key] for key in ("template", "max_tokens") if key in settings}
+    others = {key: value for key, value in settings.items() if key not in data}
+    return checked(section, others, name), checked(Data, data, "data")
+
+
+def _encoded(tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return encode_all(Encoder(tokenizer, data.template, data.max_tokens), rows)[0]

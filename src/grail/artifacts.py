@@ -57,6 +57,12 @@ class Scores:
     mean_sq: dict[str, Float[Tensor, "..."]]
     samples: int
 
+    def __repr__(self) -> str:
+        """Show sizes instead of numbers."""
+        entries = sum(tensor.numel() for tensor in self.mean_abs.values())
+        tensors = len(self.mean_abs)
+        return f"Scores({entries:,} entries in {tensors} tensors, {self.samples} samples)"
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -83,6 +89,12 @@ class Mask:
     def by_side(self) -> bool:
         """Whether the two sides skip different entries."""
         return self.unlearn is not None
+
+    def __repr__(self) -> str:
+        """Show the localizer and how many entries it freezes."""
+        counts, name = self.counts(), self.about.get("localizer", "own")
+        share = 100 * counts["frozen"] / max(1, counts["entries"])
+        return f"Mask({name}: {counts['frozen']:,} of {counts['entries']:,} entries, {share:.1f} %)"
 
     def counts(self) -> dict[str, int]:
         """Return {"entries", "frozen"} over all parameters."""

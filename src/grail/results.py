@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,36 @@ class Results:
     freezing: dict[str, Any]
     summary: dict[str, dict[str, dict[str, float]]]
     inputs: str = ""
+
+    def __repr__(self) -> str:
+        """Show a line for each model, domain, side and part."""
+        heads, lines = self._table()
+        widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+        shown = [heads, *lines]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in shown
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the same as a table in a notebook."""
+        heads, lines = self._table()
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in lines]
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Return the names of the columns, and a line for each model, domain, side and part."""
+        metrics = list(dict.fromkeys(row.metric for row in self.rows))
+        groups: dict[tuple[str, ...], dict[str, float]] = {}
+        for row in self.rows:
+            group = groups.setdefault((row.model, row.domain, row.side, row.part), {})
+            group[row.metric] = row.value
+        lines = [
+            [*names, *(f"{values[m]:.2f}" if m in values else "" for m in metrics)]
+            for names, values in groups.items()
+        ]
+        return ["model", "domain", "side", "part", *metrics], lines
 
     def value(self, model: str, domain: str, side: str, part: str, metric: str) -> float | None:
         """Return the value of one row, or None if it was not measured."""

@@ -41,7 +41,7 @@ def no_weights():
 
 
 def localize(sides, settings, seed, weights=no_weights):
-    return localizers.localize(sides, settings, seed, weights)
+    return localizers.make_mask(sides, settings, seed, weights)
 
 
 def random_weights(seed=0, shapes=SHAPES, distinct=8):
@@ -514,7 +514,7 @@ def test_a_localizer_is_passed_from_python():
     def own(evidence):
         return Mask(evidence.overlap.op_rr)
 
-    mask, about = localizers.localize(sides, Localization(), 0, no_weights, own)
+    mask, about = localizers.make_mask(sides, Localization(), 0, no_weights, own)
     assert_same(mask.frozen, numpy_overlaps(sides, Localization())[3])
     assert about["localizer"].endswith(":own")
 
@@ -526,7 +526,7 @@ def test_an_own_localizer_may_tell_the_sides_apart():
         ur, rr = evidence.overlap.op_ur, evidence.overlap.op_rr
         return Mask({name: ur[name] & rr[name] for name in ur}, ur, rr)
 
-    mask, about = localizers.localize(sides, Localization(), 0, no_weights, own)
+    mask, about = localizers.make_mask(sides, Localization(), 0, no_weights, own)
     assert about["freeze"] == mask.about["freeze"] == "by_side"
 
 
@@ -562,7 +562,7 @@ EVERYTHING, LESS = mask_with().frozen, mask_with(**{"lm_head.weight": None}).fro
 )
 def test_a_result_that_is_no_mask_of_the_model_is_refused(mask, message):
     with pytest.raises(InputError, match=message):
-        localizers.localize(random_scores(2), Localization(), 0, no_weights, lambda _: mask)
+        localizers.make_mask(random_scores(2), Localization(), 0, no_weights, lambda _: mask)
 
 
 def test_names_of_own_localizers_are_checked_before_anything_is_loaded(own_module):

@@ -22,7 +22,7 @@ from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import (
     loop_settings,
-    make_scorer,
+    run_scorer,
     schedule_of,
     unlearn_training,
     vanilla_training,
@@ -66,10 +66,12 @@ def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
 
 def test_the_scorer_draws_labels_with_their_own_seed(context):
     made = context("seed=3", importance={"seed": 8, "substitution": "targets"})
-    scorer = make_scorer(made)
+    scorer = run_scorer(made)
     assert (scorer.model, scorer.pad) == (made.model, made.tokenizer.pad_token_id)
-    assert scorer.random_labels == RandomLabels(vocabulary(made), "targets", 8)
-    assert make_scorer(context("seed=3")).random_labels.seed == 3
+    assert scorer.random_labels == RandomLabels(
+        vocabulary(made.model, made.tokenizer), "targets", 8
+    )
+    assert run_scorer(context("seed=3")).random_labels.seed == 3
 
 
 # -- Stage 3 --------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def test_a_mask_by_side_and_rectification_split_the_step(context, by_side, recti
 
 def test_random_labels_are_words_and_a_function_of_the_seed(context):
     made = context("unlearning.objective=random_labels", "seed=5")
-    words = vocabulary(made)
+    words = vocabulary(made.model, made.tokenizer)
     special = set(made.tokenizer.all_special_ids)
     assert set(words) == set(range(len(made.tokenizer))) - special
     task, _ = unlearn_training(made, by_side=False)

@@ -14,7 +14,7 @@ MOMENTS = {
     "pathlib.Path.replace": "log",
     "grail.training.loop.Loop._step": "step",
     "grail.importance.score.Scorer._batch": "score",
-    "grail.run.pipeline.localize": "localize",
+    "grail.run.pipeline.make_mask": "localize",
     "grail.evaluation.evaluate.collate": "read",
     "grail.model.generate.generate": "generate",
     "grail.run.pipeline.report": "report",

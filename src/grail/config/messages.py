@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from grail.config.schema import HIDDEN, choices, field_at
-from grail.errors import did_you_mean
+from grail.errors import InputError, did_you_mean
+
+_S = TypeVar("_S", bound=BaseModel)
 
 _WORDING = {
     "model_type": "should be a section of keys and values",
@@ -39,6 +42,19 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
         hint = _as_fraction(problem["input"], problem.get("ctx", {}))
     message = problem["msg"].removeprefix("Input ").replace("'", "")
     return f"{key} {_WORDING.get(problem['type'], message)}, got {short(problem['input'])}.{hint}"
+
+
+def checked(section: type[_S], values: Mapping[str, Any], name: str) -> _S:
+    """Return a section with these values; ``name`` is the section's name in messages.
+
+    Raises:
+        InputError: naming every problem by its key, what was given and what is allowed.
+    """
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [explain(dict(problem), section) for problem in error.errors()]
+        raise InputError(f"{name}: {problem}" for problem in problems) from error
 
 
 def _as_fraction(value: Any, limits: dict[str, Any]) -> str:

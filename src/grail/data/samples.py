@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from grail.config.run import Config, Data
-from grail.data.readers import read_rows
+from grail.data.readers import Raw, read_rows
 from grail.errors import InputError, collecting, did_you_mean
 from grail.files import digest
 
@@ -117,8 +117,16 @@ def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> lis
 
 
 def _load(source: str, place: Place) -> list[Sample]:
-    """Read and check one source; one error lists its first malformed rows."""
-    if not (rows := read_rows(source, place)):
+    return samples_from(read_rows(source, place), place, source)
+
+
+def samples_from(rows: Sequence[Raw], place: Place, source: str) -> list[Sample]:
+    """Check rows of any layout; ``source`` is their name in messages.
+
+    Raises:
+        InputError: if there are none, or listing the first malformed ones, without their text.
+    """
+    if not rows:
         raise InputError(f"{source} is empty. A side needs at least one row of {_LAYOUTS}.")
     samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):

@@ -20,7 +20,7 @@ from grail.importance import sums
 from grail.model.forward import in_mode, trainable
 from grail.model.generate import generate
 from grail.run.context import RunContext
-from grail.run.trainings import Training, make_scorer, unlearn_training, vanilla_training
+from grail.run.trainings import Training, run_scorer, unlearn_training, vanilla_training
 
 SIDE = 1024
 """Rows and columns of the matrices whose product is timed."""
@@ -124,7 +124,7 @@ def _gradients(context: RunContext, training: Training) -> Iterator[tuple[list[E
 
 
 def _score(context: RunContext) -> Iterator[Step]:
-    scorer, settings = make_scorer(context), context.config.importance
+    scorer, settings = run_scorer(context), context.config.importance
     score_passes = len(sums.passes(trainable(context.model), settings.memory_gib))
     for rows in _spread(list(context.sides().values())):
         batch = by_tokens(rows, settings.batch_tokens, copies=scorer.draws)[-1]

@@ -37,7 +37,7 @@ gradients of one side. ``about`` is added to the mask's file and must be JSON.
 """
 
 
-def localize(
+def make_mask(
     sides: SideScores,
     settings: Localization,
     seed: int,

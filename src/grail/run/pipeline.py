@@ -7,7 +7,7 @@ the stages know of each other.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +25,7 @@ from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
-from grail.localization.localizers import code_of, localize
+from grail.localization.localizers import code_of, make_mask
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.model.weights import copy_weights, put_weights
@@ -37,7 +37,7 @@ from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
 from grail.run.provenance import made_with
-from grail.run.trainings import make_scorer, unlearn_training, vanilla_training
+from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
@@ -48,14 +48,10 @@ NO_BLOCKS = (
     "localization.layer: block, but no parameter of this model is named after a block "
     "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
 )
-STAGES = ("vanilla", "score", "localize", "unlearn", "evaluate", "report")
 
 
 class Run:
-    """One run directory and what it takes to fill it.
-
-    The model is loaded once, when first needed; each stage puts the weights it is about into it.
-    """
+    """One run directory and its stages; each puts the weights it needs into the one model."""
 
     def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
         self.config, self.inputs = config, inputs
@@ -73,11 +69,10 @@ class Run:
             self._settle(made_with(self.context.start, self.inputs.digests))
             if self.config.unlearning.trackers:
                 self.accelerator.init_trackers("grail")
-            for stage in STAGES[: STAGES.index(last) + 1]:
+            for stage in list(STAGES)[: list(STAGES).index(last) + 1]:
                 self.accelerator.wait_for_everyone()
-                shared = stage in ("vanilla", "unlearn")  # trained by all processes together
-                if shared or self.accelerator.is_main_process:
-                    getattr(self, f"_{stage}")()
+                if stage in TRAININGS or self.accelerator.is_main_process:
+                    STAGES[stage](self)
             self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
 
@@ -103,7 +98,7 @@ class Run:
         rows = [row for group in in_turn for row in group if row is not None][:count]
         self._take("vanilla")
         with self.listener.stage("check") as tick:
-            return self_check(make_scorer(self.context), rows, tick)
+            return self_check(run_scorer(self.context), rows, tick)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
@@ -113,13 +108,11 @@ class Run:
             return
         self.context.check()
         check_general(self.context)
-        make_scorer(self.context).check()
+        run_scorer(self.context).check()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
             config_file.write(self.folder / "config.yaml", self.config, about)
-
-    # -- the stages ----------------------------------------------------------------------------
 
     def _vanilla(self) -> None:
         given = self.config.vanilla
@@ -132,7 +125,10 @@ class Run:
             return
         if data:
             task, settings = vanilla_training(self.context)
-            self._train("vanilla", task, None, settings, key)
+            loop = self._loop(task, None, settings)
+            with self.listener.stage("vanilla") as tick:
+                loop.run(self._files("vanilla", key), tick)
+            self._save("vanilla", key, {})
         else:
             self._save("vanilla", key, {})
             directory.drop_training(self.folder / "vanilla")
@@ -154,7 +150,7 @@ class Run:
                 self._take("vanilla")
                 loaded = True
             with self.listener.stage(f"score {name}") as tick:
-                artifacts.write_scores(path, make_scorer(self.context).score(rows, tick), key)
+                artifacts.write_scores(path, run_scorer(self.context).score(rows, tick), key)
 
     def _localize(self) -> None:
         how = self.config.localization
@@ -168,7 +164,12 @@ class Run:
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = localize(sides, how, self.config.seed, self._vanilla_on_cpu)
+            mask, about = make_mask(
+                sides,
+                how,
+                self.config.seed,
+                lambda: {n: w.cpu() for n, w in self._weights("vanilla").items()},
+            )
             mask.about["scores"] = hashes
             if how.layer == "block" and not any(map(artifacts.block_of, mask.frozen)):
                 self.listener.warn(NO_BLOCKS)
@@ -196,7 +197,10 @@ class Run:
         mask = artifacts.read_mask(file)
         self._take("vanilla")
         task, settings = unlearn_training(self.context, mask.by_side)
-        self._train("unlearned", task, mask, settings, key)
+        loop = self._loop(task, mask, settings)
+        with self.listener.stage("unlearn") as tick:
+            proof = loop.run(self._files("unlearned", key), tick)
+        self._save("unlearned", key, {"freezing": proof})
 
     def _evaluate(self) -> None:
         stamps = directory.both(self.folder)
@@ -246,8 +250,6 @@ class Run:
             report(self.folder)
             tick(1, 1, "report written")
 
-    # -- how stages do it ----------------------------------------------------------------------
-
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
         found = artifacts.inputs_of(path)
@@ -269,23 +271,15 @@ class Run:
         self._take(name)
         return copy_weights(self.context.model)
 
-    def _vanilla_on_cpu(self) -> dict[str, Tensor]:
-        """Return the vanilla weights where the scores are."""
-        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
-
-    def _train(
-        self, name: str, task: Task, mask: artifacts.Mask | None, settings: LoopSettings, key: str
-    ) -> None:
-        """Train, then put the weights under ``name`` and drop the checkpoint."""
-        log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
-        place = LoopFiles(self.folder / log, directory.checkpoint_of(self.folder / name), key)
-        loop = Loop(trainable(self.context.model), task, mask, settings, self.accelerator)
+    def _loop(self, task: Task, mask: artifacts.Mask | None, settings: LoopSettings) -> Loop:
+        """Return the loop that trains the model, which is in training mode from now on."""
         self.context.model.train()
-        with self.listener.stage({"unlearned": "unlearn"}.get(name, name)) as tick:
-            proof = loop.run(place, tick)
-        self._save(name, key, {"freezing": proof} if mask is not None else {})
-        if self.accelerator.is_main_process:
-            directory.drop_checkpoint(self.folder / name)
+        return Loop(trainable(self.context.model), task, mask, settings, self.accelerator)
+
+    def _files(self, name: str, key: str) -> LoopFiles:
+        """Return the log and the checkpoint folder of the training that makes a model."""
+        log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
+        return LoopFiles(self.folder / log, directory.checkpoint_of(self.folder / name), key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -294,3 +288,18 @@ class Run:
                 self.context.tokenizer.save_pretrained(partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})
+            directory.drop_checkpoint(self.folder / name)
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "vanilla": Run._vanilla,
+    "score": Run._score,
+    "localize": Run._localize,
+    "unlearn": Run._unlearn,
+    "evaluate": Run._evaluate,
+    "report": Run._report,
+}
+"""The stages in their order."""
+
+TRAININGS = ("vanilla", "unlearn")
+"""Stages that all processes do together; the others are the main process's."""

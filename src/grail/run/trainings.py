@@ -1,17 +1,18 @@
-"""What the training stages train, put together from a run's context.
-
-Knows settings, rows and objectives; knows no file of the run directory.
-"""
+"""The scorer and the trainings of a run, made from its settings, its rows and its model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from grail.config.importance import Importance
 from grail.config.run import Unlearning, Vanilla
 from grail.data import substitutes
+from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
+from grail.model.forward import Policy
 from grail.model.weights import copy_weights
 from grail.run.context import RunContext
 from grail.training.descent import DescentTask
@@ -45,25 +46,48 @@ def unlearn_training(context: RunContext, by_side: bool) -> Training:
     but on the retain rows alone.
     """
     config = context.config
-    settings, objective = config.unlearning, make_objective(config.unlearning)
-    if settings.objective == EXACT:
+    if config.unlearning.objective == EXACT:
         context.start_over(config.seed)
         return _descent(context, ("retain",), config.seed)
-    known = [*context.rows, *context.general]
-    rows = tuple(row for row in known if row.part == "train" and row.side in objective.sides)
+    rows = [*context.rows, *context.general]
+    return unlearn_task(
+        context.model, context.tokenizer, rows, config.unlearning, config.seed, by_side
+    )
+
+
+def unlearn_task(
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Encoded],
+    section: Unlearning,
+    seed: int,
+    by_side: bool,
+) -> Training:
+    """Return the training of an objective on the train rows that it reads.
+
+    Args:
+        model: The model; its weights of now are the reference, where a term compares with one.
+        tokenizer: Its tokenizer.
+        rows: Encoded samples of any part; only train rows are used.
+        section: The ``unlearning`` section.
+        seed: Fixes the order of rows and the random labels.
+        by_side: Whether the mask has entries of their own for each side.
+    """
+    objective = make_objective(section)
+    read = tuple(row for row in rows if row.part == "train" and row.side in objective.sides)
     compared = any(objective.compares(side) for side in objective.sides)
     task = UnlearnTask(
-        context.model,
-        rows,
+        model,
+        read,
         objective,
-        context.tokenizer.pad_token_id,
-        schedule_of(settings),
-        config.seed,
-        split=by_side or settings.rectify,
-        reference=copy_weights(context.model) if compared else None,
-        substitute=_substitute(context, objective.labels),
+        tokenizer.pad_token_id,
+        schedule_of(section),
+        seed,
+        split=by_side or section.rectify,
+        reference=copy_weights(model) if compared else None,
+        substitute=_substitute(model, tokenizer, objective.labels, seed),
     )
-    return task, loop_settings(settings, config.seed)
+    return task, loop_settings(section, seed)
 
 
 def schedule_of(section: Unlearning) -> Schedule:
@@ -82,25 +106,29 @@ def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:
     return LoopSettings(**values)
 
 
-def _substitute(context: RunContext, labels: str) -> substitutes.Substitute:
-    if labels == "random":
-        return substitutes.random_targets(vocabulary(context), context.config.seed)
-    if labels == "refusal":
-        said = context.tokenizer(substitutes.REFUSAL, add_special_tokens=False)["input_ids"]
-        return substitutes.refusal(said)
-    return substitutes.truth
+def run_scorer(context: RunContext) -> Scorer:
+    """Return Stage 1 of a run's model, with whatever weights it holds then."""
+    section, seed = context.config.importance, context.config.label_seed
+    return make_scorer(context.model, context.tokenizer, section, seed)
 
 
-def make_scorer(context: RunContext) -> Scorer:
-    """Return Stage 1 of the model, whatever weights it holds."""
-    config, pad = context.config, context.tokenizer.pad_token_id
-    labels = RandomLabels(vocabulary(context), config.importance.substitution, config.label_seed)
-    values = config.importance.model_dump(exclude={"substitution", "seed"})
-    return Scorer(context.model, labels, pad, **values)
+def make_scorer(model: Policy, tokenizer: Any, section: Importance, seed: int) -> Scorer:
+    """Return Stage 1 of a model; ``seed`` is that of the random labels."""
+    labels = RandomLabels(vocabulary(model, tokenizer), section.substitution, seed)
+    values = section.model_dump(exclude={"substitution", "seed"})
+    return Scorer(model, labels, tokenizer.pad_token_id, **values)
 
 
-def vocabulary(context: RunContext) -> tuple[int, ...]:
+def vocabulary(model: Policy, tokenizer: Any) -> tuple[int, ...]:
     """Return the token ids that random labels are drawn from."""
-    model, tokenizer = context.model, context.tokenizer
     size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])  # type: ignore
     return ordinary_tokens(size, tokenizer.all_special_ids)
+
+
+def _substitute(model: Policy, tokenizer: Any, labels: str, seed: int) -> substitutes.Substitute:
+    if labels == "random":
+        return substitutes.random_targets(vocabulary(model, tokenizer), seed)
+    if labels == "refusal":
+        refusal = tokenizer(substitutes.REFUSAL, add_special_tokens=False)["input_ids"]
+        return substitutes.refusal(refusal)
+    return substitutes.truth
