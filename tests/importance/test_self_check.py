@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import re
 
+import jaxtyping
 import pytest
 import torch
 
@@ -19,6 +20,12 @@ from grail.model.forward import trainable
 from grail.model.load import load_model, load_tokenizer
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
+
+
+@pytest.fixture(autouse=True)
+def _no_shape_checks(monkeypatch):
+    """The self-check intercepts every call of torch: checked shapes take it 7 s for 0.2 s."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def scorer(model, seed=0, **given):
