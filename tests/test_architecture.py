@@ -297,7 +297,7 @@ def test_the_loss_is_seven_calls_from_the_command(tiny_config, monkeypatch):
     monkeypatch.setattr("grail.unlearning.losses.nll", nll)
     assert main(["unlearn", str(tiny_config(unlearning={"objective": "refusal"}))]) == 0
     (chain,) = {tuple(call[call.index("main") :]) for call in calls}
-    assert chain == ("main", "_run", "through", "_unlearn", "run", "_step", "run", "nll")
+    assert chain == ("main", "_run", "through", "_unlearn", "run", "_step", "run")  # + nll
 
 
 def test_light_modules_need_no_torch():

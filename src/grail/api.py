@@ -32,7 +32,7 @@ from grail.localization import localizers
 from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import copy_weights
 from grail.progress import Listener
-from grail.results import Results, make_results
+from grail.results import Results, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
@@ -68,7 +68,7 @@ def run(settings: Settings, listener: Listener | None = None) -> Results:
     for warning in inputs.warnings:
         stages.listener.warn(warning)
     stages.through()
-    return stages.results
+    return read_results(Path(config.output) / "results.json")
 
 
 def audit(

@@ -23,12 +23,13 @@ from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
+from grail.localization.select import NO_BLOCKS
 from grail.progress import NullListener
 from grail.reporting.run.verdict import run_verdict
 from grail.results import read_results
 from grail.run.directory import alone, stamp, weights_digest
 from grail.run.inputs import FRESH_ADAPTER, read_inputs
-from grail.run.pipeline import NO_BLOCKS, Run
+from grail.run.pipeline import Run
 from grail.training.accelerator import make_accelerator
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,11 @@ from torch import Tensor
 from grail.artifacts import block_of
 from grail.errors import InputError
 
+NO_BLOCKS = (
+    "localization.layer: block, but no parameter of this model is named after a block "
+    "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
+)
+
 
 def layer_of(name: str, layer: str) -> str:
     """Return the name of the layer that a parameter belongs to.

@@ -26,12 +26,13 @@ from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.localizers import code_of, make_mask
+from grail.localization.select import NO_BLOCKS
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.model.weights import copy_weights, put_weights
 from grail.progress import Listener, NullListener, Tick
 from grail.reporting.run.page import report
-from grail.results import Results, make_results, read_results, write_results
+from grail.results import make_results, write_results
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
@@ -43,11 +44,6 @@ from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
 from grail.unlearning.objectives import EXACT, make_objective
-
-NO_BLOCKS = (
-    "localization.layer: block, but no parameter of this model is named after a block "
-    "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
-)
 
 
 class Run:
@@ -75,11 +71,6 @@ class Run:
                     STAGES[stage](self)
             self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
-
-    @property
-    def results(self) -> Results:
-        """The results on disk."""
-        return read_results(self.folder / "results.json")
 
     def measure_vanilla(self) -> Path:
         """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file.
@@ -270,6 +261,9 @@ class Run:
         """Return copies of what training may change in a model; the run's model then has them."""
         self._take(name)
         return copy_weights(self.context.model)
+
+    def _vanilla_on_cpu(self) -> dict[str, Tensor]:
+        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
 
     def _loop(self, task: Task, mask: artifacts.Mask | None, settings: LoopSettings) -> Loop:
         """Return the loop that trains the model, which is in training mode from now on."""
