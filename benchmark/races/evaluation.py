@@ -48,9 +48,8 @@ def _race(field: Field, what: str, settings: Evaluation, repeats: int, outcome: 
 def _ways(
     field: Field, rows: Sequence[Encoded], settings: Evaluation, made: dict[str, Any]
 ) -> dict[str, Way]:
-    texts = {sample.key: sample for sample in field.samples}
     evaluator = Evaluator(
-        *(field.model, field.tokenizer, texts, settings.generate),
+        *(field.model, field.tokenizer, settings.generate),
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
     )

@@ -230,7 +230,7 @@ def test_broken_weights_are_named(measure, tiny_model, tokenizer):
 
 
 def test_the_defaults_are_those_of_the_settings(model, tokenizer):
-    settings, evaluator = Evaluation(), Evaluator(model, tokenizer, {})
+    settings, evaluator = Evaluation(), Evaluator(model, tokenizer)
     for name in ("generate", "batch_size", "max_new_tokens", "min_k", "show_text"):
         assert getattr(evaluator, name) == getattr(settings, name)
 
