@@ -157,13 +157,6 @@ def test_counts_overall_and_per_entity(domain, side):
         assert {name: names.count(name) for name in names} == dict.fromkeys(NAMES[domain], count)
 
 
-@pytest.mark.parametrize("domain", embedded.DOMAINS)
-def test_entities_lists_the_names(domain):
-    names = embedded.entities(domain)
-    assert len(names) == 6
-    assert set(names) == NAMES[domain]
-
-
 def test_rows_have_exactly_the_two_text_fields_and_perhaps_paraphrases():
     for row in everything():
         assert set(row) - {"paraphrases"} == {"prompt", "completion"}
@@ -368,8 +361,3 @@ def test_unknown_arguments_raise_and_name_the_choices(bad, allowed):
     given = next(x for x in bad if x in ("health", "forget", "test"))
     with pytest.raises(ValueError, match=f"'{given}'.*{allowed}"):
         embedded.rows(*bad)
-
-
-def test_unknown_domain_raises_for_entities():
-    with pytest.raises(ValueError, match=r"'health'.*privacy, copyright"):
-        embedded.entities("health")

@@ -28,41 +28,17 @@ def _read(name: str) -> str:
     return (resources.files("grail.data") / "texts" / name).read_text(encoding="utf-8")
 
 
-def _check(kind: str, given: str, allowed: Sequence[str]) -> None:
+def _check(kind: str, name: str, allowed: Sequence[str]) -> None:
     """Raises InputError if a name is not one of the allowed ones."""
-    if given not in allowed:
-        hint, names = did_you_mean(given, allowed), ", ".join(allowed)
-        raise InputError(f"embedded has no {kind} '{given}'.{hint} Allowed: {names}, or a file.")
-
-
-def _load(domain: str) -> list[dict[str, Any]]:
-    """Returns the entities of a domain with their rows, in file order."""
-    _check("domain", domain, DOMAINS)
-    entities: list[dict[str, Any]] = json.loads(_read(_FILES[domain]))
-    return entities
+    if name not in allowed:
+        hint, names = did_you_mean(name, allowed), ", ".join(allowed)
+        raise InputError(f"embedded has no {kind} '{name}'.{hint} Allowed: {names}, or a file.")
 
 
 def _shuffled(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
     """Shuffles rows in place by the fixed seed and a label, and returns them."""
     random.Random(f"{_SEED}/{label}").shuffle(rows)
     return rows
-
-
-def entities(domain: str) -> list[str]:
-    """Lists the fictitious persons or book titles of a domain.
-
-    Every prompt of the domain contains exactly one of these names.
-
-    Args:
-        domain: One of ``DOMAINS``.
-
-    Returns:
-        The six names, in a fixed order.
-
-    Raises:
-        InputError: If the domain is unknown.
-    """
-    return [entity["name"] for entity in _load(domain)]
 
 
 def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
@@ -80,10 +56,11 @@ def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
     Raises:
         InputError: If the domain, the side or the part is unknown.
     """
-    entities = _load(domain)
+    _check("domain", domain, DOMAINS)
     _check("side", side, ("unlearn", "retain"))
     _check("part", part, ("train", "val"))
     paraphrases = json.loads(_read(_PARAPHRASES))
+    entities = json.loads(_read(_FILES[domain]))
     pairs = [pair for entity in entities for pair in entity[side][part]]
     rows = [
         {"prompt": prompt, "completion": completion}

@@ -143,7 +143,7 @@ def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, int]) 
     from transformers import GenerationConfig
 
     inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
-    own = inner.generation_config
+    before = inner.generation_config
     with torch.random.fork_rng(enabled=sampling is not None):
         try:
             inner.generation_config = GenerationConfig()
@@ -151,7 +151,7 @@ def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, int]) 
                 yield GenerationConfig(do_sample=False, **limits)
             else:
                 torch.manual_seed(sampling.seed)
-                warm = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-                yield GenerationConfig(do_sample=True, **warm, **limits)
+                full = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+                yield GenerationConfig(do_sample=True, **full, **limits)
         finally:
-            inner.generation_config = own
+            inner.generation_config = before

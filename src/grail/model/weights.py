@@ -35,11 +35,11 @@ def holding(model: Policy, weights: Weights) -> Iterator[None]:
     weights are not disturbed.
     """
     parameters = dict(model.named_parameters())
-    own = {name: parameters[name].data for name in weights}
+    before = {name: parameters[name].data for name in weights}
     try:
         for name, tensor in weights.items():
             parameters[name].data = tensor
         yield
     finally:
-        for name, tensor in own.items():
+        for name, tensor in before.items():
             parameters[name].data = tensor
