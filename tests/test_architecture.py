@@ -288,16 +288,16 @@ def test_the_loss_is_seven_calls_from_the_command(tiny_config, monkeypatch):
 
     calls = []
 
-    def nll(answers):
-        frames = [f for f in inspect.stack() if "/grail/" in f.filename and "<" not in f.function]
+    def mean_per_row(values, lengths):
+        frames = [frame for frame in inspect.stack() if str(SOURCE) in frame.filename]
         calls.append([frame.function for frame in reversed(frames)])
-        return real(answers)
+        return real(values, lengths)
 
-    real = grail.unlearning.losses.nll
-    monkeypatch.setattr("grail.unlearning.losses.nll", nll)
+    real = grail.unlearning.losses.mean_per_row
+    monkeypatch.setattr("grail.unlearning.losses.mean_per_row", mean_per_row)
     assert main(["unlearn", str(tiny_config(unlearning={"objective": "refusal"}))]) == 0
-    (chain,) = {tuple(call[call.index("main") :]) for call in calls}
-    assert chain == ("main", "_run", "through", "_unlearn", "run", "_step", "run")  # + nll
+    chains = {tuple(call[call.index("main") :]) for call in calls}
+    assert ("main", "_run", "through", "_unlearn", "run", "_step", "run", "nll") in chains
 
 
 def test_light_modules_need_no_torch():

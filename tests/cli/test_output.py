@@ -51,7 +51,7 @@ def test_a_report_is_named_and_general_ability_is_shown_if_it_is_there(folder, c
 
 
 def test_where_a_stage_has_written(tmp_path, capsys):
-    for stage, name in endings.PLACES.items():
+    for stage, name in endings._OUTPUTS.items():
         endings.files(tmp_path, stage, as_json=False)
         assert capsys.readouterr().out == f"wrote: {tmp_path / name}\n"
         endings.files(tmp_path, stage, as_json=True)
