@@ -1,1 +1,1 @@
-"""Methods and seeds on one vanilla model; see CONTRIBUTING.md."""
+"""Several methods and seeds on one vanilla model, each cell a run in a process of its own."""

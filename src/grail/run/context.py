@@ -27,7 +27,7 @@ from grail.progress import Listener
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
 
-FORMAT = 1  # raised when files of an older grail must not be taken for current ones
+FORMAT = 2  # raised when files of an older grail must not be taken for current ones
 UNRELATED = (
     "checkpoint_steps",
     "trackers",
