@@ -26,6 +26,7 @@ from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlear
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.readers import read_rows
 from grail.data.samples import Place, Sample, samples_from
+from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.values import to_results
 from grail.localization import localizers
@@ -260,14 +261,16 @@ def evaluate(
         tokenizer: Its tokenizer.
         rows: Samples of any domain, side and part.
         name: What the results call the model.
-        settings: Keys of the ``evaluation`` section.
+        settings: ``generate``, ``batch_size``, ``max_new_tokens``, ``min_k`` of ``evaluation``.
 
     >>> results = evaluate(model, tokenizer, rows, generate=False)
     >>> sorted(results.summary["train"]["model"])
     ['Avg', 'HS']
     """
-    evaluation, data = _sections(settings, "evaluation", Evaluation)
     keys = ("generate", "batch_size", "max_new_tokens", "min_k")
+    if others := settings.keys() - {*keys, "template", "max_tokens"}:
+        raise InputError(f"evaluate: {min(others)} is not read here. Allowed: {', '.join(keys)}.")
+    evaluation, data = _sections(settings, "evaluation", Evaluation)
     evaluator = Evaluator(model, tokenizer, **{key: getattr(evaluation, key) for key in keys})
     values = evaluator.run(name, _encoded(tokenizer, rows, data))
     return make_results(to_results(values), {}, "")
