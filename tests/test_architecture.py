@@ -198,7 +198,7 @@ def paths_in_tree(markdown: str) -> set[str] | None:
 
 
 def paths_on_disk(package: Path) -> set[str]:
-    """Return what the tree in docs/architecture.md must name: all folders, and the files beside modules."""
+    """Return what the full tree must name: all folders, and the files beside modules."""
     paths = set()
     for path in package.rglob("*"):
         name = path.relative_to(package).as_posix() + "/" * path.is_dir()
