@@ -361,3 +361,10 @@ def test_a_failure_leaves_the_stored_object(tmp_path):
     with pytest.raises(ZeroDivisionError):
         cached(path, "two", lambda: {"value": 1 / 0})
     assert json.loads(path.read_text()) == {"inputs": "one", "value": 1}
+
+
+def test_keys_merged_from_an_anchor_are_not_given_twice():
+    text = "a: &a {x: 1}\np: {q: &b {<<: *a, x: 2}}\nc: {<<: *b}\n"
+    assert parse_yaml(text) == {"a": {"x": 1}, "p": {"q": {"x": 2}}, "c": {"x": 2}}
+    with pytest.raises(yaml.YAMLError, match="'x' is given twice"):
+        parse_yaml("a: {x: 1, x: 2}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -23,26 +22,29 @@ from grail.config.importance import Importance
 from grail.config.localization import Localization
 from grail.config.messages import checked
 from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlearning, parse_config
-from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.encode import Encoded
 from grail.data.readers import read_rows
 from grail.data.samples import Place, Sample, samples_from
-from grail.errors import InputError
+from grail.errors import InputError, did_you_mean
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.values import to_results
 from grail.localization import localizers
 from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import copy_weights
 from grail.progress import Listener
-from grail.results import Results, make_results, read_results
+from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
+from grail.run.memory import check_rows, check_trainable, encode_rows
 from grail.run.pipeline import Run
 from grail.run.trainings import make_scorer, unlearn_task
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
+from grail.training.masked import check_shapes
 
 Settings = Config | Mapping[str, Any] | Path | str
 _S = TypeVar("_S", bound=BaseModel)
+_SIDES, _PARTS = ("unlearn", "retain", "general"), ("train", "val")
 
 
 def run(settings: Settings, listener: Listener | None = None) -> Results:
@@ -116,6 +118,10 @@ def samples(
     >>> samples([{"prompt": "Who?", "completion": "Mara."}], side="unlearn")[0].key
     'domain.unlearn.train.0'
     """
+    for name, value, allowed in (("side", side, _SIDES), ("part", part, _PARTS)):
+        if value not in allowed:
+            hint = did_you_mean(value, allowed)
+            raise InputError(f"samples: {name} is '{value}'.{hint} Allowed: {', '.join(allowed)}.")
     place = Place("general", "general", part) if side == "general" else Place(domain, side, part)
     if isinstance(source, (Path, str)):
         return samples_from(read_rows(str(source), place), place, str(source))
@@ -143,10 +149,12 @@ def score(
     [('domain', 'retain'), ('domain', 'unlearn')]
     """
     importance, data = _sections(settings, "importance", Importance)
+    encoded = encode_rows(model, tokenizer, rows, data)
+    check_trainable(model)
     scorer = make_scorer(model, tokenizer, importance, seed)
     scorer.check()
     sides: dict[tuple[str, str], list[Encoded]] = {}
-    for row in _encoded(tokenizer, rows, data):
+    for row in encoded:
         if row.part == "train" and row.side != "general":
             sides.setdefault((row.domain, row.side), []).append(row)
     return {side: scorer.score(members) for side, members in sides.items()}
@@ -171,41 +179,19 @@ def localize(
     >>> localize(scores, k_op_ur=0.2).counts()["frozen"] > 0
     True
     """
+    both = [{(domain, "unlearn"), (domain, "retain")} for domain, _ in scores]
+    if not scores or set(scores) != set().union(*both):
+        raise InputError("localize: needs the scores of both sides of every domain.")
     function = None if isinstance(method, str) else method
     named = {"method": method} if isinstance(method, str) else {}
     section = checked(Localization, named | settings, "localization")
 
     def weights() -> dict[str, Any]:
         if model is None:
-            raise ValueError(f"{method} reads the weights: pass model=")
+            raise InputError(f"localize: {method} reads the model's weights. Pass model=.")
         return {name: weight.cpu() for name, weight in copy_weights(model).items()}
 
     return localizers.make_mask(dict(scores), section, seed, weights, function)[0]
-
-
-@dataclass(frozen=True)
-class Unlearned:
-    """How a model was unlearned.
-
-    Attributes:
-        steps: One entry per optimiser step: ``terms`` (each loss in nats), ``gradient_norm``.
-        proof: Counts and digests of the frozen entries; ``changed`` is 0. Empty without a mask.
-    """
-
-    steps: tuple[dict[str, Any], ...]
-    proof: dict[str, Any]
-
-    def __repr__(self) -> str:
-        """Show the first and the last value of each term, and the proof."""
-        lines = [f"unlearned in {len(self.steps)} steps"]
-        for name, first in (self.steps[0]["terms"] if self.steps else {}).items():
-            lines.append(f"  {name}: {first:.2f} -> {self.steps[-1]['terms'].get(name, first):.2f}")
-        if self.proof:
-            frozen, entries = self.proof["frozen"], self.proof["entries"]
-            lines.append(
-                f"  {self.proof['changed']} of {frozen} frozen entries changed ({entries})"
-            )
-        return "\n".join(lines)
 
 
 def unlearn(
@@ -237,7 +223,11 @@ def unlearn(
     if not is_adapter(model):
         settings = {"learning_rate": FULL_WEIGHTS_RATE} | settings
     unlearning, data = _sections(settings, "unlearning", Unlearning)
-    encoded, by_side = _encoded(tokenizer, rows, data), mask is not None and mask.by_side
+    encoded, by_side = encode_rows(model, tokenizer, rows, data), mask is not None and mask.by_side
+    check_trainable(model)
+    check_rows(unlearning, encoded)
+    if mask is not None:
+        check_shapes(trainable(model), mask)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     was_training = model.training
     with TemporaryDirectory() as folder:
@@ -272,7 +262,7 @@ def evaluate(
         raise InputError(f"evaluate: {min(others)} is not read here. Allowed: {', '.join(keys)}.")
     evaluation, data = _sections(settings, "evaluation", Evaluation)
     evaluator = Evaluator(model, tokenizer, **{key: getattr(evaluation, key) for key in keys})
-    values = evaluator.run(name, _encoded(tokenizer, rows, data))
+    values = evaluator.run(name, encode_rows(model, tokenizer, rows, data))
     return make_results(to_results(values), {}, "")
 
 
@@ -289,9 +279,3 @@ def _sections(settings: dict[str, Any], name: str, section: type[_S]) -> tuple[_
     data = {key: settings[key] for key in ("template", "max_tokens") if key in settings}
     others = {key: value for key, value in settings.items() if key not in data}
     return checked(section, others, name), checked(Data, data, "data")
-
-
-def _encoded(tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return encode_all(Encoder(tokenizer, data.template, data.max_tokens), rows)[0]

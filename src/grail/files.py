@@ -146,15 +146,19 @@ def _sync(path: Path) -> None:
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Plain values only (in C where it is compiled); ``1e-3`` is a number, a key is given once."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a second value for a key; PyYAML would keep the last one."""
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse a second value for a key, before keys are merged in; PyYAML keeps the last one."""
+        checked: set[int] = self.__dict__.setdefault("checked_nodes", set())
+        if id(node) in checked:
+            return super().flatten_mapping(node)
+        checked.add(id(node))
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 problem = f"the key '{key.value}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return super().flatten_mapping(node)
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

@@ -86,6 +86,31 @@ class Results:
         return next((row.value for row in rows), None)
 
 
+@dataclass(frozen=True)
+class Unlearned:
+    """How a model was unlearned.
+
+    Attributes:
+        steps: One entry per optimiser step: ``terms`` (each loss in nats), ``gradient_norm``.
+        proof: Counts and digests of the frozen entries; ``changed`` is 0. Empty without a mask.
+    """
+
+    steps: tuple[dict[str, Any], ...]
+    proof: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Show the first and the last value of each term, and the proof."""
+        lines = [f"unlearned in {len(self.steps)} steps"]
+        for name, first in (self.steps[0]["terms"] if self.steps else {}).items():
+            lines.append(f"  {name}: {first:.2f} -> {self.steps[-1]['terms'].get(name, first):.2f}")
+        if self.proof:
+            frozen, entries = self.proof["frozen"], self.proof["entries"]
+            lines.append(
+                f"  {self.proof['changed']} of {frozen} frozen entries changed ({entries})"
+            )
+        return "\n".join(lines)
+
+
 def harmonic_success(us: float, rs: float) -> float:
     """Harmonic mean of two successes in percent; 0 where both are 0 (paper, Eq. 7)."""
     return 2 * us * rs / (us + rs) if us + rs > 0 else 0.0

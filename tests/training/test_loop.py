@@ -855,3 +855,15 @@ def test_two_processes_do_what_one_does(tmp_path):
             }
             assert a["terms"] == pytest.approx(b["terms"], rel=1e-4)
             assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
+
+
+def test_a_checkpoint_whose_replacement_was_cut_off_is_found(world):
+    """Killed between the two renames: only NAME.old is left."""
+    with pytest.raises(StoppedError):
+        world(checkpoint_steps=2).run(stop_at(3))
+    again = world(checkpoint_steps=2)
+    folder = again.place.checkpoints
+    folder.rename(folder.with_name(f"{folder.name}.old"))
+    steps = []
+    again.run(lambda done, *_: steps.append(done))
+    assert steps[0] == 3

@@ -251,3 +251,16 @@ def test_sharded_models_are_refused(trainer, kind, monkeypatch):
 def test_optimizers_that_update_during_the_backward_pass_are_refused(trainer):
     with pytest.raises(InputError, match="galore_adamw_layerwise"):
         trainer(optim="galore_adamw_layerwise")
+
+
+def test_a_step_that_a_gradient_scaler_skips_leaves_the_weights(tiny_model):
+    """A fused optimizer would unscale by itself, but the scaler's factors reach the wrapper only."""
+    model = tiny_model(lora=False)
+    mask = half(model)
+    inner = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    optimizer = MaskedOptimizer(inner, model, mask)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(sum(p.sum() for p in model.parameters()) * float("inf")).backward()
+    scaler.step(optimizer)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -23,6 +23,7 @@ from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
 from grail.run import directory
+from grail.run.inputs import own_code
 from grail.run.provenance import model_identity
 
 RECORD = "cell.json"
@@ -130,7 +131,7 @@ def config_digest(config: Config) -> str:
     """
     settings = comparable_settings(config)
     del settings["preset"], settings["audit"]
-    settings["made_with"] = [__version__, model_identity(config.model.name)]
+    settings["made_with"] = [__version__, model_identity(config.model.name), own_code(config)]
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})

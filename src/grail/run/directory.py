@@ -112,7 +112,9 @@ def checkpoint_of(model: Path) -> Path:
 
 def drop_checkpoint(model: Path) -> None:
     """Drop the state of a training that is finished, perhaps by a process killed right after it."""
-    shutil.rmtree(checkpoint_of(model), ignore_errors=True)
+    folder = checkpoint_of(model)
+    for name in (folder.name, f"{folder.name}.old", f"{folder.name}.partial"):
+        shutil.rmtree(folder.with_name(name), ignore_errors=True)
 
 
 def drop_training(model: Path) -> None:

@@ -15,7 +15,7 @@ from grail.errors import InputError, collecting
 from grail.evaluation.general.harness import check_tasks
 from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
 from grail.files import PARTIAL
-from grail.localization.localizers import check_method
+from grail.localization.localizers import check_method, code_of
 from grail.model.sources import find
 from grail.unlearning.objectives import EXACT, make_objective
 
@@ -138,6 +138,13 @@ def _check_exact(config: Config) -> None:
                 f"unlearning.{key}: exact trains a new model as the vanilla section says, and does "
                 "not read this. Leave it out."
             )
+
+
+def own_code(config: Config) -> list[str]:
+    """Return the digests of the files that define the user's own localizer and objective."""
+    codes = list(code_of(config.localization.method).values())
+    own = ":" in config.unlearning.objective
+    return codes + ([make_objective(config.unlearning).source] if own else [])
 
 
 def check_output(folder: Path) -> None:

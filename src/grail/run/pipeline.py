@@ -155,12 +155,7 @@ class Run:
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = make_mask(
-                sides,
-                how,
-                self.config.seed,
-                lambda: {n: w.cpu() for n, w in self._weights("vanilla").items()},
-            )
+            mask, about = make_mask(sides, how, self.config.seed, self._vanilla_on_cpu)
             mask.about["scores"] = hashes
             if how.layer == "block" and not any(map(artifacts.block_of, mask.frozen)):
                 self.listener.warn(NO_BLOCKS)

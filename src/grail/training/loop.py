@@ -23,6 +23,7 @@ from torch import nn
 from grail.artifacts import Mask
 from grail.data.encode import Encoded
 from grail.errors import DivergenceError
+from grail.files import recover_folder
 from grail.progress import Tick, silent
 from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
 from grail.training.freezing import Freezing, Gradients
@@ -161,6 +162,10 @@ class Loop:
 
     def _resume(self, files: LoopFiles) -> State:
         """Load the checkpoint of the same inputs, or remove that of others, whose log is lost."""
+        if self.accelerator.is_main_process:
+            recover_folder(files.checkpoints)
+        self.accelerator.wait_for_everyone()
+        self.optimizer.zero_grad(set_to_none=True)  # gradients of whoever used the model before
         state = load_checkpoint(files.checkpoints, self.parameters, self.optimizer, files.inputs)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:

@@ -7,7 +7,7 @@ optimizer.prove()    # raises if a bit of a frozen entry changed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ class MaskedOptimizer(torch.optim.Optimizer):
     momentum, updates that mix entries) is undone in the same step. Everything else, such as
     ``param_groups`` and ``state_dict``, is the wrapped optimizer's.
     """
+
+    _step_supports_amp_scaling = False  # a fused optimizer's: a GradScaler must unscale beforehand
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:
         """Wrap ``optimizer``, which trains ``model``, before the first backward pass.
@@ -130,6 +132,15 @@ def _check(parameters: dict[str, nn.Parameter], mask: Mask) -> None:
             "(localization.freeze: by_side), and an optimizer sees only their sum. Make one with "
             "localization.freeze: static."
         )
+    check_shapes(parameters, mask)
+
+
+def check_shapes(parameters: Mapping[str, nn.Parameter], mask: Mask) -> None:
+    """Refuse a mask of another model.
+
+    Raises:
+        InputError: naming a parameter that is not trained, or has another shape or shards.
+    """
     for name, bits in mask.frozen.items():
         if name not in parameters:
             raise InputError(f"the mask freezes entries of {name}, which the model does not train")

@@ -1,0 +1,62 @@
+"""Checks of a model in memory and of its rows: what ``inputs`` checks for the files of a run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from grail.config.run import Data, Unlearning
+from grail.data.encode import Encoded, Encoder, encode_all
+from grail.data.samples import Sample
+from grail.errors import InputError
+from grail.model.forward import Policy, trainable
+from grail.unlearning.objectives import EXACT, make_objective
+
+
+def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
+    """Encode rows, with the checks that a run makes; what is cut is a Python warning."""
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no end token (eos_token).")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if len({row.key for row in rows}) < len(rows):
+        raise InputError("rows: two have the same key. Read each side of a domain in one go.")
+    encoded, cuts = encode_all(Encoder(tokenizer, data.template, data.max_tokens), rows)
+    for text in cuts:
+        warnings.warn(text, stacklevel=3)
+    config: Any = model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    longest = max((len(row.ids) for row in encoded), default=0)
+    if positions is not None and longest > positions:
+        raise InputError(
+            f"max_tokens: a row has {longest} tokens, the model {positions} positions."
+        )
+    return encoded
+
+
+def check_trainable(model: Policy) -> None:
+    """Refuse a model in which nothing requires gradients."""
+    if not trainable(model):
+        raise InputError(
+            "the model has no trainable parameters. Load an adapter with is_trainable=True, or set "
+            "requires_grad."
+        )
+
+
+def check_rows(section: Unlearning, rows: Sequence[Encoded]) -> None:
+    """Refuse to unlearn without the rows that the objective reads."""
+    if section.objective == EXACT:
+        raise InputError("unlearn: exact trains a new model instead. Use grail.api.run.")
+    if not section.unlearn_weight:
+        raise InputError("unlearn: unlearn_weight 0 unlearns nothing. Give a weight above 0.")
+    train = {(row.domain, row.side) for row in rows if row.part == "train"}
+    domains = sorted(domain for domain, side in train if side == "unlearn")
+    sides = make_objective(section).sides
+    lacking = [d for d in domains if "retain" in sides and (d, "retain") not in train]
+    if "general" in sides and not any(side == "general" for _, side in train):
+        lacking.append("general")
+    unknown = {name for phase in section.phases or [] for name in phase} - set(domains)
+    if not domains or lacking or unknown:
+        names = ", ".join([*lacking, *sorted(unknown)]) or "the unlearn side"
+        raise InputError(f"unlearn: there are no train rows for {names}.")
