@@ -254,7 +254,7 @@ def test_optimizers_that_update_during_the_backward_pass_are_refused(trainer):
 
 
 def test_a_step_that_a_gradient_scaler_skips_leaves_the_weights(tiny_model):
-    """A fused optimizer unscales by itself, but the scaler gives its factors to the wrapper only."""
+    """A fused optimizer unscales by itself, but only the wrapper gets the scaler's factors."""
     model = tiny_model(lora=False)
     mask = half(model)
     inner = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
