@@ -7,7 +7,6 @@ import re
 import runpy
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import forks
@@ -213,10 +212,7 @@ def test_held_out_rows_are_measured_and_touch_nothing_else(finished, run, tmp_pa
     assert set(changed) == made | {f"evaluation/{m}.json" for m in ("vanilla", "unlearned")}
     with_areas = read_results(folder / "results.json")
     areas = [row for row in with_areas.rows if row.metric.startswith("AUC")]
-    others = [row for row in with_areas.rows if row not in areas]
-    for row, expected in zip(others, results.rows, strict=True):  # who shares a batch may round
-        assert replace(row, value=0.0) == replace(expected, value=0.0)
-        assert row.value == pytest.approx(expected.value, rel=1e-5)
+    assert [row for row in with_areas.rows if row not in areas] == list(results.rows)
     assert with_areas.summary == results.summary
     assert {(row.model, row.domain, row.side, row.part, row.n) for row in areas} == {
         (model, "privacy", "unlearn", "train", 4 + 5) for model in ("vanilla", "unlearned")
