@@ -104,20 +104,23 @@ def model_of_few_positions(make, folder):
     return ["run", str(make(model={"name": str(folder / "model")}))]
 
 
-def chat_template_that_refuses(make, folder):
-    config = make()
-    name = yaml.safe_load(config.read_text())["model"]["name"]
-    shutil.copytree(name, folder / "model")
-    template = (
-        "{% if messages[0].content.startswith('odd') %}{{ raise_exception('no') }}{% endif %}"
-    )
-    (folder / "model" / "chat_template.jinja").write_text(template + "a")
-    rows = [{"prompt": p, "completion": f"SECRET {p}"} for p in ("even?", "odd?")]
-    file = folder / "data" / "privacy_retain_val.jsonl"
-    values = {"model": {"name": str(folder / "model")}, "data": {"template": "auto"}}
-    config = make(**values)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["run", str(config)]
+def chat_template(first, said="{{ m.content }}", end="<eos>"):
+    """Rows under a chat template that treats one of them in its own way."""
+
+    def build(make, folder):
+        config = make()
+        name = yaml.safe_load(config.read_text())["model"]["name"]
+        shutil.copytree(name, folder / "model")
+        template = first + "{% for m in messages %}" + said + end + "{% endfor %}"
+        (folder / "model" / "chat_template.jinja").write_text(template)
+        rows = [{"prompt": p, "completion": f"secret {p}"} for p in ("even?", "odd?")]
+        file = folder / "data" / "privacy_retain_val.jsonl"
+        values = {"model": {"name": str(folder / "model")}, "data": {"template": "auto"}}
+        config = make(**values)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return ["run", str(config)]
+
+    return build
 
 
 def adapter_on_an_adapter(make, folder):
@@ -272,9 +275,22 @@ CASES = {
     ),
     "too few positions": (model_of_few_positions, ["data.max_tokens", "has positions for 12"]),
     "a row the chat template refuses": (
-        chat_template_that_refuses,
-        ["privacy.retain.val.1: ", "(no)", "data.template"],
+        chat_template("{{ raise_exception('no') if messages[0].content == 'odd?' }}"),
+        ["privacy.retain.val.1: ", "/model refuses", "(no)", "data.template"],
     ),
+    "a row the chat template rewrites": (
+        chat_template("", "{{ m.content.replace('odd', 'even') }}"),
+        ["privacy.retain.val.1: ", "/model does not write", "data.template"],
+    ),
+    "a chat template without an end": (
+        chat_template("", end="\n"),
+        ["privacy.unlearn.train.0: ", "/model writes no token that ends", "data.template"],
+    ),
+    "a row with a control token": (
+        data("privacy_retain_val", json.dumps({"prompt": "a?", "completion": "secret<eos>"})),
+        ["privacy.retain.val.0: ", "holds <eos>"],
+    ),
+    "no date": (setting("data.date=today"), ["data.date", "2025-01-31", "'today'"]),
     "no chat template": (setting("data.template=chat"), ["data.template"]),
     "prompts too long": (
         data("privacy_retain_val", json.dumps({"prompt": "q" * 99, "completion": "a"})),

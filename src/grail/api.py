@@ -2,7 +2,7 @@
 
 For a model in memory: ``samples`` -> ``score`` -> ``localize`` -> ``unlearn`` -> ``evaluate``.
 Keyword settings have the names, limits and defaults of the configuration (``grail settings``),
-including ``template`` and ``max_tokens`` of its ``data`` section. Only ``unlearn`` changes a model.
+including ``template``, ``date`` and ``max_tokens`` of ``data``. Only ``unlearn`` changes a model.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from grail.training.masked import check_shapes
 
 Settings = Config | Mapping[str, Any] | Path | str
 _S = TypeVar("_S", bound=BaseModel)
+_DATA = ("template", "date", "max_tokens")
 _SIDES, _PARTS = ("unlearn", "retain", "general"), ("train", "val")
 
 
@@ -258,7 +259,7 @@ def evaluate(
     ['Avg', 'HS']
     """
     keys = ("generate", "batch_size", "max_new_tokens", "min_k")
-    if others := settings.keys() - {*keys, "template", "max_tokens"}:
+    if others := settings.keys() - {*keys, *_DATA}:
         raise InputError(f"evaluate: {min(others)} is not read here. Allowed: {', '.join(keys)}.")
     evaluation, data = _sections(settings, "evaluation", Evaluation)
     evaluator = Evaluator(model, tokenizer, **{key: getattr(evaluation, key) for key in keys})
@@ -276,6 +277,6 @@ def _config(settings: Settings) -> Config:
 
 def _sections(settings: dict[str, Any], name: str, section: type[_S]) -> tuple[_S, Data]:
     """Check keyword settings: those of ``data`` apart from those of the stage's section."""
-    data = {key: settings[key] for key in ("template", "max_tokens") if key in settings}
+    data = {key: settings[key] for key in _DATA if key in settings}
     others = {key: value for key, value in settings.items() if key not in data}
     return checked(section, others, name), checked(Data, data, "data")

@@ -1,5 +1,6 @@
 """The types of settings: what they take, what they say of the rest, and paths."""
 
+import datetime
 import math
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from grail.config import values
 from grail.config.values import (
     DataSource,
+    Date,
     DomainName,
     FilePath,
     GeneralTask,
@@ -122,3 +124,15 @@ def test_relative_paths_start_from_the_folder_of_the_settings(tmp_path, monkeypa
     assert resolved(ModelName, "org/name", tmp_path) == "org/name"
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert resolved(ModelName, "org/name", tmp_path) == str(tmp_path / "org" / "name")
+
+
+@pytest.mark.parametrize("value", ["2024-02-29", datetime.date(2024, 2, 29)])
+def test_a_date_is_text_or_what_yaml_makes_of_it(value):
+    assert taken(Date, value) == "2024-02-29"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "today", "2023-02-29", "2024-2-9", 20240229, None, datetime.datetime(2024, 2, 29)]
+)
+def test_no_date(value):
+    assert "2025-01-31" in refused(Date, value)

@@ -1,6 +1,12 @@
 """Prompt, completion and end token as ids; batches; orders that depend on words alone."""
 
+import dataclasses
+import datetime
+
 import pytest
+from chats import FAMILIES, tokenizer_of
+from tiny import CHAT
+from tokenizers import normalizers, pre_tokenizers, processors
 
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Place, Sample
@@ -97,6 +103,217 @@ def test_text_survives_unchanged(completion, tiny_tokenizer):
     tokenizer = tiny_tokenizer()
     row, _ = encode(tokenizer, sample(completion=completion))
     assert text(tokenizer, row.answer[:-1]) == completion
+
+
+# -- what a chat template does with an answer ----------------------------------------------------
+
+TURN = "{% for m in messages %}<|{{ m.role }}|>"
+END = "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+SAYING = {  # a template -> what is asked and what is said
+    "an opened thought": (
+        TURN + "{{ m.content }}" + END + "<think>\n{% endif %}",
+        ("<|user|>Who?<eos>\n<|assistant|>", "Mara Venn<eos>"),
+    ),
+    "an empty thought": (
+        TURN
+        + "{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
+        + END
+        + "{% endif %}",
+        ("<|user|>Who?<eos>\n<|assistant|><think>\n\n</think>\n\n", "Mara Venn<eos>"),
+    ),
+    "spaces around": (
+        TURN + " {{ m.content }} " + END + "{% endif %}",
+        ("<|user|> Who? <eos>\n<|assistant|> ", "Mara Venn <eos>"),
+    ),
+    "line feeds around": (
+        TURN + "\n\n{{ m.content }}\n" + END + "\n{% endif %}",
+        ("<|user|>\n\nWho?\n<eos>\n<|assistant|>\n\n", "Mara Venn\n<eos>"),
+    ),
+    "words around": (
+        TURN + "{{ 'Mara ' if m.role == 'assistant' }}{{ m.content }}, Mara" + END + "{% endif %}",
+        ("<|user|>Who?, Mara<eos>\n<|assistant|>Mara ", "Mara Venn, Mara<eos>"),
+    ),
+    "two ends": (
+        TURN + "{{ m.content }}<|system|>" + END + "{% endif %}",
+        ("<|user|>Who?<|system|><eos>\n<|assistant|>", "Mara Venn<|system|>"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAYING)
+def test_prompt_and_answer_are_taken_from_the_whole_conversation(name, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template, (asked, said) = SAYING[name]
+    row, _ = encode(tokenizer, sample())
+    assert text(tokenizer, row.ids[: row.start]) == asked
+    assert text(tokenizer, row.answer) == said
+    assert row.answer == (*row.words, row.end)
+
+
+@pytest.mark.parametrize("completion", ["Who?", "user", "e", "<|assistant", " Mara\n", "\n\n\nx"])
+def test_an_answer_that_stands_elsewhere_too(completion, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    given = sample(completion=completion, context=(("user", completion), ("assistant", completion)))
+    row, _ = encode(tokenizer, given)
+    assert text(tokenizer, row.words) == completion
+    tokenizer.chat_template = tokenizer.chat_template.replace("m.content", "m.content.strip()")
+    row, _ = encode(tokenizer, given)
+    assert text(tokenizer, row.words) == completion.strip()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["m.content|upper", "m.content[:4]", "m.content ~ m.content", "'text'", "m.content|tojson"],
+)
+def test_an_answer_that_cannot_be_told_from_the_prompt_is_refused(content, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.name_or_path = "models/odd"
+    tokenizer.chat_template = tokenizer.chat_template.replace("m.content", content)
+    with pytest.raises(InputError, match=r"^d\.unlearn\.train\.3: .* of models/odd does") as error:
+        encode(tokenizer, sample(completion='"Mara"\n"Venn"', row=3))
+    assert "Mara" not in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "<end>\n", "{{ '' }}</s>"])
+def test_a_template_that_ends_no_answer_is_refused(end, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = TURN + "{{ m.content }}" + end + "{% endfor %}"
+    with pytest.raises(InputError, match=r"train\.0: .*writes no token that ends an answer"):
+        encode(tokenizer, sample())
+    tokenizer.add_tokens(["<end>", "</s>"])  # not special, but the template writes them
+    if end.strip():
+        row, _ = encode(tokenizer, sample())
+        assert tokenizer.convert_ids_to_tokens(row.end) in end
+
+
+def test_a_template_with_names_needs_a_default(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    default = tokenizer.chat_template
+    tokenizer.chat_template = {"tool_use": "a"}
+    with pytest.raises(InputError, match=r"chat template of .* has no default .*plain"):
+        encode(tokenizer, sample())
+    tokenizer.chat_template = {"tool_use": "a", "default": default}
+    assert encode(tokenizer, sample()) == encode(tiny_tokenizer(chat=True), sample())
+
+
+def test_words_that_a_template_uses_are_no_control_tokens(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.add_tokens(["user", "content", "\n\n", "::", "<elsewhere>"])
+    given = sample(completion="the user's\n\ncontent <elsewhere>")
+    row, _ = encode(tokenizer, given)
+    assert text(tokenizer, row.words) == given.completion
+
+
+# -- the clock -----------------------------------------------------------------------------------
+
+FORMATS = ["%d %b %Y", "%Y-%m-%d", "%-d %B, %A", "%H:%M:%S %p", "%x %X %j week %V day %u", "%I%y"]
+
+
+@pytest.mark.parametrize("date", ["2024-02-29", "2031-11-05"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_template_that_reads_the_clock_is_told_the_date(form, date, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    begin = "  {% macro today() %}{{ strftime_now(format='FORM') }}{% endmacro %}\n\n{{ today() }}"
+    begin += "{% if strftime_now is defined %} {{ strftime_now('FORM') }}{% endif %}"
+    tokenizer.chat_template = begin.replace("FORM", form) + CHAT
+    row, _ = Encoder(tokenizer, "auto", 512, date).encode(sample())
+    day = datetime.datetime.fromisoformat(date).strftime(form)
+    asked = text(tokenizer, row.ids[: row.start])
+    assert asked == f"\n{day} {day}<bos><|user|>Who?\n<|assistant|>"
+
+
+# -- tokenizers that put something before or after a text -----------------------------------------
+
+
+def marking(tokenizer):
+    """Let a tokenizer mark a text's first word, as SentencePiece does."""
+    inner = tokenizer.backend_tokenizer
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+@pytest.mark.parametrize("completion", ["Mara Venn", "1984", "\nx", "é"])
+def test_a_first_word_gets_no_space(template, completion, tiny_tokenizer):
+    tokenizer = marking(tiny_tokenizer(chat=True))
+    assert tokenizer.decode(tokenizer.encode("Mara", add_special_tokens=False)) == " Mara"
+    tokenizer.chat_template = TURN + "\n{{ m.content }}" + END + "{% endif %}"
+    row, _ = encode(tokenizer, sample(completion=completion), template)
+    assert text(tokenizer, row.words) == completion
+
+
+def test_a_first_word_gets_the_space_that_it_has_in_the_whole(tiny_tokenizer):
+    """The mark of a start stands after every control token: the model has learnt it so."""
+    tokenizer = marking(tiny_tokenizer(chat=True))
+    row, _ = encode(tokenizer, sample())
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Mara Venn"}]
+    whole = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+    assert list(row.ids) == whole[: len(row.ids)]
+    assert text(tokenizer, row.answer) == " Mara Venn<eos>"
+
+
+@pytest.mark.parametrize("single", ["<bos> $A <eos>", "$A <eos>", "<eos> $A", "<bos> $A"])
+def test_what_a_tokenizer_puts_after_a_text_is_not_asked(single, tiny_tokenizer):
+    tokenizer = tiny_tokenizer(chat=True)
+    ids = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=ids
+    )
+    row, _ = encode(tokenizer, sample(), "plain")
+    assert text(tokenizer, row.ids) == (
+        single.partition("$A")[0].strip() + "Who?\n\nMara Venn<eos>"
+    )
+    assert encode(tokenizer, sample(), "chat") == encode(
+        tiny_tokenizer(chat=True), sample(), "chat"
+    )
+
+
+class Slow:
+    """A tokenizer without offsets, as those written in Python are."""
+
+    def __init__(self, inner):
+        self.inner, self.is_fast = inner, False
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, given, add_special_tokens=True):
+        return self.inner(given, add_special_tokens=add_special_tokens)
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+@pytest.mark.parametrize("completion", ["Mara Venn", "\nx", " y"])
+def test_a_tokenizer_without_offsets(template, completion, tiny_tokenizer):
+    tokenizer, given = tiny_tokenizer(chat=True), sample(completion=completion)
+    assert encode(Slow(tokenizer), given, template) == encode(tokenizer, given, template)
+
+
+def test_a_tokenizer_without_offsets_must_begin_a_token_at_the_answer():
+    tokenizer = Slow(tokenizer_of(FAMILIES["llama 2"]))
+    with pytest.raises(InputError, match=r"train\.0: .* cannot be told from the prompt"):
+        encode(tokenizer, sample(completion="nor"))  # one token with the space before it
+    row, _ = encode(tokenizer, sample(completion="Mara"))
+    assert row == encode(tokenizer.inner, sample(completion="Mara"))[0]
+
+
+@pytest.mark.parametrize("token", ["<eos>", "<bos>", "<pad>", "<|user|>"])
+@pytest.mark.parametrize("field", ["prompt", "completion", "paraphrases", "context"])
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_a_control_token_in_a_row_is_refused(token, field, template, tiny_tokenizer):
+    told = f"SECRET {token}"
+    values = {"paraphrases": ("a?", told), "context": (("user", told), ("assistant", "b"))}
+    given = dataclasses.replace(sample(row=3), **{field: values.get(field, told)})
+    with pytest.raises(InputError, match=r"^d\.unlearn\.train\.3: its text holds") as error:
+        encode(tiny_tokenizer(chat=True), given, template)
+    assert token in str(error.value)
+    assert "SECRET" not in str(error.value)
+
+
+def test_a_row_without_a_prompt_token_is_refused(tiny_tokenizer):
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
+    with pytest.raises(InputError, match=r"train\.0: the tokenizer makes no token"):
+        encode(tokenizer, sample(prompt=""))
 
 
 # -- max_tokens ----------------------------------------------------------------------------------

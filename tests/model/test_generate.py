@@ -1,12 +1,20 @@
 """Generation against reading the whole sequence again for every token, and each row alone."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
 from grail.model import generate as module
-from grail.model.generate import Sampling, TextGenerator, generate, groups_of, most_new
+from grail.model.generate import (
+    Sampling,
+    TextGenerator,
+    end_tokens,
+    generate,
+    groups_of,
+    most_new,
+)
 
 FAMILIES = ["llama", "qwen2", "gemma", "gemma2", "gpt_neox", "gpt2"]
 
@@ -62,6 +70,28 @@ def test_generation_stops_at_the_end_token(talker, tokenizer):
     expected = [row[: row.index(end)] if end in row else row for row in free]
     assert len(cut[0]) <= 4
     assert cut == expected
+
+
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize("named", [None, 7, [7, "END"], ["END", 9]])
+def test_every_token_that_the_models_authors_call_an_end_ends_a_text(
+    named, lora, tiny_model, tokenizer
+):
+    model = tiny_model(lora=lora, vocabulary=len(tokenizer), seed=4)
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    free = generate(model, prompts, [12] * 5, tokenizer)
+    ids = (
+        [free[0][4] if token == "END" else token for token in named]
+        if isinstance(named, list)
+        else named
+    )
+    inner = model.get_base_model() if lora else model
+    inner.generation_config.eos_token_id = ids
+    ends = {tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])} - {None}
+    assert end_tokens(model, tokenizer) == ends
+    cut = generate(model, prompts, [12] * 5, tokenizer)
+    assert cut == [list(itertools.takewhile(lambda i: i not in ends, row)) for row in free]
+    assert (cut[0] != free[0]) == ("END" in (named if isinstance(named, list) else []))
 
 
 def test_padding_token_may_be_the_end_token(talker, tokenizer):
@@ -160,6 +190,20 @@ def test_what_is_known_of_a_text_is_not_made_again(size, generator, tiny_rows, m
     assert own.texts(rows, lambda _: None, known=known) == plain
     assert sorted(read) == sorted(row.ids[: row.start + known[row]] for row in rows)
     assert max(known.values()) > 2
+
+
+@pytest.mark.parametrize("known", [0, 2, 3])
+def test_a_rows_own_end_token_ends_its_text(known, generator, tiny_rows):
+    """The end of a turn may be another token than the tokenizer's end of a text."""
+    own, (row,) = generator(2), tiny_rows(1, answer=(6, 6))
+    prompt = row.ids[: row.start]
+    (made,) = generate(own.model, [prompt], [6], own.tokenizer)
+    at = max(made.index(token) for token in made)
+    assert at
+    told = dataclasses.replace(row, ids=(*prompt, *made[: at + 1]), end=made[at])
+    (text,) = own.texts([told], lambda _: None, known={told: min(known, at + 1)})
+    assert text == own.tokenizer.decode(made[:at])
+    assert told.words == tuple(made[:at])
 
 
 def test_a_text_that_is_known_to_its_end_is_not_made_at_all(generator, tiny_rows, monkeypatch):

@@ -20,6 +20,7 @@ from grail.config.unlearning import Unlearning
 from grail.config.values import (
     Count,
     DataSource,
+    Date,
     DomainName,
     FilePath,
     Fraction,
@@ -38,6 +39,9 @@ from grail.errors import InputError
 
 FULL_WEIGHTS_RATE = 2e-5
 """Default ``learning_rate`` of vanilla and unlearning with ``model.lora: null``."""
+
+DATE = "2025-01-01"
+"""Default ``data.date``: with today's, equal runs would differ."""
 
 GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race")
 """The paper's general tasks (Table II), by their names in lm-eval."""
@@ -109,6 +113,8 @@ class Data(Section):
 
     template: Literal["auto", "chat", "plain"] = "auto"
     """Prompt format. auto: the tokenizer's chat template if it has one."""
+    date: Date = DATE
+    """The date that a chat template reads where it asks the clock."""
     max_tokens: Annotated[int, Field(strict=True, ge=8)] = 256
     """Upper limit of a row's tokens, prompt and completion."""
     max_rows: Count | None = None

@@ -6,6 +6,7 @@ A relative path is looked up beside the settings file: its folder is pydantic's 
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +60,17 @@ def _data(source: str, info: Any) -> str:
     return _absolute(source, info) if is_path else source
 
 
+def _date(value: Any) -> str:
+    """Take a date as YAML reads it, or as text."""
+    text = str(value)
+    try:
+        if date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("date", "should be a date such as 2025-01-31")
+
+
 def _task(task: str, info: Any) -> str:
     return _absolute(task, info) if "/" in task or task.endswith(TASK_FILE) else task
 
@@ -90,6 +102,8 @@ GeneralTask = Annotated[Name, AfterValidator(_task)]
 ModelName = Annotated[Name, AfterValidator(_model)]
 """A path if it begins like one or exists beside the settings file; else a name."""
 DomainName = Annotated[str, AfterValidator(_domain_name)]
+Date = Annotated[str, BeforeValidator(_date)]
+"""A day, in ISO 8601."""
 Phase = Annotated[list[DomainName], Field(min_length=1)]
 Phases = Annotated[list[Phase], Field(min_length=1)]
 

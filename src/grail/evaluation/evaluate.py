@@ -102,7 +102,7 @@ class Evaluator:
                 "Delete its folder, lower the learning rate that made it (vanilla.learning_rate or "
                 "unlearning.learning_rate) and run again."
             )
-        answer = self.tokenizer.decode(row.answer, skip_special_tokens=True)  # may have been cut
+        answer = self.tokenizer.decode(row.words, skip_special_tokens=True)  # may have been cut
         return SampleValue(
             model=name,
             key=row.key,
@@ -138,7 +138,7 @@ def recall(tokenizer: Any, row: Encoded, text: str, max_new_tokens: int) -> floa
     A generation ends after ``most_new(row, max_new_tokens)`` tokens; so does the truth here.
     Perfect recall is 100, however long the completion.
     """
-    truth = row.answer[: most_new(row, max_new_tokens)]
+    truth = row.words[: most_new(row, max_new_tokens)]
     return metrics.rouge_l(tokenizer.decode(truth, skip_special_tokens=True), text)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -55,30 +56,37 @@ class TextGenerator:
                 teacher-forced pass found each of them most probable after those before it. They
                 are appended to the prompt; a text that is known to its end takes no step at all.
         """
-        heads = [self._head(row, (known or {}).get(row, 0)) for row in rows]
-        ids = [list(head) for head in heads]
-        pending = [i for i, row in enumerate(rows) if not self._is_complete(heads[i], row)]
+        ends = end_tokens(self.model, self.tokenizer, rows)
+        limits = [most_new(row, self.limit) for row in rows]
+        shares = [min((known or {}).get(row, 0), limits[i]) for i, row in enumerate(rows)]
+        heads = [row.answer[:share] for row, share in zip(rows, shares, strict=True)]
+        ids = [_until(ends, head) for head in heads]
+        pending = [i for i in range(len(rows)) if len(ids[i]) == len(heads[i]) < limits[i]]
         done = len(rows) - len(pending)
         if done:
             on_done(done)
         for batch in _batches(rows, list(map(len, heads)), pending, self.batch_size):
             prompts = [(*rows[i].ids[: rows[i].start], *heads[i]) for i in batch]
-            most = [most_new(rows[i], self.limit) - len(heads[i]) for i in batch]
+            most = [limits[i] - len(heads[i]) for i in batch]
             seeded = None if sampling is None else replace(sampling, seed=sampling.seed + done)
-            new = generate(self.model, prompts, most, self.tokenizer, seeded)
+            new = generate(self.model, prompts, most, self.tokenizer, seeded, ends)
             for i, tokens in zip(batch, new, strict=True):
                 ids[i] += tokens
             done += len(batch)
             on_done(done)
         return [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in ids]
 
-    def _head(self, row: Encoded, known: int) -> tuple[int, ...]:
-        """Return the known tokens of a text, up to the end token and within the limit."""
-        head, end = row.answer[: min(known, most_new(row, self.limit))], self.tokenizer.eos_token_id
-        return head[: head.index(end) + 1] if end in head else head
 
-    def _is_complete(self, head: Sequence[int], row: Encoded) -> bool:
-        return self.tokenizer.eos_token_id in head or len(head) == most_new(row, self.limit)
+def end_tokens(model: Policy, tokenizer: Any, rows: Sequence[Encoded] = ()) -> frozenset[int]:
+    """Return the tokens that end a text: the rows', the tokenizer's, and the model's own."""
+    named = _generating(model).generation_config.eos_token_id
+    own = named if isinstance(named, (list, tuple)) else [named]
+    return frozenset({tokenizer.eos_token_id, *own, *(row.end for row in rows)} - {None})
+
+
+def _until(ends: Collection[int], tokens: Sequence[int]) -> list[int]:
+    """Return the tokens before the first end token."""
+    return list(takewhile(lambda token: token not in ends, tokens))
 
 
 def most_new(row: Encoded, limit: int) -> int:
@@ -110,6 +118,7 @@ def generate(
     most: Sequence[int],
     tokenizer: Any,
     sampling: Sampling | None = None,
+    ends: Collection[int] | None = None,
 ) -> list[list[int]]:
     """Continue a batch of prompts and return the new token ids, without the end token.
 
@@ -119,22 +128,28 @@ def generate(
         most: The most tokens to generate, per row.
         tokenizer: Has the padding and end tokens.
         sampling: How to sample; None: greedily.
+        ends: The tokens that end a text; None: those of ``end_tokens``.
     """
     width, device = max(map(len, prompts)), device_of(model)
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    pad, ends = tokenizer.pad_token_id, ends or end_tokens(model, tokenizer)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    limits = {"max_new_tokens": max(most), "pad_token_id": pad, "eos_token_id": end}
+    limits = {"max_new_tokens": max(most), "pad_token_id": pad, "eos_token_id": sorted(ends)}
     with evaluating(model), fused(model), _settings(model, sampling, limits) as settings:
         out = model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=attention.to(device), generation_config=settings
         )
-    rows = [row[:limit] for row, limit in zip(out[:, width:].tolist(), most, strict=True)]
-    return [row[: row.index(end)] if end in row else row for row in rows]
+    new = zip(out[:, width:].tolist(), most, strict=True)
+    return [_until(ends, row[:limit]) for row, limit in new]
+
+
+def _generating(model: Policy) -> Any:
+    """Return the model that has the generation settings."""
+    return model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
 
 
 @contextmanager
-def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, int]) -> Iterator[Any]:
+def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, Any]) -> Iterator[Any]:
     """Yield settings that hold alone inside the block, and restore the global random state after.
 
     The model's own generation settings (a repetition penalty, for example) are set aside: with
@@ -142,7 +157,7 @@ def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, int]) 
     """
     from transformers import GenerationConfig
 
-    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    inner = _generating(model)
     before = inner.generation_config
     with torch.random.fork_rng(enabled=sampling is not None):
         try:

@@ -142,7 +142,7 @@ class RunContext:
 
     def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
         data = self.config.data
-        encoder = Encoder(self.tokenizer, data.template, data.max_tokens)
+        encoder = Encoder(self.tokenizer, data.template, data.max_tokens, data.date)
         rows, warnings = encode_all(encoder, samples)
         for warning in warnings:
             self.listener.warn(warning)

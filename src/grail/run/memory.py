@@ -22,7 +22,7 @@ def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Dat
         tokenizer.pad_token = tokenizer.eos_token
     if len({row.key for row in rows}) < len(rows):
         raise InputError("rows: two have the same key. Read each side of a domain in one go.")
-    encoded, cuts = encode_all(Encoder(tokenizer, data.template, data.max_tokens), rows)
+    encoded, cuts = encode_all(Encoder(tokenizer, data.template, data.max_tokens, data.date), rows)
     for text in cuts:
         warnings.warn(text, stacklevel=3)
     config: Any = model.config

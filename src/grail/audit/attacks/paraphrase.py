@@ -19,7 +19,7 @@ _SMALL_IF_KNOWN = ("nll", "min_k", "min_k_plus_plus", "zlib")
 def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """Measure rows on each of their paraphrases; amounts: ``mean`` and ``worst``."""
     data = context.run.config.data
-    encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens)
+    encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens, data.date)
     asked = [
         encoder.encode(replace(row.sample, prompt=prompt))[0]
         for row in context.rows
