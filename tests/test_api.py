@@ -1,5 +1,6 @@
 """A run from its files, and the same stages on a model in memory."""
 
+import copy
 import doctest
 import json
 from pathlib import Path
@@ -140,6 +141,19 @@ def test_a_wrong_setting_is_named_before_any_work(memory):
         grail.localize(grail.score(model, tokenizer, rows, trials=1), method="grial")
     with pytest.raises(InputError, match="samples row 0"):
         grail.samples([{"promt": "?"}], side="unlearn")
+
+
+def test_a_chat_template_is_told_the_date_that_is_given(memory):
+    model, tokenizer, rows = memory
+    clock = "{{ strftime_now('%d' * 9) }}{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+    fixed = clock.replace("strftime_now('%d' * 9)", "'31' * 9")
+    told, written = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    told.chat_template, written.chat_template = clock, fixed
+    found = grail.evaluate(model, told, rows, date="2025-01-31", generate=False)
+    assert found.rows == grail.evaluate(model, written, rows, generate=False).rows
+    assert found.rows != grail.evaluate(model, told, rows, generate=False).rows
+    with pytest.raises(InputError, match=r"data: date .*2025-01-31"):
+        grail.evaluate(model, told, rows, date="31.1.2025")
 
 
 def test_results_scores_and_masks_show_what_they_hold(memory):

@@ -183,3 +183,19 @@ def test_cut_completions_are_told_once(make):
     assert made.rows == made.rows
     assert len(made.listener.warnings) == 1
     assert "data.max_tokens" in made.listener.warnings[0]
+
+
+CLOCK = "{{ strftime_now('%d %m %Y %S') }} {% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+
+
+def test_a_chat_template_is_told_the_date_of_the_settings(make, tmp_path, tiny_model_folder):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, model)
+    (model / "chat_template.jinja").write_text(CLOCK)
+    given = {"model": {"name": str(model)}}
+    fixed, other = (
+        make(**given, data={"template": "auto", **date}) for date in ({}, {"date": "2031-11-05"})
+    )
+    asked = [made.tokenizer.decode(made.rows[0].ids) for made in (fixed, other)]
+    assert asked == [f"{day} 00 u0?<eos>uuuuuuuuu 0<eos>" for day in ("01 01 2025", "05 11 2031")]
+    assert fixed.key("data") != other.key("data")
