@@ -142,6 +142,13 @@ def test_the_home_folder(kind, tmp_path, monkeypatch):
     assert "null byte" in refused(kind, "./a\0b")
 
 
+@pytest.mark.parametrize("kind", [FilePath, DataSource, GeneralTask, ModelName, Output])
+def test_a_name_that_is_too_long_for_a_file(kind):
+    for name in ("./" + "x" * 256, "./é/" + "é" * 128, "/" + "x" * 5000 + "/a"):
+        assert "does not exist: names of files have at most 255 bytes" in refused(kind, name)
+    assert taken(kind, "/" + "x" * 255) == "/" + "x" * 255
+
+
 def test_a_model_is_not_taken_from_the_current_folder_by_chance(tmp_path, monkeypatch):
     conf, here = tmp_path / "conf", tmp_path / "here"
     (here / "org" / "name").mkdir(parents=True)

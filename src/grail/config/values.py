@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 EMBEDDED, HUB = "embedded", "hub:"
 TASK_FILE = ".jsonl"
+_LONGEST = 255  # bytes between two slashes, on all common file systems
 
 
 def _no_switch(value: Any) -> Any:
@@ -55,6 +56,9 @@ def _home(path: str) -> str:
         raise PydanticCustomError("home", "begins with ~, but there is no such home folder")
     if "\0" in path:
         raise ValueError("embedded null byte")
+    if max(map(len, os.fsencode(path).split(b"/"))) > _LONGEST:
+        message = f"does not exist: names of files have at most {_LONGEST} bytes"
+        raise PydanticCustomError("long", message)
     return expanded
 
 
