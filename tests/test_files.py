@@ -403,3 +403,19 @@ def test_yaml_anchors_and_depth_within_limits():
     for _ in range(99):
         (value,) = value
     assert value == []
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
+    (tmp_path / "disk" / "v").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / "vanilla"
+    link.symlink_to(tmp_path / "disk" / "v")
+    for text in ("one", "two", "three"):
+        with replacing_folder(link) as partial:
+            (partial / "a").write_text(text)
+        assert (link / "a").read_text() == text
+        assert link.is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["v"]
+    (tmp_path / "disk" / "v").rename(tmp_path / "disk" / "v.old")  # killed between the renames
+    recover_folder(link)
+    assert (link / "a").read_text() == "three"

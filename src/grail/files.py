@@ -44,6 +44,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     exception it gets its name back. If the process is killed between the two renames, ``path`` is
     missing until the next call, or ``recover_folder``, puts the old folder back.
     """
+    path = path.resolve()  # a link, to a larger disk for example, stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
@@ -68,6 +69,7 @@ def recover_folder(path: Path) -> None:
 
     If ``path`` is there, the new folder is complete and the old one is deleted.
     """
+    path = path.resolve()
     old = path.with_name(path.name + OLD)
     if old.exists() and not path.exists():
         old.rename(path)

@@ -57,7 +57,7 @@ def _home(path: str) -> str:
     if "\0" in path:
         raise ValueError("embedded null byte")
     if max(map(len, os.fsencode(path).split(b"/"))) > _LONGEST:
-        message = f"does not exist: names of files have at most {_LONGEST} bytes"
+        message = "does not exist: names of files have at most 255 bytes"
         raise PydanticCustomError("long", message)
     return expanded
 
