@@ -368,3 +368,54 @@ def test_keys_merged_from_an_anchor_are_not_given_twice():
     assert parse_yaml(text) == {"a": {"x": 1}, "p": {"q": {"x": 2}}, "c": {"x": 2}}
     with pytest.raises(yaml.YAMLError, match="'x' is given twice"):
         parse_yaml("a: {x: 1, x: 2}")
+
+
+def as_aliases(width, depth):
+    """YAML whose last list holds ``width ** depth`` values."""
+    lines = ["a0: &a0 [" + ",".join("x" * width) + "]"]
+    for level in range(1, depth):
+        aliases = ",".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} [{aliases}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 101,
+        "a: " + "[" * 100_000,
+        "{a: " * 5_000,
+        as_aliases(9, 10),
+        as_aliases(2, 30).replace("x,x", "{x: y},{x: y}"),
+        "a: &a {b: *a}",
+        "a: &a [[*a]]",
+    ],
+)
+def test_yaml_that_would_overflow_is_refused(text):
+    with pytest.raises(yaml.YAMLError, match="nested too deeply, or anchors multiply"):
+        parse_yaml(text)
+
+
+def test_yaml_anchors_and_depth_within_limits():
+    assert parse_yaml("a: &a {b: [1]}\nc: *a\nd: {<<: *a, e: *a}")["d"]["e"] == {"b": [1]}
+    assert len(parse_yaml(as_aliases(9, 4))["a3"]) == 9
+    value = parse_yaml("[" * 100 + "]" * 100)
+    for _ in range(99):
+        (value,) = value
+    assert value == []
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
+    (tmp_path / "disk" / "v").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / "vanilla"
+    link.symlink_to(tmp_path / "disk" / "v")
+    for text in ("one", "two", "three"):
+        with replacing_folder(link) as partial:
+            (partial / "a").write_text(text)
+        assert (link / "a").read_text() == text
+        assert link.is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["v"]
+    (tmp_path / "disk" / "v").rename(tmp_path / "disk" / "v.old")  # killed between the renames
+    recover_folder(link)
+    assert (link / "a").read_text() == "three"

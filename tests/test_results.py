@@ -161,6 +161,7 @@ def test_a_missing_file_says_what_to_do(tmp_path):
         read_results(tmp_path / "results.json")
 
 
+ROW = vars(Result("vanilla", "d", "unlearn", "train", "US", 1.0, 4))
 GOOD = {"rows": [], "freezing": {}, "summary": {}, "inputs": ""}
 
 
@@ -176,6 +177,12 @@ GOOD = {"rows": [], "freezing": {}, "summary": {}, "inputs": ""}
         *[json.dumps({k: v for k, v in GOOD.items() if k != key}) for key in GOOD],
         json.dumps({**GOOD, "rows": [1]}),
         json.dumps({**GOOD, "rows": [{"model": "m"}]}),
+        json.dumps({**GOOD, "rows": [["m", "d", "unlearn", "train", "US", 1.0, 4]]}),
+        json.dumps({**GOOD, "rows": [ROW | {"n": []}]}),
+        json.dumps({**GOOD, "rows": [ROW | {"side": ["unlearn"]}]}),
+        json.dumps({**GOOD, "rows": [ROW | {"value": {}}]}),
+        json.dumps({**GOOD, "freezing": "held"}),
+        json.dumps({**GOOD, "summary": {"train": {"models": {"vanilla": {"Avg": "high"}}}}}),
         json.dumps({**GOOD, "summary": []}),
         json.dumps({**GOOD, "summary": {"train": {"Avg": 1}}}),
         json.dumps({**GOOD, "summary": {"train": 3}}),

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 PARTIAL, OLD = ".partial", ".old"
+_DEEPEST, _MOST_VALUES = 100, 1_000_000  # of a YAML text
 
 
 @contextmanager
@@ -43,6 +44,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     exception it gets its name back. If the process is killed between the two renames, ``path`` is
     missing until the next call, or ``recover_folder``, puts the old folder back.
     """
+    path = path.resolve()  # a link, to a larger disk for example, stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
@@ -67,6 +69,7 @@ def recover_folder(path: Path) -> None:
 
     If ``path`` is there, the new folder is complete and the old one is deleted.
     """
+    path = path.resolve()
     old = path.with_name(path.name + OLD)
     if old.exists() and not path.exists():
         old.rename(path)
@@ -175,9 +178,32 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text: mappings, lists, text, numbers, dates, nothing else.
 
     Raises:
-        yaml.YAMLError: if it is not valid YAML, or a mapping gives a key twice.
+        yaml.YAMLError: if it is not valid YAML, nested too deeply or of too many values (anchors
+            multiply), or a mapping gives a key twice.
     """
+    _check_size(text)
     return yaml.load(text, Loader=_Loader)
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text whose value would overflow the stack or the memory, before it is built."""
+    sizes: dict[str | None, int] = {}
+    around: list[tuple[str | None, int]] = []  # anchor, and size so far, of the open collections
+    for event in yaml.parse(text, Loader=_Loader):
+        anchor, size = getattr(event, "anchor", None), int(isinstance(event, yaml.ScalarEvent))
+        if isinstance(event, yaml.CollectionStartEvent):
+            around.append((anchor, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = around.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            inside_itself = anchor in (name for name, _ in around)
+            size = _MOST_VALUES if inside_itself else sizes.get(anchor, 1)
+        sizes[anchor] = size
+        if around and size:
+            around[-1] = (around[-1][0], around[-1][1] + size)
+        if len(around) > _DEEPEST or size >= _MOST_VALUES:
+            problem = "nested too deeply, or anchors multiply to too many values"
+            raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
 def dump_yaml(values: Any) -> str:

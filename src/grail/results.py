@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from grail.errors import InputError
 from grail.files import write_json
 
@@ -163,6 +165,8 @@ def read_results(path: Path) -> Results:
         raw = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(Result(**row) for row in raw["rows"])
         summary = {part: dict(values["models"]) for part, values in raw["summary"].items()}
+        content = {"rows": raw["rows"], "freezing": raw["freezing"], "summary": summary}
+        TypeAdapter(Results).validate_python(content)  # types and nesting
         return Results(rows, raw["freezing"], summary, raw["inputs"])
     except FileNotFoundError as error:
         raise InputError(
@@ -171,4 +175,5 @@ def read_results(path: Path) -> Results:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a results file of grail ({error}).") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is not a results file of grail ({reason}).") from error

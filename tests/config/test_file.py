@@ -63,6 +63,35 @@ def test_relative_paths_are_looked_up_beside_the_file(put, tmp_path, monkeypatch
         assert domain.retain.val == "hub:org/set:train"
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_paths_of_a_linked_file_start_from_the_link(put, tmp_path, monkeypatch, relative):
+    link, target = tmp_path / "mine" / "linked.yaml", put()
+    link.parent.mkdir()
+    link.symlink_to(target)
+    monkeypatch.chdir(link.parent)
+    config = load_config(Path(link.name) if relative else link, ["model.name=./m"])
+    assert config.domains["privacy"].unlearn.train == str(link.parent / "data" / "u.jsonl")
+    assert config.model.name == str(link.parent / "m")
+    assert config.output == "runs/mine"
+    (target.parent / "m").mkdir()  # a model may be shared: it is taken beside the target
+    assert load_config(link, ["model.name=./m"]).model.name == str(target.parent / "m")
+    (link.parent / "m").mkdir()
+    assert load_config(link, ["model.name=./m"]).model.name == str(link.parent / "m")
+
+
+def test_the_file_may_be_in_the_home_folder(put, tmp_path, monkeypatch):
+    put()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(Path("~/conf/my.yaml")) == load_config(tmp_path / "conf" / "my.yaml")
+
+
+@pytest.mark.parametrize(
+    "more", ["domains: {other: {}}", "domains.privacy.retain.train: x", '"output": twice']
+)
+def test_a_setting_given_twice_is_refused(put, more):
+    assert "given twice" in error_of(put(f"{TEXT}{more}\n"))
+
+
 def test_paths_of_general_text_and_adapter(put, tmp_path):
     config = load_config(put(), ["general.train=../g.jsonl", "vanilla.adapter=my/adapter"])
     assert config.general.train == str(tmp_path / "g.jsonl")

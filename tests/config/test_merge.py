@@ -29,6 +29,26 @@ def test_keys_that_are_not_words_stay_as_they_are():
     assert merge({1: 2, None: {"a.b": 3}}) == {1: 2, None: {"a": {"b": 3}}}
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"a": {"b": 1}, "a.b": 2},
+        {"a.b": 1, "a": {"b": 1, "c": 2}},
+        {"a": {"b": {"c": 1}}, "a.b": None},
+        {"x": {"a.b.c": 1, "a": {"b.c": 2}}},
+    ],
+)
+def test_one_layer_gives_a_key_once(layer):
+    with pytest.raises(InputError, match=r"a\.b(\.c)? is given twice"):
+        merge({"other": 1}, layer)
+
+
+def test_layers_and_sections_may_share_keys():
+    assert merge({"a.b": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
+    assert merge({"a.b": 1, "a-b": 2, "a": {"c": 3}}) == {"a": {"b": 1, "c": 3}, "a-b": 2}
+    assert merge({"a": {}, "a.b": 1}) == {"a": {"b": 1}}
+
+
 def test_flat_settings_have_dotted_keys_and_empty_sections():
     nested = {"a": {"x": 1, "y": {"p": None}}, "b": {}, "c": [1, {"d": 2}]}
     flat = {"a.x": 1, "a.y.p": None, "b": {}, "c": [1, {"d": 2}]}

@@ -136,3 +136,39 @@ def test_a_date_is_text_or_what_yaml_makes_of_it(value):
 )
 def test_no_date(value):
     assert "2025-01-31" in refused(Date, value)
+
+
+def test_a_link_keeps_its_name_and_its_folder_is_resolved(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "5f3a").write_text("")
+    (tmp_path / "rows.jsonl").symlink_to("blobs/5f3a")
+    (tmp_path / "linked").symlink_to("blobs")
+    assert resolved(DataSource, "rows.jsonl", tmp_path) == str(tmp_path / "rows.jsonl")
+    assert resolved(DataSource, "linked/../x.jsonl", tmp_path) == str(tmp_path / "x.jsonl")
+    assert resolved(ModelName, "./linked", tmp_path) == str(tmp_path / "linked")
+
+
+@pytest.mark.parametrize("kind", [FilePath, DataSource, GeneralTask, ModelName, Output])
+def test_the_home_folder(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolved(kind, "~/x/y.jsonl", "/conf") == str(tmp_path / "x" / "y.jsonl")
+    assert "there is no such home folder" in refused(kind, "~nobody-of-this-name/x")
+    assert "null byte" in refused(kind, "./a\0b")
+
+
+@pytest.mark.parametrize("kind", [FilePath, DataSource, GeneralTask, ModelName, Output])
+def test_a_name_that_is_too_long_for_a_file(kind):
+    for name in ("./" + "x" * 256, "./é/" + "é" * 128, "/" + "x" * 5000 + "/a"):
+        assert "does not exist: names of files have at most 255 bytes" in refused(kind, name)
+    assert taken(kind, "/" + "x" * 255) == "/" + "x" * 255
+
+
+def test_a_model_is_not_taken_from_the_current_folder_by_chance(tmp_path, monkeypatch):
+    conf, here = tmp_path / "conf", tmp_path / "here"
+    (here / "org" / "name").mkdir(parents=True)
+    conf.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(ValidationError, match="in the current folder, not beside the settings"):
+        resolved(ModelName, "org/name", conf)
+    assert resolved(ModelName, "org/name", None) == str(here / "org" / "name")
+    assert resolved(ModelName, "./org/name", conf) == str(conf / "org" / "name")

@@ -2,6 +2,7 @@ import random
 import time
 from difflib import SequenceMatcher
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -65,6 +66,12 @@ def test_rows_on_both_sides_are_an_error_with_keys_and_no_text():
     assert "d.unlearn.train.9" not in text
     assert "secret" not in text.lower()
     assert "twice" not in text
+
+
+def test_composed_and_decomposed_rows_are_the_same():
+    one, other = ([(normalize(form, "Wo wohnt Renée?"), "Łódź")] for form in ("NFC", "NFD"))
+    assert one != other
+    assert "1 of the 1 rows" in only(check(make("unlearn", one), make("retain", other)), "error")
 
 
 def test_the_same_file_twice_is_guessed():
@@ -206,6 +213,10 @@ def similar(one, other):
         (" ".join(WORDS), " ".join([*WORDS, "extra"]), True),
         (" ".join(WORDS), " ".join([*WORDS, "extra", "words", "here"]), False),
         (" ".join(WORDS), " ".join(reversed(WORDS)), False),
+        ("वह दिन कहाँ है?", "वह दिन, कहाँ है", True),
+        ("वह दिन कहाँ है?", "वह दान कहाँ है?", False),
+        ("安娜的电子邮件地址是什么", "安娜的电子邮件地址是什么。", True),
+        ("安娜的电子邮件地址是什么", "本杰明的生日是哪一天", False),
         ("???", "???", True),
         ("???", "!!!", False),
         ("", "", False),

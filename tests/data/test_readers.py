@@ -11,8 +11,8 @@ import pytest
 
 import grail
 from grail.config.run import parse_config
-from grail.data.readers import read_rows
-from grail.data.samples import load_general, load_samples
+from grail.data.readers import read_rows, separator
+from grail.data.samples import load_general, load_samples, remarks
 from grail.errors import InputError
 
 ROWS = [{"prompt": f"Who is {n}?", "completion": f" Person {n}\n"} for n in range(4)]
@@ -202,14 +202,119 @@ def test_csv_skips_blank_lines_and_names_the_line_where_a_row_starts(put):
 def test_csv_with_an_open_quote_or_other_columns(put):
     open_quote = put("a.csv", 'prompt,completion\na,b\n"c,d\ne,f\n')
     assert "a.csv line 3: not valid CSV (unexpected end of data)." in failure(open_quote)
-    semicolons = failure(put("a.csv", "prompt;completion\na;b\n"))
-    assert "a.csv line 2: no known layout; keys found: 1 others." in semicolons
+    other = failure(put("a.csv", "prompt;reply\na;b\n"))
+    assert "a.csv line 2: no known layout; keys found: prompt, 1 others." in other
 
 
 def test_a_csv_without_a_header_keeps_its_first_row_to_itself(put):
     message = failure(put("a.csv", "Who is SECRET?,SECRET lives there\nq,a\n"))
     assert "a.csv line 2: no known layout; keys found: 2 others." in message
     assert "SECRET" not in message
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "sep={}\r\n", '"sep={}"\n'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_cells_may_be_parted_by_other_marks(put, mark, first, encoding):
+    text = first.format(mark) + f'id{mark}prompt{mark}completion\n1{mark}a, b{mark}"c;\td|"\n'
+    text = text.replace("a, b", '"a, b"')
+    source = put("a.CSV", text.encode(encoding))
+    assert texts(load(source)) == [("a, b", "c;\td|")]
+    assert separator(source) == mark
+    made = config(source, general=source)
+    said = [
+        f"{source}: its cells are parted by {'tabs' if mark == chr(9) else repr(mark)}, not commas."
+    ]
+    assert remarks(made) == ([] if mark == "," else said)
+
+
+def test_a_stated_separator_wins_and_the_header_is_read_without_quoted_names(put):
+    assert texts(load(put("a.csv", "sep=;\nprompt;completion;a,b,c,d\nq;a;x\n"))) == [("q", "a")]
+    assert texts(load(put("b.csv", '"a;b;c;d",prompt,completion\nx,q,a\n'))) == [("q", "a")]
+    lines = failure(put("c.csv", "sep=;\nprompt;completion\nq;a;b\n"))
+    assert "c.csv line 3: 3 cells under 2 names. Quote text with ';'." in lines
+    assert separator(put("a.jsonl", "")) == separator("hub:a/b") == separator("embedded") == ""
+
+
+@pytest.mark.parametrize("size", [131_072, 131_073, 500_000])
+def test_csv_cells_of_any_length(put, size):
+    answer = "x y\n" * (size // 4) + "z"
+    assert texts(load(put("a.csv", f'prompt,completion\nq,"{answer}"\n'))) == [("q", answer)]
+
+
+# --- keys and columns given twice
+
+TWICE = {
+    "prompt": '{"prompt": "a", "completion": "b", "prompt": "SECRET"}',
+    "completion": '{"prompt": "a", "completion": "b", "\\u0063ompletion": "b"}',
+    "content": '{"messages": [{"role": "user", "content": "x", "content": "SECRET"}]}',
+    "deep": '{"prompt": "a", "completion": "b", "x": [{"y": [[{"deep": 1, "deep": 1}]]}]}',
+}
+
+
+@pytest.mark.parametrize("key", TWICE)
+def test_a_key_given_twice_in_json_names_row_and_key(put, key):
+    good = '{"prompt": "a", "completion": "b"}'
+    expected = f"the key '{key}' is given twice. Keep one of them."
+    for name, content, where in [
+        ("a.jsonl", f"{good}\n{TWICE[key]}\n", "a.jsonl line 2"),
+        ("a.json", f"[{good}, {TWICE[key]}]", "a.json row 1 (from 0)"),
+        ("a.json#in.rows", f'{{"in": {{"rows": [{good}, {TWICE[key]}]}}}}', "row 1 (from 0)"),
+    ]:
+        path = put(name.partition("#")[0], content)
+        message = failure(path + name[len(name.partition("#")[0]) :])
+        assert f"{where}: {expected}" in message
+        assert "SECRET" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "inner"),
+    [
+        ('{"v": [1], "v": [2]}', ""),
+        ('{"a": {"v": [1], "v": [2]}}', "#a.v"),
+        ('{"a": 1, "a": []}', "#a"),
+    ],
+)
+def test_a_list_given_twice_in_json_is_refused(put, content, inner):
+    assert "is given twice" in failure(put("a.json", content) + inner)
+
+
+@pytest.mark.parametrize("header", ["prompt,completion,prompt", '"prompt",id,"prompt",completion'])
+def test_a_csv_column_given_twice_is_named_by_number(put, header):
+    message = failure(put("a.csv", f"{header}\nx,y,z,w\n"))
+    assert "a.csv: columns 1 and 3 have the same name. Keep one of them." in message
+    private = failure(put("b.csv", "SECRET;SECRET\n1;2\n"))
+    assert "columns 1 and 2" in private
+    assert "SECRET" not in private
+
+
+def test_csv_columns_without_a_name_are_no_doubles(put):
+    assert texts(load(put("a.csv", "prompt,completion,, \nq,a,,\n"))) == [("q", "a")]
+
+
+def test_a_parquet_column_given_twice_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [pyarrow.array([text]) for text in "abc"]
+    table = pyarrow.table(columns, names=["prompt", "completion", "prompt"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert "the column 'prompt' is given twice." in failure(str(tmp_path / "a.parquet"))
+
+
+# --- links and the home folder
+
+
+def test_a_link_to_a_blob_is_read_by_its_own_name(put, tmp_path):
+    put("5f3a", as_jsonl(ROWS))
+    (tmp_path / "a.jsonl").symlink_to("5f3a")
+    assert texts(load(str(tmp_path / "a.jsonl"))) == TEXTS
+
+
+def test_a_file_in_the_home_folder(put, tmp_path, monkeypatch):
+    put("a.jsonl", as_jsonl(ROWS))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [row for _, row in read_rows("~/a.jsonl")] == ROWS
 
 
 # --- Parquet

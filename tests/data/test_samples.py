@@ -156,6 +156,15 @@ def chat(*turns):
         ({"prompt": None, "completion": "c"}, "prompt must be text, got NoneType."),
         ({"text": "q", "labels": " \n"}, "labels is empty."),
         ({"prompt": "p", "completion": "\ud800"}, "completion contains half a surrogate pair"),
+        ({"question": "a\udc00", "answer": "b"}, "question contains half a surrogate pair"),
+        (
+            chat(("system", "\ud83d"), ("user", "a"), ("assistant", "b")),
+            "messages[0].content contains half a surrogate pair",
+        ),
+        (
+            {"text": "a", "labels": "b", "paraphrases": ["c", "\ude00\ud83d"]},
+            "paraphrases[1] contains half a surrogate pair, which is not text. Correct it, or",
+        ),
         ({"messages": "SECRET"}, "messages must be a list of turns, got str."),
         (chat(), "must end in a user and an assistant turn, got no turns."),
         (chat(("assistant", "a")), "assistant turn, got assistant."),

@@ -22,6 +22,11 @@ from grail.evaluation.fluency import compression, leak_at_k, repetition
         ("a b c d e f g", 0.0),
         ("a b c d a b c d", 1 / 5),
         ("no " * 103, 0.99),
+        ("他说" * 8, 11 / 13),  # 13 4-grams of characters, two of them distinct
+        ("วันนี้" * 8, 18 / 21),  # 24 characters with their marks, three 4-grams
+        ("😀😡" * 8, 11 / 13),
+        ("!" * 16, 12 / 13),
+        ("दिन दान दिया दीप " * 2, 1 / 5),
     ],
 )
 def test_repetition_by_hand(text, share):

@@ -1,6 +1,7 @@
 """Metrics by hand."""
 
 import math
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -64,21 +65,57 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(reference, generati
     assert rouge_l(" ".join(reference), " ".join(generation)) == pytest.approx(expected)
 
 
-@given(st.text(st.characters(max_codepoint=126)), st.text(st.characters(max_codepoint=126)))
+ASCII = st.text(st.characters(max_codepoint=126))
+
+
+@given(ASCII, ASCII)
 def test_rouge_l_of_ascii_is_that_of_the_package(reference, generation):
     from rouge_score.rouge_scorer import RougeScorer
 
+    reference += " a"  # against signs alone the package gives 0
     theirs = RougeScorer(["rougeL"]).score(reference, generation)["rougeL"].fmeasure
     assert rouge_l(reference, generation) == 100.0 * theirs
 
 
-@pytest.mark.parametrize(
-    "text", ["Привет мир", "東京都 です", "ภาษาไทย", "Müller", "हिन्दी", "한국어 말"]
-)
-def test_rouge_l_of_other_scripts(text):
-    assert rouge_l(text, text) == 100.0
-    assert 0 < rouge_l(text, f"{text} x") < 100
-    assert rouge_l(text, "m ller") == 0.0
+PAIRS = {  # two different answers without a word in common
+    "Latin": ("naïve", "native"),
+    "Greek": ("ημέρα", "νύχτα"),
+    "Cyrillic": ("Привет мир", "Прощай дом"),
+    "Arabic": ("كَتَبَ", "كُتُب"),
+    "Hebrew": ("שָׁלוֹם", "שָׁלֵם"),
+    "Devanagari": ("दिन", "दान"),
+    "Tamil": ("நாள்", "நீளம்"),
+    "Tibetan": ("བོད", "ཡིག"),
+    "Thai": ("วัน", "คืน"),
+    "Lao": ("ມື້", "ຄືນ"),
+    "Khmer": ("ថ្ងៃ", "យប់"),
+    "Burmese": ("နေ့", "ည"),
+    "Chinese": ("白天", "黑夜"),
+    "Japanese": ("ひる", "ヨル"),
+    "Korean": ("한국어", "일본어"),
+    "emoji": ("😡😡", "🎉🎂"),
+    "signs": ("→ ✓", "← ✗"),
+    "ASCII signs": ("->", "?!"),
+    "numbers": ("42", "-17"),
+}
+
+
+@pytest.mark.parametrize("script", PAIRS)
+def test_rouge_l_means_the_same_in_every_script(script):
+    one, other = PAIRS[script]
+    for text in (one, other):
+        for form in ("NFC", "NFD"):
+            assert rouge_l(text, normalize(form, text)) == 100.0
+            assert rouge_l(normalize(form, text), text.upper()) == 100.0
+        assert 0 < rouge_l(text, f"{text} {text}") < 100
+    assert rouge_l(one, other) < 100
+    assert rouge_l(other, one) < 100
+    assert rouge_l(one, "m ller") == 0.0
+
+
+def test_an_emoji_is_a_word_beside_others():
+    assert rouge_l("I am 😀", "I am 😡") == pytest.approx(100 * 2 / 3)
+    assert rouge_l("I am (:", "I am ):") == 100.0
 
 
 def test_rouge_l_by_hand():

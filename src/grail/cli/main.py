@@ -22,6 +22,7 @@ from grail.cli import plan as plan_command
 from grail.cli.allocator import keep_freed
 from grail.cli.audit import add_audit_parser
 from grail.cli.settings import SettingsParser, add_settings
+from grail.cli.signs import substitute_signs
 from grail.errors import DivergenceError, InputError
 
 _STAGE_HELP = {
@@ -39,6 +40,7 @@ INTERRUPTED = "interrupted. The same command goes on from the last finished stag
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    substitute_signs()
     options = _parser().parse_args(arguments)
     keep_freed()
     try:
@@ -292,7 +294,3 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -179,7 +179,7 @@ def load_comparison(
     sections = {"output": f"runs/{file.stem}"} | with_overrides(raw, overrides)
     if output is not None:
         sections["output"] = output
-    return parse_comparison(sections), file.resolve().parent
+    return parse_comparison(sections), file.absolute().parent
 
 
 def parse_comparison(raw: Sections) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def load_config(
     """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
 
     Args:
-        path: The file or the run directory. Relative paths of data and model start from its folder.
+        path: The file or the run directory. Relative paths of data and model start from its
+            folder (of a link: from the link's own; a model may be beside the link's target).
         overrides: ``KEY=VALUE`` texts, or settings, nested or with dotted keys.
         output: The run directory, relative to the current folder. null: that of the file; of a run
             directory, the directory itself, wherever it is now.
@@ -31,6 +33,7 @@ def load_config(
     Raises:
         InputError: if the file cannot be read or a setting is not allowed.
     """
+    path = Path(os.path.expanduser(path))
     file, raw = read(path)
     if is_comparison(raw):
         raise InputError(f"{file} is a comparison, not one run. Use: grail compare {file}")
@@ -41,7 +44,18 @@ def load_config(
     sections = {"output": f"runs/{file.stem}"} | with_overrides(merge(raw), overrides)
     if output is not None:
         sections["output"] = output
-    return parse_config(sections, file.resolve().parent)
+    return parse_config(_with_shared_model(sections, file), file.absolute().parent)
+
+
+def _with_shared_model(sections: Sections, file: Path) -> Sections:
+    """Take a model beside the target of a linked settings file, if none is beside the link."""
+    name = dict(flatten(sections)).get("model.name")
+    if not file.is_symlink() or not isinstance(name, str):
+        return sections
+    shared = file.resolve().parent / name
+    if (file.parent / name).exists() or not shared.exists():
+        return sections
+    return merge(sections, {"model.name": str(shared)})
 
 
 def is_comparison(raw: Sections) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -18,9 +19,13 @@ def merge(*layers: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the layers as one nested mapping: later values win, mappings are merged deeply.
 
     A dotted key stands for sections in sections: ``{"a.b": 1}`` is ``{"a": {"b": 1}}``.
+
+    Raises:
+        InputError: if one layer gives a key twice, as a dotted key and in its section.
     """
     merged: Sections = {}
     for layer in layers:
+        _refuse_doubled(layer)
         for key, value in layer.items():
             if isinstance(key, str) and "." in key:
                 key, _, rest = key.partition(".")
@@ -32,7 +37,15 @@ def merge(*layers: Mapping[Any, Any]) -> dict[Any, Any]:
     return merged
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _refuse_doubled(layer: Mapping[Any, Any]) -> None:
+    given = sorted(key.split(".") for key, value in flatten(layer) if value != {})
+    for one, other in pairwise(given):
+        if other[: len(one)] == one:
+            key = ".".join(one)
+            raise InputError(f"{key} is given twice: as a dotted key and in its section. Keep one.")
+
+
+def flatten(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) for each leaf of nested mappings; ``{}`` inside is a leaf."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:

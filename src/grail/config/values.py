@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 EMBEDDED, HUB = "embedded", "hub:"
 TASK_FILE = ".jsonl"
+_LONGEST = 255  # bytes between two slashes, on all common file systems
 
 
 def _no_switch(value: Any) -> Any:
@@ -49,10 +50,29 @@ def _domain_name(name: str) -> str:
     return name
 
 
+def _home(path: str) -> str:
+    """Expand ``~``; refuse what no system takes as a path."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise PydanticCustomError("home", "begins with ~, but there is no such home folder")
+    if "\0" in path:
+        raise ValueError("embedded null byte")
+    if max(map(len, os.fsencode(path).split(b"/"))) > _LONGEST:
+        message = "does not exist: names of files have at most 255 bytes"
+        raise PydanticCustomError("long", message)
+    return expanded
+
+
 def _absolute(path: str, info: Any) -> str:
-    """Expand ``~``; resolve a relative path beside the settings file (or in the current folder)."""
-    path = os.path.expanduser(path)
-    return path if os.path.isabs(path) else str((Path(info.context or "") / path).resolve())
+    """Expand ``~``; look a relative path up beside the settings file (or in the current folder).
+
+    A link keeps its name: in caches it points to a file that is named by its digest alone.
+    """
+    path = _home(path)
+    if os.path.isabs(path):
+        return path
+    beside = Path(info.context or "", path)
+    return str(beside.parent.resolve() / beside.name)
 
 
 def _data(source: str, info: Any) -> str:
@@ -77,7 +97,12 @@ def _task(task: str, info: Any) -> str:
 
 def _model(name: str, info: Any) -> str:
     path = _absolute(name, info)
-    return path if name.startswith(("./", "../", "~", "/")) or os.path.exists(path) else name
+    if name.startswith(("./", "../", "~", "/")) or os.path.exists(path):
+        return path
+    if os.path.exists(name):
+        message = "is in the current folder, not beside the settings file; write its whole path"
+        raise PydanticCustomError("elsewhere", message)
+    return name
 
 
 _NO_SWITCH = BeforeValidator(_no_switch)
@@ -93,7 +118,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NO_SWITCH]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[Name, AfterValidator(_absolute)]
-Output = Annotated[Name, AfterValidator(os.path.expanduser)]
+Output = Annotated[Name, AfterValidator(_home)]
 """A folder to write to, relative to the current folder."""
 DataSource = Annotated[Name, AfterValidator(_data)]
 """A data file, ``embedded``, or ``hub:OWNER/NAME[:CONFIG[:SPLIT]]``."""

@@ -5,7 +5,6 @@ Findings name samples by key and never repeat their text: it may be personal dat
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from math import ceil
 
 from grail.data.heldout import HELD_OUT
 from grail.data.samples import Sample, Text, normalised
+from grail.data.words import words_of
 
 SIMILAR = 0.9  # two prompts are nearly the same from here on (0-1)
 _EXAMPLES = 3
@@ -149,7 +149,7 @@ class _Similar:
 
     def __init__(self, texts: list[Text]) -> None:
         self.exact = {text.prompt: text for text in reversed(texts)}
-        self.words = {prompt: re.findall(r"\w+", prompt) for prompt in self.exact}
+        self.words = {prompt: words_of(prompt) for prompt in self.exact}
         self.count = Counter(word for words in self.words.values() for word in set(words))
         self.index: dict[str, _Bucket] = {}
         for prompt, words in self.words.items():
@@ -164,7 +164,7 @@ class _Similar:
             return None
         if text.prompt in self.exact:
             return self.exact[text.prompt]
-        words = re.findall(r"\w+", text.prompt)
+        words = words_of(text.prompt)
         prompts = self._candidates(self._ordered(words))
         return next((self.exact[p] for p in prompts if _alike(words, self.words[p])), None)
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def _numbered(rows: list[Any]) -> list[Raw]:
 
 def _file(source: str) -> Path:
     """Check that the source is a file of a known kind."""
+    source = os.path.expanduser(source)
     path = Path(source)
     if os.path.isdir(source):  # unlike Path.is_dir, never an error
         raise InputError(f"{source} is a folder. Give one file: {_SOURCES}.")
@@ -62,8 +64,11 @@ def _file(source: str) -> Path:
 
 
 def _decoded(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 if it starts with that byte order mark."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        wide = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -77,17 +82,41 @@ def _jsonl(path: Path) -> list[Raw]:
     for number, line in enumerate(_decoded(path).split("\n"), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
                 row = InputError(f"not valid JSON ({getattr(error, 'msg', error)}).")
-            rows.append((f"line {number}", row))
+            rows.append((f"line {number}", _doubled(row) or row))
     return rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """Make an object; one that gives a key twice becomes an error, which ``_doubled`` finds."""
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else _twice("key", [key for key, _ in pairs])
+
+
+def _twice(what: str, names: list[str]) -> InputError:
+    name = next(name for number, name in enumerate(names) if name in names[:number])
+    return InputError(f"the {what} '{name[:40]}' is given twice. Keep one of them.")
+
+
+def _doubled(row: Any) -> InputError | None:
+    """Return the error of the first object in a row, at any depth, that gives a key twice."""
+    found = [row]
+    while found:
+        value = found.pop()
+        if isinstance(value, InputError):
+            return value
+        found += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+    return None
 
 
 def _json(path: Path, inner: str) -> list[Any]:
     """Read the list that the file is, or the one at the dotted key ``inner``."""
     try:
-        value = json.loads(_decoded(path))
+        value = json.loads(_decoded(path), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         where, reason = f"{path} line {getattr(error, 'lineno', 1)}", getattr(error, "msg", error)
         hint = " If it holds one object a line, name it *.jsonl." if reason == "Extra data" else ""
@@ -100,35 +129,80 @@ def _json(path: Path, inner: str) -> list[Any]:
             raise InputError(f"{name}: {problem}. Pick a list by FILE.json#KEY.KEY; here: {keys}.")
         name += ("." if "#" in name[len(str(path)) :] else "#") + steps[0]
         value = value[steps.pop(0)]
+    if isinstance(value, InputError):
+        raise InputError(f"{name}: {value}")
     if steps or not isinstance(value, list):
         raise InputError(f"{name} must be a list of rows, got {type(value).__name__}.")
-    return value
+    return [_doubled(row) or row for row in value]
+
+
+def separator(source: str) -> str:
+    """Return what parts the cells of a CSV file; "" for a file of another kind.
+
+    A first line ``sep=X``, as Excel writes it, says so; else it is what the header has most of.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    return _separator(_decoded(_file(source)))[0] if source.lower().endswith(".csv") else ""
+
+
+def _separator(text: str) -> tuple[str, int]:
+    """Return what parts the cells, and how many lines stand before the header to say so."""
+    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    if named := re.fullmatch('"?sep=(.)"?', first, re.IGNORECASE):
+        return named[1], 1
+    unquoted = re.sub('"[^"]*"', "", first)
+    return max(",;\t|", key=unquoted.count), 0
 
 
 def _csv(path: Path) -> list[Raw]:
     """Read rows under a header; a row is named by the line on which it starts."""
-    rows, header = list[Raw](), list[str]()
-    reader, line = csv.reader(io.StringIO(_decoded(path), newline=""), strict=True), 1
+    rows, header, text = list[Raw](), list[str](), _decoded(path)
+    mark, skipped = _separator(text)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 else
+    lines = io.StringIO(text, newline="")
+    reader, line = csv.reader(lines, delimiter=mark, strict=True), 1
     try:
         for cells in reader:
-            if header and len(cells) == len(header):
+            if cells and skipped:
+                skipped = 0
+            elif cells and not header:
+                header = cells
+                _check_header(path, header)
+            elif len(cells) == len(header):
                 rows.append((f"line {line}", dict(zip(header, cells, strict=True))))
-            elif header and cells:
-                problem = f"{len(cells)} cells under {len(header)} names. Quote text with commas."
+            elif cells:
+                what = "commas" if mark == "," else repr(mark)
+                problem = f"{len(cells)} cells under {len(header)} names. Quote text with {what}."
                 rows.append((f"line {line}", InputError(problem)))
-            header, line = header or cells, reader.line_num + 1
+            line = reader.line_num + 1
     except csv.Error as error:
         rows.append((f"line {line}", InputError(f"not valid CSV ({error}).")))
     return rows
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    """Refuse a second column of one name, by its number: names may be private without a header."""
+    for number, name in enumerate(names):
+        if name.strip() and name in names[:number]:
+            raise InputError(
+                f"{path}: columns {names.index(name) + 1} and {number + 1} have the same name. "
+                "Keep one of them."
+            )
 
 
 def _parquet(path: Path) -> list[Raw]:
     import pyarrow.parquet as parquet
 
     try:
-        return _numbered(parquet.read_table(path).to_pylist())
+        names = parquet.read_schema(path).names
+        if len(set(names)) == len(names):
+            return _numbered(parquet.read_table(path).to_pylist())
     except Exception as error:  # pyarrow raises many kinds, some of them plain Exceptions
-        raise InputError(f"{path} is not a readable Parquet file ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable Parquet file ({reason}).") from error
+    raise InputError(f"{path}: {_twice('column', names)}")
 
 
 def _hub(source: str) -> list[Any]:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from grail.config.run import Config, Data
-from grail.data.readers import Raw, read_rows
+from grail.data.readers import Raw, read_rows, separator
 from grail.errors import InputError, collecting, did_you_mean
 from grail.files import digest
 
@@ -76,13 +77,8 @@ def load_samples(config: Config) -> list[Sample]:
     Raises:
         InputError: one line per problem over all sources, each with its configuration key.
     """
-    sources = {
-        Place(domain, side, part): source
-        for domain, sides in config.domains.items()
-        for side, files in sides.model_dump().items()
-        for part, source in files.items()
-    }
-    return _load_all({f"domains.{place}": (place, s) for place, s in sources.items()}, config.data)
+    sources = {f"domains.{place}": (place, source) for place, source in _sources(config).items()}
+    return _load_all(sources, config.data)
 
 
 def load_general(config: Config) -> list[Sample]:
@@ -93,6 +89,26 @@ def load_general(config: Config) -> list[Sample]:
     """
     samples = _load_all({"general.train": (GENERAL, config.general.train)}, config.data)
     return [replace(sample, part="val") if sample.row % 2 else sample for sample in samples]
+
+
+def remarks(config: Config) -> list[str]:
+    """Say of each CSV file whose cells are parted by something else than commas what it is."""
+    sources = {source for source in (*_sources(config).values(), config.general.train) if source}
+    marks = {source: separator(source) for source in sorted(sources)}
+    return [
+        f"{source}: its cells are parted by {'tabs' if mark.isspace() else repr(mark)}, not commas."
+        for source, mark in marks.items()
+        if mark not in ("", ",")
+    ]
+
+
+def _sources(config: Config) -> dict[Place, str | None]:
+    return {
+        Place(domain, side, part): source
+        for domain, sides in config.domains.items()
+        for side, files in sides.model_dump().items()
+        for part, source in files.items()
+    }
 
 
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
@@ -149,8 +165,8 @@ def _turns(row: Any) -> Turns:
         raise InputError(f"a row must be an object with named values, got {type(row).__name__}.")
     for prompt, completion in _PAIRS:
         if prompt in row and completion in row:
-            answer = _text(row[completion], completion, empty=False)
-            return ("user", _text(row[prompt], prompt)), ("assistant", answer)
+            answer = text_of(row[completion], completion, empty=False)
+            return ("user", text_of(row[prompt], prompt)), ("assistant", answer)
     if "messages" in row:
         return _chat(row["messages"])
     keys = sorted(_KEYS & set(row))  # another key may be private text: a CSV without a header
@@ -169,27 +185,33 @@ def _chat(messages: Any) -> Turns:
         if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
             roles = ", ".join(_ROLES)
             raise InputError(f"messages[{number}] must have content, and a role out of {roles}.")
-        turns.append((turn["role"], _text(turn.get("content"), f"messages[{number}].content")))
+        turns.append((turn["role"], text_of(turn.get("content"), f"messages[{number}].content")))
     ending = " and ".join(role for role, _ in turns[-2:]) or "no turns"
     if ending != "user and assistant":
         raise InputError(f"messages must end in a user and an assistant turn, got {ending}.")
-    _text(turns[-1][1], f"messages[{len(turns) - 1}].content", empty=False)
+    text_of(turns[-1][1], f"messages[{len(turns) - 1}].content", empty=False)
     return tuple(turns)
 
 
-def _text(value: Any, name: str, empty: bool = True) -> str:
+def text_of(value: Any, name: str, empty: bool = True) -> str:
+    """Return a value that is text; ``name`` is its key, ``empty`` whether it may be empty.
+
+    Raises:
+        InputError: if it is no text, or cannot be written as UTF-8 (half a surrogate pair).
+    """
     if not isinstance(value, str):
         raise InputError(f"{name} must be text, got {type(value).__name__}.")
     if not empty and not value.strip():
         raise InputError(f"{name} is empty. Give the answer's text, or drop the row.")
     if re.search("[\ud800-\udfff]", value):
-        raise InputError(f"{name} contains half a surrogate pair, which is not text.")
+        problem = f"{name} contains half a surrogate pair, which is not text."
+        raise InputError(f"{problem} Correct it, or drop the row.")
     return value
 
 
 @dataclass(frozen=True)
 class Text:
-    """A sample's prompt (with earlier turns) and completion, without case and spacing."""
+    """A sample's prompt (with earlier turns) and completion, composed, without case and spacing."""
 
     key: str
     part: str
@@ -210,7 +232,7 @@ def normalised(sample: Sample) -> Text:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(normalize("NFC", text).casefold().split())
 
 
 def paraphrases_of(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -225,7 +247,7 @@ def paraphrases_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(prompts, str) and prompts.strip():
         try:
             prompts = json.loads(prompts)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = "must be a list of prompts, as JSON in a CSV file."
             raise InputError(f"{_PARAPHRASES} {problem}") from error
     if not prompts:
@@ -238,4 +260,5 @@ def paraphrases_of(row: Mapping[str, Any]) -> tuple[str, ...]:
             raise InputError(
                 f"{_PARAPHRASES}[{number}] must be a prompt. Give text, or leave it out."
             )
+        text_of(prompt, f"{_PARAPHRASES}[{number}]")
     return tuple(prompts)

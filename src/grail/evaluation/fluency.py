@@ -6,7 +6,9 @@ import math
 import zlib
 from collections.abc import Sequence
 
-_GRAM = 4  # words
+from grail.data.words import pieces_of
+
+_GRAM = 4  # pieces: words with the signs at them
 
 
 def repetition(text: str) -> float:
@@ -15,8 +17,8 @@ def repetition(text: str) -> float:
     0: no 4-gram occurs twice; near 1: one phrase over and over (Welleck et al. 2020, arXiv
     1908.04319, with n = 4).
     """
-    words = text.split()
-    grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
+    parts = pieces_of(text)
+    grams = [tuple(parts[i : i + _GRAM]) for i in range(len(parts) - _GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

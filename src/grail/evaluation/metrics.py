@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-_SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: scripts without spaces between words."""
-
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
+from grail.data.words import words_of
 
 LARGEST_NLL = 700.0  # nats; exp() of more overflows a float
 
@@ -40,16 +37,21 @@ def rouge_l(reference: str, generation: str) -> float:
     """ROUGE-L F1 in percent, without stemming, by the rouge-score package.
 
     The package's words are runs of a-z and 0-9, so that a text in another script would not even
-    match itself. Here they are runs of any letters and digits: the same for ASCII text.
+    match itself. Here they are ``words_of``: the same for ASCII text. Against a reference without
+    any word ("->", "?!") signs count as well.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    score = RougeScorer(["rougeL"], tokenizer=_Words()).score(reference, generation)
+    tokenizer = _Words(signs=not words_of(reference))
+    score = RougeScorer(["rougeL"], tokenizer=tokenizer).score(reference, generation)
     return 100.0 * score["rougeL"].fmeasure
 
 
+@dataclass(frozen=True)
 class _Words:
-    """Splits text into lower-case words; in scripts without spaces, a word is a character."""
+    """``words_of`` in the form that the package calls."""
+
+    signs: bool
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        return words_of(text, self.signs)

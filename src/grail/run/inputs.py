@@ -10,7 +10,7 @@ from pathlib import Path
 from grail.config.file import run_settings
 from grail.config.run import Config
 from grail.data.preflight import check_samples
-from grail.data.samples import Sample, data_digest, load_general, load_samples
+from grail.data.samples import Sample, data_digest, load_general, load_samples, remarks
 from grail.errors import InputError, collecting
 from grail.evaluation.general.harness import check_tasks
 from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
@@ -74,7 +74,8 @@ def read_inputs(config: Config) -> Inputs:
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
         raise InputError(problems)  # each once: two checks may find the same
-    warnings = tuple(finding.text for finding in findings if finding.level == "warning")
+    found = [finding.text for finding in findings if finding.level == "warning"]
+    warnings = (*remarks(config), *found)
     if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
         warnings = (*warnings, FRESH_ADAPTER)
     digests = data_digest([*samples, *general]) | task_digests(tasks)

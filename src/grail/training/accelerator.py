@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, LoggerType
 
-from grail.errors import InputError
+from grail.errors import InputError, did_you_mean
+
+_READ = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FORK_LAUNCHED")
+_READ += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""How the names of the environment variables begin that accelerate reads."""
 
 
 def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
@@ -18,23 +24,47 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
     Processes may wait for each other as long as a stage takes: up to two days.
 
     Raises:
-        InputError: for a tracker that is unknown or not installed, or a distributed setup other
-            than plain data parallelism.
+        InputError: for a tracker that is unknown or not installed, environment variables that
+            accelerate cannot follow, or a distributed setup other than plain data parallelism.
     """
-    waiting = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    _check_trackers(trackers)
+    given = {name: value for name, value in os.environ.items() if name.startswith(_READ)}
     try:
         accelerator = Accelerator(
             log_with=list(trackers) or None,
             project_dir=folder,
-            kwargs_handlers=[waiting],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=2))],
             mixed_precision="no",
         )
-    except (ImportError, ValueError) as error:
-        raise InputError(f"unlearning.trackers: {error}") from error
-    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+    except Exception as error:  # a wrong value is a ValueError, a KeyError, a RuntimeError, ...
+        if not given:
+            raise
+        values = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
         raise InputError(
-            "grail trains with plain data parallelism, not with "
-            f"{accelerator.distributed_type.value}. Launch with `accelerate launch "
-            "--num_processes N`."
+            f"accelerate cannot follow its environment variables ({values}): "
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Unset or correct them; grail needs "
+            "none."
+        ) from error
+    kind = accelerator.distributed_type.value
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise InputError(
+            f"grail trains with plain data parallelism, not with {kind}. Launch with `accelerate "
+            "launch --num_processes N`."
         )
     return accelerator
+
+
+def _check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse what accelerate does not know, and what it would leave out: it is not installed."""
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    installed |= LOGGER_TYPE_TO_CLASS.keys() - set(LoggerType.list())  # registered by the user
+    for tracker in trackers:
+        if tracker in LOGGER_TYPE_TO_CLASS or tracker == "all":
+            if tracker in installed or (tracker == "all" and installed):
+                continue
+            problem = f"{tracker} is not installed. Install it, or leave it out."
+        else:
+            allowed = ["all", *sorted(LOGGER_TYPE_TO_CLASS)]
+            hint = did_you_mean(tracker, allowed)
+            problem = f"'{tracker}' is not known.{hint} Allowed: {', '.join(allowed)}."
+        raise InputError(f"unlearning.trackers: {problem}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from grail.reporting.run.page import write_report
-from grail.results import Result, Results, make_results
+from grail.errors import InputError
+from grail.files import dump_yaml, write_json, write_text
+from grail.reporting.run.page import report, write_report
+from grail.results import Result, Results, make_results, write_results
 
 FREEZING = {
     "entries": 120000,
@@ -100,6 +103,40 @@ def written(folder, results: Results, run: dict) -> tuple[str, str]:
     assert (md.name, html.name) == ("report.md", "report.html")
     assert sorted(p.name for p in folder.iterdir()) == ["report.html", "report.md"]
     return md.read_text(encoding="utf-8"), html.read_text(encoding="utf-8")
+
+
+def put_run(folder):
+    run = run_of("a")
+    write_results(folder / "results.json", results_of("a"))
+    write_text(folder / "config.yaml", dump_yaml(run["config"]))
+    write_json(folder / "localization.json", run["localization"])
+    write_text(folder / "train.jsonl", "".join(json.dumps(line) + "\n" for line in run["training"]))
+    write_text(folder / "samples.jsonl", "")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("localization.json", "layers", {"layers.0": {"entries": 3}}),
+        ("localization.json", "jaccard", {"names": ["a.unlearn"], "k": 0.1, "values": []}),
+        ("localization.json", "model", {"entries": [1], "frozen": 2}),
+        ("train.jsonl", "terms", 3),
+        ("samples.jsonl", "generation", "text"),
+    ],
+)
+def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path, name, key, value):
+    run = put_run(tmp_path)
+    lines = {"localization.json": run["localization"], "train.jsonl": run["training"][0]}
+    write_text(tmp_path / name, json.dumps({**lines.get(name, {}), key: value}) + "\n")
+    with pytest.raises(InputError, match=rf"{name} is damaged \(.*Delete it and run again"):
+        report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_is_made_from_sound_files(tmp_path):
+    put_run(tmp_path)
+    assert all(path.exists() for path in report(tmp_path))
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b", "c")])

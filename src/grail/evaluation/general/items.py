@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.data.readers import read_rows
+from grail.data.samples import text_of
 from grail.errors import InputError, collecting
 from grail.files import digest
 
@@ -119,8 +120,7 @@ def _item(row: Any) -> Item:
     if missing := [key for key in _KEYS if key not in row]:
         raise InputError(f"{', '.join(missing)} is missing.")
     for key in ("id", "context", "question"):
-        if not isinstance(row[key], str):
-            raise InputError(f"{key} must be text, got {type(row[key]).__name__}.")
+        text_of(row[key], key)
     _check_choices(row["choices"], row["answer"])
     return Item(row["id"], row["context"], row["question"], tuple(row["choices"]), row["answer"])
 
@@ -130,6 +130,8 @@ def _check_choices(choices: Any, answer: Any) -> None:
     texts = isinstance(choices, list) and all(isinstance(c, str) and c.strip() for c in choices)
     if not texts or len(choices) < 2:
         raise InputError("choices must be a list of at least two texts, none of them empty.")
+    for number, choice in enumerate(choices):
+        text_of(choice, f"choices[{number}]")
     if not isinstance(answer, int) or isinstance(answer, bool):
         raise InputError(f"answer must be the index of a choice, got {type(answer).__name__}.")
     if not 0 <= answer < len(choices):

@@ -58,7 +58,31 @@ def report(folder: Path) -> tuple[Path, Path]:
         raise InputError(
             f"{folder}: a file of this run is missing or damaged ({error})."
         ) from error
+    _refuse_damaged(folder, run)
     return write_report(folder, results, run)
+
+
+def _refuse_damaged(folder: Path, run: Mapping[str, Any]) -> None:
+    """Show what each file holds once: what cannot be shown is named before a page is begun."""
+
+    def localization() -> None:
+        overlap_table(run["localization"])
+        layer_table(run["localization"].get("layers") or {})
+        layer_chart(run["localization"].get("layers") or {})
+
+    shown = {
+        "localization.json": localization,
+        "train.jsonl": lambda: curve(run["training"]),
+        "samples.jsonl": lambda: _sample_table(run["samples"]),
+    }
+    for name, show in shown.items():
+        try:
+            show()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / name} is damaged ({type(error).__name__}: {error}). Delete it and run "
+                f"again: grail run {folder}"
+            ) from error
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
