@@ -13,6 +13,8 @@ from grail import api
 from grail.api import run
 from grail.config.run import parse_config
 from grail.errors import InputError
+from grail.localization.memflex import cosine
+from grail.model.forward import trainable
 from grail.model.weights import copy_weights
 
 
@@ -172,3 +174,91 @@ def test_every_public_name_is_there():
         assert getattr(grail, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'scores'"):
         grail.scores  # noqa: B018
+
+
+# -- one adapter, written in several ways ----------------------------------------------------------
+
+
+@pytest.fixture
+def adapted(tiny_model, tiny_tokenizer, memory):
+    """An adapter, its rows of two domains, and a way to write it otherwise."""
+    _, tokenizer, first = memory
+    model = tiny_model(vocabulary=len(tokenizer)).eval()
+    others = [{"prompt": f"other {i}?", "completion": f"words {i * 3}."} for i in range(4)]
+    rows = [*first, *grail.samples(others, side="unlearn", domain="b")]
+    rows += grail.samples([*reversed(others)], side="retain", domain="b")
+    own = copy_weights(model)
+
+    def written(left, right):
+        """B left and right A, whose product is that of B and A where left right is the unit."""
+        with torch.no_grad():
+            for name, p in trainable(model).items():
+                p.copy_(right @ own[name] if "lora_A" in name else own[name] @ left)
+        return model, tokenizer, rows
+
+    return written
+
+
+RANK = 3
+UNIT = torch.eye(RANK)
+TURN = torch.linalg.qr(torch.randn(RANK, RANK, generator=torch.Generator().manual_seed(0)))[0]
+SWAP = torch.tensor([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # ranks and a sign
+
+
+def same_share(a, b):
+    """The entries that both freeze, of those that one does."""
+    both = sum(int((a.frozen[n] & b.frozen[n]).sum()) for n in a.frozen)
+    return both / sum(int((a.frozen[n] | b.frozen[n]).sum()) for n in a.frozen)
+
+
+BY_SCALE = [{}, {"method": "random"}, {"method": "magnitude"}]
+BY_SCALE += [{"statistic": "z_mean", "freeze": "by_side"}, {"statistic": "mean_sq"}]
+
+
+@pytest.mark.parametrize("scale", [4.0, 0.125, 30.0])
+def test_the_mask_of_an_adapter_does_not_depend_on_the_scale_of_its_factors(adapted, scale):
+    made, across = [], []
+    for factor in (1.0, scale):
+        model, tokenizer, rows = adapted(UNIT / factor, UNIT * factor)
+        scores = grail.score(model, tokenizer, rows, trials=1)
+        made.append([grail.localize(scores, model=model, **how) for how in BY_SCALE])
+        across.append([grail.localize(scores, layer=layer) for layer in ("block", "model")])
+    for first, second in zip(*made, strict=True):
+        assert first.counts()["frozen"] > 50
+        assert same_share(first, second) > 0.98
+        if scale != 30:  # powers of two change no bit but the exponent
+            assert same_share(first, second) == 1
+    for first, second in zip(*across, strict=True):  # negative control: A and B in one ranking
+        assert same_share(first, second) < (0.5 if scale > 1 else 0.95)
+
+
+def test_ranks_in_another_order_or_with_another_sign_have_the_same_entries_frozen(adapted):
+    masks = []
+    for mixing in (UNIT, SWAP):
+        model, tokenizer, rows = adapted(mixing.T, mixing)
+        masks.append(grail.localize(grail.score(model, tokenizer, rows, trials=1)))
+    moved = {
+        name: (SWAP.abs() @ bits.float() if "lora_A" in name else bits.float() @ SWAP.abs().T) > 0
+        for name, bits in masks[0].frozen.items()
+    }
+    assert same_share(grail.Mask(moved), masks[1]) > 0.98
+    assert same_share(*masks) < 0.9
+
+
+def test_ranks_mixed_by_a_turn_are_the_same_model_with_another_mask(adapted):
+    """What cannot be invariant: an entry of A' is a mixture of those of A, and no entry of it.
+
+    What no mixing changes is a whole factor: the cosine of two gradients, which memflex reads.
+    """
+    masks, scores, logits = [], [], []
+    for mixing in (UNIT, TURN):
+        model, tokenizer, rows = adapted(mixing.T, mixing)
+        logits.append(model(input_ids=torch.tensor([[5, 9, 11, 40]])).logits.detach())
+        scores.append(grail.score(model, tokenizer, rows, trials=1))
+        masks.append(grail.localize(scores[-1]))
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
+    assert same_share(*masks) < 0.9
+    for name in masks[0].frozen:
+        sides = [[s["b", side].mean[name] for side in ("unlearn", "retain")] for s in scores]
+        angles = [float(cosine(*pair)) for pair in sides]
+        assert angles[0] == pytest.approx(angles[1], abs=1e-3)

@@ -8,6 +8,7 @@ including ``template``, ``date`` and ``max_tokens`` of ``data``. Only ``unlearn`
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ from grail.errors import InputError, did_you_mean
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.values import to_results
 from grail.localization import localizers
+from grail.localization.select import unrecognised
 from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import copy_weights
 from grail.progress import Listener
@@ -192,6 +194,8 @@ def localize(
             raise InputError(f"localize: {method} reads the model's weights. Pass model=.")
         return {name: weight.cpu() for name, weight in copy_weights(model).items()}
 
+    if told := unrecognised(section.layer, next(iter(scores.values())).mean_abs):
+        warnings.warn(told, stacklevel=2)
     return localizers.make_mask(dict(scores), section, seed, weights, function)[0]
 
 

@@ -121,7 +121,22 @@ def test_single_stages_say_what_they_wrote(tiny_config, tmp_path, capsys):
 
 def test_check_says_how_far_the_two_ways_are_apart(finished, capsys):
     assert main(["score", str(finished()), "--check", "3"]) == 0
-    assert "scores of 3 samples differ by at most" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "scores of 3 samples differ by at most" in out
+    assert "Scored in float32, as a run does, the top sets have a Jaccard index of " in out
+    assert "model.dtype" not in out
+
+
+def test_check_names_the_setting_where_the_precision_moves_the_top_sets(finished, capsys):
+    """The mixed rows of a tiny model in bfloat16, whose base is rounded before it is scored."""
+    config = str(finished(model={"dtype": "bfloat16"}))
+    assert main(["score", config, "--check", "3"]) == 0
+    out = capsys.readouterr().out
+    found = float(
+        re.search(r"in bfloat16.* Jaccard index of ([0-9.]+) with those of float64", out)[1]
+    )
+    assert 0.5 < found < 0.99
+    assert "They differ by more than 1 %, and so does the mask. Set model.dtype: float32." in out
 
 
 @pytest.mark.parametrize(("worst", "code"), [(9e-6, 0), (2e-5, 1), (float("inf"), 1)])

@@ -63,3 +63,26 @@ def test_where_a_stage_has_written(tmp_path, capsys):
 def test_an_agreement_decides_the_code(worst, code, capsys):
     assert endings.agreement(Agreement(worst, "w.mean", 3, "torch.float64"), True) == code
     assert json.loads(capsys.readouterr().out)["worst"] == (worst if worst < 1 else None)
+
+
+@pytest.mark.parametrize(
+    ("own", "jaccard", "ends"),
+    [
+        ("bfloat16", 0.95, "and so does the mask. Set model.dtype: float32."),
+        ("float16", 0.9899, "and so does the mask. Set model.dtype: float32."),
+        ("float32", 0.95, "and so does the mask."),
+        ("bfloat16", 0.99, "index of 0.990 with those of float64."),
+        (
+            "bfloat16",
+            None,
+            "What bfloat16 does to the top sets was not compared: the model is too large.",
+        ),
+    ],
+)
+def test_the_precision_is_said_and_where_it_matters_what_to_set(own, jaccard, ends, capsys):
+    found = Agreement(0.0, "w.mean", 1, "torch.float64", f"torch.{own}", jaccard)
+    assert endings.agreement(found, False) == 0
+    assert capsys.readouterr().out.rstrip().endswith(ends)
+    assert endings.agreement(found, True) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["own"], facts["jaccard"]) == (f"torch.{own}", jaccard)

@@ -10,7 +10,7 @@ from grail.localization.localizers import LOCALIZERS
 def test_defaults_are_those_of_the_paper():
     found = Localization()
     assert (found.method, found.statistic, found.layer, found.freeze) == (
-        *("grail", "mean_abs", "block", "static"),
+        *("grail", "mean_abs", "auto", "static"),
     )
     assert (found.k_op_ur, found.k_op_rr) == (0.1, 0.2)
     assert found.keep_op_ur

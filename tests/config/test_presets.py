@@ -8,9 +8,10 @@ from grail.config.localization import Localization, Memflex
 from grail.config.merge import merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import parse_config
-from grail.config.unlearning import Unlearning, Until
+from grail.config.unlearning import PUBLISHED, Unlearning, Until
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
+from grail.unlearning.objectives import make_objective
 
 SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
 SMALLEST = {"domains": {"privacy": SIDES}, "output": "runs/x"}
@@ -95,6 +96,29 @@ def test_memflex_comes_with_relative_and_with_published_thresholds():
     assert relative.localization.memflex.thresholds == "quantile"
     found = published.localization.memflex
     assert (found.thresholds, found.cosine, found.magnitude) == ("absolute", 0.94, 5e-4)
+
+
+def test_the_release_as_a_whole():
+    """What its two halves change of GRAIL, and the weights of its training script."""
+    whole, grail = parsed("grail-release"), parsed("grail")
+    halves = {"freeze": parsed("grail-by-side").localization.freeze}
+    signed = parsed("grail-signed").localization
+    halves |= {"statistic": signed.statistic, "layer": signed.layer}
+    assert whole.localization == grail.localization.model_copy(update=halves)
+    assert whole.unlearning == grail.unlearning.model_copy(update={"unlearn_weight": 0.4})
+
+
+@pytest.mark.parametrize("objective", PUBLISHED)
+def test_a_published_objective_has_a_preset(objective):
+    name = objective.replace("_", "-")
+    found = parsed(name)
+    assert found.unlearning == Unlearning(objective=objective)
+    assert (found.unlearning.unlearn_weight, found.unlearning.retain_weight) == PUBLISHED[objective]
+    assert found.localization == parsed("no-mask").localization
+    assert make_objective(found.unlearning).terms
+    masked = parsed(name, localization={"method": "grail"})  # any objective, any mask
+    assert masked.unlearning == found.unlearning
+    assert masked.localization == parsed("grail").localization
 
 
 def test_the_file_has_the_last_word():

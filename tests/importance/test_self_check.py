@@ -34,6 +34,11 @@ def scorer(model, seed=0, **given):
     return Scorer(model, labels, 0, **({"batch_tokens": 10**6} | given))
 
 
+def half(scores, reference):
+    """Stands for the overlap of two top sets."""
+    return 0.5
+
+
 def of(value, **more):
     return Scores(**{s: {"w": more.get(s, value)} for s in STATISTICS}, samples=2)
 
@@ -77,7 +82,8 @@ def test_self_check_measures_the_method_not_rounding(family, lora, tiny_model, t
     """Neither that of the weights nor that of norms, which widen to float32 and no further."""
     model = tiny_model(family, lora=lora).bfloat16()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    found = self_check(scorer(model), tiny_rows(4))
+    found = self_check(scorer(model), tiny_rows(4), half)
+    assert (found.own, found.jaccard) == ("torch.bfloat16", 0.5)
     assert (found.samples, found.precision) == (4, "torch.float64")
     assert found.worst < 5e-7 < found.allowed
     for name, value in model.state_dict().items():
@@ -114,15 +120,16 @@ def test_self_check_keeps_each_types_of_a_mixed_model(tiny_model, tiny_rows):
         if "lora_" not in name:
             parameter.data = parameter.data.bfloat16()
     before = {name: p.dtype for name, p in model.named_parameters()}
-    self_check(scorer(model), tiny_rows(2))
+    self_check(scorer(model), tiny_rows(2), half)
     assert {name: p.dtype for name, p in model.named_parameters()} == before
     assert len(set(before.values())) == 2
 
 
 def test_self_check_leaves_a_large_model_in_its_own_precision(tiny_model, tiny_rows, monkeypatch):
     monkeypatch.setattr(self_check_module, "_LARGEST", 0)
-    found = self_check(scorer(tiny_model()), tiny_rows(3))
-    assert found.precision == "torch.float32"
+    found = self_check(scorer(tiny_model()), tiny_rows(3), half)
+    assert found.precision == found.own == "torch.float32"
+    assert found.jaccard is None
     assert 0 < found.worst < found.allowed
 
 
@@ -133,7 +140,7 @@ def test_self_check_notices_a_wrong_rule(tiny_model, tiny_rows, monkeypatch):
     wrong = {**rules.RULES, (torch.nn.Linear, "weight"): lambda *a: real(*a) * 1.0001}
     monkeypatch.setattr(rules, "RULES", wrong)
     model = tiny_model()
-    found = self_check(scorer(model), tiny_rows(3))
+    found = self_check(scorer(model), tiny_rows(3), half)
     assert found.worst > 5e-5 > found.allowed
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -189,3 +196,21 @@ def test_embedded_model_with_its_own_weights():
             gap = one.sub_(other)  # in place: these are the largest tensors of the tests
             assert gap.norm() < 1e-5 * other.norm(), f"{name}.{statistic}"
             assert gap.abs_().max() < allowed * other.abs_().max(), f"{name}.{statistic}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("gradients", ["batched", "loop"])
+def test_the_precision_of_a_run_is_compared_with_exact_scores(
+    tiny_model, tiny_rows, dtype, gradients
+):
+    """Whichever way a run scores: what it would write, against the loop in float64."""
+    model, rows = tiny_model(lora=False).to(getattr(torch, dtype)), tiny_rows(3)
+    given, made = scorer(model, gradients=gradients), []
+    self_check(given, rows, lambda *pair: made.append(pair) or 1.0)
+    ((own, exact),) = made
+    found = compare_scores(own, given.score(rows))
+    assert found.worst == 0
+    wide = scorer(tiny_model(lora=False).to(getattr(torch, dtype)).double(), gradients="loop")
+    assert compare_scores(exact, wide.score(rows)).worst < 1e-5
+    error = compare_scores(own, exact).worst
+    assert (error < 1e-4) == (dtype == "float32")

@@ -108,11 +108,21 @@ def test_the_sets_are_computed_when_first_read(monkeypatch):
     assert given.shapes == {"p": (2,)}
     assert calls == []
     assert given.at_rr is given.at_rr
-    assert calls == [(0.4, "block")] * 2
+    assert calls == [(0.4, given.layer)] * 2
 
 
 def test_the_defaults_are_those_of_the_settings():
     settings = Localization()
     given = Evidence({("d", side): scores_of(1) for side in ("unlearn", "retain")}, no_weights)
-    for name in ("statistic", "layer", "k_op_ur", "k_op_rr"):
+    assert settings.layer == "auto"
+    for name in ("statistic", "k_op_ur", "k_op_rr"):
         assert getattr(given, name) == getattr(settings, name)
+
+
+@pytest.mark.parametrize("layer", ["auto", "block", "tensor", "model"])
+@pytest.mark.parametrize("name", ["model.layers.0.w", "base_model.model.h.0.w.lora_A.default"])
+def test_what_auto_means_is_known_from_the_start(layer, name):
+    values = {name: torch.ones(2)}
+    sides = {("d", s): Scores(values, values, values, 1) for s in ("unlearn", "retain")}
+    found = Evidence(sides, no_weights, layer=layer).layer
+    assert found == (layer if layer != "auto" else "tensor" if "lora" in name else "block")

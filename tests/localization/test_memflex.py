@@ -17,9 +17,9 @@ def no_weights():
     raise AssertionError("memflex needs no weights")
 
 
-def scores_of(means):
+def scores_of(means, samples=1):
     zeros = {name: torch.zeros_like(value) for name, value in means.items()}
-    return Scores(zeros, means, zeros, samples=1)
+    return Scores(zeros, means, zeros, samples)
 
 
 def random_sides(domains, seed=0):
@@ -32,7 +32,9 @@ def random_sides(domains, seed=0):
             share, size = torch.rand(2, generator=generator)
             unlearn[name] = size * torch.randn(shape, generator=generator)
             retain[name] = share * unlearn[name] + torch.randn(shape, generator=generator) / 3
-        sides[domain, "unlearn"], sides[domain, "retain"] = scores_of(unlearn), scores_of(retain)
+        rows = len(sides) + 1  # no two sides have as many
+        sides[domain, "unlearn"] = scores_of(unlearn, rows)
+        sides[domain, "retain"] = scores_of(retain, rows + 1)
     return sides
 
 
@@ -52,13 +54,23 @@ def frozen_by(sides, **rule):
 
 
 def numpy_trained(sides, rule):
-    """Domain -> names that it selects."""
+    """Domains -> names that they select: each by itself, or all in one."""
     found = {}
-    for domain in {domain for domain, _ in sides}:
+    domains = sorted({domain for domain, _ in sides})
+    for group in [(d,) for d in domains] if rule.thresholds == "quantile" else [tuple(domains)]:
         numbers = {}
         for name in SHAPES:
+            # every row's gradient, one after the other: what scoring the merged data would average
             u, r = (
-                sides[domain, side].mean[name].numpy().astype(np.float64).ravel()
+                np.concatenate(
+                    [
+                        np.tile(sides[domain, side].mean[name].numpy().ravel(), (rows, 1))
+                        for domain in group
+                        for rows in [sides[domain, side].samples]
+                    ]
+                )
+                .astype(np.float64)
+                .mean(0)
                 for side in ("unlearn", "retain")
             )
             cos = (u * r).sum() / np.sqrt((u * u).sum() * (r * r).sum())
@@ -69,7 +81,7 @@ def numpy_trained(sides, rule):
                 np.quantile([pair[i] for pair in numbers.values()], q)
                 for i, q in enumerate((below, above))
             )
-        found[domain] = {n for n, (cos, size) in numbers.items() if cos < below and size > above}
+        found[group] = {n for n, (cos, size) in numbers.items() if cos < below and size > above}
     return found
 
 
@@ -101,6 +113,20 @@ def test_domains_are_united():
     assert x - y
     assert y - x
     assert SHAPES.keys() - frozen_by(sides, **rule) == x | y
+
+
+def test_published_limits_are_for_the_rows_of_all_domains_together():
+    """Two domains in which the unlearn gradients cancel: alone each is above the limit."""
+    rule = {"thresholds": "absolute", "cosine": 0.9, "magnitude": 0.5}
+    ones, zeros = {"a": torch.ones(7), "d": torch.ones(5, 6)}, {"a": torch.zeros(7)}
+    zeros["d"] = -torch.ones(5, 6)
+    against = {"a": -torch.ones(7), "d": torch.ones(5, 6)}
+    sides = {("x", "unlearn"): scores_of(ones, 2), ("x", "retain"): scores_of(zeros, 2)}
+    assert frozen_by(sides, **rule) == set()
+    sides |= {("y", "unlearn"): scores_of(against, 2), ("y", "retain"): scores_of(zeros, 5)}
+    assert frozen_by(sides, **rule) == {"a"}
+    sides["y", "unlearn"] = scores_of(against, 20)  # the mean over rows, not over domains
+    assert frozen_by(sides, **rule) == set()
 
 
 def row(*values):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from grail.artifacts import block_of
 from grail.errors import InputError
-from grail.localization.select import budget, check_finite, layer_of, layers, top, top_per_layer
+from grail.localization.select import (
+    budget,
+    check_finite,
+    layer_of,
+    layers,
+    resolved,
+    top,
+    top_per_layer,
+    unrecognised,
+)
 
 TINY = float(np.nextafter(np.float32(0), np.float32(1)))  # the smallest denormal
 LARGE = float(np.finfo(np.float32).max)
@@ -184,3 +193,44 @@ def test_ties_go_to_the_lowest_index():
 def test_names_in_blocks_are_those_with_a_block():
     for name, block in BLOCKS.items():
         assert block_of(name) == block
+
+
+FULL = ["model.embed_tokens.weight", "model.layers.0.q.weight", "model.norm.weight"]
+ADAPTER = [
+    "base_model.model.model.layers.0.q.lora_A.default.weight",
+    "base_model.model.model.layers.0.q.lora_B.default.weight",
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (FULL, "block"),
+        (ADAPTER, "tensor"),
+        ([name.removeprefix("base_model.model.") for name in ADAPTER], "tensor"),
+        (["base_model.model.lm_head.modules_to_save.default.weight", *ADAPTER], "tensor"),
+        (["base_model.model.model.layers.0.q.hada_w1_a.default"], "tensor"),
+        (["model.explorama.0.weight"], "block"),
+    ],
+)
+def test_auto_is_the_tensor_where_entries_of_tensors_cannot_be_compared(names, meant):
+    assert resolved("auto", names) == meant
+    assert layers(names, "auto") == layers(names, meant)
+    assert {resolved(layer, names) for layer in ("block", "tensor", "model")} == {
+        "block",
+        "tensor",
+        "model",
+    }
+
+
+def test_a_block_that_is_not_recognised_is_told():
+    assert unrecognised("auto", FULL) is None
+    strange = [name.replace("layers", "stages") for name in FULL]
+    told = unrecognised("auto", strange)
+    assert told is not None
+    assert "3 parameters (first: model.embed_tokens.weight)" in told
+    told = unrecognised("block", [*FULL, "vision.stages.3.fc.weight", "1.w"])  # one stack of two
+    assert told is not None
+    assert "2 parameters (first: vision.stages.3.fc.weight)" in told
+    for layer, names in (("tensor", strange), ("model", strange), ("auto", ["lora_A", "lora_B"])):
+        assert unrecognised(layer, names) is None

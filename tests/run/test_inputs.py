@@ -106,8 +106,13 @@ UNLEARNING = [
         ["unlearning.objective=npo", "unlearning.delta=0.1"],
         "unlearning.delta: npo has no delta.",
     ),
+    (
+        ["unlearning.objective=jensun", "unlearning.max_token_nll=12"],
+        "unlearning.max_token_nll: jensun has no max_token_nll. Set it to null",
+    ),
+    (["unlearning.objective=undial", "unlearning.rectify=true"], "unlearning.rectify: undial"),
     (["unlearning.objective=ascent", "unlearning.rectify=true"], "unlearning.rectify: ascent"),
-    (["unlearning.objective=npo", "unlearning.retain_weight=0"], "unlearning.retain_weight: 0"),
+    (["unlearning.objective=ascent_kl", "unlearning.retain_weight=0"], "retain_weight: 0 leaves"),
     (
         ["unlearning.objective=exact", "localization.method=none", "vanilla.skip=true"],
         "Leave out vanilla.adapter and vanilla.skip.",

@@ -17,12 +17,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from grail import api, artifacts
+from grail import api
 from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.localization.select import NO_BLOCKS
 from grail.progress import NullListener
 from grail.reporting.run.verdict import run_verdict
 from grail.results import read_results
@@ -538,13 +537,13 @@ def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp
 def test_blocks_that_no_name_tells_of_are_warned_of(tiny_config, monkeypatch):
     config = tiny_config()
     assert warned(config, "localize") == []
-    monkeypatch.setattr(artifacts, "block_of", lambda name: None)
-    changes = ["localization.k_op_ur=0.3"]
-    assert warned(config, "localize", *changes, "localization.layer=tensor")[1:] == []
-    assert warned(config, "localize", *changes)[1:] == [
-        NO_BLOCKS
-    ]  # after "made with other settings"
-    assert warned(config, "localize", *changes) == []  # kept
+    monkeypatch.setattr("grail.localization.select.block_of", lambda name: None)
+    assert warned(config, "localize", "localization.k_op_ur=0.3")[1:] == []  # an adapter's tensors
+    again = ["localization.layer=block"]
+    told, *others = warned(config, "localize", *again)
+    assert told.startswith("localization.layer: block, but ")
+    assert ["made with other settings" in text for text in others] == [True]  # told before work
+    assert warned(config, "localize", *again) == []  # kept
 
 
 # -- processes, trackers -------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_decay_leaves_every_bit_of_frozen_entries(dtype):
     frozen = torch.arange(10) % 10 < 9
     p = special(dtype)
     before = p.detach().clone().view(bits)
-    Freezing({"p": p}, Mask({"p": frozen})).decay(0.1)
+    Freezing({"p": p}, Mask({"p": frozen})).decay({"p": p}, 0.1)
     assert torch.equal(p.detach().view(bits)[frozen], before[frozen])
     assert float(p[9].detach()) == pytest.approx(0.9, rel=1e-2)
 
@@ -86,7 +86,7 @@ def test_decay_shrinks_the_free_and_the_unmasked():
     p, q = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))
     before = p.detach().clone(), q.detach().clone()
     frozen = torch.rand(6, 4) < 0.5
-    Freezing({"p": p, "q": q}, Mask({"p": frozen})).decay(0.125)
+    Freezing({"p": p, "q": q}, Mask({"p": frozen})).decay({"p": p, "q": q}, 0.125)
     assert torch.equal(p.detach(), torch.where(frozen, before[0], before[0] * 0.875))
     assert torch.equal(q.detach(), before[1] * 0.875)
     assert p.requires_grad
@@ -102,7 +102,7 @@ def test_with_nothing_frozen_it_is_the_decay_of_adamw():
     for _ in range(5):
         gradient = torch.randn(7, 5)
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
-        Freezing({"p": ours}, None).decay(0.01 * 0.3)
+        Freezing({"p": ours}, None).decay({"p": ours}, 0.01 * 0.3)
         a.step()
         b.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)

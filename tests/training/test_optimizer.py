@@ -13,7 +13,10 @@ from grail.training.optimizer import (
     LoopSettings,
     cycle_progress,
     learning_rate,
+    masters_of,
     restarts,
+    take_gradients,
+    write_back,
 )
 
 POINTS = [i / 64 for i in range(65)]
@@ -101,3 +104,42 @@ def test_no_optimiser_moves_an_entry_whose_gradients_were_always_zero(name, dtyp
 def test_settings_offer_the_optimisers_there_are():
     offered = Unlearning.model_fields["optimizer"].annotation.__args__
     assert set(offered) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_small_steps_add_up_in_16_bits_as_in_32(name, dtype):
+    """A tenth of what the type can show at each step; all of them show in the end."""
+    chosen = settings(learning_rate=1e-4, momentum=0.0)
+    start = torch.full((4, 3), 1.0)
+    narrow, wide = ({"w": nn.Parameter(start.clone().to(t))} for t in (dtype, torch.float32))
+    optimizers = []
+    for parameters in (narrow, wide):
+        masters = masters_of(parameters)
+        optimizers.append((parameters, masters, OPTIMIZERS[name](list(masters.values()), chosen)))
+    for _ in range(200):
+        for parameters, masters, optimizer in optimizers:
+            parameters["w"].grad = torch.ones_like(parameters["w"])
+            masters["w"].grad = take_gradients(parameters, masters)["w"]
+            optimizer.step()
+            write_back(masters, parameters)
+    assert torch.equal(narrow["w"], wide["w"].to(dtype))
+    assert float(wide["w"].detach().max()) < 0.985
+    alone = nn.Parameter(start.to(dtype))  # negative control: the optimiser on the weight itself
+    optimizer = OPTIMIZERS[name]([alone], chosen)
+    for _ in range(200):
+        alone.grad = torch.ones_like(alone)
+        optimizer.step()
+    assert torch.equal(alone, start.to(dtype))
+
+
+def test_parameters_of_32_bits_or_more_are_their_own_masters():
+    given = {str(t): nn.Parameter(torch.ones(2, dtype=t)) for t in (torch.float32, torch.float64)}
+    given["half"] = nn.Parameter(torch.ones(2, dtype=torch.float16))
+    masters = masters_of(given)
+    assert [masters[name] is p for name, p in given.items()] == [True, True, False]
+    given["half"].grad = torch.ones_like(given["half"])
+    taken = take_gradients(given, masters)
+    assert {n: g.dtype for n, g in taken.items()} == {n: p.dtype for n, p in masters.items()}
+    assert [g.sum().item() for g in taken.values()] == [0, 0, 2]
+    assert all(p.grad is None for p in given.values())

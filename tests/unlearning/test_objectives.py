@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from grail.config.run import Unlearning
+from grail.config.unlearning import ASCENTS, PUBLISHED, Until
 from grail.errors import InputError
 from grail.model.answers import Answers
 from grail.unlearning import losses
@@ -59,6 +60,7 @@ def test_terms_sides_signs_and_weights(name, rows):
     first, *others = objective.terms
     assert (first.side, first.weight) == ("unlearn", sign * 0.4)
     assert first.name.startswith("unlearn/")
+    assert (first.name == "unlearn/nll") == (name in (*ASCENTS, EXACT))  # only of true tokens
     assert objective.labels == labels
     assert objective.compares("unlearn") == compares
     side = {"domain": "retain", "general": "general"}[rows]
@@ -160,7 +162,7 @@ def test_beta_and_delta_reach_the_loss(name, made):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_rectification_needs_a_retain_term(name):
-    chosen = settings(objective=name, rectify=True)
+    chosen = settings(objective=name, rectify=True, retain_weight=1.0)
     if name in WITH_RETAIN:
         assert len(make_objective(chosen).terms) == 2
         return
@@ -170,15 +172,73 @@ def test_rectification_needs_a_retain_term(name):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_retain_term_without_weight_is_refused(name):
+def test_a_retain_term_without_weight_is_none_unless_the_objective_is_named_after_it(name):
     chosen = settings(objective=name, retain_weight=0.0)
-    if name not in WITH_RETAIN:
-        assert len(make_objective(chosen).terms) == 1
+    if name not in ("ascent_descent", "ascent_kl"):
+        (term,) = make_objective(chosen).terms
+        assert (term.side, make_objective(chosen).sides) == ("unlearn", ("unlearn",))
+        with pytest.raises(InputError, match=r"^unlearning\.rectify: "):
+            make_objective(settings(objective=name, retain_weight=0.0, rectify=True))
+        spared = settings(
+            objective=name, retain_weight=0.0, retain_rows="general", general_weight=1
+        )
+        assert make_objective(spared).sides == ("unlearn", "general")
         return
     with pytest.raises(InputError, match=r"^unlearning\.retain_weight: 0 leaves ") as error:
         make_objective(chosen)
     assert name in str(error.value)
     assert "objective: ascent" in str(error.value)
+
+
+# name -> weights of the two terms in the paper, or in the authors' code
+PAPERS = {
+    "npo": [1, 1],
+    "simnpo": [0.125, 1],
+    "wga": [-1, 1],
+    "satimp": [-1, 0.1],
+    "inverted_hinge": [1, 1],
+    "undial": [1],
+    "jensun": [1, 1],
+    "refusal": [1, 1],
+    "unlikelihood": [1, 1],
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_published_objective_is_the_published_method(name):
+    """Its weights, and nothing of grail's: no token or row is left alone."""
+    assert PUBLISHED.keys() == PAPERS.keys()
+    chosen = Unlearning(objective=name)
+    assert [term.weight for term in make_objective(chosen).terms] == PAPERS[name]
+    assert (chosen.max_token_nll, chosen.until) == (None, Until(row_accuracy=None))
+    other = Unlearning(objective=name, unlearn_weight=0.3, retain_weight=0.7)
+    assert [abs(term.weight) for term in make_objective(other).terms] == [0.3, 0.7]
+
+
+@pytest.mark.parametrize("name", [*EXPECTED, "my_losses:unlearn"])
+def test_the_bounds_of_ascent_are_for_what_ascends(name, own):
+    """By default for plain ascent alone; where nothing could read them they are refused."""
+    plain = Unlearning(objective=name)
+    assert (plain.max_token_nll is not None) == (name in ASCENTS)
+    assert (plain.until.row_accuracy is not None) == (name in ASCENTS)
+    make_objective(plain)
+    allowed = {"max_token_nll": ASCENTS, "until": (*ASCENTS, "wga", "satimp", "my_losses:unlearn")}
+    given = {
+        "max_token_nll": [2.0],
+        "until": [Until(), Until(row_accuracy=None, domain_accuracy=0)],
+    }
+    for key, users in allowed.items():
+        for value in given[key]:
+            chosen = Unlearning(objective=name, **{key: value})
+            if name in users:
+                make_objective(chosen)
+                continue
+            with pytest.raises(
+                InputError, match=rf"^unlearning\.{key}: {name} has no {key}"
+            ) as error:
+                make_objective(chosen)
+            assert "Set it to null" in str(error.value)
+            assert str(error.value).endswith(f"{', '.join(u for u in users if u in OBJECTIVES)}.")
 
 
 def test_an_unknown_objective_is_an_input_error():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from grail.config.unlearning import Unlearning, Until
+from grail.config.unlearning import ASCENTS, Unlearning, Until
 from grail.data.batches import collate
 from grail.data.encode import Encoded
 from grail.data.samples import GENERAL, Sample
@@ -32,8 +32,10 @@ def blank(domains):
 
 
 def task_of(rows, model=None, seed=0, split=False, reference=None, **given):
-    settings = Unlearning(**({"until": Until(row_accuracy=None), "max_token_nll": 12.0} | given))
-    objective = make_objective(settings)
+    never = Until(row_accuracy=None)
+    bound = {"max_token_nll": 12.0} if given.get("objective", ASCENTS[0]) in ASCENTS else {}
+    settings = Unlearning(**({"until": never} | bound | given))
+    objective = make_objective(settings.model_copy(update={"until": never}))  # the task's own
     substitute = {
         "true": truth,
         "random": random_targets(range(3, 96), 0),
@@ -456,6 +458,9 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_its_terms(model, moved, step
     sides = set(task.objective.sides)
     names = {f"{side}/nll" for side in sides} | {term.name for term in task.objective.terms}
     assert set(found.terms) == names
+    for side in sides:  # what is drawn is the NLL of the truth
+        plain = [float(tokens_nll(model, row).detach().mean()) for row in on(step, side)]
+        assert float(found.terms[f"{side}/nll"]) == pytest.approx(sum(plain) / 4, rel=1e-4)
     true = {row.key: accuracy_of(model, row) for row in step if row.side in sides}
     assert found.accuracy == pytest.approx(true)  # on the true answer, whatever was to be said
 

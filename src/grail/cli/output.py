@@ -21,6 +21,8 @@ _OUTPUTS = {
     "localize": "mask.safetensors",
     "unlearn": "unlearned",
 }
+SAME = 0.99
+"""Top sets whose Jaccard index is lower are told to differ."""
 _FILE_WIDTH = 240  # columns where the output is a file: no cell is broken over lines
 
 
@@ -79,4 +81,18 @@ def agreement(found: Any, as_json: bool) -> int:
             f"{found.worst:.2e} relative (allowed: {found.allowed:.0e}; at "
             f"{found.name}, in {found.precision})."
         )
+        print(_precision(found))
     return 0 if found.worst <= found.allowed else 1
+
+
+def _precision(found: Any) -> str:
+    """Say what the precision that a run scores in does to the top sets."""
+    own = found.own.removeprefix("torch.")
+    if found.jaccard is None:
+        return f"What {own} does to the top sets was not compared: the model is too large."
+    text = f"Scored in {own}, as a run does, the top sets have a Jaccard index of "
+    text += f"{found.jaccard:.3f} with those of {found.precision.removeprefix('torch.')}."
+    if found.jaccard < SAME:
+        text += " They differ by more than 1 %, and so does the mask."
+        text += "" if own == "float32" else " Set model.dtype: float32."
+    return text

@@ -11,8 +11,9 @@ class Memflex(Section):
     """The tensors that ``memflex`` trains: low cosine to the retain side, high magnitude."""
 
     thresholds: Literal["quantile", "absolute"] = "quantile"
-    """Whether cosine and magnitude are quantiles over the tensors of each domain, or the values
-    themselves (published for Llama-2-7B: 0.94 and 5e-4)."""
+    """quantile: limits over the tensors of each domain; a tensor selected in any is trained.
+    absolute: the values themselves, of all domains' rows together (published for Llama-2-7B: 0.94
+    and 5e-4)."""
     cosine: Fraction = 0.8
     """Upper limit of the cosine between the gradients of the two sides."""
     magnitude: NotNegative = 0.2
@@ -34,8 +35,9 @@ class Localization(Section):
     k_op_rr: Fraction = 0.20
     """Share of each layer (0-1). OP-RR holds the entries in this top share of the retain sides of
     two domains."""
-    layer: Literal["block", "tensor", "model"] = "block"
-    """The entries that compete for a top set: of a block, tensor or model."""
+    layer: Literal["auto", "block", "tensor", "model"] = "auto"
+    """The entries that compete for a top set: of a block, tensor or model. auto: tensor for an
+    adapter, whose mask then does not depend on the scale of A and B; block for all weights."""
     freeze: Literal["static", "by_side"] = "static"
     """static: freeze OP-UR and OP-RR (paper). by_side: unlearn gradients skip OP-UR, retain
     gradients OP-RR (the authors' release)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
-from grail.config.unlearning import Unlearning
+from grail.config.unlearning import PUBLISHED, Unlearning
 from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
@@ -32,16 +32,28 @@ and the steps of a row that is left out would be missing on the retain side too.
 """
 
 _PUBLISHED = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
-"""MemFlex's thresholds as published for Llama-2-7B and two domains together."""
+"""MemFlex's thresholds as published for Llama-2-7B and the merged data of both domains."""
+
+
+_RELEASE: Sections = {
+    "freeze": "by_side",
+    "statistic": "z_mean",
+    "layer": "tensor",
+    "unlearn_weight": 0.4,
+}
+"""The authors' release as a whole: masks by side, z of the signed mean per tensor, 0.4 : 2."""
 
 
 def _method(objective: str, localizer: str = "none", **changes: Any) -> Sections:
     """Return every key of a method: its objective, its localizer, and where it changes a default.
 
+    A published objective has the weights of its paper and no bound.
+
     No key is in both sections, so that ``changes`` need not name them.
     """
     changes |= {"objective": objective, "method": localizer}
-    unlearning = {key: value for key, value in Unlearning().model_dump().items() if key in _OWNED}
+    made = Unlearning(objective=objective).model_dump()
+    unlearning = {key: value for key, value in made.items() if key in _OWNED}
     sections = {"unlearning": unlearning, "localization": Localization().model_dump()}
     return {
         name: merge(section, {key: changes[key] for key in section.keys() & changes.keys()})
@@ -74,12 +86,14 @@ PRESETS: dict[str, Sections] = {
     "no-mask-plus": _grail("none", **_BOUNDED),
     "grail-by-side": _grail(freeze="by_side"),
     "grail-signed": _grail(statistic="z_mean", layer="tensor"),
+    "grail-release": _grail(**_RELEASE),
     "without-op-ur": _grail(keep_op_ur=False),
     "without-op-rr": _grail(keep_op_rr=False),
     "no-mask": _grail("none"),
     "random-mask": _grail("random"),
     "magnitude-mask": _grail("magnitude"),
     "damage-budget": _grail("damage_budget"),
+    **{name.replace("_", "-"): _method(name) for name in PUBLISHED},
     "exact": _method("exact"),
 }
 

@@ -79,7 +79,7 @@ class Model(Section):
     def _trainable(self) -> Model:
         if self.lora is None and self.dtype == "float16":
             raise ValueError(
-                "dtype: float16 cannot train all weights (AdamW divides by zero in it); "
+                "dtype: float16 cannot train all weights (its small gradients become 0); "
                 "use auto, float32 or bfloat16, or an adapter (lora)"
             )
         return self

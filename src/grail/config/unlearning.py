@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from grail.config.values import (
     Accuracy,
@@ -17,13 +17,30 @@ from grail.config.values import (
     Share,
 )
 
+ASCENTS = ("ascent", "ascent_descent", "ascent_kl")
+"""The objectives that ascend without a bound of their own; only for them are bounds a default."""
+
+PUBLISHED = {
+    "npo": (1.0, 1.0),
+    "simnpo": (0.125, 1.0),
+    "wga": (1.0, 1.0),
+    "satimp": (1.0, 0.1),
+    "inverted_hinge": (1.0, 1.0),
+    "undial": (1.0, 0.0),
+    "jensun": (1.0, 1.0),
+    "refusal": (1.0, 1.0),
+    "unlikelihood": (1.0, 1.0),
+}
+"""Objective -> weights of the unlearn and the retain term, as published (sources: losses.py)."""
+
 
 class Until(Section):
     """When ascent has converged."""
 
     row_accuracy: Accuracy | None = 0.1
     """A row stops contributing once its token accuracy (0-1) is at or below this. It is skipped
-    for the next epoch and checked again after that. null: never."""
+    for the next epoch and checked again after that. null: never, as by default with objectives
+    other than ascent, ascent_descent and ascent_kl."""
     domain_accuracy: Accuracy | None = None
     """The same for a whole domain: the mean token accuracy of its unlearn rows as last measured.
     null: never."""
@@ -55,13 +72,14 @@ class Unlearning(Section):
     """Lists of domains to unlearn one after another, each for all epochs. null: all domains at
     once."""
     unlearn_weight: NotNegative = 1.0
-    """Weight of the unlearn term."""
+    """Weight of the unlearn term. Default of a published objective: its paper's."""
     retain_weight: NotNegative = 2.0
-    """Weight of the retain term."""
+    """Weight of the retain term; 0: no such term. Default of a published objective: its paper's."""
     general_weight: NotNegative = 0.0
     """Weight of the KL to the vanilla model on general text. 0: no such term."""
     max_token_nll: Positive | None = 3.0
-    """Ascent leaves a token alone once its NLL exceeds this many nats. null: never."""
+    """Ascent leaves a token alone once its NLL exceeds this many nats. null: never. Read by ascent,
+    ascent_descent and ascent_kl; the others have no such bound."""
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     """The optimizer of Stage 3."""
@@ -87,3 +105,15 @@ class Unlearning(Section):
     """Steps between checkpoints."""
     trackers: list[Name] = Field(default_factory=list)
     """Experiment trackers of accelerate to log to, such as tensorboard."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: Any) -> Any:
+        """Give an objective the weights of its paper, and the bounds of ascent to ascent alone."""
+        name = given.get("objective", ASCENTS[0]) if isinstance(given, dict) else None
+        if not isinstance(name, str) or name in ASCENTS:
+            return given
+        own: dict[str, Any] = {"max_token_nll": None, "until": None}
+        if name in PUBLISHED:
+            own["unlearn_weight"], own["retain_weight"] = PUBLISHED[name]
+        return own | given

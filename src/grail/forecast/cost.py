@@ -46,6 +46,11 @@ class Shape:
         """Entries that training may change."""
         return sum(map(math.prod, self.tensors))
 
+    @property
+    def master_bytes(self) -> int:
+        """What training moves: the trainable tensors, or float32 copies of those in 16 bits."""
+        return max(self.trainable_bytes, FLOAT * self.trainable)
+
 
 def shape_of(model: Policy) -> Shape:
     """Return the numbers of a model, which may be on the device ``meta``."""
@@ -81,11 +86,11 @@ def operations(work: Work, shape: Shape) -> float:
 def optimizer_bytes(name: str, shape: Shape) -> int:
     """Return the size of an optimiser's state: moments, and each tensor's count of steps."""
     if name == "sgd":
-        return shape.trainable_bytes
+        return shape.master_bytes
     steps = FLOAT * len(shape.tensors)
     if name == "adamw":
-        return 2 * shape.trainable_bytes + steps
-    entry = shape.trainable_bytes // max(1, shape.trainable)
+        return 2 * shape.master_bytes + steps
+    entry = shape.master_bytes // max(1, shape.trainable)
     # Adafactor's second moment: row and column means of a matrix, all entries of a vector
     return entry * sum(math.prod(t[:-2]) * sum(t[-2:]) for t in shape.tensors) + steps
 
@@ -95,15 +100,15 @@ def artifact_bytes(config: Config, shape: Shape) -> dict[str, int]:
 
     Checkpoints are dropped when their training ends; while one is replaced, there are two.
     """
-    settings, weights = config.unlearning, shape.trainable_bytes
+    settings, weights, masters = config.unlearning, shape.trainable_bytes, shape.master_bytes
     provided = config.vanilla.skip or config.vanilla.adapter is not None
     masks = 3 if config.localization.freeze == "by_side" else 1
-    state = optimizer_bytes(settings.optimizer, shape) + settings.rectify * weights
+    state = optimizer_bytes(settings.optimizer, shape) + settings.rectify * masters
     return {
         "vanilla": weights,
-        "vanilla.checkpoint": 0 if provided else weights + optimizer_bytes("adamw", shape),
+        "vanilla.checkpoint": 0 if provided else masters + optimizer_bytes("adamw", shape),
         "scores": 2 * len(config.domains) * len(STATISTICS) * FLOAT * shape.trainable,
         "mask": masks * sum(-(-math.prod(tensor) // 8) for tensor in shape.tensors),
         "unlearned": weights,
-        "unlearned.checkpoint": weights + state,
+        "unlearned.checkpoint": masters + state,
     }

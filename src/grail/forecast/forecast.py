@@ -216,16 +216,18 @@ def _memory(name: str, timing: Timing, sizes: dict[str, int], domains: int) -> i
     """Return a stage's peak in bytes without the libraries: as timed, and what timing leaves out.
 
     That is the optimiser's state and a masked copy of the gradients, which together are as large as
-    a checkpoint, and the scores of all sides.
+    a checkpoint; the masters of weights in 16 bits; and the scores of all sides.
     """
+    shape = timing.shape
+    masters = shape.master_bytes if shape.master_bytes > shape.trainable_bytes else 0
     timed = timing.speed.peaks.get(name, 0) - timing.libraries
     untimed = {
-        "vanilla": sizes["vanilla.checkpoint"],
+        "vanilla": sizes["vanilla.checkpoint"] + masters,
         "score": 0 if timing.note == TIMED else sizes["scores"] // (2 * domains),
         "localize": sizes["scores"],
-        "unlearn": sizes["unlearned.checkpoint"],
+        "unlearn": sizes["unlearned.checkpoint"] + masters,
     }
-    return max(timing.shape.bytes, timed) + untimed.get(name, 0)
+    return max(shape.bytes, timed) + untimed.get(name, 0)
 
 
 def done(config: Config, inputs: Inputs) -> set[str]:

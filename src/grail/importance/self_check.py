@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,12 +34,17 @@ class Agreement:
         name: Where it is: ``NAME.statistic``.
         samples: How many samples were compared.
         precision: In which precision the model computed.
+        own: In which precision a run scores this model.
+        jaccard: Overlap (0-1) of the top sets of ``own`` with those of ``precision``; None where
+            these are the same, because the model is too large for float64.
     """
 
     worst: float
     name: str
     samples: int
     precision: str = ""
+    own: str = ""
+    jaccard: float | None = None
 
     @property
     def allowed(self) -> float:
@@ -47,23 +52,35 @@ class Agreement:
         return _ALLOWED.get(self.precision, 0.1)
 
 
-def self_check(scorer: Scorer, rows: Sequence[Encoded], tick: Tick = silent) -> Agreement:
+def self_check(
+    scorer: Scorer,
+    rows: Sequence[Encoded],
+    overlap: Callable[[Scores, Scores], float],
+    tick: Tick = silent,
+) -> Agreement:
     """Score ``rows`` batched and by the plain loop and compare (``grail score --check N``).
+
+    ``overlap`` returns the Jaccard index of the top sets of two scorings.
 
     A model of up to ``_LARGEST`` weights computes in float64 meanwhile, so that the check measures
     the method and not the processor: in float32 a matrix product over several rows sums in another
     order than over one, and gradients through 30 layers amplify it. SmolLM2-135M with an adapter
     whose B is far from zero: under 1e-6 in float64; in float32 up to 1e-5, where the loop itself is
     6e-5 from float64. Larger models are compared in their own precision: float64 might not fit.
+
+    Then the rows are scored as a run does. In 16 bits the ranking differs, whichever way is taken.
     """
     model = scorer.model
     wide = sum(p.numel() for p in model.parameters()) <= _LARGEST
-    precision = torch.float64 if wide else next(model.parameters()).dtype
+    own = next(model.parameters()).dtype
+    precision = torch.float64 if wide else own
     with _in_float64(model) if wide else nullcontext():
         batched, looped = (
             replace(scorer, gradients=way).score(rows, tick) for way in ("batched", "loop")
         )
-    return replace(compare_scores(batched, looped), precision=str(precision))
+    jaccard = overlap(scorer.score(rows, tick), looped) if wide else None
+    found = compare_scores(batched, looped)
+    return replace(found, precision=str(precision), own=str(own), jaccard=jaccard)
 
 
 @contextmanager

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from grail.artifacts import Mask
-from grail.localization.evidence import Evidence
+from grail.artifacts import Mask, Scores
+from grail.config.localization import Localization
+from grail.localization.evidence import Evidence, importance
 from grail.localization.overlap import Marks, jaccard, size
-from grail.localization.select import layers
+from grail.localization.select import layers, top_per_layer
 
 
 def describe(evidence: Evidence, mask: Mask) -> dict[str, Any]:
     """Return set sizes and the Jaccard matrix of the top ``k_op_ur`` sets, per layer and in all.
 
     The sets are GRAIL's, whichever localizer made the mask. Facts that only this localizer has are
-    under its name, as in ``mask.about``. The matrices of layers have six digits.
+    under its name, as in ``mask.about``. The layers described are blocks (or the model), whatever
+    the sets compare entries within; their matrices have six digits.
     """
     labels = {".".join(pair): pair for pair in evidence.sides}
     tops = [evidence.at_ur[pair] for pair in labels.values()]
@@ -35,7 +37,7 @@ def describe(evidence: Evidence, mask: Mask) -> dict[str, Any]:
             "frozen_fraction": frozen / entries,
         }
 
-    method = mask.about["localizer"]
+    method, shown = mask.about["localizer"], "model" if evidence.layer == "model" else "block"
     return {
         "localizer": method,
         "statistic": evidence.statistic,
@@ -47,10 +49,16 @@ def describe(evidence: Evidence, mask: Mask) -> dict[str, Any]:
         "model": {**sizes(list(mask.frozen)), "sets": counts},
         "layers": {
             layer: {**sizes(names), "jaccard": matrix(tops, names, digits=6)}
-            for layer, names in layers(mask.frozen, evidence.layer).items()
+            for layer, names in layers(mask.frozen, shown).items()
         },
         "jaccard": {"names": list(labels), "k": evidence.k_op_ur, "values": matrix(tops)},
     }
+
+
+def overlap_of_tops(a: Scores, b: Scores, how: Localization) -> float:
+    """Return the Jaccard index (0-1) of the top ``k_op_ur`` sets of two scorings."""
+    ranked = (importance(scores, how.statistic) for scores in (a, b))
+    return jaccard(*(top_per_layer(numbers, how.k_op_ur, how.layer) for numbers in ranked))
 
 
 def matrix(

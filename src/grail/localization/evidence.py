@@ -13,7 +13,7 @@ from torch import Tensor
 from grail.artifacts import Scores
 from grail.errors import InputError
 from grail.localization.overlap import Marks, Overlap, overlap
-from grail.localization.select import top_per_layer
+from grail.localization.select import resolved, top_per_layer
 
 SideScores = Mapping[tuple[str, str], Scores]
 """(Domain, side) -> its scores."""
@@ -28,7 +28,8 @@ class Evidence:
         weights: Loads and returns the vanilla model's trainable tensors by name.
         seed: Seed of whatever a localizer draws.
         statistic: What the top sets rank: ``mean_abs``, ``mean_sq`` or ``z_mean``.
-        layer: What they compare entries within: ``block``, ``tensor`` or ``model``.
+        layer: What they compare entries within: ``block``, ``tensor`` or ``model``; ``auto``
+            becomes one of the first two (see ``resolved``).
         k_op_ur: Share of each layer (0-1) in the sets from which OP-UR is made.
         k_op_rr: The same for OP-RR.
 
@@ -40,7 +41,7 @@ class Evidence:
     weights: Callable[[], Mapping[str, Tensor]]
     seed: int = 0
     statistic: str = "mean_abs"
-    layer: str = "block"
+    layer: str = "auto"
     k_op_ur: float = 0.10
     k_op_rr: float = 0.20
 
@@ -48,6 +49,7 @@ class Evidence:
         shapes = [{n: s.shape for n, s in side.mean_abs.items()} for side in self.sides.values()]
         if shapes.count(shapes[0]) != len(shapes):
             raise InputError("the scores of the sides name different parameters. Score them again.")
+        object.__setattr__(self, "layer", resolved(self.layer, shapes[0]))
 
     @property
     def domains(self) -> list[str]:

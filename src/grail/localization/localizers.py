@@ -75,7 +75,7 @@ def make_mask(
         "localizer": method,
         "statistic": settings.statistic,
         "k": {"k_op_ur": settings.k_op_ur, "k_op_rr": settings.k_op_rr},
-        "layer": settings.layer,
+        "layer": evidence.layer,
         "freeze": "by_side" if mask.by_side else "static",
         "counts": mask.counts(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,11 +19,12 @@ PerTensor = Float[Tensor, " n"]
 
 
 def memflex(evidence: Evidence, thresholds: str, below: float, above: float) -> Mask:
-    """Freeze every tensor that is selected in no domain; train the other tensors as a whole.
+    """Freeze every tensor that is not selected; train the selected tensors as a whole.
 
-    A tensor is selected in a domain by the signed mean gradients of its two sides: their cosine is
-    low, and the mean of the unlearn side's absolute entries is high (``selected``, with the same
-    limits). The selections of the domains are united, as the authors ran MemFlex on several.
+    A tensor is selected by the signed mean gradients of its two sides: their cosine is low, and the
+    mean of the unlearn side's absolute entries is high (``selected``). Quantiles give each domain
+    limits of its own; what is selected in any domain is trained. Absolute limits, which the authors
+    published for their two data sets in one, are for the gradients of all domains' rows together.
 
     Raises:
         InputError: if no tensor is selected, with the range of cosines and magnitudes.
@@ -31,8 +32,9 @@ def memflex(evidence: Evidence, thresholds: str, below: float, above: float) -> 
     names = list(evidence.shapes)
     trained = torch.zeros(len(names), dtype=torch.bool)
     numbers: list[tuple[PerTensor, PerTensor]] = []
-    for domain in evidence.domains:
-        unlearn, retain = (evidence.sides[domain, side].mean for side in ("unlearn", "retain"))
+    domains = evidence.domains
+    for group in [[d] for d in domains] if thresholds == "quantile" else [domains]:
+        unlearn, retain = (_merged(evidence, group, side) for side in ("unlearn", "retain"))
         cosines = _row(cosine(unlearn[name], retain[name]) for name in names)
         magnitudes = _row(unlearn[name].double().abs().mean() for name in names)
         trained |= selected(cosines, magnitudes, thresholds, below, above)
@@ -46,6 +48,17 @@ def memflex(evidence: Evidence, thresholds: str, below: float, above: float) -> 
     limits = {"thresholds": thresholds, "cosine": below, "magnitude": above}
     counts = {"tensors": len(names), "trained": int(trained.sum())}
     return Mask(frozen, about={"statistic": "mean", "memflex": limits | counts})
+
+
+def _merged(evidence: Evidence, domains: Sequence[str], side: str) -> dict[str, Tensor]:
+    """Return the signed mean gradients over the rows of one side of some domains, in float64."""
+    scores = [evidence.sides[domain, side] for domain in domains]
+    rows = torch.tensor([part.samples for part in scores]).double()
+    return {
+        name: torch.tensordot(rows, torch.stack([part.mean[name].double() for part in scores]), 1)
+        / rows.sum()
+        for name in evidence.shapes
+    }
 
 
 def check_thresholds(thresholds: str, above: float) -> None:

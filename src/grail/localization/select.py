@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,10 +13,37 @@ from torch import Tensor
 from grail.artifacts import block_of
 from grail.errors import InputError
 
-NO_BLOCKS = (
-    "localization.layer: block, but no parameter of this model is named after a block "
-    "(layers.N., h.N. or blocks.N.): every tensor was taken as a layer of its own."
-)
+_ADAPTER = re.compile(r"^base_model\.|(?:^|\.)lora_")
+_NUMBERED = re.compile(r"(?:^|\.)\d+\.")
+
+
+def resolved(layer: str, names: Iterable[str]) -> str:
+    """Return what ``auto`` means for these parameters: ``tensor`` for an adapter, else ``block``.
+
+    (4 A, B / 4) is the same model as (A, B), but its gradients are a quarter in A and four times as
+    large in B: only a ranking within each tensor does not depend on how an adapter is written.
+    """
+    if layer != "auto":
+        return layer
+    return "tensor" if any(map(_ADAPTER.search, names)) else "block"
+
+
+def unrecognised(layer: str, names: Collection[str]) -> str | None:
+    """Return a warning if the parameters of some block are not recognised as such.
+
+    Embeddings, norms and the head are in no block; a parameter with a number in its name is in one.
+    """
+    if resolved(layer, names) != "block":
+        return None
+    outside = [name for name in names if block_of(name) is None]
+    if len(outside) < len(names):
+        outside = [name for name in outside if _NUMBERED.search(name)]
+    if not outside:
+        return None
+    return (
+        f"localization.layer: block, but {len(outside)} parameters (first: {outside[0]}) are in no "
+        "block that is recognised (layers.N., h.N. or blocks.N.): each is a layer of its own."
+    )
 
 
 def layer_of(name: str, layer: str) -> str:
@@ -33,12 +60,13 @@ def layer_of(name: str, layer: str) -> str:
 
 
 def layers(names: Iterable[str], layer: str) -> dict[str, list[str]]:
-    """Group parameter names by layer, in the model's order of layers (9 before 10).
+    """Group parameter names by layer (see ``resolved``), in the model's order (9 before 10).
 
     Names are sorted within a layer: this fixes the flat order of its entries.
     """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names):
+    names, groups = sorted(names), dict[str, list[str]]()
+    layer = resolved(layer, names)
+    for name in names:
         groups.setdefault(layer_of(name, layer), []).append(name)
     return dict(sorted(groups.items(), key=lambda group: _by_number(group[0])))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
+from grail.localization.describe import overlap_of_tops
 from grail.localization.localizers import code_of, make_mask
-from grail.localization.select import NO_BLOCKS
+from grail.localization.select import unrecognised
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.model.weights import copy_weights, put_weights
@@ -88,8 +90,9 @@ class Run:
         in_turn = zip_longest(*self.context.sides().values())
         rows = [row for group in in_turn for row in group if row is not None][:count]
         self._take("vanilla")
+        overlap = partial(overlap_of_tops, how=self.config.localization)
         with self.listener.stage("check") as tick:
-            return self_check(run_scorer(self.context), rows, tick)
+            return self_check(run_scorer(self.context), rows, overlap, tick)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
@@ -100,6 +103,9 @@ class Run:
         self.context.check()
         check_general(self.context)
         run_scorer(self.context).check()
+        told = unrecognised(self.config.localization.layer, trainable(self.context.model))
+        if told is not None:
+            self.listener.warn(told)
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
@@ -157,8 +163,6 @@ class Run:
             sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
             mask, about = make_mask(sides, how, self.config.seed, self._vanilla_on_cpu)
             mask.about["scores"] = hashes
-            if how.layer == "block" and not any(map(artifacts.block_of, mask.frozen)):
-                self.listener.warn(NO_BLOCKS)
             write_json(self.folder / "localization.json", about)
             artifacts.write_mask(path, mask, key)
             tick(1, 1, "mask written")

@@ -51,13 +51,13 @@ class Freezing:
         }
 
     @torch.no_grad()
-    def decay(self, shrink: float) -> None:
+    def decay(self, weights: Mapping[str, nn.Parameter], shrink: float) -> None:
         """Apply decoupled weight decay: free entries times ``1 - shrink``, frozen ones times 1.
 
         To be called before the step, as torch.optim.AdamW does. The optimisers' own decay ignores
         the gradient and would move frozen entries.
         """
-        for name, parameter in self.parameters.items():
+        for name, parameter in weights.items():
             scale = torch.full_like(parameter, 1 - shrink)
             if name in self.frozen:
                 scale.masked_fill_(self.frozen[name], 1.0)

@@ -33,7 +33,10 @@ from grail.training.optimizer import (
     LoopSettings,
     cycle_progress,
     learning_rate,
+    masters_of,
     restarts,
+    take_gradients,
+    write_back,
 )
 from grail.training.task import Task
 
@@ -63,7 +66,8 @@ class Loop:
     ) -> None:
         self.parameters, self.task, self.settings = parameters, task, settings
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
-        self.optimizer = OPTIMIZERS[settings.optimizer](list(parameters.values()), settings)
+        self.masters = masters_of(parameters)
+        self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
 
     def run(self, files: LoopFiles, tick: Tick = silent) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and return the proof of freezing.
@@ -108,19 +112,21 @@ class Loop:
                     result.loss.backward()  # accelerate would divide it: it is scaled already
                     terms = {name: float(value.detach()) for name, value in result.terms.items()}
                     shares.append((terms, result.accuracy, result.ascending))
-                gradients[side] = self.freezing.masked(self._take_gradients(), side)
+                taken = take_gradients(self.parameters, self.masters)
+                gradients[side] = self.freezing.masked(taken, side)
         terms, accuracy, ascending = _added(gather_object(shares))
         _check_finite(terms, number, files)
         for name, gradient in self._combined(gradients, state).items():
-            self.parameters[name].grad = gradient
+            self.masters[name].grad = gradient
         limit = self.settings.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.masters.values(), limit or math.inf)
         _check_finite({"gradient norm": float(norm)}, number, files)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.settings.weight_decay:
-            self.freezing.decay(rate * self.settings.weight_decay)
+            self.freezing.decay(self.masters, rate * self.settings.weight_decay)
         self.optimizer.step()
+        write_back(self.masters, self.parameters)
         self.optimizer.zero_grad(set_to_none=True)
         self.task.saw(state.epoch, accuracy)
         state.step, state.index = number, state.index + 1
@@ -132,15 +138,6 @@ class Loop:
         share = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         pieces = [share[i :: self.settings.accumulation] for i in range(self.settings.accumulation)]
         return [piece for piece in pieces if piece]
-
-    def _take_gradients(self) -> Gradients:
-        """Return the gradients and clear them, so that the next side starts at zero."""
-        gradients = {
-            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            for name, parameter in self.parameters.items()
-        }
-        self.optimizer.zero_grad(set_to_none=True)
-        return gradients
 
     def _combined(self, sides: dict[str, Gradients], state: State) -> Gradients:
         """Return the gradient of all sides and processes, rectified if the settings say so."""
@@ -165,8 +162,10 @@ class Loop:
         if self.accelerator.is_main_process:
             recover_folder(files.checkpoints)
         self.accelerator.wait_for_everyone()
-        self.optimizer.zero_grad(set_to_none=True)  # gradients of whoever used the model before
-        state = load_checkpoint(files.checkpoints, self.parameters, self.optimizer, files.inputs)
+        for parameter in self.parameters.values():
+            parameter.grad = None  # of whoever used the model before
+        state = load_checkpoint(files.checkpoints, self.masters, self.optimizer, files.inputs)
+        write_back(self.masters, self.parameters)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
             self.task.load_state(state.task)
@@ -178,7 +177,7 @@ class Loop:
         if self.accelerator.is_main_process:
             state.task = self.task.state()
             folder, inputs = files.checkpoints, files.inputs
-            save_checkpoint(folder, self.parameters, self.optimizer, state, inputs)
+            save_checkpoint(folder, self.masters, self.optimizer, state, inputs)
         self.accelerator.wait_for_everyone()
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from grail.config.run import Unlearning
+from grail.config.unlearning import ASCENTS, Unlearning, Until
 from grail.errors import InputError, did_you_mean
 from grail.files import file_digest
 from grail.model.answers import Answers
@@ -94,7 +94,8 @@ class _Recipe:
     """An objective before weights and settings.
 
     ``loss`` is the unlearn rows', and ascends where ``sign`` is -1. ``published`` are the settings
-    that it reads (keyword arguments of ``loss``), with the values of its paper.
+    that it reads (keyword arguments of ``loss``), with the values of its paper; ``bounds`` are the
+    settings that may end its ascent.
     """
 
     loss: Callable[..., Tensor]
@@ -103,20 +104,26 @@ class _Recipe:
     reference: bool = False
     labels: str = "true"
     published: Mapping[str, float] = field(default_factory=dict)
+    bounds: tuple[str, ...] = ()
 
 
-_SATIMP = partial(losses.weighted_nll, unsure=1.0)
+_BOUNDS = ("max_token_nll", "until")
+
+
+def _weighted(loss: Callable[..., Tensor], beta: float) -> _Recipe:
+    return _Recipe(loss, losses.nll, sign=-1.0, published={"beta": beta}, bounds=("until",))
+
 
 OBJECTIVES = {
-    "ascent": _Recipe(losses.nll, sign=-1.0),
-    "ascent_descent": _Recipe(losses.nll, losses.nll, sign=-1.0),
-    "ascent_kl": _Recipe(losses.nll, losses.kl, sign=-1.0),
+    "ascent": _Recipe(losses.nll, sign=-1.0, bounds=_BOUNDS),
+    "ascent_descent": _Recipe(losses.nll, losses.nll, sign=-1.0, bounds=_BOUNDS),
+    "ascent_kl": _Recipe(losses.nll, losses.kl, sign=-1.0, bounds=_BOUNDS),
     "random_labels": _Recipe(losses.nll, labels="random"),
     "adversarial_labels": _Recipe(losses.adversarial_nll, reference=True),
     "npo": _Recipe(losses.npo, losses.nll, reference=True, published={"beta": 0.1}),
     "simnpo": _Recipe(losses.simnpo, losses.nll, published={"beta": 4.5, "delta": 0.0}),
-    "wga": _Recipe(losses.weighted_nll, losses.nll, sign=-1.0, published={"beta": 1.0}),
-    "satimp": _Recipe(_SATIMP, losses.nll, sign=-1.0, published={"beta": 5.0}),
+    "wga": _weighted(losses.weighted_nll, beta=1.0),
+    "satimp": _weighted(partial(losses.weighted_nll, unsure=1.0), beta=5.0),
     "inverted_hinge": _Recipe(losses.inverted_hinge, losses.nll),
     "undial": _Recipe(losses.undial, losses.nll, reference=True, published={"beta": 10.0}),
     "jensun": _Recipe(losses.target_divergence, losses.divergence, labels="refusal"),
@@ -137,7 +144,7 @@ def make_objective(settings: Unlearning) -> Objective:
     """
     name, source = settings.objective, ""
     if ":" in name:
-        recipe, source = _own_loss(name, losses.nll if settings.retain_weight else None)
+        recipe, source = _own_loss(name)
     elif name in OBJECTIVES:
         recipe = OBJECTIVES[name]
     else:
@@ -149,11 +156,12 @@ def make_objective(settings: Unlearning) -> Objective:
     _check(settings, recipe)
     values = {key: getattr(settings, key) or value for key, value in recipe.published.items()}
     loss = partial(recipe.loss, **values) if values else recipe.loss
-    if loss is losses.nll and recipe.sign < 0 and settings.max_token_nll is not None:
+    if settings.max_token_nll is not None:
         loss = partial(losses.bounded_nll, most=settings.max_token_nll)
     weight, retain = recipe.sign * settings.unlearn_weight, recipe.retain
-    terms = [Term(f"unlearn/{_name(loss)}", "unlearn", loss, weight, recipe.reference)]
-    if retain is not None:
+    label = _name(loss) if recipe.labels == "true" else f"{recipe.labels}_{_name(loss)}"
+    terms = [Term(f"unlearn/{label}", "unlearn", loss, weight, recipe.reference)]
+    if retain is not None and settings.retain_weight:
         side = "retain" if settings.retain_rows == "domain" else "general"
         weight, compares = settings.retain_weight, retain in _COMPARING
         terms.append(Term(f"{side}/{_name(retain)}", side, retain, weight, compares))
@@ -162,7 +170,7 @@ def make_objective(settings: Unlearning) -> Objective:
     return Objective(tuple(terms), recipe.labels, source)
 
 
-def _own_loss(name: str, retain: Loss | None) -> tuple[_Recipe, str]:
+def _own_loss(name: str) -> tuple[_Recipe, str]:
     """Return the recipe with ``package.module:function``, and the digest of its file.
 
     Raises:
@@ -193,31 +201,36 @@ def _own_loss(name: str, retain: Loss | None) -> tuple[_Recipe, str]:
         return values
 
     file = getattr(getmodule(function) or module, "__file__", None)
-    recipe = _Recipe(loss, retain, reference=getattr(function, "needs_reference", False))
+    compares = getattr(function, "needs_reference", False)
+    recipe = _Recipe(loss, losses.nll, reference=compares, bounds=("until",))
     return recipe, file_digest(Path(file)) if file else ""
 
 
 def _check(settings: Unlearning, recipe: _Recipe) -> None:
     """Refuse settings that an objective does not read, or that contradict it."""
-    name = settings.objective
-    if settings.rectify and recipe.retain is None:
+    name, retain = settings.objective, recipe.retain is not None and settings.retain_weight > 0
+    if settings.rectify and not retain:
         raise InputError(
             f"unlearning.rectify: {name} has no retain term whose gradient could be spared. "
             "Use an objective that has one (such as ascent_descent), or rectify: false."
         )
-    if recipe.retain is not None and not settings.retain_weight:
+    if name in ASCENTS and recipe.retain is not None and not retain:
         raise InputError(
             f"unlearning.retain_weight: 0 leaves {name} without its retain term. Give a weight "
             f"above 0, or use objective: ascent."
         )
-    for key in ("beta", "delta"):
-        if getattr(settings, key) is not None and key not in recipe.published:
-            users = [other for other, value in OBJECTIVES.items() if key in value.published]
+    given = {key: getattr(settings, key) for key in ("beta", "delta", "max_token_nll")}
+    given["until"] = None if settings.until == Until(row_accuracy=None) else settings.until
+    for key, value in given.items():
+        if value is not None and key not in (*recipe.published, *recipe.bounds):
+            users = [
+                n for n, other in OBJECTIVES.items() if key in (*other.published, *other.bounds)
+            ]
             raise InputError(
-                f"unlearning.{key}: {name} has no {key}. Leave it out, or choose an objective that "
-                f"has one: {', '.join(users)}."
+                f"unlearning.{key}: {name} has no {key}. Set it to null, or choose an objective "
+                f"that has one: {', '.join(users)}."
             )
-    if settings.general_weight and settings.retain_rows == "general":
+    if settings.general_weight and retain and settings.retain_rows == "general":
         raise InputError(
             "unlearning.general_weight: the retain term reads the general text already. Set "
             "general_weight: 0, or retain_rows: domain."

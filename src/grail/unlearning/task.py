@@ -14,7 +14,7 @@ from torch import Tensor
 from grail.data.batches import Batch, collate, shuffled
 from grail.data.encode import Encoded
 from grail.data.substitutes import Substitute, truth
-from grail.model.answers import Answers, answers_of, mean_per_row, reference_logits, together
+from grail.model.answers import Answers, answers_of, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
@@ -117,17 +117,19 @@ class UnlearnTask:
         """Return the share of ``rows`` in the loss of ``step``.
 
         The loss is the sum over terms of weight times the mean over the term's side of the step.
-        Rows that are unlearned count in the mean, but with a loss of zero.
+        Rows that are unlearned count in the mean, but with a loss of zero. The log's SIDE/nll is
+        that of the true tokens, whatever the rows are trained to say.
         """
         forgotten = self._forgotten_domains(self.history.seen)
         results = []
         for side, members, answers in self._answers(rows):
-            accuracy = self._accuracy(members, answers)
+            true = self._truth(members, answers)
+            accuracy = dict(zip((row.key for row in members), true.accuracy.tolist(), strict=True))
             active = [self._contributes(row, accuracy, forgotten) for row in members]
             on = torch.tensor(active, device=answers.logits.device)
             share = 1 / sum(row.side == side for row in step)
             loss = answers.nll.new_zeros(())
-            log: dict[str, Tensor] = {f"{side}/nll": share * nll(answers).detach().sum()}
+            log: dict[str, Tensor] = {f"{side}/nll": share * nll(true).detach().sum()}
             for term in self.objective.of(side):
                 value = term.loss(answers)
                 loss = loss + term.weight * share * torch.where(on, value, 0.0).sum()
@@ -155,16 +157,18 @@ class UnlearnTask:
         """Return what the model reads for a row: unlearn rows may say something but the truth."""
         return self.substitute(row) if row.side == "unlearn" else row
 
-    def _accuracy(self, rows: Sequence[Encoded], answers: Answers) -> dict[str, float]:
-        """Return each row's token accuracy on the true answer."""
+    @torch.no_grad()
+    def _truth(self, rows: Sequence[Encoded], answers: Answers) -> Answers:
+        """Return the answers with the true tokens as targets."""
+        said = [self._read(row) for row in rows]
+        if all(new is row for new, row in zip(said, rows, strict=True)):
+            return answers
         device = answers.logits.device
-        if all(self._read(row).ids == row.ids for row in rows):
+        if all(new.ids == row.ids for new, row in zip(said, rows, strict=True)):
             true = torch.tensor([token for row in rows for token in row.answer], device=device)
-            right = mean_per_row((answers.guesses == true).float(), answers.lengths)
-        else:  # the model read something other than the truth: run it once more
-            with torch.no_grad():
-                right = answers_of(self.model, collate(rows, self.pad, device)).accuracy
-        return dict(zip((row.key for row in rows), right.tolist(), strict=True))
+            return replace(answers, targets=true)
+        # the model read something other than the truth: run it once more
+        return answers_of(self.model, collate(rows, self.pad, device))
 
     # -- which rows, when ----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from grail.model.answers import answers_of, mean_per_row, together
 from grail.model.forward import Policy, device_of, in_mode, trainable
 from grail.model.weights import copy_weights, holding
 from grail.progress import Tick
+from grail.training.optimizer import masters_of, take_gradients, write_back
 
 Split = Callable[[AuditContext], tuple[list[Encoded], list[Encoded]]]
 """Returns the rows that the attacker trains on, and the rows that are measured afterwards."""
@@ -67,16 +68,20 @@ def descend(
     Raises:
         DivergenceError: if the gradient stops being finite.
     """
-    parameters = list(trainable(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    parameters = trainable(model)
+    masters = masters_of(parameters)
+    optimizer = torch.optim.AdamW(masters.values(), lr=learning_rate, weight_decay=0.0)
     with holding(model, copy_weights(model)), in_mode(model, training=True):
         for step, rows in enumerate(steps, 1):
             with torch.random.fork_rng():  # dropout depends on the seed and the step alone
                 torch.manual_seed((seed * 1_000_003 + step) * 1009)
                 _mean_nll(model, rows, pad).backward()
-            norm = float(nn.utils.clip_grad_norm_(parameters, _MAX_GRAD_NORM))
+            for name, gradient in take_gradients(parameters, masters).items():
+                masters[name].grad = gradient
+            norm = float(nn.utils.clip_grad_norm_(masters.values(), _MAX_GRAD_NORM))
             if math.isfinite(norm):
                 optimizer.step()
+                write_back(masters, parameters)
             optimizer.zero_grad()
             if not math.isfinite(norm):
                 raise DivergenceError(f"the gradient norm is {norm} at step {step} of relearning")
