@@ -58,9 +58,9 @@ class UnlearnTask:
         seed: Fixes the order of rows.
         split: Whether each side gets its own backward pass (for a mask or a rule by side).
         reference: The model before unlearning, where a term compares with it.
-        teacher: What the unlearn rows are compared with instead, if anything.
         substitute: What unlearn rows must say instead of the truth.
         history: Accuracies as last seen.
+        teacher: What unlearn rows are compared with instead of the reference, if anything.
     """
 
     model: Policy
@@ -71,9 +71,9 @@ class UnlearnTask:
     seed: int = 0
     split: bool = False
     reference: Weights | None = None
-    teacher: Weights | None = None
     substitute: Substitute = truth
     history: History = field(default_factory=History)
+    teacher: Weights | None = None
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once every unlearn row counts as unlearned.
