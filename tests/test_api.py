@@ -135,6 +135,36 @@ def test_the_stages_in_memory_are_those_of_a_run(settings, tmp_path):
     assert list(found.rows) == [row for row in expected.rows if row.model == "unlearned"]
 
 
+def test_an_adapter_in_memory_is_reset_but_for_what_the_mask_freezes(memory, tiny_model):
+    _, tokenizer, rows = memory
+    model = tiny_model(vocabulary=len(tokenizer))
+    with torch.no_grad():
+        for p in (p for p in model.parameters() if p.requires_grad):
+            p.add_(0.1)
+    before = copy_weights(model)
+    mask = grail.localize(grail.score(model, tokenizer, rows, trials=1), k_op_ur=0.5)
+    healing = {"objective": "distill", "reset": {"share": 1.0, "keep": "frozen"}, "epochs": 1}
+    with pytest.raises(InputError, match="damage reads the scores of a run"):
+        grail.unlearn(model, tokenizer, rows, mask=mask, objective="distill", reset={})
+    assert all(torch.equal(value, before[n]) for n, value in copy_weights(model).items())
+    grail.unlearn(model, tokenizer, rows, mask=mask, learning_rate=1e-9, **healing)
+    after = copy_weights(model)
+    assert mask.counts()["frozen"] > 0
+    for name, bits in mask.frozen.items():
+        assert torch.equal(after[name][bits], before[name][bits]), name
+        if ".lora_B." in name:  # a step of 1e-9 away from a fresh B of zeros
+            assert float(after[name][~bits].abs().max()) < 1e-6
+
+
+def test_all_weights_in_memory_have_no_model_from_before(memory):
+    model, tokenizer, rows = memory
+    with pytest.raises(InputError, match="Use suppressed or refusal"):
+        grail.unlearn(model, tokenizer, rows, objective="distill")
+    settings = {"objective": "distill", "teacher": "refusal", "epochs": 1}
+    steps = grail.unlearn(model, tokenizer, rows, **settings).steps
+    assert {"unlearn/nll", "retain/nll"} <= steps[0]["terms"].keys()
+
+
 def test_a_wrong_setting_is_named_before_any_work(memory):
     model, tokenizer, rows = memory
     with pytest.raises(InputError, match=r"importance: unknown key trails\. Did you mean 'trials'"):

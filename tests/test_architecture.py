@@ -45,7 +45,7 @@ LIGHT = {"config", "results", "reporting"} | LEAVES
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors", "datasets"}
 
 BANNED_FILES = {"util", "utils", "helper", "helpers", "common", "manager", "handler", "base"}
-BANNED_WORDS = {"forget", "retention", "saliency", "teacher", "utils", "helpers", "manager"}
+BANNED_WORDS = {"forget", "retention", "saliency", "utils", "helpers", "manager"}
 
 # -- the checks: source text in, problems out ---------------------------------------------------
 
@@ -385,7 +385,7 @@ def test_a_bad_file_is_seen():
 
 
 def test_a_banned_word_is_seen():
-    assert len(banned_words("def forget_loss(teacher): retention = 1")) == 3
+    assert len(banned_words("def forget_loss(saliency): retention = 1")) == 3
     assert len(banned_words("class SaliencyMap: pass")) == 1
     assert not banned_words("from accelerate import utils\nforgettable = utils.retention")
     assert banned_path(Path("data/utils.py"))

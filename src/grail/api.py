@@ -37,9 +37,15 @@ from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
-from grail.run.memory import check_rows, check_trainable, encode_rows
+from grail.run.memory import (
+    before_in_memory,
+    check_rows,
+    check_trainable,
+    encode_rows,
+    reset_in_memory,
+)
 from grail.run.pipeline import Run
-from grail.run.trainings import make_scorer, unlearn_task
+from grail.run.trainings import make_scorer, taught, unlearn_task
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.training.masked import check_shapes
@@ -233,7 +239,10 @@ def unlearn(
     check_rows(unlearning, encoded)
     if mask is not None:
         check_shapes(trainable(model), mask)
+    before = before_in_memory(model, unlearning, seed)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
+    task = taught(task, unlearning, before)
+    reset_in_memory(model, unlearning, mask, before, seed)
     was_training = model.training
     with TemporaryDirectory() as folder:
         files = LoopFiles(Path(folder) / "train.jsonl", Path(folder) / "checkpoint", "")

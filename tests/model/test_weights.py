@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from grail.data.batches import collate
+from grail.errors import InputError
 from grail.model.forward import answer_logits, trainable
-from grail.model.weights import copy_weights, holding, put_weights
+from grail.model.weights import copy_weights, fresh_adapter, holding, put_weights
 
 KINDS = {"lora": {}, "all": {"lora": False, "tied": True}}
 
@@ -125,3 +126,31 @@ def test_weights_are_copied_and_written_back(world):
     assert all(p.data_ptr() != reference[n].data_ptr() for n, p in trainable(model).items())
     with pytest.raises(KeyError):
         put_weights(model, {})
+
+
+def test_a_fresh_adapter_is_the_base_and_the_model_keeps_its_own_weights(tiny_model, tiny_rows):
+    model, batch = tiny_model(), collate(tiny_rows(3), 0)
+    with torch.no_grad():
+        for i, p in enumerate(trainable(model).values()):
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    before, drawn = copy_weights(model), torch.random.get_rng_state()
+    fresh = fresh_adapter(model, 3)
+    assert same(copy_weights(model), before)
+    assert torch.equal(torch.random.get_rng_state(), drawn)  # the caller's draws are not disturbed
+    assert all(not fresh[name].any() for name in fresh if ".lora_B." in name)
+    assert same(fresh, fresh_adapter(model, 3))
+    other = fresh_adapter(model, 4)
+    assert not any(torch.equal(fresh[n], other[n]) for n in fresh if ".lora_A." in n)
+    with torch.no_grad():
+        with model.disable_adapter():
+            base = answer_logits(model, batch)
+        with holding(model, fresh):
+            assert torch.equal(answer_logits(model, batch), base)
+
+
+def test_what_is_not_a_lora_matrix_has_no_fresh_value(tiny_model):
+    model = tiny_model()
+    norm = next(p for n, p in model.named_parameters() if "norm" in n)
+    norm.requires_grad_(True)
+    with pytest.raises(InputError, match=r"more than LoRA matrices .*norm"):
+        fresh_adapter(model, 0)

@@ -515,3 +515,14 @@ def test_general_rows_stand_beside_the_domains_rows_or_in_their_place(batch_size
             assert counts["retain"] == (counts["unlearn"] if share == 2 else 0)
         seen = Counter(flat(keys(steps, "general")))
         assert max(seen.values()) - min(seen.values()) <= 1  # no row twice before all were once
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_a_step_holds_retain_rows_in_the_ratio_and_of_the_same_domains(ratio):
+    task = task_of(blank({"a": (8, 5), "b": (6, 9)}), batch_size=2, retain_ratio=ratio)
+    for step in task.plan(0):
+        unlearn, retain = (
+            Counter(row.domain for row in step if row.side == side)
+            for side in ("unlearn", "retain")
+        )
+        assert retain == {domain: ratio * count for domain, count in unlearn.items()}

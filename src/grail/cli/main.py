@@ -30,6 +30,7 @@ _STAGE_HELP = {
     "vanilla": "train the vanilla model (or take it as given)",
     "score": "Stage 1: how important is each entry for each side of each domain",
     "localize": "Stage 2: which entries are frozen",
+    "reset": "which entries survive the reset ahead of Stage 3 (unlearning.reset)",
     "unlearn": "Stage 3: unlearn under the mask",
     "evaluate": "measure the vanilla and the unlearned model",
     "report": "write report.md and report.html (from a run directory: from its files alone)",

@@ -19,6 +19,7 @@ _OUTPUTS = {
     "vanilla": "vanilla",
     "score": "scores",
     "localize": "mask.safetensors",
+    "reset": "survivors.safetensors",
     "unlearn": "unlearned",
 }
 SAME = 0.99
@@ -67,7 +68,11 @@ def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
 def files(folder: Path, stage: str, as_json: bool) -> None:
     """Print the path that a stage has written."""
     path = folder / _OUTPUTS[stage]
-    print(json.dumps({"output": str(folder), stage: str(path)}) if as_json else f"wrote: {path}")
+    path = path if path.exists() else None  # there are no survivors without a reset
+    if as_json:
+        print(json.dumps({"output": str(folder), stage: path and str(path)}))
+    else:
+        print(f"wrote: {path}" if path else "nothing to write: unlearning.reset is null")
 
 
 def agreement(found: Any, as_json: bool) -> int:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from grail.config.values import (
     Accuracy,
     Count,
+    Fraction,
     Name,
     NotNegative,
     Phases,
@@ -51,13 +52,34 @@ def _both_off(until: Any) -> Any:
     return {"row_accuracy": None, "domain_accuracy": None} if until is None else until
 
 
+class Reset(Section):
+    """Put entries back to where they were before the facts were learnt, ahead of Stage 3."""
+
+    share: Accuracy = 0.5
+    """Share of each tensor's entries that are reset (0-1); the others survive."""
+    keep: Literal["damage", "magnitude", "random", "frozen"] = "damage"
+    """The entries that survive: those with the most damage to a retain side per benefit to the
+    unlearn sides, the largest weights, as many at random, or all that the mask freezes (share is
+    not read). Frozen entries survive in any case."""
+    amount: Fraction = 1.0
+    """How far the others go back (0-1). An adapter goes back to a fresh one, all weights to the
+    model before the vanilla stage. Where there is none, weights shrink and get noise (UNDO)."""
+
+
 class Unlearning(Section):
     """Stage 3: train an objective on the unlearn and retain rows, under the mask."""
 
     objective: Name = "ascent_descent"
     """The loss: ascent, ascent_descent, ascent_kl, random_labels, adversarial_labels, npo, simnpo,
-    wga, satimp, inverted_hinge, undial, jensun, refusal, unlikelihood, exact (train a new model
-    without the unlearn rows), or your own as package.module:function."""
+    wga, satimp, inverted_hinge, undial, jensun, refusal, unlikelihood, distill (learn what a
+    teacher that does not know would say), exact (train a new model without the unlearn rows), or
+    your own as package.module:function."""
+    reset: Reset | None = None
+    """Reset a share of the entries before the training. null: start from the vanilla model."""
+    teacher: Literal["auto", "before", "suppressed", "refusal"] = "auto"
+    """Whom distill follows on unlearn rows: the model before it learnt the facts (its adapter off,
+    or its weights before the vanilla stage), the vanilla model with the true token pushed down, or
+    a refusal. auto: before, where there is such a model; else suppressed."""
     retain_rows: Literal["domain", "general"] = "domain"
     """Rows of the retain term: the retain rows of the domains, or the general text (out of
     distribution)."""
@@ -71,6 +93,8 @@ class Unlearning(Section):
     phases: Phases | None = None
     """Lists of domains to unlearn one after another, each for all epochs. null: all domains at
     once."""
+    retain_ratio: Count = 1
+    """Retain rows per unlearn row of a step."""
     unlearn_weight: NotNegative = 1.0
     """Weight of the unlearn term. Default of a published objective: its paper's."""
     retain_weight: NotNegative = 2.0

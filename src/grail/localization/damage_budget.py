@@ -32,6 +32,21 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
     Raises:
         InputError: if a score is NaN or infinite.
     """
+    free, limit = free_entries(lambda: damage_per_benefit(evidence), budget)
+    frozen = {
+        name: ~marks.reshape(shape)
+        for (name, shape), marks in zip(evidence.shapes.items(), free, strict=True)
+    }
+    facts = {"budget": budget, "lambda": None if math.isinf(limit) else limit}
+    return Mask(frozen, about={"statistic": "mean_abs", "damage_budget": facts})
+
+
+def damage_per_benefit(evidence: Evidence) -> Iterator[_Part]:
+    """Yield each tensor's damage, and damage per benefit, flat, in the order of ``shapes``.
+
+    Raises:
+        InputError: if a score is NaN or infinite.
+    """
     totals = {}
     for pair, scores in evidence.sides.items():
         for name in evidence.shapes:
@@ -43,19 +58,10 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
         for pair in ((domain, side) for domain in evidence.domains):
             yield evidence.sides[pair].mean_abs[name].flatten().double() / totals[pair]
 
-    def parts() -> Iterator[_Part]:
-        for name in evidence.shapes:
-            damage = reduce(torch.maximum, shares(name, "retain"))
-            benefit = reduce(torch.add, shares(name, "unlearn")) / len(evidence.domains)
-            yield damage, torch.where(damage > 0, damage / benefit, 0.0)
-
-    free, limit = free_entries(parts, budget)
-    frozen = {
-        name: ~marks.reshape(shape)
-        for (name, shape), marks in zip(evidence.shapes.items(), free, strict=True)
-    }
-    facts = {"budget": budget, "lambda": None if math.isinf(limit) else limit}
-    return Mask(frozen, about={"statistic": "mean_abs", "damage_budget": facts})
+    for name in evidence.shapes:
+        damage = reduce(torch.maximum, shares(name, "retain"))
+        benefit = reduce(torch.add, shares(name, "unlearn")) / len(evidence.domains)
+        yield damage, torch.where(damage > 0, damage / benefit, 0.0)
 
 
 def free_entries(parts: Callable[[], Iterable[_Part]], budget: float) -> tuple[list[Tensor], float]:

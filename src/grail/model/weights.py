@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from grail.errors import InputError
 from grail.model.forward import Policy, trainable
 
 Weights = Mapping[str, Tensor]
@@ -43,3 +44,31 @@ def holding(model: Policy, weights: Weights) -> Iterator[None]:
     finally:
         for name, tensor in before.items():
             parameters[name].data = tensor
+
+
+def fresh_adapter(model: Policy, seed: int) -> dict[str, Tensor]:
+    """Return an adapter's weights as PEFT draws new ones: with them, the model is its base.
+
+    The model keeps its own weights.
+
+    Raises:
+        InputError: if something other than LoRA matrices is trained; its fresh value is unknown.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    others = [name for name in trainable(model) if ".lora_" not in name]
+    if others:
+        raise InputError(
+            f"the adapter trains more than LoRA matrices (first: {others[0]}), and what it was "
+            "before is not known. Use unlearning.reset: null and another objective than distill."
+        )
+    own = copy_weights(model)
+    with torch.random.fork_rng():  # PEFT draws from the global generator
+        torch.manual_seed(seed)
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer):
+                for name in layer.active_adapters:
+                    layer.reset_lora_parameters(name, init_lora_weights=True)
+    fresh = copy_weights(model)
+    put_weights(model, own)
+    return fresh

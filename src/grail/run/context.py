@@ -20,11 +20,11 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
-from grail.model.forward import Policy
+from grail.model.forward import Policy, is_adapter
 from grail.model.load import load_model, load_tokenizer
-from grail.model.weights import put_weights
+from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.progress import Listener
-from grail.run.inputs import Inputs
+from grail.run.inputs import Inputs, knows_before
 from grail.run.provenance import model_identity
 
 FORMAT = 2  # raised when files of an older grail must not be taken for current ones
@@ -64,6 +64,14 @@ class RunContext:
         """Put weights into the model as they are before the vanilla stage."""
         fresh = load_model(self.config.model, self.config.vanilla.adapter, seed)
         put_weights(self.model, dict(fresh.named_parameters()))
+
+    def before(self) -> Weights | None:
+        """Return the trainable weights from before the facts were learnt, if they are known."""
+        if not knows_before(self.config):
+            return None
+        if is_adapter(self.model):
+            return fresh_adapter(self.model, self.config.seed)
+        return copy_weights(load_model(self.config.model, None, 0))
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:

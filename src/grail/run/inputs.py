@@ -98,6 +98,16 @@ def check_adapter(config: Config) -> None:
         )
 
 
+def knows_before(config: Config) -> bool:
+    """Tell whether there is a model from before the facts were learnt.
+
+    It is the model without its adapter, or all weights as they were before the vanilla stage.
+    """
+    if config.vanilla.skip:
+        return config.model.lora is not None and find(config.model.name).adapter is not None
+    return config.model.lora is not None or config.vanilla.adapter is None
+
+
 def check_unlearning(config: Config) -> None:
     """Refuse an objective that is unknown, that lacks its rows, or that does nothing."""
     settings = config.unlearning
@@ -117,6 +127,16 @@ def check_unlearning(config: Config) -> None:
         )
     if any(len(set(phase)) < len(phase) for phase in settings.phases or []):
         raise InputError("unlearning.phases: a domain stands twice in one phase. Name it once.")
+    if settings.teacher == "before" and not knows_before(config):
+        raise InputError(
+            "unlearning.teacher: before, but there is no model from before the facts were learnt: "
+            "with vanilla.skip, the base model itself knows them. Use suppressed or refusal."
+        )
+    if settings.reset and config.model.lora and not knows_before(config):
+        raise InputError(
+            "unlearning.reset: the base under a fresh adapter knows the facts, so that resetting "
+            "the adapter removes nothing. Use model.lora: null, or reset: null."
+        )
     if settings.objective == EXACT:
         _check_exact(config)
 
@@ -133,7 +153,8 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key, given in (("phases", settings.phases), ("general_weight", settings.general_weight)):
+    for key in ("phases", "general_weight", "reset"):
+        given = getattr(settings, key)
         if given:
             raise InputError(
                 f"unlearning.{key}: exact trains a new model as the vanilla section says, and does "

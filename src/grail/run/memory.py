@@ -6,12 +6,17 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from grail.artifacts import Mask
 from grail.config.run import Data, Unlearning
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import InputError
-from grail.model.forward import Policy, trainable
+from grail.model.forward import Policy, is_adapter, trainable
+from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.unlearning.objectives import EXACT, make_objective
+from grail.unlearning.reset import reset_weights
 
 
 def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
@@ -60,3 +65,41 @@ def check_rows(section: Unlearning, rows: Sequence[Encoded]) -> None:
     if not domains or lacking or unknown:
         names = ", ".join([*lacking, *sorted(unknown)]) or "the unlearn side"
         raise InputError(f"unlearn: there are no train rows for {names}.")
+
+
+def before_in_memory(model: Policy, section: Unlearning, seed: int) -> Weights | None:
+    """Return the weights from before the facts, if the settings need them and they are known.
+
+    An adapter is taken to hold the facts: before them, there was a fresh one.
+
+    Raises:
+        InputError: if the settings need a model that is not known.
+    """
+    teacher = section.teacher if section.objective == "distill" else None
+    if not section.reset and teacher not in ("auto", "before"):
+        return None
+    if is_adapter(model):
+        return fresh_adapter(model, seed)
+    if teacher in ("auto", "before"):
+        raise InputError(
+            f"unlearn: teacher: {teacher} is the model from before the facts, which is not known "
+            "when all weights are trained. Use suppressed or refusal."
+        )
+    return None
+
+
+def reset_in_memory(
+    model: Policy, section: Unlearning, mask: Mask | None, before: Weights | None, seed: int
+) -> None:
+    """Put all entries but the frozen ones back to where they were before the facts."""
+    if section.reset is None:
+        return
+    if section.reset.keep != "frozen":
+        raise InputError(
+            f"unlearn: reset.keep: {section.reset.keep} reads the scores of a run. In memory "
+            'use keep: "frozen": what survives is what the mask freezes.'
+        )
+    weights = copy_weights(model)
+    frozen = mask.frozen if mask is not None else {}
+    kept = {n: frozen.get(n, torch.zeros(w.shape, dtype=torch.bool)) for n, w in weights.items()}
+    put_weights(model, reset_weights(weights, before, kept, section.reset.amount, seed))

@@ -19,27 +19,27 @@ from torch import Tensor
 from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
-from grail.data.heldout import HELD_OUT
-from grail.evaluation.equal_retention import CALIBRATED, between, model_digests, weight_at
-from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.equal_retention import model_digests
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
-from grail.files import cached, digest, file_digest, replacing_folder, write_json, write_text
+from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.describe import overlap_of_tops
 from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
-from grail.model.weights import copy_weights, put_weights
-from grail.progress import Listener, NullListener, Tick
+from grail.model.weights import copy_weights
+from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
 from grail.results import make_results, write_results
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
+from grail.run.measure import values_of
 from grail.run.provenance import made_with
+from grail.run.reset import SURVIVORS, before_facts, reset_model, write_survivors
 from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
@@ -81,7 +81,7 @@ class Run:
         """
         with directory.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
-            self._values("vanilla", weights)
+            self._measure("vanilla", weights)
             outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
         return self.folder / "evaluation" / "vanilla.json"
 
@@ -151,8 +151,7 @@ class Run:
 
     def _localize(self) -> None:
         how = self.config.localization
-        path, folder = self.folder / "mask.safetensors", self.folder / "scores"
-        files = {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
+        path, files = self.folder / "mask.safetensors", self._score_files()
         hashes = {file.stem: file_digest(file) for file in files.values()}
         key = self.context.key("localization", "seed", scores=hashes, **code_of(how.method))
         whole = directory.has_mask(self.folder, how.freeze == "by_side")
@@ -167,6 +166,24 @@ class Run:
             artifacts.write_mask(path, mask, key)
             tick(1, 1, "mask written")
 
+    def _reset(self) -> None:
+        if self.config.unlearning.reset is None:
+            (self.folder / SURVIVORS).unlink(missing_ok=True)
+            return
+        path, mask = self.folder / SURVIVORS, self.folder / "mask.safetensors"
+        files = self._score_files()
+        hashes = {file.stem: file_digest(file) for file in files.values()}
+        how = self.config.unlearning.reset.model_dump()
+        key = self.context.key("seed", reset=how, scores=hashes, mask=file_digest(mask))
+        if not self._fresh(path, key, "reset"):
+            with self.listener.stage("reset") as tick:
+                write_survivors(path, mask, files, key, self.config, self._vanilla_on_cpu)
+                tick(1, 1, "survivors written")
+
+    def _score_files(self) -> dict[tuple[str, str], Path]:
+        folder = self.folder / "scores"
+        return {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
+
     def _unlearn(self) -> None:
         file = self.folder / "mask.safetensors"
         facts = {
@@ -179,6 +196,8 @@ class Run:
             facts["general"] = self.context.data("general")
         if objective.source:
             facts["objective"] = objective.source
+        if self.config.unlearning.reset:
+            facts["survivors"] = file_digest(self.folder / SURVIVORS)
         exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
         how = ("unlearning", "vanilla") if exact else ("unlearning",)
         key = self.context.key("model", "data", *how, "seed", **facts)
@@ -186,7 +205,9 @@ class Run:
             return
         mask = artifacts.read_mask(file)
         self._take("vanilla")
-        task, settings = unlearn_training(self.context, mask.by_side)
+        before = before_facts(self.context)
+        task, settings = unlearn_training(self.context, mask.by_side, before)
+        reset_model(self.folder, self.context, before)
         loop = self._loop(task, mask, settings)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick)
@@ -196,7 +217,7 @@ class Run:
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
-        values = [v for name, of_model in weights.items() for v in self._values(name, of_model)]
+        values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(self.folder / "samples.jsonl", "".join(lines))
         areas = membership_results(values, self.context.unseen)
@@ -204,36 +225,8 @@ class Run:
         write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
         measure_general(self.folder, self.context, weights, self._take)
 
-    def _values(self, name: str, weights: str) -> list[SampleValue]:
-        """Measure one model, or take what was measured before."""
-        path = self.folder / "evaluation" / f"{name}.json"
-        rows = self.context.data("train", "val", HELD_OUT, "general")
-        key = self.context.key("model", "data", "evaluation", weights=weights, rows=rows)
-
-        def measure() -> dict[str, Any]:
-            directory.outdate(self.folder)
-            evaluator = self.context.evaluator(self.config.evaluation.generate)
-            with self.listener.stage(f"evaluate {name}") as tick:
-                about = self._go_back(evaluator, tick) if name == CALIBRATED else self._take(name)
-                values = evaluator.run(name, [*self.context.rows, *self.context.general], tick)
-            return {**(about or {}), "values": [value.as_json() for value in values]}
-
-        found = cached(path, key, measure, lambda: self.listener.skipped(f"evaluate {name}"))
-        return [SampleValue(**value) for value in found["values"]]
-
-    def _go_back(self, evaluator: Evaluator, tick: Tick) -> dict[str, float]:
-        """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
-        wished = self.config.evaluation.retain_target or 0.0
-        vanilla, unlearned = self._weights("vanilla"), self._weights("unlearned")
-        retained = [r for r in self.context.rows if (r.side, r.part) == ("retain", "train")]
-
-        def kept(weight: float) -> float:
-            put_weights(self.context.model, between(vanilla, unlearned, weight))
-            return evaluator.retain_success(retained, tick)
-
-        weight, reached = weight_at(wished, kept)
-        put_weights(self.context.model, between(vanilla, unlearned, weight))
-        return {"weight": weight, "retain_target": wished, "retain_success": reached}
+    def _measure(self, name: str, weights: str) -> list[SampleValue]:
+        return values_of(self.folder, self.context, name, weights, self._take)
 
     def _report(self) -> None:
         with self.listener.stage("report") as tick:
@@ -288,6 +281,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "vanilla": Run._vanilla,
     "score": Run._score,
     "localize": Run._localize,
+    "reset": Run._reset,
     "unlearn": Run._unlearn,
     "evaluate": Run._evaluate,
     "report": Run._report,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from grail.config.importance import Importance
@@ -13,7 +13,7 @@ from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
 from grail.model.forward import Policy
-from grail.model.weights import copy_weights
+from grail.model.weights import Weights, copy_weights
 from grail.run.context import RunContext
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
@@ -39,20 +39,35 @@ def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training
     return task, loop_settings(section, seed)
 
 
-def unlearn_training(context: RunContext, by_side: bool) -> Training:
+def unlearn_training(context: RunContext, by_side: bool, before: Weights | None = None) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
     ``exact`` starts over instead: the weights before the vanilla stage, trained as that stage does
     but on the retain rows alone.
+
+    Args:
+        context: The run's model, rows and settings.
+        by_side: Whether the mask has entries of their own for each side.
+        before: The weights from before the facts were learnt: the teacher of distill.
     """
     config = context.config
     if config.unlearning.objective == EXACT:
         context.start_over(config.seed)
         return _descent(context, ("retain",), config.seed)
-    rows = [*context.rows, *context.general]
-    return unlearn_task(
-        context.model, context.tokenizer, rows, config.unlearning, config.seed, by_side
+    rows, section = [*context.rows, *context.general], config.unlearning
+    if section.teacher == "auto":
+        teacher = "suppressed" if before is None else "before"
+        section = section.model_copy(update={"teacher": teacher})
+    task, settings = unlearn_task(
+        context.model, context.tokenizer, rows, section, config.seed, by_side
     )
+    return taught(task, section, before), settings
+
+
+def taught(task: UnlearnTask, section: Unlearning, before: Weights | None) -> UnlearnTask:
+    """Give a task the model before the facts as a teacher, where its objective follows that."""
+    follows = section.objective == "distill" and section.teacher in ("auto", "before")
+    return replace(task, teacher=before) if follows else task
 
 
 def unlearn_task(
@@ -62,7 +77,7 @@ def unlearn_task(
     section: Unlearning,
     seed: int,
     by_side: bool,
-) -> Training:
+) -> tuple[UnlearnTask, LoopSettings]:
     """Return the training of an objective on the train rows that it reads.
 
     Args:
@@ -94,7 +109,8 @@ def schedule_of(section: Unlearning) -> Schedule:
     """Return which rows Stage 3 trains, and when."""
     until = section.until
     limits = (until.row_accuracy, until.domain_accuracy)
-    return Schedule(section.batch_size, section.epochs, section.phases, *limits)
+    sizes = (section.batch_size, section.retain_ratio, section.epochs)
+    return Schedule(*sizes, section.phases, *limits)
 
 
 def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:

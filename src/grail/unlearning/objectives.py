@@ -129,8 +129,16 @@ OBJECTIVES = {
     "jensun": _Recipe(losses.target_divergence, losses.divergence, labels="refusal"),
     "refusal": _Recipe(losses.nll, losses.nll, labels="refusal"),
     "unlikelihood": _Recipe(losses.unlikelihood, losses.nll),
+    "distill": _Recipe(losses.kl, losses.nll, reference=True),  # or as _TEACHERS says
     EXACT: _Recipe(losses.nll),  # the pipeline trains it as a vanilla model
 }
+
+_TEACHERS = {
+    **dict.fromkeys(("auto", "before"), OBJECTIVES["distill"]),
+    "suppressed": OBJECTIVES["undial"],
+    "refusal": OBJECTIVES["refusal"],
+}
+"""``unlearning.teacher`` -> the recipe of distill; who asks has settled what "auto" means."""
 
 _COMPARING = (losses.kl, losses.divergence)
 """Retain losses that read the reference."""
@@ -146,7 +154,7 @@ def make_objective(settings: Unlearning) -> Objective:
     if ":" in name:
         recipe, source = _own_loss(name)
     elif name in OBJECTIVES:
-        recipe = OBJECTIVES[name]
+        recipe = OBJECTIVES[name] if name != "distill" else _TEACHERS[settings.teacher]
     else:
         raise InputError(
             f"unlearning.objective: '{name}' is unknown."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Schedule:
 
     Attributes:
         batch_size: Unlearn rows per step.
+        retain_ratio: Retain rows of a step for each of them.
         epochs: Epochs of a phase.
         phases: Lists of domains that are unlearned one after another; None: all at once.
         row_accuracy: A row no longer contributes once its token accuracy (0-1) is at most this;
@@ -37,6 +38,7 @@ class Schedule:
     """
 
     batch_size: int = 4
+    retain_ratio: int = 1
     epochs: int = 8
     phases: Sequence[Sequence[str]] | None = None
     row_accuracy: float | None = 0.1
@@ -58,6 +60,7 @@ class UnlearnTask:
         reference: The model before unlearning, where a term compares with it.
         substitute: What unlearn rows must say instead of the truth.
         history: Accuracies as last seen.
+        teacher: What unlearn rows are compared with instead of the reference, if anything.
     """
 
     model: Policy
@@ -70,16 +73,22 @@ class UnlearnTask:
     reference: Weights | None = None
     substitute: Substitute = truth
     history: History = field(default_factory=History)
+    teacher: Weights | None = None
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once every unlearn row counts as unlearned.
 
         An epoch sees each unlearn row of the phase's domains once, the domains interleaved. A step
-        also holds one retain row of the same domain for each, and general rows, where the objective
-        reads them. A row that was unlearned in the epoch before is skipped for one epoch, so that
-        steps go to what is still remembered; the retain rows still cover all domains.
+        also holds ``retain_ratio`` retain rows of the same domain for each, and general rows, where
+        the objective reads them. A row that was unlearned in the epoch before is skipped for one
+        epoch, so that steps go to what is still remembered. The retain rows still cover all
+        domains.
         """
-        size, sides = self.schedule.batch_size, self.objective.sides
+        size, ratio, sides = (
+            self.schedule.batch_size,
+            self.schedule.retain_ratio,
+            self.objective.sides,
+        )
         seen = self.history.before(epoch)
         domains, first = self._phase(epoch)
         forgotten = self._forgotten_domains(seen)
@@ -100,7 +109,8 @@ class UnlearnTask:
         for start in range(0, len(remaining), size):
             unlearn = remaining[start : start + size]
             beside = interleaved[start : start + len(unlearn)]
-            partners = [next(retain[row.domain]) for row in beside if "retain" in sides]
+            pairs = product(beside, range(ratio if "retain" in sides else 0))
+            partners = [next(retain[row.domain]) for row, _ in pairs]
             every = 2 if partners else 1  # beside retain rows, half as many general rows suffice
             others = [next(general) for _ in unlearn[::every] if "general" in sides]
             steps.append([*unlearn, *partners, *others])
@@ -145,8 +155,10 @@ class UnlearnTask:
             both = answers_of(self.model, self._batch([r for part in sides.values() for r in part]))
             parts = both.split([len(members) for members in sides.values()])
             for (side, members), answers in zip(sides.items(), parts, strict=True):
-                if self.reference is not None and self.objective.compares(side):
-                    logits = reference_logits(self.model, self._batch(members), self.reference)
+                taught = side == "unlearn" and self.teacher is not None
+                reference = self.teacher if taught else self.reference
+                if reference is not None and self.objective.compares(side):
+                    logits = reference_logits(self.model, self._batch(members), reference)
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
 

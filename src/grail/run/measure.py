@@ -1,0 +1,68 @@
+"""What the evaluation measures on one model of a run, or takes from what was measured before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from grail.data.heldout import HELD_OUT
+from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.values import SampleValue
+from grail.files import cached
+from grail.model.weights import copy_weights, put_weights
+from grail.progress import Tick
+from grail.run import directory
+from grail.run.context import RunContext
+from grail.run.general import Take
+
+
+def values_of(
+    folder: Path, context: RunContext, name: str, weights: str, take: Take
+) -> list[SampleValue]:
+    """Measure all rows on one model.
+
+    Args:
+        folder: The run directory; ``evaluation/NAME.json`` is kept in it.
+        context: The run's model, tokenizer and rows.
+        name: "vanilla", "unlearned", or the model between them at equal retention.
+        weights: Digest of that model's weights.
+        take: Puts the weights of a model on disk into the run's model.
+    """
+    settings = context.config.evaluation
+    rows = context.data("train", "val", HELD_OUT, "general")
+    key = context.key("model", "data", "evaluation", weights=weights, rows=rows)
+
+    def measure() -> dict[str, Any]:
+        directory.outdate(folder)
+        evaluator = context.evaluator(settings.generate)
+        about: dict[str, float] = {}
+        with context.listener.stage(f"evaluate {name}") as tick:
+            if name == CALIBRATED:
+                about = _go_back(context, evaluator, take, tick)
+            else:
+                take(name)
+            values = evaluator.run(name, [*context.rows, *context.general], tick)
+        return {**about, "values": [value.as_json() for value in values]}
+
+    path = folder / "evaluation" / f"{name}.json"
+    found = cached(path, key, measure, lambda: context.listener.skipped(f"evaluate {name}"))
+    return [SampleValue(**value) for value in found["values"]]
+
+
+def _go_back(context: RunContext, evaluator: Evaluator, take: Take, tick: Tick) -> dict[str, float]:
+    """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
+    wished = context.config.evaluation.retain_target or 0.0
+    take("vanilla")
+    vanilla = copy_weights(context.model)
+    take("unlearned")
+    unlearned = copy_weights(context.model)
+    retained = [row for row in context.rows if (row.side, row.part) == ("retain", "train")]
+
+    def kept(weight: float) -> float:
+        put_weights(context.model, between(vanilla, unlearned, weight))
+        return evaluator.retain_success(retained, tick)
+
+    weight, reached = weight_at(wished, kept)
+    put_weights(context.model, between(vanilla, unlearned, weight))
+    return {"weight": weight, "retain_target": wished, "retain_success": reached}
