@@ -41,6 +41,7 @@ def test_a_resolved_configuration_resolves_to_itself(name):
 
 METHOD = {"objective", "retain_rows", "beta", "delta", "rectify", "phases", "until"}
 METHOD |= {"unlearn_weight", "retain_weight", "general_weight", "max_token_nll"}
+METHOD |= {"reset", "teacher", "retain_ratio"}
 PACE = {"optimizer", "momentum", "learning_rate", "schedule", "warmup", "weight_decay"}
 PACE |= {"max_grad_norm", "epochs", "batch_size", "accumulation", "checkpoint_steps", "trackers"}
 
@@ -169,3 +170,15 @@ def test_an_unknown_preset_names_the_key_and_the_allowed(given):
     assert f"preset: {given!r} is unknown." in text
     assert all(name in text for name in PRESETS)
     assert ("Did you mean 'grail'?" in text) == (given in ("grial", ["grail"]))
+
+
+def test_resets_under_the_same_training():
+    """The controls of a reset differ from it in what survives, and in nothing else."""
+    flagship = parsed("reset-and-heal")
+    for name, change in (("reset-random", {"keep": "random"}), ("reset-all", {"share": 1.0})):
+        config = parsed(name)
+        reset = flagship.unlearning.reset.model_copy(update=change)
+        assert config.unlearning == flagship.unlearning.model_copy(update={"reset": reset})
+        assert config.localization == flagship.localization
+    assert parsed("distill").unlearning.reset is None
+    assert parsed("grail").unlearning.reset is None

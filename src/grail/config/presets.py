@@ -11,11 +11,12 @@ from typing import Any
 
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
-from grail.config.unlearning import PUBLISHED, Unlearning
+from grail.config.unlearning import PUBLISHED, Reset, Unlearning
 from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
+_OWNED += ("reset", "teacher", "retain_ratio")
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {
@@ -71,6 +72,12 @@ def _grail(localizer: str = "grail", **changes: Any) -> Sections:
     return _paper("ascent_descent", localizer, **changes)
 
 
+def _healed(**reset: Any) -> Sections:
+    """Return a reset and the training that heals it: three retain rows for an unlearn row."""
+    how = Reset(**reset).model_dump()
+    return _method("distill", reset=how, retain_ratio=3, general_weight=0.5)
+
+
 PRESETS: dict[str, Sections] = {
     "ascent": _paper("ascent"),
     "random-labels": _paper("random_labels"),
@@ -94,6 +101,9 @@ PRESETS: dict[str, Sections] = {
     "magnitude-mask": _grail("magnitude"),
     "damage-budget": _grail("damage_budget"),
     **{name.replace("_", "-"): _method(name) for name in PUBLISHED},
+    "reset-and-heal": _healed(),
+    "reset-random": _healed(keep="random"),
+    "reset-all": _healed(share=1.0),
     "exact": _method("exact"),
 }
 

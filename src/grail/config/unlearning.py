@@ -31,6 +31,7 @@ PUBLISHED = {
     "jensun": (1.0, 1.0),
     "refusal": (1.0, 1.0),
     "unlikelihood": (1.0, 1.0),
+    "distill": (1.0, 1.0),
 }
 """Objective -> weights of the unlearn and the retain term, as published (sources: losses.py)."""
 
