@@ -174,7 +174,7 @@ def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
-    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT folder"):
+    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT adapter folder"):
         load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 

@@ -191,6 +191,9 @@ def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
     with pytest.raises(InputError, match=r"^vanilla\.adapter: .* is not a PEFT adapter folder"):
         check_adapter(given)
     (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(InputError, match="is not a PEFT configuration"):
+        check_adapter(given)
+    (tmp_path / "adapter_config.json").write_text("{}")
     check_adapter(given)
 
 

@@ -45,7 +45,7 @@ def test_rows_that_cannot_be_unlearned_are_named(world, given, settings, words):
 def test_a_model_that_trains_nothing_or_has_too_few_positions(world, tiny_tokenizer):
     model, tokenizer = world
     long = grail.samples([{"prompt": "?" * 600, "completion": "x"}], "unlearn")
-    with pytest.raises(InputError, match="model 512 positions"):
+    with pytest.raises(InputError, match="the model has positions for 512"):
         grail.evaluate(model, tokenizer, long, max_tokens=1000)
     with pytest.warns(UserWarning, match="cuts"):
         grail.evaluate(model, tokenizer, BOTH, max_tokens=16, generate=False)

@@ -80,7 +80,7 @@ def base(tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text('{"layers": 2}')
-    (folder / "weights").write_bytes(random.Random(0).randbytes(BLOCKS * BLOCK + 4321))
+    (folder / "model.safetensors").write_bytes(random.Random(0).randbytes(BLOCKS * BLOCK + 4321))
     return folder
 
 
@@ -103,7 +103,7 @@ def test_a_changed_byte_of_a_small_file_is_another_model(base):
 
 def test_retrained_weights_are_another_model(base):
     """The size and the time are those of before; every weight moved a little."""
-    found, file = model_identity(str(base)), base / "weights"
+    found, file = model_identity(str(base)), base / "model.safetensors"
     stat, content = file.stat(), file.read_bytes()
     file.write_bytes(bytes(byte ^ 1 for byte in content))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -117,7 +117,7 @@ def test_retrained_weights_are_another_model(base):
 
 
 def test_no_long_stretch_of_a_large_file_is_left_out(base):
-    file = base / "weights"
+    file = base / "model.safetensors"
     content = file.read_bytes() * 3
     file.write_bytes(content)
     found = model_identity(str(base))

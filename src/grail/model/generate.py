@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 
 from grail.data.encode import Encoded
-from grail.model.forward import Policy, device_of, evaluating, is_adapter
+from grail.model.forward import Policy, device_of, evaluating, is_adapter, positions_of
 from grail.model.fused_lora import fused
+from grail.model.probe import shares
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,12 @@ def generate(
         tokenizer: Has the padding and end tokens.
         sampling: How to sample; None: greedily.
     """
+    if len(groups := _parts(model, prompts, most, tokenizer.pad_token_id)) > 1:
+        texts: dict[int, list[int]] = {}
+        for group in groups:
+            part, limit = [prompts[i] for i in group], [most[i] for i in group]
+            texts |= zip(group, generate(model, part, limit, tokenizer, sampling), strict=True)
+        return [texts[i] for i in range(len(prompts))]
     width, device = max(map(len, prompts)), device_of(model)
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
@@ -131,6 +139,23 @@ def generate(
         )
     rows = [row[:limit] for row, limit in zip(out[:, width:].tolist(), most, strict=True)]
     return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+def _parts(
+    model: Policy, prompts: Sequence[Sequence[int]], most: Sequence[int], pad: int
+) -> list[list[int]]:
+    """Part a batch where sharing it would change answers, or ask for positions that are not there.
+
+    Models that read padding (recurrent ones) get prompts of one length together, or one by one.
+    """
+    lengths = list(map(len, prompts))
+    sharing = shares(model, pad) if len(prompts) > 1 else "any"
+    beyond = max(lengths) + max(most) > (positions_of(model.config) or math.inf)
+    if sharing == "none" or beyond:
+        return [[i] for i in range(len(prompts))]
+    if sharing == "any":
+        return [list(range(len(prompts)))]
+    return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
 
 
 @contextmanager
