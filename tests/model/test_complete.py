@@ -132,7 +132,8 @@ def test_an_adapter_of_which_one_weight_is_not_as_it_was(kind, lora, adapter, ti
 
 def test_an_adapter_under_other_names_or_for_fewer_layers(adapter, tiny_model_folder):
     whole = load_file(adapter / "adapter_model.safetensors")
-    renamed = {n.replace("model.layers", "model.language_model.layers"): v for n, v in whole.items()}
+    inner = ("model.layers", "model.language_model.layers")
+    renamed = {name.replace(*inner): value for name, value in whole.items()}
     half = {n: v for n, v in whole.items() if "layers.0" in n}
     for state, counts in ((renamed, "lacks 28 .*holds 28"), (half, "lacks 14 weights")):
         save_file(state, adapter / "adapter_model.safetensors")

@@ -197,6 +197,14 @@ def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
     check_adapter(given)
 
 
+def test_an_adapter_of_a_base_that_is_not_here_is_a_warning(tiny_config, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    given = load_config(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
+    (warning,) = read_inputs(given).warnings
+    assert "names the base owner/name" in warning
+    assert given.model.name in warning
+
+
 def test_an_adapter_on_an_adapter_is_refused(tiny_config, tiny_model_folder, tmp_path):
     model, on_top = tmp_path / "a", tmp_path / "b"
     for folder in (model, on_top):

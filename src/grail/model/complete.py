@@ -50,7 +50,7 @@ def _named(names: Iterable[str]) -> str:
     return f"{count} ({', '.join(found[:SHOWN])}{more})" if found else ""
 
 
-def check_adapter(adapted: Any, saved: dict[str, Tensor], repeated: set[str], what: str) -> None:
+def check_loaded(adapted: Any, saved: dict[str, Tensor], repeated: set[str], what: str) -> None:
     """Refuse a PEFT model whose adapter is not, weight for weight, the saved one.
 
     Args:
@@ -101,6 +101,6 @@ def refuse_part(gguf: Path) -> None:
     count = GGUFReader(gguf).get_field("split.count")
     if count is not None and int(count.contents()) > 1:
         raise InputError(
-            f"model.name: {gguf.name} is one of {int(count.contents())} parts of a model. Join them "
-            "first: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
+            f"model.name: {gguf.name} is one of {int(count.contents())} parts of a model. Join "
+            "them first: llama-gguf-split --merge FIRST-PART WHOLE.gguf"
         )

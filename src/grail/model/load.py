@@ -11,7 +11,7 @@ import torch
 from grail.config.run import Lora, Model
 from grail.errors import InputError
 from grail.model import packing
-from grail.model.complete import check_adapter, load_complete, repeated_weights
+from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
 from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
 from grail.model.sources import PACKAGED, Source, adapter_settings, find, has_tokenizer
@@ -133,38 +133,45 @@ def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
 
     what = f"vanilla.adapter or model.name: the adapter {start}"
     base: Any = model
+    tied = _is_tied(base)
     try:
         saved = load_peft_weights(str(start), device="cpu")
         repeated = repeated_weights(model, saved)
-        with warnings.catch_warnings():  # check_adapter names what is missing, as an error
+        with warnings.catch_warnings():  # check_loaded names what is missing, as an error
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             adapted: Any = PeftModel.from_pretrained(base, str(start), is_trainable=train)
     except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
         raise InputError(f"{what} cannot be put on the model ({_first_line(error)}).") from error
-    check_adapter(adapted, saved, repeated, what)
+    check_loaded(adapted, saved, repeated, what)
     _refuse_tied(adapted, what)
     if not train:
-        return _merged(adapted, what)
-    adapted.peft_config["default"].base_model_name_or_path = base.name_or_path
+        return _merged(adapted, what, tied)
+    config = adapted.peft_config["default"]  # may name another folder of the same base
+    config.base_model_name_or_path, config.revision = base.name_or_path, None
     return adapted
 
 
-def _merged(adapted: Any, what: str) -> Policy:
-    """Merge an adapter into its base, if that leaves what the model computes as it is."""
+def _is_tied(model: Any) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _merged(adapted: Any, what: str, tied: bool) -> Policy:
+    """Merge an adapter into its base, if that leaves what the model computes as it is.
+
+    A base whose embedding and head are tied must stay so: a saved model is tied again.
+    """
     advice = (
         f"{what} ({adapted.peft_config['default'].peft_type.value}) cannot be merged into the "
         "weights. Leave model.lora as it is, to train the adapter, or give a model in which it is "
         "merged."
     )
-    base, row = adapted.get_base_model(), short_row(adapted)
-    tied = base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    row = short_row(adapted)
     before = logits_of(adapted, row)
     try:
         merged = adapted.merge_and_unload()
     except Exception as error:  # each kind of adapter fails in its own way
         raise InputError(f"{advice} ({_first_line(error)})") from error
-    kept = merged.get_output_embeddings().weight is merged.get_input_embeddings().weight
-    if kept != tied or not same_logits(merged, logits_of(merged, row), before):
+    if _is_tied(merged) != tied or not same_logits(merged, logits_of(merged, row), before):
         raise InputError(f"{advice} (The merged model would compute something else.)")
     return merged
 
@@ -175,7 +182,7 @@ def _refuse_tied(adapted: Any, what: str) -> None:
 
     embedding, head = adapted.get_input_embeddings(), adapted.get_output_embeddings()
     adapts = [part for part in (embedding, head) if isinstance(part, BaseTunerLayer)]
-    if adapts and embedding.weight is head.weight:
+    if adapts and _is_tied(adapted):
         names = {id(module): name for name, module in adapted.named_modules()}
         raise InputError(
             f"{what} adapts {names[id(adapts[0])]}, whose weight embedding and LM head share "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
 from grail.model.forward import Policy, positions_of
 from grail.model.load import load_model, load_tokenizer
+from grail.model.sources import find
 from grail.model.weights import put_weights
-from grail.progress import Listener
+from grail.progress import Listener, NullListener
 from grail.run.inputs import Inputs
 from grail.run.memory import check_room
 from grail.run.provenance import model_identity
@@ -148,3 +150,22 @@ class RunContext:
         for warning in warnings:
             self.listener.warn(warning)
         return tuple(rows)
+
+
+def check_texts(config: Config, inputs: Inputs) -> None:
+    """Check a run's rows as its model will read them, if that is a folder here; loads no weights.
+
+    Raises:
+        InputError: as ``RunContext.check``.
+    """
+    from transformers import AutoConfig
+
+    place = Path(find(config.model.name).base)
+    if not place.is_dir():
+        return
+    try:
+        architecture: Any = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.name: {place}/config.json cannot be read ({error}).") from error
+    context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
+    context.check_rows(architecture.get_text_config().vocab_size, positions_of(architecture))

@@ -26,8 +26,8 @@ FRESH_ADAPTER = (
     "own weights."
 )
 OTHER_BASE = (
-    "vanilla.adapter: {} names the base {}, which is not on this machine. It is put on {}: make sure "
-    "that they are the same model."
+    "vanilla.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
+    "sure that they are the same model."
 )
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
 
@@ -61,7 +61,7 @@ def read_inputs(config: Config) -> Inputs:
     samples: list[Sample] = []
     general: list[Sample] = []
     tasks: list[LocalTask | str] = []
-    bases: list[str | None] = []
+    remarks: list[str] = []
 
     def attempt(check: Callable[[], object]) -> None:
         with collecting(problems):
@@ -72,7 +72,7 @@ def read_inputs(config: Config) -> Inputs:
     attempt(lambda: tasks.extend(load_tasks(config.evaluation.general_tasks)))
     attempt(lambda: check_tasks(tasks))
     attempt(lambda: find(config.model.name))
-    attempt(lambda: bases.append(check_adapter(config)))
+    attempt(lambda: remarks.extend(check_adapter(config)))
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: check_unlearning(config))
@@ -80,31 +80,30 @@ def read_inputs(config: Config) -> Inputs:
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
         raise InputError(problems)  # each once: two checks may find the same
-    warnings = tuple(finding.text for finding in findings if finding.level == "warning")
+    remarks += [finding.text for finding in findings if finding.level == "warning"]
     if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
-        warnings = (*warnings, FRESH_ADAPTER)
-    if any(bases):
-        warnings = (*warnings, OTHER_BASE.format(config.vanilla.adapter, bases[0], config.model.name))
+        remarks.append(FRESH_ADAPTER)
     digests = data_digest([*samples, *general]) | task_digests(tasks)
-    return Inputs(tuple(samples), tuple(general), warnings, digests, tuple(tasks))
+    return Inputs(tuple(samples), tuple(general), tuple(remarks), digests, tuple(tasks))
 
 
-def check_adapter(config: Config) -> str | None:
+def check_adapter(config: Config) -> list[str]:
     """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that belongs on something else.
 
     Returns:
-        The base that it names, if that cannot be compared with ``model.name``.
+        A warning, if it names a base that cannot be compared with ``model.name``.
     """
-    adapter = config.vanilla.adapter
+    adapter, model = config.vanilla.adapter, config.model.name
     if adapter is None:
-        return None
+        return []
     adapter_settings(Path(adapter))
-    if find(config.model.name).adapter is not None:
+    if find(model).adapter is not None:
         raise InputError(
-            f"vanilla.adapter: model.name ({config.model.name}) is an adapter too. Give the base "
+            f"vanilla.adapter: model.name ({model}) is an adapter too. Give the base "
             "model as model.name."
         )
-    return other_base(config.model.name, adapter)
+    base = other_base(model, adapter)
+    return [OTHER_BASE.format(adapter, base, model)] if base else []
 
 
 def check_unlearning(config: Config) -> None:

@@ -10,13 +10,20 @@ from grail.config.run import Data, Unlearning
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import InputError
+from grail.evaluation.evaluate import rows_to_continue
 from grail.model.forward import Policy, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
 from grail.unlearning.objectives import EXACT, make_objective
 
 
-def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
+def encode_rows(
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Sample],
+    data: Data,
+    max_new_tokens: int | None = None,
+) -> list[Encoded]:
     """Encode rows, with the checks that a run makes; what is cut is a Python warning."""
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end token (eos_token).")
@@ -28,7 +35,8 @@ def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Dat
     for text in cuts:
         warnings.warn(text, stacklevel=3)
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    check_room(encoded, tokenizer, embeddings.weight.shape[0], positions_of(model.config))
+    size, positions = embeddings.weight.shape[0], positions_of(model.config)
+    check_room(encoded, tokenizer, size, positions, max_new_tokens)
     refuse_looking_ahead(model)
     return encoded
 
@@ -73,12 +81,13 @@ def check_room(
             f"data.max_tokens: the longest row has {longest} tokens, and the model has positions "
             f"for {positions}. Set data.max_tokens to {positions} or less."
         )
-    prompts = [r.start for r in rows if r.start + most_new(r, max_new_tokens or 0) > positions]
-    if prompts:
+    continued = [] if max_new_tokens is None else rows_to_continue(rows)
+    beyond = [r.start for r in continued if r.start + most_new(r, max_new_tokens) > positions]
+    if beyond:
         raise InputError(
-            f"evaluation.max_new_tokens: a prompt of {max(prompts)} tokens and a generation of up "
+            f"evaluation.max_new_tokens: a prompt of {max(beyond)} tokens and a generation of up "
             f"to {max_new_tokens} need more than the {positions} positions of the model. Set "
-            f"evaluation.max_new_tokens to {positions - max(prompts)} or less."
+            f"evaluation.max_new_tokens to {positions - max(beyond)} or less."
         )
 
 
