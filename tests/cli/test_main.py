@@ -180,10 +180,11 @@ def test_validate_reads_the_rows_as_the_model_will(
     shutil.copytree(tiny_model_folder, tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     values = json.loads(file.read_text())
-    config = str(tiny_config(model={"name": str(tmp_path / "model")}))
+    longer = {"max_new_tokens": 40}
+    config = str(tiny_config(model={"name": str(tmp_path / "model")}, evaluation=longer))
     for key, value, words in (
         ("max_position_embeddings", 12, "data.max_tokens to 12 or less"),
-        ("max_position_embeddings", 24, "evaluation.max_new_tokens to "),
+        ("max_position_embeddings", 25, "evaluation.max_new_tokens to "),
         ("vocab_size", 100, "the model has embeddings for 100 tokens"),
     ):
         file.write_text(json.dumps(values | {key: value}))

@@ -81,7 +81,9 @@ def check_room(
             f"data.max_tokens: the longest row has {longest} tokens, and the model has positions "
             f"for {positions}. Set data.max_tokens to {positions} or less."
         )
-    continued = [] if max_new_tokens is None else rows_to_continue(rows)
+    if max_new_tokens is None:
+        return
+    continued = rows_to_continue(rows)
     beyond = [r.start for r in continued if r.start + most_new(r, max_new_tokens) > positions]
     if beyond:
         raise InputError(
