@@ -276,7 +276,8 @@ def evaluate(
         raise InputError(f"evaluate: {min(others)} is not read here. Allowed: {', '.join(keys)}.")
     evaluation, data = _sections(settings, "evaluation", Evaluation)
     evaluator = Evaluator(model, tokenizer, **{key: getattr(evaluation, key) for key in keys})
-    values = evaluator.run(name, encode_rows(model, tokenizer, rows, data))
+    limit = evaluation.max_new_tokens if evaluation.generate else None
+    values = evaluator.run(name, encode_rows(model, tokenizer, rows, data, limit))
     return make_results(to_results(values), {}, "")
 
 

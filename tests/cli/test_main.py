@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,29 @@ def test_validate_lists_every_problem_at_once(tiny_config, tmp_path, capsys):
         assert piece in text
     assert "Did you mean 'grail'" in text
     assert "unlearning.objective: 'ascend'" in text
+
+
+def test_validate_reads_the_rows_as_the_model_will(
+    tiny_config, tiny_model_folder, tmp_path, capsys, monkeypatch
+):
+    """What no weights are needed for is told by both commands, and before any work."""
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    longer = {"max_new_tokens": 40}
+    config = str(tiny_config(model={"name": str(tmp_path / "model")}, evaluation=longer))
+    for key, value, words in (
+        ("max_position_embeddings", 12, "data.max_tokens to 12 or less"),
+        ("max_position_embeddings", 25, "evaluation.max_new_tokens to "),
+        ("vocab_size", 100, "the model has embeddings for 100 tokens"),
+    ):
+        file.write_text(json.dumps(values | {key: value}))
+        assert main(["validate", config]) == 2
+        assert words in capsys.readouterr().err
+    file.write_text(json.dumps(values))
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert main(["validate", config]) == 0
+    assert not (tmp_path / "run").exists()
 
 
 def test_validate_warns_on_stderr(tiny_config, tmp_path, capsys):

@@ -93,19 +93,24 @@ def test_a_layout_finds_the_samples_or_says_so():
     head = torch.zeros(5, 4)
     padded, packing = Layout([2, 3], rows=[1, 1]), Layout([2, 3], tokens=[6, 4])
 
-    def call(layout, given):
-        return layout.call(nn.Identity(), given, given)
+    def call(layout, given, in_head=False):
+        return layout.call(nn.Identity(), given, given, in_head)
 
     assert call(padded, torch.zeros(2, 7, 4)).rows == [1, 1]
-    assert call(padded, head).rows == call(packing, head).rows == [2, 3]
+    assert call(padded, head, True).rows == call(packing, head, True).rows == [2, 3]
     found = call(packing, torch.zeros(1, 10, 4))
     assert isinstance(found, Call)
     assert (found.inputs.shape, found.gradient.shape, found.rows) == ((10, 4), (10, 4), [6, 4])
     assert call(packing, torch.zeros(1, 10, dtype=torch.long)[..., None]).rows == [6, 4]
     one = Layout([1], tokens=[4])
-    assert call(one, torch.zeros(1, 4)).rows == [1]  # the head's one token, as wide as the row
-    with pytest.raises(InputError, match=r"cannot separate the samples in Identity"):
-        call(padded, torch.zeros(1, 7, 4))
+    assert call(one, torch.zeros(1, 4), True).rows == [1]  # the head's token, as wide as the row
+    for layout, given in (
+        (padded, torch.zeros(1, 7, 4)),
+        (packing, head),  # all tokens in one axis, by chance as many as there are answer tokens
+        (padded, torch.zeros(2, 4)),  # or as many as there are rows
+    ):
+        with pytest.raises(InputError, match=r"cannot separate the samples in Identity"):
+            call(layout, given)
 
 
 class Scaled(nn.Linear):
@@ -124,6 +129,9 @@ def test_a_kernel_gets_the_weights_of_plain_linear_layers_only(make, taken):
 
         def get_input_embeddings(self):
             return self.embedding
+
+        def get_output_embeddings(self):
+            return nn.Identity()
 
     model, shapes = Model(), []
     sums = Sums.zeros(trainable(model))

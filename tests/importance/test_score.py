@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from grail.artifacts import STATISTICS, Scores
 from grail.data.labels import RandomLabels, ordinary_tokens
@@ -9,6 +10,7 @@ from grail.errors import InputError
 from grail.importance import score
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
+from grail.model import packing
 from grail.model.forward import trainable
 
 WORDS = ordinary_tokens(96, (0, 1, 2))
@@ -100,3 +102,29 @@ def test_check_refuses_a_kernel_that_cannot_run_here(tiny_model, monkeypatch):
     scorer(tiny_model(), kernel="auto").check()
     with pytest.raises(InputError, match=r"importance\.kernel: triton"):
         scorer(tiny_model(), kernel="triton").check()
+
+
+OPT = {"hidden_size": 24, "ffn_dim": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+OPT |= {"word_embed_proj_dim": 24}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["opt", "router", "dora", "adapter on opt", "adapter on experts"])
+def test_check_refuses_layers_that_a_batch_cannot_be_separated_in(
+    kind, packed, tiny_model, tiny_rows, monkeypatch
+):
+    """However few rows it is given: short ones must not look separable by chance."""
+    monkeypatch.setitem(tiny_model.__globals__["FAMILIES"], "opt", OPT)
+    family = "opt" if "opt" in kind else "llama" if kind == "dora" else "qwen2_moe"
+    model = tiny_model(family, lora=False)
+    if kind == "dora" or "adapter" in kind:
+        settings = LoraConfig(r=2, target_modules="all-linear", use_dora=kind == "dora")
+        model = get_peft_model(model, settings)
+    if packed:
+        packing.enable(model)
+    rows = sorted(tiny_rows(8), key=lambda row: len(row.ids))
+    for few in (rows[:1], rows[:2], rows):
+        with pytest.raises(InputError, match=r"Set importance\.gradients: loop"):
+            scorer(model).check(few)
+    scorer(model, gradients="loop").check(rows)
+    assert scorer(tiny_model()).check(rows[:2]) is None

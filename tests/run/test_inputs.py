@@ -196,7 +196,18 @@ def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
     with pytest.raises(InputError, match=r"^vanilla\.adapter: .* is not a PEFT adapter folder"):
         check_adapter(given)
     (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(InputError, match="is not a PEFT configuration"):
+        check_adapter(given)
+    (tmp_path / "adapter_config.json").write_text("{}")
     check_adapter(given)
+
+
+def test_an_adapter_of_a_base_that_is_not_here_is_a_warning(tiny_config, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    given = load_config(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
+    (warning,) = read_inputs(given).warnings
+    assert "names the base owner/name" in warning
+    assert given.model.name in warning
 
 
 def test_an_adapter_on_an_adapter_is_refused(tiny_config, tiny_model_folder, tmp_path):

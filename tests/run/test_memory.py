@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import BertConfig, BertLMHeadModel
 
 import grail
 from grail.errors import InputError
@@ -45,13 +46,46 @@ def test_rows_that_cannot_be_unlearned_are_named(world, given, settings, words):
 def test_a_model_that_trains_nothing_or_has_too_few_positions(world, tiny_tokenizer):
     model, tokenizer = world
     long = grail.samples([{"prompt": "?" * 600, "completion": "x"}], "unlearn")
-    with pytest.raises(InputError, match="model 512 positions"):
+    with pytest.raises(InputError, match="the model has positions for 512"):
         grail.evaluate(model, tokenizer, long, max_tokens=1000)
     with pytest.warns(UserWarning, match="cuts"):
         grail.evaluate(model, tokenizer, BOTH, max_tokens=16, generate=False)
     model.requires_grad_(False)
     with pytest.raises(InputError, match="no trainable parameters"):
         grail.score(model, tokenizer, BOTH)
+
+
+def test_a_generation_beyond_the_positions_is_refused(world):
+    model, tokenizer = world
+    long = grail.samples([{"prompt": "?" * 497, "completion": "x" * 9}], "unlearn")
+    settings = {"max_tokens": 1000, "batch_size": 1}  # plain: <bos>, prompt, two line feeds
+    with pytest.raises(InputError, match=r"prompt of 500 tokens .*max_new_tokens to 12 or less"):
+        grail.evaluate(model, tokenizer, long, max_new_tokens=13, **settings)
+    grail.evaluate(model, tokenizer, long, max_new_tokens=12, **settings)
+    grail.evaluate(model, tokenizer, long, max_new_tokens=13, generate=False, **settings)
+
+
+def test_tokens_without_an_embedding_are_refused(tiny_model, tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(lora=False, vocabulary=len(tokenizer))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    for call in (grail.evaluate, grail.score, grail.unlearn):
+        with pytest.raises(InputError, match=r"padding token \[PAD\] has the id 262.*<eos> \(id 2"):
+            call(model, tokenizer, BOTH)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["unlearn"])
+    with pytest.raises(InputError, match=r"the rows hold the token unlearn \(id 262\)"):
+        grail.evaluate(model, tokenizer, BOTH)
+
+
+def test_an_encoder_is_refused(tiny_tokenizer):
+    tokenizer = tiny_tokenizer()
+    config = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
+    config |= {"vocab_size": len(tokenizer), "num_hidden_layers": 2}
+    model = BertLMHeadModel(BertConfig(**config))
+    for call in (grail.evaluate, grail.score, grail.unlearn):
+        with pytest.raises(InputError, match="reads the tokens it must predict"):
+            call(model, tokenizer, BOTH)
 
 
 def test_a_mask_of_another_model_and_scores_of_one_side(world, tiny_model):

@@ -9,8 +9,18 @@ import subprocess
 import pytest
 
 from grail import __version__
+from grail.errors import InputError
+from grail.model.sources import Source
 from grail.run import provenance
-from grail.run.provenance import BLOCK, BLOCKS, PACKAGES, made_with, model_identity, revision
+from grail.run.provenance import (
+    BLOCK,
+    BLOCKS,
+    PACKAGES,
+    made_with,
+    model_identity,
+    other_base,
+    revision,
+)
 
 
 def git(folder, *words):
@@ -80,7 +90,7 @@ def base(tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text('{"layers": 2}')
-    (folder / "weights").write_bytes(random.Random(0).randbytes(BLOCKS * BLOCK + 4321))
+    (folder / "model.safetensors").write_bytes(random.Random(0).randbytes(BLOCKS * BLOCK + 4321))
     return folder
 
 
@@ -103,7 +113,7 @@ def test_a_changed_byte_of_a_small_file_is_another_model(base):
 
 def test_retrained_weights_are_another_model(base):
     """The size and the time are those of before; every weight moved a little."""
-    found, file = model_identity(str(base)), base / "weights"
+    found, file = model_identity(str(base)), base / "model.safetensors"
     stat, content = file.stat(), file.read_bytes()
     file.write_bytes(bytes(byte ^ 1 for byte in content))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -117,7 +127,7 @@ def test_retrained_weights_are_another_model(base):
 
 
 def test_no_long_stretch_of_a_large_file_is_left_out(base):
-    file = base / "weights"
+    file = base / "model.safetensors"
     content = file.read_bytes() * 3
     file.write_bytes(content)
     found = model_identity(str(base))
@@ -147,3 +157,88 @@ def test_a_single_file_is_known_by_its_contents_and_a_hub_id_by_itself(tmp_path)
     assert model_identity(str(tmp_path / "m.gguf")) != found
     assert model_identity("owner/one") == model_identity("owner/one")
     assert model_identity("owner/one") != model_identity("owner/two")
+
+
+READ = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+READ += ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+READ += ("tokenizer.model", "chat_template.jinja", "additional_chat_templates/tools.jinja")
+UNREAD = (".DS_Store", "README.md", "notes.txt", ".git/objects/ab/cd", "pytorch_model.bin")
+UNREAD += ("checkpoint-10/model.safetensors", "runs/x/vanilla/adapter_model.safetensors")
+UNREAD += ("training_args.bin", "original/config.json", "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("name", READ + UNREAD)
+def test_what_is_read_counts_and_nothing_else(name, base):
+    found, file = model_identity(str(base)), base / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"a": "b"}')
+    changed = model_identity(str(base))
+    assert (changed != found) == (name in READ)
+    file.write_text('{"a": "c"}')
+    assert (model_identity(str(base)) != changed) == (name in READ)
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+def test_the_shards_that_are_listed_count(kind, tmp_path):
+    stem, end = kind.split(".")
+    names = [f"{stem}-0000{n}-of-00002.{end}" for n in (1, 2)]
+    index = {"weight_map": {f"w{n}": name for n, name in enumerate(names)}}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / f"{kind}.index.json").write_text(json.dumps(index))
+    found = {model_identity(str(tmp_path))}
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+        found.add(model_identity(str(tmp_path)))
+    assert len(found) == 3
+    (tmp_path / f"{stem}-00003-of-00003.{end}").write_bytes(b"of another save")
+    assert model_identity(str(tmp_path)) in found
+
+
+@pytest.fixture
+def given(base, tmp_path):
+    """A function that writes an adapter which names a base; returns its folder."""
+
+    def write(named):
+        folder = tmp_path / "given"
+        folder.mkdir(exist_ok=True)
+        settings = {"base_model_name_or_path": named, "peft_type": "LORA"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        return folder
+
+    return write
+
+
+def test_a_given_adapter_counts_with_its_tokenizer_and_without_notes(base, given):
+    adapter = given(str(base))
+    found = model_identity(str(base), str(adapter))
+    assert found not in (model_identity(str(base)), model_identity(str(base), str(base)))
+    for name in ("README.md", "optimizer.pt", ".git"):
+        (adapter / name).write_text("x")
+        assert model_identity(str(base), str(adapter)) == found
+    for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        (adapter / name).write_text("x")
+        changed = model_identity(str(base), str(adapter))
+        assert changed != found
+        found = changed
+
+
+def test_the_base_that_an_adapter_names(base, given, tmp_path, monkeypatch):
+    same = tmp_path / "same weights"
+    shutil.copytree(base, same)
+    (same / "README.md").write_text("a copy")
+    for name in (str(base), str(same), None, ""):
+        assert other_base(str(base), str(given(name))) is None
+    assert other_base(str(base), str(given("owner/name"))) == "owner/name"
+    monkeypatch.chdir(tmp_path)
+    assert other_base(str(base), str(given("base"))) is None  # PEFT looks from here
+    (same / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* was trained on .*same weights"):
+        other_base(str(base), str(given(str(same))))
+
+
+def test_the_converted_base_of_a_gguf_file_is_that_file(base, given, tmp_path, monkeypatch):
+    """An adapter that grail trained on a GGUF file names the folder that it was unpacked to."""
+    monkeypatch.setattr(Source, "unpacked", lambda self: str(base))
+    (tmp_path / "m.gguf").write_bytes(b"packed")
+    assert other_base(str(tmp_path / "m.gguf"), str(given(str(base)))) is None

@@ -61,7 +61,8 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
             f"{folder}: the data files are not those of the run any more. Restore them, or run "
             f"it again: grail run {folder}"
         )
-    if made_with.get("model") not in (None, model_identity(config.model.name)):
+    identity = model_identity(config.model.name, config.vanilla.adapter)
+    if made_with.get("model") not in (None, identity):
         raise InputError(
             f"{folder}: model.name, {config.model.name}, holds another model than when the run "
             f"was made. Restore it, or run it again: grail run {folder}"

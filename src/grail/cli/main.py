@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_audit_parser(commands)
-    validate = commands.add_parser("validate", help="check configuration and data, load nothing")
+    validate = commands.add_parser("validate", help="check configuration and data, load no weights")
     validate.add_argument("config", type=Path, metavar="CONFIG")
     _add_run_options(validate)
     validate.set_defaults(handler=_validate)
@@ -235,13 +235,14 @@ def _plan(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from grail.cli.terminal import quiet
     from grail.config.file import is_comparison, load_config, read
+    from grail.run.context import check_texts
     from grail.run.inputs import read_inputs
 
     quiet()
     if is_comparison(read(options.config)[1]):
         return _validate_comparison(options)
     config = load_config(options.config, options.set, options.output)
-    inputs = read_inputs(config)
+    check_texts(config, inputs := read_inputs(config))
     counts: dict[str, int] = {}
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"

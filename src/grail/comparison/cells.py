@@ -131,14 +131,15 @@ def config_digest(config: Config) -> str:
     """
     settings = comparable_settings(config)
     del settings["preset"], settings["audit"]
-    settings["made_with"] = [__version__, model_identity(config.model.name), own_code(config)]
+    adapter = settings["vanilla"].pop("adapter")  # counts by its contents too
+    identity = model_identity(config.model.name, adapter)
+    settings["made_with"] = [__version__, identity, adapter is not None, own_code(config)]
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})
     tasks = settings["evaluation"]["general_tasks"]
     settings["evaluation"]["general_tasks"] = [_contents(task) for task in tasks]
-    for section, key in (("general", "train"), ("vanilla", "adapter")):
-        settings[section][key] = _contents(settings[section][key])
+    settings["general"]["train"] = _contents(settings["general"]["train"])
     return digest(settings)
 
 

@@ -34,19 +34,19 @@ class Layout:
     rows: list[int] | None = None
     tokens: list[int] | None = None
 
-    def call(self, module: nn.Module, inputs: Tensor, gradient: Tensor) -> Call:
+    def call(self, module: nn.Module, inputs: Tensor, gradient: Tensor, in_head: bool) -> Call:
         """Return a module's call with the samples along the first axis.
 
         Raises:
             InputError: if the samples cannot be told apart.
         """
-        head = inputs.dim() == 2 and inputs.is_floating_point()
-        if self.tokens is not None and not head and inputs.shape[:2] == (1, sum(self.tokens)):
-            return Call(module, inputs[0], gradient[0], self.tokens)
-        if self.rows is not None and inputs.shape[0] == sum(self.rows):
-            return Call(module, inputs, gradient, self.rows)
-        if inputs.shape[0] == sum(self.answers):
+        if in_head and inputs.shape[0] == sum(self.answers):
             return Call(module, inputs, gradient, self.answers)
+        flat = inputs.dim() == 2 and inputs.is_floating_point()  # all tokens in a row: no samples
+        if self.tokens is not None and not flat and inputs.shape[:2] == (1, sum(self.tokens)):
+            return Call(module, inputs[0], gradient[0], self.tokens)
+        if self.rows is not None and not flat and inputs.shape[0] == sum(self.rows):
+            return Call(module, inputs, gradient, self.rows)
         raise _not_batchable(type(module).__name__, "all rows of a batch share one call")
 
 
@@ -66,7 +66,8 @@ def sample_hooks(
     """
     parameters = trainable(model)
     names = {id(p): name for name, p in parameters.items() if name in sums.total}
-    collector = _Collector(layout, sums, kernel, names)
+    head = {id(part) for part in model.get_output_embeddings().modules()}  # type: ignore[operator]
+    collector = _Collector(layout, sums, kernel, names, head)
     in_lora = {id(part) for layer in lora_layers(model) for part in layer.modules()}
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handles = [embeddings.register_forward_hook(lambda _m, _i, out: _tracked(out))]
@@ -108,6 +109,7 @@ class _Collector:
     sums: Sums
     kernel: AddProducts | None
     names: dict[int, str]  # id of each scored parameter -> its name
+    head: set[int]  # ids of the modules that read answer tokens alone
     uses: dict[str, _Use] = field(default_factory=dict)  # name -> the calls that used it
 
     def parameters(self, module: nn.Module) -> dict[str, str]:
@@ -151,7 +153,7 @@ class _Collector:
     ) -> None:
         if not names:
             return
-        call = self.layout.call(module, inputs, gradient)
+        call = self.layout.call(module, inputs, gradient, id(module) in self.head)
         for kind, name in names.items():
             use = self.uses[name]
             use.calls.append((call, kind))

@@ -43,14 +43,17 @@ class Scorer:
     memory_gib: float | None = None
     kernel: str = "auto"
 
-    def check(self) -> None:
-        """Refuse settings that this model cannot be scored with.
+    def check(self, rows: Sequence[Encoded] = ()) -> None:
+        """Refuse settings that this model cannot be scored with, by scoring a few rows batched.
 
         Raises:
             InputError: naming the setting to change.
         """
-        passes(trainable(self.model), self.memory_gib)
+        groups = passes(trainable(self.model), self.memory_gib)
         choose_kernel(self.kernel, device_of(self.model))
+        if self.gradients == "batched" and rows:
+            for parameters in groups:
+                self._score_group(rows, Sums.zeros(parameters), lambda _: None)
 
     def score(self, rows: Sequence[Encoded], tick: Tick = silent) -> Scores:
         """Return the statistics over ``rows``, in one pass per group of parameters.

@@ -33,6 +33,13 @@ def device_of(model: Policy) -> torch.device:
     return next(model.parameters()).device
 
 
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens that a model of these settings has positions for, if it says so."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((value for name in names if (value := getattr(text, name, None))), None)
+
+
 def is_adapter(model: Policy) -> bool:
     """Tell whether only a PEFT adapter is trained."""
     return hasattr(model, "peft_config")

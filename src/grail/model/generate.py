@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 
 from grail.data.encode import Encoded
-from grail.model.forward import Policy, device_of, evaluating, is_adapter
+from grail.model.forward import Policy, device_of, evaluating, is_adapter, positions_of
 from grail.model.fused_lora import fused
+from grail.model.probe import shares
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,13 @@ def generate(
         sampling: How to sample; None: greedily.
         ends: The tokens that end a text; None: those of ``end_tokens``.
     """
+    if len(groups := _parts(model, prompts, most, tokenizer.pad_token_id)) > 1:
+        texts: dict[int, list[int]] = {}
+        for group in groups:
+            part, limit = [prompts[i] for i in group], [most[i] for i in group]
+            new = generate(model, part, limit, tokenizer, sampling, ends)
+            texts |= zip(group, new, strict=True)
+        return [texts[i] for i in range(len(prompts))]
     width, device = max(map(len, prompts)), device_of(model)
     pad, ends = tokenizer.pad_token_id, ends or end_tokens(model, tokenizer)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
@@ -146,6 +155,23 @@ def generate(
 def _generating(model: Policy) -> Any:
     """Return the model that has the generation settings."""
     return model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+
+
+def _parts(
+    model: Policy, prompts: Sequence[Sequence[int]], most: Sequence[int], pad: int
+) -> list[list[int]]:
+    """Part a batch where sharing it would change answers, or ask for positions that are not there.
+
+    Models that read padding (recurrent ones) get prompts of one length together, or one by one.
+    """
+    lengths = list(map(len, prompts))
+    sharing = shares(model, pad) if len(prompts) > 1 else "any"
+    beyond = max(lengths) + max(most) > (positions_of(model.config) or math.inf)
+    if sharing == "none" or beyond:
+        return [[i] for i in range(len(prompts))]
+    if sharing == "any":
+        return [list(range(len(prompts)))]
+    return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
 
 
 @contextmanager

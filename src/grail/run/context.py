@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
-from grail.model.forward import Policy, is_adapter
+from grail.model.forward import Policy, is_adapter, positions_of
 from grail.model.load import load_model, load_tokenizer
+from grail.model.sources import find
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
-from grail.progress import Listener
+from grail.progress import Listener, NullListener
 from grail.run.inputs import Inputs, knows_before
+from grail.run.memory import check_room
 from grail.run.provenance import model_identity
 
 FORMAT = 2  # raised when files of an older grail must not be taken for current ones
@@ -52,7 +55,7 @@ class RunContext:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return load_tokenizer(self.config.model)
+        return load_tokenizer(self.config.model, self.config.vanilla.adapter)
 
     @cached_property
     def model(self) -> Policy:
@@ -90,23 +93,23 @@ class RunContext:
 
     @cached_property
     def start(self) -> str:
-        """Digest of the base model's identity."""
-        return model_identity(self.config.model.name)
+        """Digest of the identity of the model and adapter that the run starts from."""
+        return model_identity(self.config.model.name, self.config.vanilla.adapter)
 
     def check(self) -> None:
-        """Load tokenizer, rows and model, and refuse rows that the model has no positions for.
+        """Load tokenizer, rows and model, and refuse rows that the model has no room for.
 
         Raises:
             InputError: naming the setting to change.
         """
-        longest = max(len(row.ids) for row in (*self.rows, *self.general))
-        config: Any = self.model.config
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and longest > positions:
-            raise InputError(
-                f"data.max_tokens: the longest row has {longest} tokens, and {config.model_type} "
-                f"has positions for {positions}. Set data.max_tokens to {positions} or less."
-            )
+        embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
+
+    def check_rows(self, embedded: int, positions: int | None) -> None:
+        """Load tokenizer and rows, and refuse rows that a model of this size has no room for."""
+        section = self.config.evaluation
+        limit = section.max_new_tokens if section.generate else None
+        check_room((*self.rows, *self.general), self.tokenizer, embedded, positions, limit)
 
     def evaluator(self, generate: bool) -> Evaluator:
         """Return an Evaluator of the model, with or without generations."""
@@ -155,3 +158,22 @@ class RunContext:
         for warning in warnings:
             self.listener.warn(warning)
         return tuple(rows)
+
+
+def check_texts(config: Config, inputs: Inputs) -> None:
+    """Check a run's rows as its model will read them, if that is a folder here; loads no weights.
+
+    Raises:
+        InputError: as ``RunContext.check``.
+    """
+    from transformers import AutoConfig
+
+    place = Path(find(config.model.name).base)
+    if not place.is_dir():
+        return
+    try:
+        architecture: Any = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.name: {place}/config.json cannot be read ({error}).") from error
+    context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
+    context.check_rows(architecture.get_text_config().vocab_size, positions_of(architecture))

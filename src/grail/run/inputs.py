@@ -16,13 +16,18 @@ from grail.evaluation.general.harness import check_tasks
 from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
 from grail.files import PARTIAL
 from grail.localization.localizers import check_method, code_of
-from grail.model.sources import find
+from grail.model.sources import adapter_settings, find
+from grail.run.provenance import other_base
 from grail.unlearning.objectives import EXACT, make_objective
 
 FRESH_ADAPTER = (
     "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
     "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
     "own weights."
+)
+OTHER_BASE = (
+    "vanilla.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
+    "sure that they are the same model."
 )
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
 
@@ -56,6 +61,7 @@ def read_inputs(config: Config) -> Inputs:
     samples: list[Sample] = []
     general: list[Sample] = []
     tasks: list[LocalTask | str] = []
+    notes: list[str] = []
 
     def attempt(check: Callable[[], object]) -> None:
         with collecting(problems):
@@ -66,7 +72,7 @@ def read_inputs(config: Config) -> Inputs:
     attempt(lambda: tasks.extend(load_tasks(config.evaluation.general_tasks)))
     attempt(lambda: check_tasks(tasks))
     attempt(lambda: find(config.model.name))
-    attempt(lambda: check_adapter(config))
+    attempt(lambda: notes.extend(check_adapter(config)))
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: check_unlearning(config))
@@ -74,28 +80,31 @@ def read_inputs(config: Config) -> Inputs:
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
         raise InputError(problems)  # each once: two checks may find the same
-    found = [finding.text for finding in findings if finding.level == "warning"]
-    warnings = (*remarks(config), *found)
+    notes += remarks(config)
+    notes += [finding.text for finding in findings if finding.level == "warning"]
     if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
-        warnings = (*warnings, FRESH_ADAPTER)
+        notes.append(FRESH_ADAPTER)
     digests = data_digest([*samples, *general]) | task_digests(tasks)
-    return Inputs(tuple(samples), tuple(general), warnings, digests, tuple(tasks))
+    return Inputs(tuple(samples), tuple(general), tuple(notes), digests, tuple(tasks))
 
 
-def check_adapter(config: Config) -> None:
-    """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that comes on top of another."""
-    adapter = config.vanilla.adapter
+def check_adapter(config: Config) -> list[str]:
+    """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that belongs on something else.
+
+    Returns:
+        A warning, if it names a base that cannot be compared with ``model.name``.
+    """
+    adapter, model = config.vanilla.adapter, config.model.name
     if adapter is None:
-        return
-    if not (Path(adapter) / "adapter_config.json").is_file():
+        return []
+    adapter_settings(Path(adapter))
+    if find(model).adapter is not None:
         raise InputError(
-            f"vanilla.adapter: {adapter} is not a PEFT adapter folder (no adapter_config.json)."
-        )
-    if find(config.model.name).adapter is not None:
-        raise InputError(
-            f"vanilla.adapter: model.name ({config.model.name}) is an adapter too. Give the base "
+            f"vanilla.adapter: model.name ({model}) is an adapter too. Give the base "
             "model as model.name."
         )
+    base = other_base(model, adapter)
+    return [OTHER_BASE.format(adapter, base, model)] if base else []
 
 
 def knows_before(config: Config) -> bool:

@@ -13,13 +13,22 @@ from grail.config.run import Data, Unlearning
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Sample
 from grail.errors import InputError
-from grail.model.forward import Policy, is_adapter, trainable
+from grail.evaluation.evaluate import rows_to_continue
+from grail.model.forward import Policy, is_adapter, positions_of, trainable
+from grail.model.generate import most_new
+from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
 
 
-def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Data) -> list[Encoded]:
+def encode_rows(
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Sample],
+    data: Data,
+    max_new_tokens: int | None = None,
+) -> list[Encoded]:
     """Encode rows, with the checks that a run makes; what is cut is a Python warning."""
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end token (eos_token).")
@@ -30,14 +39,63 @@ def encode_rows(model: Policy, tokenizer: Any, rows: Sequence[Sample], data: Dat
     encoded, cuts = encode_all(Encoder(tokenizer, data.template, data.max_tokens, data.date), rows)
     for text in cuts:
         warnings.warn(text, stacklevel=3)
-    config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    longest = max((len(row.ids) for row in encoded), default=0)
-    if positions is not None and longest > positions:
-        raise InputError(
-            f"max_tokens: a row has {longest} tokens, the model {positions} positions."
-        )
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    size, positions = embeddings.weight.shape[0], positions_of(model.config)
+    check_room(encoded, tokenizer, size, positions, max_new_tokens)
+    refuse_looking_ahead(model)
     return encoded
+
+
+def check_room(
+    rows: Sequence[Encoded],
+    tokenizer: Any,
+    embedded: int,
+    positions: int | None,
+    max_new_tokens: int | None = None,
+) -> None:
+    """Refuse tokens that a model has no embedding for, and texts that it has no positions for.
+
+    Args:
+        rows: The rows that it will read.
+        tokenizer: Its tokenizer.
+        embedded: How many tokens have an embedding.
+        positions: How many tokens it has positions for; None: any number.
+        max_new_tokens: The most tokens of a generation; None: nothing is generated.
+
+    Raises:
+        InputError: naming the setting to change.
+    """
+    end = f"{tokenizer.eos_token} (id {tokenizer.eos_token_id})"
+    if tokenizer.pad_token_id >= embedded:
+        raise InputError(
+            f"model.name: the padding token {tokenizer.pad_token} has the id "
+            f"{tokenizer.pad_token_id}, and the model has embeddings for {embedded} tokens. Set "
+            f"pad_token in its tokenizer_config.json to a token that it knows, such as {end}."
+        )
+    if (last := max((max(row.ids) for row in rows), default=0)) >= embedded:
+        raise InputError(
+            f"model.name: the rows hold the token {tokenizer.convert_ids_to_tokens(last)} (id "
+            f"{last}), and the model has embeddings for {embedded} tokens. The tokenizer is not "
+            "that of the model, or tokens were added to it alone."
+        )
+    if positions is None:
+        return
+    longest = max((len(row.ids) for row in rows), default=0)
+    if longest > positions:
+        raise InputError(
+            f"data.max_tokens: the longest row has {longest} tokens, and the model has positions "
+            f"for {positions}. Set data.max_tokens to {positions} or less."
+        )
+    if max_new_tokens is None:
+        return
+    continued = rows_to_continue(rows)
+    beyond = [r.start for r in continued if r.start + most_new(r, max_new_tokens) > positions]
+    if beyond:
+        raise InputError(
+            f"evaluation.max_new_tokens: a prompt of {max(beyond)} tokens and a generation of up "
+            f"to {max_new_tokens} need more than the {positions} positions of the model. Set "
+            f"evaluation.max_new_tokens to {positions - max(beyond)} or less."
+        )
 
 
 def check_trainable(model: Policy) -> None:

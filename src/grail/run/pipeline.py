@@ -102,7 +102,8 @@ class Run:
             return
         self.context.check()
         check_general(self.context)
-        run_scorer(self.context).check()
+        rows = [row for row in self.context.rows if row.part == "train"]
+        run_scorer(self.context).check(sorted(rows, key=lambda row: (len(row.ids), row.key))[:2])
         told = unrecognised(self.config.localization.layer, trainable(self.context.model))
         if told is not None:
             self.listener.warn(told)
@@ -115,9 +116,8 @@ class Run:
         given = self.config.vanilla
         parts = ("train", "val") if given.include_val else ("train",)
         data = {} if given.skip or given.adapter else self.context.data(*parts)
-        adapter = file_digest(Path(given.adapter)) if given.adapter else None
         seed = self.config.vanilla_seed
-        key = self.context.key("model", "data", "vanilla", seed=seed, rows=data, given=adapter)
+        key = self.context.key("model", "data", "vanilla", seed=seed, rows=data)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:

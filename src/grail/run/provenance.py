@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from grail import __version__
+from grail.errors import InputError
 from grail.files import digest
-from grail.model.sources import find, version
+from grail.model.sources import adapter_settings, files_read, find, version, weight_files
 
 BLOCKS, BLOCK = 64, 1 << 16
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
@@ -51,25 +52,53 @@ def revision() -> str | None:
         return None
 
 
-def model_identity(name: str) -> str:
-    """Return a digest that changes when the contents of ``model.name`` change: base and adapter.
+def model_identity(name: str, adapter: str | None = None) -> str:
+    """Return a digest that changes when what is read of a model changes: base and adapter.
 
+    That is weights, settings, tokenizer and chat templates, and nothing else in their folders.
     Small files are read whole; of a large one its size and 64 samples spread over it, because
     training moves nearly every weight and reading all of a large model at every start would take
     longer than many stages. A Hub id stands for itself.
+
+    Args:
+        name: ``model.name``.
+        adapter: ``vanilla.adapter``, if any.
 
     Raises:
         InputError: if there is no such model.
     """
     source = find(name)
-    places = [Path(source.base), *([source.adapter] if source.adapter else [])]
+    start = Path(adapter) if adapter else source.adapter
+    places = [Path(source.base), *([start] if start else [])]
     found = [
-        [file.name, _sampled(file)]
+        [str(file.relative_to(place)), _sampled(file)]
         for place in places
-        for file in (sorted(place.rglob("*")) if place.is_dir() else [place])
-        if file.is_file()
+        for file in files_read(place)
     ]
     return digest([found or source.base])
+
+
+def other_base(name: str, adapter: str) -> str | None:
+    """Return the base that an adapter names, if it is not, or may not be, that of ``model.name``.
+
+    Raises:
+        InputError: if it lies on this machine and its weights are others.
+    """
+    named = adapter_settings(Path(adapter)).get("base_model_name_or_path")
+    base = find(name).base
+    if not named or named in (name, base) or Path(named).resolve() == Path(base).resolve():
+        return None
+    if not Path(named).exists():
+        return named
+    base = find(name).unpacked()  # the base of grail's own adapters, where a GGUF file is given
+    one, other = ([_sampled(f) for f in weight_files(Path(place))] for place in (named, base))
+    if one != other:
+        raise InputError(
+            f"vanilla.adapter: {adapter} was trained on {named}, whose weights are not those of "
+            f"model.name ({name}). Give {named} as model.name; if the adapter is meant for "
+            f"{name}, write that into its adapter_config.json (base_model_name_or_path)."
+        )
+    return None
 
 
 def _sampled(file: Path) -> str:
