@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from grail.audit.attacks.registry import ATTACKS, PLAIN
+from grail.audit.attacks.registry import PLAIN, attacks_of
+from grail.audit.attacks.sampling import SPEAK
 from grail.config.audit import ALL, Audit
 from grail.data.samples import Sample
 
@@ -22,10 +23,12 @@ def context(audit_context):
     return make
 
 
-def test_every_attack_can_be_asked_for_and_reads_settings_that_there_are():
-    assert {attack.kind for name, attack in ATTACKS.items() if name != PLAIN} == set(ALL)
-    assert ATTACKS[PLAIN].kind == ""
-    for attack in ATTACKS.values():
+def test_every_attack_can_be_asked_for_and_reads_settings_that_there_are(context):
+    attacks = dict(attacks_of(context()))
+    assert {a.kind for name, a in attacks.items() if name not in (PLAIN, SPEAK)} == set(ALL)
+    assert attacks[PLAIN].kind == attacks[SPEAK].kind == ""
+    assert next(iter(attacks)) == PLAIN, "what relearning is compared with"
+    for attack in attacks.values():
         assert set(attack.settings) <= set(Audit.model_fields)
         assert "unlearned" in attack.models
 
@@ -35,14 +38,15 @@ def test_every_attack_can_be_asked_for_and_reads_settings_that_there_are():
     [("few", {"train": 1, "share": 1.0}), ("other", {"val": 0}), ("unrelated", {"general": 0})],
 )
 def test_a_relearning_without_rows_says_why(context, name, lacks):
-    attack = ATTACKS[f"relearn-{name}"]
+    attack = dict(attacks_of(context()))[f"relearn-{name}@0.002"]
     assert attack.why_not(context(**lacks))
     assert attack.why_not(context()) == ""
 
 
 def test_without_paraphrases_none_is_asked(context):
     made = context()
-    assert ATTACKS["paraphrase"].why_not(made) == "no row carries paraphrases"
+    attack = dict(attacks_of(made))["paraphrase"]
+    assert attack.why_not(made) == "no row carries paraphrases"
     row, *others = made.rows
     made.rows = (replace(row, sample=replace(row.sample, paraphrases=("other?",))), *others)
-    assert ATTACKS["paraphrase"].why_not(made) == ""
+    assert attack.why_not(made) == ""

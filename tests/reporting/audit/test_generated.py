@@ -17,10 +17,10 @@ def found(*entries):
 
 
 WRITTEN = (
-    entry("vanilla", "sample", "greedy", 99.0),
+    entry("vanilla", "speak", "greedy", 99.0),
     entry("vanilla", "sample", "8", 99.5),
     entry("vanilla", "extract", "0.5", 98.0),
-    entry("unlearned", "sample", "greedy", 5.0),
+    entry("unlearned", "speak", "greedy", 5.0),
     entry("unlearned", "sample", "8", 21.0),
     entry("unlearned", "extract", "0.5", 30.0),
 )

@@ -1,19 +1,25 @@
 """ATTACKS: name -> what changes and how it is measured; each leaves the model as it was.
 
 The label of a measured value is the amount of the attack: ``int8``, ``10`` steps, a share ``0.3``.
+Relearning is one attack for each attacker, with the name "relearn-few@ATTACKER".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
+
+from peft.helpers import rescale_adapter_scale
+from peft.tuners.lora import LoraLayer
 
 from grail.audit.attacks import paraphrase, relearn
+from grail.audit.attacks.attackers import attackers
 from grail.audit.attacks.compress import Change, compressed
 from grail.audit.attacks.prune import pruned
 from grail.audit.attacks.quantise import GRIDS, quantised
-from grail.audit.attacks.sampling import extract_answers, sample_answers
+from grail.audit.attacks.sampling import SPEAK, extract_answers, sample_answers, speak
 from grail.audit.context import AuditContext
 from grail.data.encode import Encoded
 from grail.evaluation.equal_retention import between
@@ -25,10 +31,10 @@ from grail.progress import Tick
 PLAIN = "plain"
 """The measurement without attack, and its amount."""
 
-_MERGED = "merged"
+_MERGED, _OFF, _HALF = "merged", "off", "0.5"
 _TWO, _THREE = ("unlearned", "oracle"), ("vanilla", "unlearned", "oracle")
 
-States = Generator[tuple[str, tuple[Encoded, ...]]]
+States = Generator[tuple[str, Sequence[Encoded]]]
 """Yields (amount, rows to measure) with the model changed; undoes the change afterwards."""
 
 
@@ -37,11 +43,12 @@ class Attack:
     """One attack.
 
     Attributes:
-        kind: Its word in ``audit.attacks``; "" for the measurement without attack.
+        kind: Its word in ``audit.attacks``; "" for a measurement without attack.
         models: The models that are attacked.
         settings: Keys of ``audit`` that its values depend on.
         run: Attacks the loaded model and returns the values, labelled with their amounts.
-        why_not: Returns why the run's rows do not allow it; "" if they do.
+        why_not: Returns why the run does not allow it; "" if it does.
+        facts: What else its values depend on.
     """
 
     kind: str
@@ -49,6 +56,7 @@ class Attack:
     settings: tuple[str, ...]
     run: Callable[[AuditContext, Tick], list[SampleValue]]
     why_not: Callable[[AuditContext], str] = lambda _: ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _plain(context: AuditContext, tick: Tick) -> list[SampleValue]:
@@ -72,7 +80,7 @@ def _prune(context: AuditContext, tick: Tick) -> list[SampleValue]:
 def _compress(context: AuditContext, changes: Mapping[str, Change | None]) -> States:
     for amount, change in changes.items():
         with compressed(context.run.model, change):
-            yield amount, context.rows
+            yield amount, context.attacked
 
 
 def _interpolate(context: AuditContext, tick: Tick) -> list[SampleValue]:
@@ -85,23 +93,66 @@ def _way_back(context: AuditContext) -> States:
     start, end = context.weights("vanilla"), context.weights("unlearned")
     for share in context.settings.interpolate:
         with holding(context.run.model, between(start, end, 1 - share)):
-            yield f"{share:g}", context.rows
+            yield f"{share:g}", context.attacked
 
 
-def _relearning(split: relearn.Split, why: str) -> Attack:
-    run = partial(relearn.relearn, split=split)
-    return Attack("relearn", _TWO, ("relearn",), run, lambda c: "" if all(split(c)) else why)
+def _adapter(context: AuditContext, tick: Tick) -> list[SampleValue]:
+    return context.measure_each(_taken_off(context), 2, tick)
 
+
+def _taken_off(context: AuditContext) -> States:
+    """Take the adapter off its base, or halve it: what the base knows comes out again."""
+    model: Any = context.run.model
+    with model.disable_adapter():
+        yield _OFF, context.attacked
+    if any(isinstance(layer, LoraLayer) for layer in model.modules()):
+        with rescale_adapter_scale(model, float(_HALF)):
+            yield _HALF, context.attacked
+
+
+def _no_adapter(context: AuditContext) -> str:
+    return "" if is_adapter(context.run.model) else "the model has no adapter to take off"
+
+
+_SPLITS: dict[str, tuple[relearn.Split, str]] = {
+    "relearn-few": (relearn.few, "no unlearn train row is left to measure"),
+    "relearn-other": (relearn.other, "there are no unlearn val rows"),
+    "relearn-unrelated": (relearn.unrelated, "there is no general text"),
+}
+"""Relearning attack -> which rows are taught and asked, and why there may be none."""
 
 ATTACKS: dict[str, Attack] = {
     PLAIN: Attack("", _THREE, (), _plain),
+    SPEAK: Attack("", _THREE, ("written_rows",), speak),
     "quantise": Attack("quantise", _TWO, (), _quantise),
     "prune": Attack("prune", _TWO, ("prune",), _prune),
     "interpolate": Attack("interpolate", ("unlearned",), ("interpolate",), _interpolate),
-    "relearn-few": _relearning(relearn.few, "no unlearn train row is left to measure"),
-    "relearn-other": _relearning(relearn.other, "there are no unlearn val rows"),
-    "relearn-unrelated": _relearning(relearn.unrelated, "there is no general text"),
+    "adapter": Attack("adapter", _TWO, (), _adapter, _no_adapter),
     "paraphrase": Attack("paraphrase", _THREE, (), paraphrase.paraphrase, paraphrase.why_not),
     "sample": Attack("sample", _THREE, ("samples", "written_rows"), sample_answers),
     "extract": Attack("extract", _THREE, ("told", "written_rows"), extract_answers),
 }
+"""All but the relearning attacks, which depend on the run's settings."""
+
+
+def attacks_of(context: AuditContext) -> Iterator[tuple[str, Attack]]:
+    """Yield the measurements without attack, then the attacks that are asked for, by name."""
+    asked = context.settings.attacks
+    for name, attack in ATTACKS.items():
+        if not attack.kind or attack.kind in asked:
+            yield name, attack
+    if "relearn" not in asked:
+        return
+    settings = context.settings.relearn.model_dump(include={"steps", "batch_size", "share"})
+    for name, (split, why) in _SPLITS.items():
+        for attacker in attackers(context.run.config):
+            run = partial(relearn.relearn, split=split, attacker=attacker)
+            facts = settings | {"rate": attacker.learning_rate}
+            yield (
+                f"{name}@{attacker.name}",
+                Attack(
+                    *("relearn", _TWO, (), run),
+                    lambda c, split=split, why=why: "" if all(split(c)) else why,
+                    facts,
+                ),
+            )

@@ -1,4 +1,4 @@
-"""Answers that the models generate, sampled or with a given beginning: sentences and a table.
+"""What the models say: broken text, and answers sampled or with a given beginning.
 
 Reads the content of ``audit.json`` alone.
 """
@@ -17,23 +17,52 @@ _NOTE = (
     "the best of k answers sampled at temperature 1, in expectation. Given: a share of the true "
     "answer is part of the prompt, and the rest is compared with the rest. A model that never saw "
     "the rows shares words with them, too, and more so in the best of many answers: compare with "
-    "the oracle."
+    "the oracle. Repetition: percent of a greedy answer's 4-grams of characters that it has "
+    "already had; of broken text it is high."
 )
+
+
+def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the domains on whose unlearn questions the unlearned model repeats itself, and others.
+
+    More than ``repetition`` times what the vanilla model does on general text is broken.
+    """
+    said = {
+        (entry["model"], row["side"], row["domain"]): row
+        for entry in audit["measured"]
+        for row in (entry["rows"] if entry["attack"] == "speak" else ())
+        if row["metric"] == "Repetition"
+    }
+    general = [row for (m, side, _), row in said.items() if (m, side) == ("vanilla", "general")]
+    broken, sound = [], []
+    for (model, side, domain), row in said.items():
+        if general and (model, side) == ("unlearned", "unlearn"):
+            usual = general[0]["value"]
+            text = (
+                f"{domain}, {plus_minus(row['value'], row['error'])} % repetition on unlearn "
+                f"questions (vanilla on general text {percent(usual)}; n {row['n']})"
+            )
+            most = audit["settings"]["thresholds"]["repetition"] * usual
+            (broken if row["value"] > most else sound).append(text)
+    return broken, sound
 
 
 def _answers(audit: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
     """Return (domain, kind of answer, model -> row of ``audit.json``), in order of measurement."""
     kinds: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for domain in audit_domains(audit):
-        for entry in audit["measured"]:
-            for row in entry["rows"] if entry["attack"] in ("sample", "extract") else ():
-                if (row["domain"], row["metric"]) == (domain, "ROUGE-L"):
-                    kind = (domain, _kind(entry["attack"], entry["amount"]))
-                    kinds.setdefault(kind, {})[entry["model"]] = row
-    return [(*kind, rows) for kind, rows in kinds.items() if "unlearned" in rows]
+    for entry in audit["measured"]:
+        for row in entry["rows"] if entry["attack"] in ("speak", "sample", "extract") else ():
+            if row["side"] == "unlearn" and row["metric"] in ("ROUGE-L", "Repetition"):
+                kind = _kind(entry["attack"], entry["amount"], row["metric"])
+                kinds.setdefault((row["domain"], kind), {})[entry["model"]] = row
+    order = audit_domains(audit)
+    found = [(*kind, rows) for kind, rows in kinds.items() if "unlearned" in rows]
+    return sorted(found, key=lambda one: order.index(one[0]))
 
 
-def _kind(attack: str, amount: str) -> str:
+def _kind(attack: str, amount: str, metric: str) -> str:
+    if metric == "Repetition":
+        return f"{amount}, repetition"
     if attack == "extract":
         return f"given {100 * float(amount):g} %"
     return amount if amount == "greedy" else f"best of {amount}"
@@ -47,7 +76,7 @@ def generated_sentences(audit: Mapping[str, Any]) -> list[str]:
     limits = audit["settings"]["thresholds"]
     more, all_kinds = [], []
     for domain, kind, rows in _answers(audit):
-        if kind in ("greedy", "best of 1"):
+        if kind.startswith("greedy") or kind == "best of 1":
             continue
         row = rows["unlearned"]
         others = [f"{m} {percent(rows[m]['value'])}" for m in ("vanilla", "oracle") if m in rows]
