@@ -20,7 +20,7 @@ from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
 from grail.files import cached, digest, file_digest, write_json, write_text
 from grail.progress import Listener, NullListener
-from grail.reporting.audit.knowledge import FORMAT
+from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
 from grail.run import directory
@@ -121,7 +121,7 @@ class Auditor:
             "model",
             "data",
             "evaluation",
-            format=FORMAT,
+            format=AUDIT_FORMAT,
             attack=name,
             weights=[weights[model], weights["vanilla"] if name == "interpolate" else None],
             rows=self.run.inputs.digests,
@@ -139,7 +139,7 @@ class Auditor:
         oracle = "given" if self.oracle is not None else oracle
         runs = {"unlearned": self.run, **({"oracle": self.oracle} if self.oracle else {})}
         return {
-            "format": FORMAT,
+            "format": AUDIT_FORMAT,
             "weights": self.weights,
             "run": {
                 "model": config.model.name,

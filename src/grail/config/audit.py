@@ -31,7 +31,7 @@ Rates = Annotated[list[Positive], BeforeValidator(_listed), Field(min_length=1)]
 Steps = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
 
 
-Attacker = Literal["adapter", "all"]
+Trained = Literal["adapter", "all"]
 
 
 class Relearn(Section):
@@ -40,7 +40,7 @@ class Relearn(Section):
     learning_rate: Rates | None = None
     """Learning rates, each an attack of its own; a number or a list. null: a quarter of the rate of
     unlearning, that rate, and four times it."""
-    train: Annotated[list[Attacker], Field(min_length=1)] | None = None
+    train: Annotated[list[Trained], Field(min_length=1)] | None = None
     """What the attacker trains, each an attack of its own: adapter, all (weights). null: what the
     run trains. Without learning_rate, the other kind starts from its default rate of unlearning."""
     optimizer: list[Literal["adamw", "sgd"]] = Field(

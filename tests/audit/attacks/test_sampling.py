@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.audit.attacks import sampling
-from grail.audit.attacks.sampling import begin, extract_answers, repetition, sample_answers, speak
+from grail.audit.attacks.sampling import begin, extract_answers, repeated, sample_answers, speak
 from grail.audit.audit import Auditor
 from grail.audit.runs import read_run
 from grail.data.encode import Encoded
@@ -46,7 +46,7 @@ def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
     ],
 )
 def test_repetition_counts_characters_in_every_script(text, grams, distinct):
-    assert repetition(text) == (1 - distinct / grams if grams else 0.0)
+    assert repeated(text) == (1 - distinct / grams if grams else 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_greedy_and_begun_answers_are_those_of_each_row_alone(context):
     for value in found["greedy"]:
         truth, text = alone(context, rows[value.key])
         assert value.rouge_l == rouge_l(truth, text)
-        assert value.repetition == repetition(text)
+        assert value.repetition == repeated(text)
     for value in found["0.5"]:
         assert value.rouge_l == rouge_l(*alone(context, begin(rows[value.key], 0.5)))
     for one, best in zip(found["1"], found["3"], strict=True):

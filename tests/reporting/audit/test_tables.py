@@ -3,7 +3,7 @@
 import json
 
 from grail.config.audit import Audit
-from grail.reporting.audit.knowledge import FORMAT
+from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import (
     audit_markdown,
     audit_section,
@@ -31,7 +31,7 @@ def found():
     ]
     names = ("model", "attack", "amount", "rows")
     return {
-        "format": FORMAT,
+        "format": AUDIT_FORMAT,
         "measured": [dict(zip(names, entry, strict=True)) for entry in entries],
         "weights": {"vanilla": "x", "unlearned": "y"},
         "settings": Audit().model_dump(mode="json"),
@@ -71,7 +71,7 @@ def test_relearning_has_a_line_for_each_attacker():
 
 
 def test_an_older_audit_is_refused_in_words():
-    for older in ({}, {"format": FORMAT - 1}):
+    for older in ({}, {"format": AUDIT_FORMAT - 1}):
         case = {key: value for key, value in found().items() if key != "format"} | older
         section = audit_section(case)
         assert section["tables"] == []

@@ -7,6 +7,7 @@ Relearning is one attack for each attacker, with the name "relearn-few@ATTACKER"
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,11 +32,10 @@ from grail.progress import Tick
 PLAIN = "plain"
 """The measurement without attack, and its amount."""
 
-_MERGED, _OFF, _HALF = "merged", "off", "0.5"
 _TWO, _THREE = ("unlearned", "oracle"), ("vanilla", "unlearned", "oracle")
 
-States = Generator[tuple[str, Sequence[Encoded]]]
-"""Yields (amount, rows to measure) with the model changed; undoes the change afterwards."""
+States = list[tuple[str, AbstractContextManager[None]]]
+"""(Amount, a block in which the model is changed so far)."""
 
 
 @dataclass(frozen=True)
@@ -63,58 +63,63 @@ def _plain(context: AuditContext, tick: Tick) -> list[SampleValue]:
     return context.measure(PLAIN, context.rows, tick)
 
 
-def _quantise(context: AuditContext, tick: Tick) -> list[SampleValue]:
+def _in_each(states: Callable[[AuditContext], States]) -> Callable[..., list[SampleValue]]:
+    """Return an attack that measures the model in each of its states."""
+
+    def run(context: AuditContext, tick: Tick) -> list[SampleValue]:
+        changes = states(context)
+
+        def changed() -> Generator[tuple[str, Sequence[Encoded]]]:
+            for amount, change in changes:
+                with change:
+                    yield amount, context.attacked
+
+        return context.measure_each(changed(), len(changes), tick)
+
+    return run
+
+
+def _quantise(context: AuditContext) -> States:
+    model = context.run.model
     changes: dict[str, Change | None] = {
         name: partial(quantised, bits=bits, group=group) for name, (bits, group) in GRIDS.items()
     }
-    if is_adapter(context.run.model):  # what merging alone does in the base's precision
-        changes = {_MERGED: None} | changes
-    return context.measure_each(_compress(context, changes), len(changes), tick)
+    if is_adapter(model):  # what merging alone does in the base's precision
+        changes = {"merged": None} | changes
+    return [(name, compressed(model, change)) for name, change in changes.items()]
 
 
-def _prune(context: AuditContext, tick: Tick) -> list[SampleValue]:
-    changes = {f"{share:g}": partial(pruned, share=share) for share in context.settings.prune}
-    return context.measure_each(_compress(context, changes), len(changes), tick)
+def _prune(context: AuditContext) -> States:
+    model, shares = context.run.model, context.settings.prune
+    return [(f"{share:g}", compressed(model, partial(pruned, share=share))) for share in shares]
 
 
-def _compress(context: AuditContext, changes: Mapping[str, Change | None]) -> States:
-    for amount, change in changes.items():
-        with compressed(context.run.model, change):
-            yield amount, context.attacked
-
-
-def _interpolate(context: AuditContext, tick: Tick) -> list[SampleValue]:
-    states = _way_back(context)
-    return context.measure_each(states, len(context.settings.interpolate), tick)
-
-
-def _way_back(context: AuditContext) -> States:
+def _interpolate(context: AuditContext) -> States:
     """Go shares of the way from the unlearned back to the vanilla model."""
     start, end = context.weights("vanilla"), context.weights("unlearned")
-    for share in context.settings.interpolate:
+
+    @contextmanager
+    def at(share: float) -> Iterator[None]:
         with holding(context.run.model, between(start, end, 1 - share)):
-            yield f"{share:g}", context.attacked
+            yield
+
+    return [(f"{share:g}", at(share)) for share in context.settings.interpolate]
 
 
-def _adapter(context: AuditContext, tick: Tick) -> list[SampleValue]:
-    return context.measure_each(_taken_off(context), 2, tick)
-
-
-def _taken_off(context: AuditContext) -> States:
+def _adapter(context: AuditContext) -> States:
     """Take the adapter off its base, or halve it: what the base knows comes out again."""
     model: Any = context.run.model
-    with model.disable_adapter():
-        yield _OFF, context.attacked
+    states: States = [("off", model.disable_adapter())]
     if any(isinstance(layer, LoraLayer) for layer in model.modules()):
-        with rescale_adapter_scale(model, float(_HALF)):
-            yield _HALF, context.attacked
+        states.append(("0.5", rescale_adapter_scale(model, 0.5)))
+    return states
 
 
 def _no_adapter(context: AuditContext) -> str:
     return "" if is_adapter(context.run.model) else "the model has no adapter to take off"
 
 
-_SPLITS: dict[str, tuple[relearn.Split, str]] = {
+RELEARNINGS: dict[str, tuple[relearn.Split, str]] = {
     "relearn-few": (relearn.few, "no unlearn train row is left to measure"),
     "relearn-other": (relearn.other, "there are no unlearn val rows"),
     "relearn-unrelated": (relearn.unrelated, "there is no general text"),
@@ -124,10 +129,10 @@ _SPLITS: dict[str, tuple[relearn.Split, str]] = {
 ATTACKS: dict[str, Attack] = {
     PLAIN: Attack("", _THREE, (), _plain),
     SPEAK: Attack("", _THREE, ("written_rows",), speak),
-    "quantise": Attack("quantise", _TWO, (), _quantise),
-    "prune": Attack("prune", _TWO, ("prune",), _prune),
-    "interpolate": Attack("interpolate", ("unlearned",), ("interpolate",), _interpolate),
-    "adapter": Attack("adapter", _TWO, (), _adapter, _no_adapter),
+    "quantise": Attack("quantise", _TWO, (), _in_each(_quantise)),
+    "prune": Attack("prune", _TWO, ("prune",), _in_each(_prune)),
+    "interpolate": Attack("interpolate", ("unlearned",), ("interpolate",), _in_each(_interpolate)),
+    "adapter": Attack("adapter", _TWO, (), _in_each(_adapter), _no_adapter),
     "paraphrase": Attack("paraphrase", _THREE, (), paraphrase.paraphrase, paraphrase.why_not),
     "sample": Attack("sample", _THREE, ("samples", "written_rows"), sample_answers),
     "extract": Attack("extract", _THREE, ("told", "written_rows"), extract_answers),
@@ -144,7 +149,7 @@ def attacks_of(context: AuditContext) -> Iterator[tuple[str, Attack]]:
     if "relearn" not in asked:
         return
     settings = context.settings.relearn.model_dump(include={"steps", "batch_size", "share"})
-    for name, (split, why) in _SPLITS.items():
+    for name, (split, why) in RELEARNINGS.items():
         for attacker in attackers(context.run.config):
             run = partial(relearn.relearn, split=split, attacker=attacker)
             facts = settings | {"rate": attacker.learning_rate}

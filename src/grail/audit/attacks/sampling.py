@@ -33,10 +33,10 @@ def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
     texts = context.generator(_BATCH_SIZE).texts(rows, lambda done: tick(done, len(rows), _NOTE))
     scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
     scored = _scored(context, "greedy", rows, scores)
-    return [replace(v, repetition=repetition(t)) for v, t in zip(scored, texts, strict=True)]
+    return [replace(v, repetition=repeated(t)) for v, t in zip(scored, texts, strict=True)]
 
 
-def repetition(text: str) -> float:
+def repeated(text: str) -> float:
     """Return the share (0-1) of a text's 4-grams of characters that it has already had.
 
     About 0.1 to 0.2 for a paragraph of English, near 1 for "her her her" and "1111111"; words are

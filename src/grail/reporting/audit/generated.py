@@ -68,29 +68,19 @@ def _kind(attack: str, amount: str, metric: str) -> str:
     return amount if amount == "greedy" else f"best of {amount}"
 
 
-def generated_sentences(audit: Mapping[str, Any]) -> list[str]:
-    """Compare the unlearned model's answers with the other models', and warn of surely more.
+def generated_warning(audit: Mapping[str, Any]) -> str:
+    """Say where the unlearned model surely writes more of the true answers than the oracle.
 
-    More than the oracle by over ``back`` points and over ``errors`` standard errors.
+    By over ``back`` points and over ``errors`` standard errors; "" where it does not.
     """
-    limits = audit["settings"]["thresholds"]
-    more, all_kinds = [], []
+    limits, more = audit["settings"]["thresholds"], []
     for domain, kind, rows in _answers(audit):
-        if kind.startswith("greedy") or kind == "best of 1":
-            continue
-        row = rows["unlearned"]
-        others = [f"{m} {percent(rows[m]['value'])}" for m in ("vanilla", "oracle") if m in rows]
-        value = f"{plus_minus(row['value'], row['error'])} % ({', '.join(others)}; n {row['n']})"
-        all_kinds.append(f"{domain}, {kind}: {value}")
-        beyond, error = row.get("beyond"), row.get("beyond_error")
-        if beyond is not None and beyond > max(limits["back"], limits["errors"] * (error or 0.0)):
+        beyond, error = (rows["unlearned"].get(name) or 0.0 for name in ("beyond", "beyond_error"))
+        counts = not kind.startswith("greedy") and kind != "best of 1"
+        if counts and beyond > max(limits["back"], limits["errors"] * error):
             points = plus_minus(beyond, error, "+")
-            more.append(f"{domain}, {kind} ({points} points; n {row['n']})")
-    sentences = (
-        listed("Generates more of the true answers than the oracle", more, warning=True),
-        listed("ROUGE-L between generated and true answers", all_kinds),
-    )
-    return [sentence for sentence in sentences if sentence]
+            more.append(f"{domain}, {kind} ({points} points; n {rows['unlearned']['n']})")
+    return listed("Generates more of the true answers than the oracle", more, warning=True)
 
 
 def generated_tables(audit: Mapping[str, Any]) -> list[Table]:

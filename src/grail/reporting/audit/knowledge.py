@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FORMAT = 2
+AUDIT_FORMAT = 2
 """Of ``audit.json``; raised when an older one must not be read as a current one."""
 
 WORDS = {"US": "answer tokens right", "ES": "answer extractable"}
@@ -200,7 +200,7 @@ def decisive(audit: Mapping[str, Any], row: Known) -> bool:
     return compared or not row.relearnt
 
 
-def strongest(rows: Iterable[Known], size: Callable[[Known], float]) -> list[Known]:
+def strongest(rows: Iterable[Known], size: Callable[[Known], Any]) -> list[Known]:
     """Return the row of the largest ``size`` of each attack, in order of first appearance."""
     best: dict[str, Known] = {}
     for row in rows:

@@ -10,8 +10,8 @@ from typing import Any
 from grail.reporting.audit.generated import generated_tables
 from grail.reporting.audit.internals import internals_tables
 from grail.reporting.audit.knowledge import (
+    AUDIT_FORMAT,
     DESCRIBING,
-    FORMAT,
     WORDS,
     audit_domains,
     known,
@@ -64,7 +64,7 @@ def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if audit is None:
         return {"sentences": [], "tables": []}
-    if audit.get("format") != FORMAT:
+    if audit.get("format") != AUDIT_FORMAT:
         again = "An older grail made this audit. Make it again: grail audit RUNDIR."
         return {"sentences": [f"{WARNING}{again}"], "tables": []}
     tables = [_attacks(audit, metric) for metric in metrics(audit)]

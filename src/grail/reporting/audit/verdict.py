@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grail.reporting.audit.generated import broken_text, generated_sentences
+from grail.reporting.audit.generated import broken_text, generated_warning
 from grail.reporting.audit.internals import frozen_moved, internals_sentences
 from grail.reporting.audit.knowledge import (
     BACK,
@@ -72,9 +72,8 @@ def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
         listed("Harmed", harmed, warning=True),
         listed("Kept", unharmed),
         listed("Speaks", sound),
-        *_comes_back(audit, cases),
-        *_held(audit, cases),
-        *generated_sentences(audit),
+        *_under_attack(audit, cases),
+        generated_warning(audit),
         *internals_sentences(audit),
         *_retraining(audit),
         *_doubts(audit, cases, spoken=bool(broken or sound)),
@@ -175,51 +174,36 @@ def _above(row: Known) -> str:
     return "" if row.beyond is None else f", {points} above the oracle"
 
 
-def _comes_back(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
-    """Say what surely rises under which attack; relearning without an oracle decides nothing."""
-    back: list[str] = []
-    undecided: list[str] = []
+def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Say what each attack brings back: domain by domain where it surely does, else at most."""
+    limit = audit["settings"]["thresholds"]["back"]
+    back, learnt, unsure, level, held = (list[str]() for _ in range(5))
     for case in cases:
         for row in strongest(case.sure, size=lambda row: row.value):
-            text = (
+            points = plus_minus(row.change, row.change_error, "+")
+            (back if decisive(audit, row) else learnt).append(
                 f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
-                f"({plus_minus(row.change, row.change_error, '+')} points{_above(row)}; n {row.n})"
+                f"({points} points{_above(row)}; n {row.n})"
             )
-            (back if decisive(audit, row) else undecided).append(text)
+    won = {row.attack for case in cases for row in case.sure}
+    rising = [row for case in cases for row in case.rising]
+    rest = (row for case in cases for row in case.attacks if row.attack not in won)
+    for row in strongest(rest, size=lambda row: (row in rising, row.change or 0.0)):
+        high = level if (row.change or 0.0) > limit else held
+        points = plus_minus(row.change, row.change_error, "+")
+        (unsure if row in rising else high).append(f"{row.attack} {points}")
     bare = any(row.name == "adapter taken off" for case in cases for row in case.sure)
-    learnt = "Rises, but without an oracle this cannot be told from learning the rows anew"
+    anew = "Rises, but without an oracle this cannot be told from learning the rows anew"
+    few = "Rises, but there are too few rows to be sure (points at most)"
     return [
         listed("Comes back", back, warning=True),
         f"{WARNING}The model under the adapter knows the rows: whoever has it needs no attack. "
         "Give away merged weights only." * bare,
-        listed(learnt, undecided, warning=True),
+        listed(anew, learnt, warning=True),
+        listed(few, unsure, warning=True),
+        listed("Rises, but not above the oracle or what may be left (points at most)", level),
+        listed("Brings back little or nothing (points at most)", held),
     ]
-
-
-def _held(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
-    """Name the attacks that do not surely bring it back, each with the most points it adds."""
-    limit = audit["settings"]["thresholds"]["back"]
-    won = {row.attack for case in cases for row in case.sure}
-    unsure = [row for case in cases for row in case.rising if row.attack not in won]
-    decided = won | {row.attack for row in unsure}
-    rest = strongest(
-        (row for case in cases for row in case.attacks if row.attack not in decided),
-        size=lambda row: row.change or 0.0,
-    )
-    groups = {
-        f"{WARNING}Rises, but there are too few rows to be sure": strongest(
-            unsure, size=lambda row: row.gain[0]
-        ),
-        "Rises, but not above the oracle or what may be left": [
-            row for row in rest if (row.change or 0.0) > limit
-        ],
-        "Brings back little or nothing": [row for row in rest if (row.change or 0.0) <= limit],
-    }
-    points = {
-        text: [f"{r.attack} {plus_minus(r.change, r.change_error, '+')}" for r in rows]
-        for text, rows in groups.items()
-    }
-    return [listed(f"{text} (points at most)", p, separator=", ") for text, p in points.items()]
 
 
 def _retraining(audit: Mapping[str, Any]) -> list[str]:
