@@ -99,40 +99,24 @@ def _relearning(values: AttackValues, oracle: str | None) -> list[dict[str, Any]
                 points.setdefault((attack, at), {}).setdefault(model, {})[attacker] = own
     entries: list[dict[str, Any]] = []
     for (attack, step), models in points.items():
-        others = models.get(oracle or "", {})
+        known = {m: {a: _what_is_known(v) for a, v in own.items()} for m, own in models.items()}
         for model, own in models.items():
             plain = values[model, PLAIN, PLAIN] if step != _START else ()
-            rows = _worst_case(own, plain, others if model != "oracle" else {})
+            other = oracle if oracle in models and model != "oracle" else None
+            rows = []
+            for place in next(iter(known[model].values())):
+                attacker = _worst(known[model], place)
+                against = models[other][_worst(known[other], place)] if other else ()
+                change, beyond = (
+                    estimates(own[attacker], minus=base).get(place) for base in (plain, against)
+                )
+                row = _row(place, known[model][attacker][place], change, beyond)
+                rows.append(row | {"attacker": attacker})
             entries.append(_entry(model, attack, step, rows))
-            for attacker, group in own.items():
-                rows = [_row(p, e, None, None) for p, e in _what_is_known(group).items()]
+            for attacker, found in known[model].items():
+                rows = [_row(place, number, None, None) for place, number in found.items()]
                 entries.append(_entry(model, f"{attack}@{attacker}", step, rows))
     return _with_areas(entries)
-
-
-def _worst_case(
-    own: Mapping[str, Sequence[SampleValue]],
-    plain: Sequence[SampleValue],
-    others: Mapping[str, Sequence[SampleValue]],
-) -> list[dict[str, Any]]:
-    """Return the rows of the attackers under whom the most is known, by place.
-
-    Args:
-        own: Attacker -> values.
-        plain: The model without attack.
-        others: The same attackers on the oracle.
-    """
-    known, theirs = (
-        {attacker: _what_is_known(group) for attacker, group in of.items()} for of in (own, others)
-    )
-    rows = []
-    for place in next(iter(known.values())):
-        attacker = _worst(known, place)
-        change = estimates(own[attacker], minus=plain).get(place)
-        other = others[_worst(theirs, place)] if others else ()
-        beyond = estimates(own[attacker], minus=other).get(place)
-        rows.append(_row(place, known[attacker][place], change, beyond) | {"attacker": attacker})
-    return rows
 
 
 def _what_is_known(group: Sequence[SampleValue]) -> dict[MetricKey, Estimate]:

@@ -3,7 +3,7 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.generated import generated_tables, generated_warning
+from grail.reporting.audit.generated import broken_text, generated_warning
 from grail.reporting.tables import WARNING
 
 
@@ -30,14 +30,14 @@ WRITTEN = (
 
 def test_without_writing_there_is_nothing_to_say():
     plain = found(entry("unlearned", "plain", "plain", 5.0))
-    assert (generated_warning(plain), generated_tables(plain)) == ("", [])
+    assert (generated_warning(plain), broken_text(plain)) == ("", ([], []))
 
 
 @pytest.mark.parametrize(
     ("attack", "amount", "beyond", "error", "told"),
     [
-        ("sample", "8", 11.0, 3.0, "d, best of 8 (+11.0 ± 3.0 points; n 12)"),
-        ("extract", "0.5", 11.0, 3.0, "d, given 50 % (+11.0 ± 3.0 points; n 12)"),
+        ("sample", "8", 11.0, 3.0, "d, best of 8 answers (+11.0 ± 3.0 points; n 12)"),
+        ("extract", "0.5", 11.0, 3.0, "d, answer with 50 % given (+11.0 ± 3.0 points; n 12)"),
         ("sample", "8", 9.0, 3.0, ""),
         ("sample", "8", 11.0, 6.0, ""),
         ("sample", "1", 11.0, 3.0, ""),
@@ -51,10 +51,24 @@ def test_more_than_the_oracle_is_a_warning_where_it_is_sure(attack, amount, beyo
     assert generated_warning(case) == (words if told else "")
 
 
-def test_the_table_has_a_line_for_every_way_of_asking():
-    (table,) = generated_tables(found(*WRITTEN))
-    assert [row[:4] for row in table.rows] == [
-        ("d", "greedy", "99.0 ± 2.0", "5.0 ± 2.0"),
-        ("d", "best of 8", "99.5 ± 2.0", "21.0 ± 2.0"),
-        ("d", "given 50 %", "98.0 ± 2.0", "30.0 ± 2.0"),
-    ]
+def test_without_an_oracle_there_is_nothing_to_write_more_than():
+    assert generated_warning(found(*WRITTEN)) == ""
+
+
+def test_text_is_broken_where_it_repeats_more_than_the_vanilla_model_s_on_general_text():
+    def speaks(model, side, domain, value):
+        said = entry(model, "speak", "greedy", value, domain=domain)
+        said["rows"][0] |= {"side": side, "metric": "Repetition"}
+        return said
+
+    case = found(
+        speaks("vanilla", "general", "general", 10.0),
+        speaks("vanilla", "unlearn", "d", 99.0),
+        speaks("unlearned", "general", "general", 99.0),
+        speaks("unlearned", "unlearn", "d", 12.1),
+        speaks("unlearned", "unlearn", "e", 11.9),
+        speaks("oracle", "unlearn", "d", 99.0),
+    )
+    broken, sound = broken_text(case)
+    assert [text[:7] for text in broken] == ["d, 12.1"]
+    assert [text[:7] for text in sound] == ["e, 11.9"]

@@ -191,6 +191,8 @@ def test_the_strongest_of_each_attack_is_the_first_of_the_largest():
         ("relearn-few", "10", "relearn-few after 10 steps"),
         ("relearn-few", "area", "relearn-few area"),
         ("adapter", "off", "adapter taken off"),
+        ("sample", "8", "best of 8 answers"),
+        ("extract", "0.25", "answer with 25 % given"),
         ("plain", "plain", "as it is"),
     ],
 )

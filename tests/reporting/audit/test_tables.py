@@ -70,6 +70,19 @@ def test_relearning_has_a_line_for_each_attacker():
     )
 
 
+def test_generated_answers_have_a_table_of_their_own():
+    case = found()
+    for model, value in (("vanilla", 99.0), ("unlearned", 21.0), ("oracle", 30.0)):
+        more = {"change": -78.0, "beyond": -9.0} if model == "unlearned" else {}
+        entry = {"model": model, "attack": "sample", "amount": "8"}
+        rows = [row("unlearn", "ROUGE-L", value, **more)]
+        case["measured"].append(entry | {"rows": rows})
+    (*_, written, _) = audit_section(case)["tables"]
+    assert written.title == "Generated answers"
+    cells = ("best of 8 answers", "-9.0", "21.0 ± 2.0", "30.0", "99.0", "-78.0", "7")
+    assert written.rows == (("d|e", *cells),)
+
+
 def test_an_older_audit_is_refused_in_words():
     for older in ({}, {"format": AUDIT_FORMAT - 1}):
         case = {key: value for key, value in found().items() if key != "format"} | older

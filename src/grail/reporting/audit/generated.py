@@ -1,4 +1,4 @@
-"""What the models say: broken text, and answers sampled or with a given beginning.
+"""What the unlearned model says: broken text, and more of the true answers than the oracle says.
 
 Reads the content of ``audit.json`` alone.
 """
@@ -8,18 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.audit.knowledge import audit_domains
-from grail.reporting.tables import MISSING, Table, listed, percent, plus_minus
-
-_MODELS = ("vanilla", "unlearned", "oracle")
-_NOTE = (
-    "ROUGE-L (F1, percent) between generated and true answers of unlearn train rows. Best of k: "
-    "the best of k answers sampled at temperature 1, in expectation. Given: a share of the true "
-    "answer is part of the prompt, and the rest is compared with the rest. A model that never saw "
-    "the rows shares words with them, too, and more so in the best of many answers: compare with "
-    "the oracle. Repetition: percent of a greedy answer's 4-grams of characters that it has "
-    "already had; of broken text it is high."
-)
+from grail.reporting.audit.knowledge import ROUGE, audit_domains, known
+from grail.reporting.tables import listed, percent, plus_minus
 
 
 def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -47,52 +37,18 @@ def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return broken, sound
 
 
-def _answers(audit: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
-    """Return (domain, kind of answer, model -> row of ``audit.json``), in order of measurement."""
-    kinds: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for entry in audit["measured"]:
-        for row in entry["rows"] if entry["attack"] in ("speak", "sample", "extract") else ():
-            if row["side"] == "unlearn" and row["metric"] in ("ROUGE-L", "Repetition"):
-                kind = _kind(entry["attack"], entry["amount"], row["metric"])
-                kinds.setdefault((row["domain"], kind), {})[entry["model"]] = row
-    order = audit_domains(audit)
-    found = [(*kind, rows) for kind, rows in kinds.items() if "unlearned" in rows]
-    return sorted(found, key=lambda one: order.index(one[0]))
-
-
-def _kind(attack: str, amount: str, metric: str) -> str:
-    if metric == "Repetition":
-        return f"{amount}, repetition"
-    if attack == "extract":
-        return f"given {100 * float(amount):g} %"
-    return amount if amount == "greedy" else f"best of {amount}"
-
-
 def generated_warning(audit: Mapping[str, Any]) -> str:
-    """Say where the unlearned model surely writes more of the true answers than the oracle.
+    """Say where sampled or begun answers surely hold more of the truth than the oracle's.
 
-    By over ``back`` points and over ``errors`` standard errors; "" where it does not.
+    By over ``back`` points and over ``errors`` standard errors; "" where they do not.
     """
-    limits, more = audit["settings"]["thresholds"], []
-    for domain, kind, rows in _answers(audit):
-        beyond, error = (rows["unlearned"].get(name) or 0.0 for name in ("beyond", "beyond_error"))
-        counts = not kind.startswith("greedy") and kind != "best of 1"
-        if counts and beyond > max(limits["back"], limits["errors"] * error):
-            points = plus_minus(beyond, error, "+")
-            more.append(f"{domain}, {kind} ({points} points; n {rows['unlearned']['n']})")
+    limits = audit["settings"]["thresholds"]
+    more = [
+        f"{domain}, {row.name} ({plus_minus(row.beyond, row.beyond_error, '+')} points; n {row.n})"
+        for domain in audit_domains(audit)
+        for row in known(audit, "unlearned", domain, "train", ROUGE)
+        if row.attack in ("sample", "extract") and (row.attack, row.amount) != ("sample", "1")
+        if row.level > max(limits["back"], limits["errors"] * (row.beyond_error or 0.0))
+        if row.beyond is not None
+    ]
     return listed("Generates more of the true answers than the oracle", more, warning=True)
-
-
-def generated_tables(audit: Mapping[str, Any]) -> list[Table]:
-    """Return the table of generated answers; none where nothing was generated."""
-    lines = []
-    for domain, kind, rows in _answers(audit):
-        cells = [
-            plus_minus(row["value"], row["error"]) if (row := rows.get(model)) else MISSING
-            for model in _MODELS
-        ]
-        row = rows["unlearned"]
-        above = plus_minus(row.get("beyond"), row.get("beyond_error"), "+")
-        lines.append((domain, kind, *cells, above, str(row["n"])))
-    columns = ("Domain", "Answer", *(name.capitalize() for name in _MODELS), "Above oracle", "n")
-    return [Table("Generated answers", columns, tuple(lines), _NOTE)] if lines else []

@@ -15,6 +15,9 @@ AUDIT_FORMAT = 2
 WORDS = {"US": "answer tokens right", "ES": "answer extractable"}
 """Metric of unlearn rows -> what is known, in words."""
 
+ROUGE = "ROUGE-L"
+"""What is measured of answers that are generated; it decides nothing."""
+
 REMOVED, TRACE, BACK, UNDECIDED, PARTLY, NOT, NOTHING = (
     "removed",
     "below guessing",
@@ -30,7 +33,7 @@ BY_WEIGHT = (NOTHING, REMOVED, TRACE, UNDECIDED, BACK, PARTLY, NOT)
 DESCRIBING = ("interpolate",)
 """Attacks that decide nothing: they need the vanilla model, and who has it needs no attack."""
 
-_OFFSET_AND_SIGN = {"US": (100.0, -1.0), "ES": (0.0, 1.0)}
+_OFFSET_AND_SIGN = {"US": (100.0, -1.0), "ES": (0.0, 1.0), ROUGE: (0.0, 1.0)}
 """Metric -> (a, b): a + b * value is what is known, in percent."""
 
 
@@ -74,14 +77,17 @@ class Known:
     @property
     def name(self) -> str:
         """The attack in words: "quantise int8", "relearn-few after 10 steps at 0.002"."""
-        if self.attack == "plain":
-            return "as it is"
+        amount, of_attack = self.amount, {"plain": "as it is", "speak": "greedy answer"}
         if self.attack == "adapter":
-            return "adapter taken off" if self.amount == "off" else f"adapter times {self.amount}"
-        if self.relearnt and self.amount != "area":
-            at = f" at {self.attacker}" if self.attacker and self.amount != "0" else ""
-            return f"{self.attack} after {self.amount} steps{at}"
-        return f"{self.attack} {self.amount}"
+            return "adapter taken off" if amount == "off" else f"adapter times {amount}"
+        if self.attack == "sample":
+            return f"best of {amount} answers"
+        if self.attack == "extract":
+            return f"answer with {100 * float(amount):g} % given"
+        if self.relearnt and amount != "area":
+            at = f" at {self.attacker}" if self.attacker and amount != "0" else ""
+            return f"{self.attack} after {amount} steps{at}"
+        return of_attack.get(self.attack, f"{self.attack} {amount}")
 
     def above(self, errors: float) -> str:
         """The points above the oracle with ``errors`` standard errors around; "" without one."""

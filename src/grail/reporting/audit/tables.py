@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grail.reporting.audit.generated import generated_tables
 from grail.reporting.audit.internals import internals_tables
 from grail.reporting.audit.knowledge import (
     AUDIT_FORMAT,
     DESCRIBING,
+    ROUGE,
     WORDS,
     audit_domains,
     known,
@@ -40,6 +42,13 @@ _CURVE_NOTE = (
     "Percent of the answer tokens right after so many steps, unlearned / oracle, by each attacker "
     "(learning rate; what is trained and the optimizer, where they are not the usual ones)."
 )
+_ROUGE_NOTE = (
+    "ROUGE-L (F1, percent) between generated and true answers of unlearn train rows. Best of k: "
+    "of k answers sampled at temperature 1, in expectation. Given: a share of the true answer is "
+    "part of the prompt, and the rest is compared with the rest. A model that never saw the rows "
+    "shares words with them, too, and more so in the best of many answers. Change: against the "
+    "vanilla model."
+)
 _HARM_NOTE = (
     "The same models on what must be kept: RS on train rows in percent, NLL of general text in "
     "nats/token. If an attack ruins the model, it proves nothing that it brings nothing back."
@@ -67,8 +76,10 @@ def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     if audit.get("format") != AUDIT_FORMAT:
         again = "An older grail made this audit. Make it again: grail audit RUNDIR."
         return {"sentences": [f"{WARNING}{again}"], "tables": []}
-    tables = [_attacks(audit, metric) for metric in metrics(audit)]
-    tables += [*_curves(audit), *generated_tables(audit), _harm(audit), *internals_tables(audit)]
+    tables = [*map(partial(_attacks, audit), metrics(audit)), *_curves(audit)]
+    if (generated := _attacks(audit, ROUGE)).rows:
+        tables.append(replace(generated, title="Generated answers", note=_ROUGE_NOTE))
+    tables += [_harm(audit), *internals_tables(audit)]
     return {"sentences": audit["sentences"], "tables": [strongest_table(audit), *tables]}
 
 
@@ -113,12 +124,11 @@ def _attacks(audit: Mapping[str, Any], metric: str, only_strongest: bool = False
             )
     columns = ("Domain", "Attack", "Above oracle", "Unlearned %", "Oracle %", "Vanilla %", "Change")
     columns += ("US", "n") if metric == "US" else ("n",)
-    title = f"Known under attack ({WORDS[metric]})"
     if only_strongest:
         return Table("What each attack brings back at most", columns, tuple(lines))
-    return Table(
-        title, columns, tuple(lines), _ATTACK_NOTE.format(words=WORDS[metric], errors=errors)
-    )
+    words = WORDS.get(metric, metric)
+    note = _ATTACK_NOTE.format(words=words, errors=errors)
+    return Table(f"Known under attack ({words})", columns, tuple(lines), note)
 
 
 def _curves(audit: Mapping[str, Any]) -> list[Table]:
