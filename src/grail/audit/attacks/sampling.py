@@ -28,8 +28,9 @@ _BATCH_SIZE, _NOTE, _GRAM = 96, "answers generated", 4
 
 
 def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
-    """Answer unlearn questions and general ones greedily; amount: ``greedy``."""
-    rows = context.written("unlearn", GENERAL.side)
+    """Answer unlearn questions greedily, and the vanilla model general ones; amount: ``greedy``."""
+    more = [GENERAL.side] if context.loaded == "vanilla" else []
+    rows = context.written("unlearn", *more)
     texts = context.generator(_BATCH_SIZE).texts(rows, lambda done: tick(done, len(rows), _NOTE))
     scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
     scored = _scored(context, "greedy", rows, scores)
