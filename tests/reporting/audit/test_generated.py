@@ -61,14 +61,15 @@ def test_text_is_broken_where_it_repeats_more_than_the_vanilla_model_s_on_genera
         said["rows"][0] |= {"side": side, "metric": "Repetition"}
         return said
 
+    # 1.2 times 10, and two standard errors of 2
     case = found(
         speaks("vanilla", "general", "general", 10.0),
         speaks("vanilla", "unlearn", "d", 99.0),
         speaks("unlearned", "general", "general", 99.0),
-        speaks("unlearned", "unlearn", "d", 12.1),
-        speaks("unlearned", "unlearn", "e", 11.9),
+        speaks("unlearned", "unlearn", "d", 16.1),
+        speaks("unlearned", "unlearn", "e", 15.9),
         speaks("oracle", "unlearn", "d", 99.0),
     )
     broken, sound = broken_text(case)
-    assert [text[:7] for text in broken] == ["d, 12.1"]
-    assert [text[:7] for text in sound] == ["e, 11.9"]
+    assert [text[:7] for text in broken] == ["d, 16.1"]
+    assert [text[:7] for text in sound] == ["e, 15.9"]

@@ -15,7 +15,8 @@ from grail.reporting.tables import listed, percent, plus_minus
 def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the domains on whose unlearn questions the unlearned model repeats itself, and others.
 
-    More than ``repetition`` times what the vanilla model does on general text is broken.
+    More than ``repetition`` times what the vanilla model does on general text is broken, if it is
+    so by ``errors`` standard errors: fluent answers are short and hardly repeat anything.
     """
     said = {
         (entry["model"], row["side"], row["domain"]): row
@@ -24,7 +25,7 @@ def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         if row["metric"] == "Repetition"
     }
     general = [row for (m, side, _), row in said.items() if (m, side) == ("vanilla", "general")]
-    broken, sound = [], []
+    limits, broken, sound = audit["settings"]["thresholds"], [], []
     for (model, side, domain), row in said.items():
         if general and (model, side) == ("unlearned", "unlearn"):
             usual = general[0]["value"]
@@ -32,7 +33,7 @@ def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
                 f"{domain}, {plus_minus(row['value'], row['error'])} % repetition on unlearn "
                 f"questions (vanilla on general text {percent(usual)}; n {row['n']})"
             )
-            most = audit["settings"]["thresholds"]["repetition"] * usual
+            most = limits["repetition"] * usual + limits["errors"] * (row["error"] or 0.0)
             (broken if row["value"] > most else sound).append(text)
     return broken, sound
 

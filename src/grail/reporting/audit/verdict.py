@@ -179,7 +179,7 @@ def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     limit = audit["settings"]["thresholds"]["back"]
     back, learnt, unsure, level, held = (list[str]() for _ in range(5))
     for case in cases:
-        for row in strongest(case.sure, size=lambda row: row.value):
+        for row in strongest(case.sure, size=lambda row: row.level):
             points = plus_minus(row.change, row.change_error, "+")
             (back if decisive(audit, row) else learnt).append(
                 f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
@@ -196,7 +196,7 @@ def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     anew = "Rises, but without an oracle this cannot be told from learning the rows anew"
     few = "Rises, but there are too few rows to be sure (points at most)"
     return [
-        listed("Comes back", back, warning=True),
+        listed("Comes back or stays", back, warning=True),
         f"{WARNING}The model under the adapter knows the rows: whoever has it needs no attack. "
         "Give away merged weights only." * bare,
         listed(anew, learnt, warning=True),
