@@ -64,8 +64,8 @@ def test_what_comes_back_is_named_with_the_strongest_amount():
     said = audit_verdict(found(*attacks, attacked("quantise", "int8", 96.0, 0.0)))
     assert said["outcome"] == BACK
     text = "\n".join(said["sentences"])
-    told = "Comes back or stays: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
-    assert WARNING + told in text
+    told = "d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
+    assert f"{WARNING}Comes back or stays: {told}" in text
     assert "Brings back little or nothing (points at most): quantise +0.0 ± 2.0." in text
 
 
