@@ -149,6 +149,16 @@ def test_relearning_decides_nothing_where_the_oracle_was_not_attacked_so():
     assert judge(case, "d", "US").outcome == UNDECIDED
 
 
+@pytest.mark.parametrize(
+    ("off", "oracle", "word"),
+    [(88.1, None, BACK), (87.9, None, UNDECIDED), (60.0, 40.0, BACK), (41.0, 40.0, REMOVED)],
+)
+def test_a_base_without_its_adapter_may_only_guess(off, oracle, word):
+    """Without an oracle it knows the rows if it knows about as much as the vanilla model."""
+    case = found(("adapter", "off", off, 3.0), now=4.0 if oracle is None else 40.0, oracle=oracle)
+    assert judge(case, "d", "US").outcome == word
+
+
 def test_an_oracle_itself_is_not_asked_what_it_lost():
     case = found(vanilla=98.0, now=95.0, oracle=95.0)
     assert judge(case, "d", "US").outcome == NOTHING

@@ -112,6 +112,7 @@ class Case:
         attacks: Train rows under every attack that can decide.
         rising: Those that bring back more than the thresholds allow.
         sure: Those of them that do so by more than ``errors`` standard errors.
+        back: Those of them that decide, because they are told from guessing and learning.
         below: Train and val rows that are known less than the oracle can guess, by over ``left``.
     """
 
@@ -124,6 +125,7 @@ class Case:
     attacks: list[Known]
     rising: list[Known]
     sure: list[Known]
+    back: list[Known]
     below: list[Known]
 
 
@@ -158,7 +160,9 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
     below = [r for r in (now, *val) if metric == "US" and (r.beyond or 0.0) < -limits["left"]]
     outcome = TRACE if below else REMOVED
     outcome = UNDECIDED if rising else outcome
-    if any(decisive(audit, row) for row in sure):
+    as_before = vanilla.value - limits["unchanged"]
+    back = [row for row in sure if _decides(audit, row, as_before)]
+    if back:
         outcome = BACK
     if any(row.level > limits["left"] for row in (now, *val)):
         outcome = PARTLY
@@ -167,7 +171,7 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
     above = vanilla.beyond is None or vanilla.beyond > limits["unchanged"]
     if vanilla.value <= limits["left"] or not above:
         outcome = NOTHING
-    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure, below)
+    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure, back, below)
 
 
 def judge_all(audit: Mapping[str, Any]) -> list[Case]:
@@ -200,10 +204,14 @@ def _plain(
     return [row for row in known(audit, model, domain, part, metric) if row.attack == "plain"]
 
 
-def decisive(audit: Mapping[str, Any], row: Known) -> bool:
-    """Tell whether an attack decides: relearning does only beside an oracle attacked likewise."""
+def _decides(audit: Mapping[str, Any], row: Known, as_before: float) -> bool:
+    """Tell whether an attack decides: some do so only beside an oracle attacked likewise.
+
+    Relearning teaches, and a base without its adapter guesses, unless it knows as much as before.
+    """
     compared = audit["oracle"] is not None and row.beyond is not None
-    return compared or not row.relearnt
+    guesses = row.attack == "adapter" and row.value < as_before
+    return compared or not (row.relearnt or guesses)
 
 
 def strongest(rows: Iterable[Known], size: Callable[[Known], Any]) -> list[Known]:

@@ -22,7 +22,6 @@ from grail.reporting.audit.knowledge import (
     WORDS,
     Case,
     Known,
-    decisive,
     judge_all,
     strongest,
 )
@@ -181,7 +180,7 @@ def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     for case in cases:
         for row in strongest(case.sure, size=lambda row: row.level):
             points = plus_minus(row.change, row.change_error, "+")
-            (back if decisive(audit, row) else learnt).append(
+            (back if row in case.back else learnt).append(
                 f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
                 f"({points} points{_above(row)}; n {row.n})"
             )
@@ -192,8 +191,8 @@ def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
         high = level if (row.change or 0.0) > limit else held
         points = plus_minus(row.change, row.change_error, "+")
         (unsure if row in rising else high).append(f"{row.attack} {points}")
-    bare = any(row.name == "adapter taken off" for case in cases for row in case.sure)
-    anew = "Rises, but without an oracle this cannot be told from learning the rows anew"
+    bare = any(row.name == "adapter taken off" for case in cases for row in case.back)
+    anew = "Rises, but without an oracle this cannot be told from guessing or learning anew"
     few = "Rises, but there are too few rows to be sure (points at most)"
     return [
         listed("Comes back or stays", back, warning=True),
