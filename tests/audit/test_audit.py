@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import statistics
 from contextlib import contextmanager
 
 import pytest
 import torch
+import yaml
 
+from grail.audit.attacks.registry import attacks_of
 from grail.audit.audit import Auditor, audit_run
 from grail.audit.runs import read_run
 from grail.cli.main import main
@@ -14,7 +17,8 @@ from grail.model.forward import trainable
 from grail.progress import silent
 from grail.reporting.audit.knowledge import NOT, REMOVED
 
-UNLEARNED = ("plain", "quantise", "prune", "interpolate", "relearn-few", "relearn-other")
+RATES = ("0.00075", "0.003", "0.012")
+"""A quarter of the rate of unlearning, that rate, and four times it."""
 
 
 class Ear:
@@ -80,7 +84,7 @@ def test_a_second_audit_does_nothing_and_equal_audits_are_equal_bytes(runs, audi
     before, ear = files(folder), Ear()
     audit_run(folder, runs["oracle"], listener=ear)
     assert not ear.done
-    assert len(ear.kept) > len(UNLEARNED)
+    assert len(ear.kept) > 3 * len(RATES)
     assert files(folder) == before
     other = copied("run")
     audit_run(other, runs["oracle"], listener=Ear())
@@ -90,12 +94,12 @@ def test_a_second_audit_does_nothing_and_equal_audits_are_equal_bytes(runs, audi
 def test_an_interrupted_audit_goes_on_where_it_stopped(runs, audited, copied):
     folder = copied("run")
     with pytest.raises(KeyboardInterrupt):
-        audit_run(folder, runs["oracle"], listener=Ear(stop="audit unlearned: relearn-few"))
+        audit_run(folder, runs["oracle"], listener=Ear(stop="audit unlearned: relearn-few@0.003"))
     assert not (folder / "audit.json").exists()
     ear = Ear()
     audit_run(folder, runs["oracle"], listener=ear)
-    assert "audit unlearned: quantise" in ear.kept
-    assert ear.done[0] == "audit unlearned: relearn-few"
+    assert {"audit unlearned: quantise", "audit unlearned: relearn-few@0.00075"} <= set(ear.kept)
+    assert ear.done[0] == "audit unlearned: relearn-few@0.003"
     assert files(folder) == files(audited[0])
 
 
@@ -109,7 +113,7 @@ def test_other_settings_do_again_only_what_reads_them(audited, tmp_path):
         folder, overrides=["audit.attacks=[prune]", "audit.prune=[0.5]"], listener=ear
     )
     assert not ear.done
-    assert {entry["attack"] for entry in found["measured"]} == {"plain", "prune"}
+    assert {entry["attack"] for entry in found["measured"]} == {"plain", "speak", "prune"}
     assert "relearn (not asked for)" in " ".join(found["sentences"])
 
 
@@ -119,7 +123,7 @@ def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, c
     capsys.readouterr()
     ear = Ear()
     found = audit_run(folder, listener=ear)
-    assert {"audit unlearned: prune", "audit unlearned: relearn-few"} <= set(ear.done)
+    assert {"audit unlearned: prune", "audit unlearned: relearn-few@0.003"} <= set(ear.done)
     assert not [stage for stage in ear.kept if "unlearned" in stage]
     before = json.loads((audited[0] / "audit.json").read_text())
     assert found["weights"]["unlearned"] != before["weights"]["unlearned"]
@@ -130,7 +134,7 @@ def test_the_weights_are_back_after_every_attack(runs):
     context, model = auditor.context, auditor.context.run.model
     context.load("unlearned")
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    for name, attack in auditor.attacks().items():
+    for name, attack in attacks_of(context):
         if not attack.why_not(context):
             attack.run(context, silent)
         now = dict(model.named_parameters())
@@ -202,7 +206,10 @@ def test_the_ends_of_the_way_back_are_the_two_models(runs, copied):
     for amount, model in (("0", "unlearned"), ("1", "vanilla")):
         way = rows_of(found, "unlearned", "interpolate", amount)
         plain = rows_of(found, model, "plain", "plain")
-        assert {p: r["value"] for p, r in way.items()} == {p: r["value"] for p, r in plain.items()}
+        assert {place[1] for place in way} == {"train"}, "no one reads val rows under an attack"
+        assert {p: r["value"] for p, r in way.items()} == {
+            p: r["value"] for p, r in plain.items() if p[1] == "train"
+        }
 
 
 def test_rows_are_bounded_and_the_same_for_all(copied):
@@ -210,21 +217,102 @@ def test_rows_are_bounded_and_the_same_for_all(copied):
     found = audit_run(folder, overrides=["audit.max_rows=2", "audit.attacks=[prune]"])
     for entry in found["measured"]:
         assert {row["n"] for row in entry["rows"]} <= {1, 2}
-    keys = [
-        [v["key"] for v in json.loads(file.read_text())["values"] if v["model"] in ("plain", "0.3")]
-        for file in sorted((folder / "audit").glob("*.json"))
-        if "inside" not in file.name
-    ]
-    assert len(keys) == 3
-    assert keys[0] == keys[1] == keys[2]
-
-
-def test_an_attack_that_breaks_the_model_is_told_and_not_kept(copied):
-    folder = copied("run")
-    found = audit_run(
-        folder, overrides=["audit.attacks=[relearn]", "audit.relearn.learning_rate=1e30"]
+    values = {
+        file.name: json.loads(file.read_text())["values"]
+        for file in (folder / "audit").glob("*.json")
+        if "plain" in file.name or "prune" in file.name
+    }
+    vanilla, unlearned, pruned = (
+        [v["key"] for v in values[f"{name}.json"] if v["part"] == "train" and v["model"] != "0.1"]
+        for name in ("vanilla.plain", "unlearned.plain", "unlearned.prune")
     )
-    assert found["skipped"]
-    assert "the attacked model broke: " in found["skipped"][0]["reason"]
-    assert "Not tried" in " ".join(found["sentences"])
-    assert not (folder / "audit" / "unlearned.relearn-few.json").exists()
+    assert vanilla == unlearned == pruned
+
+
+def test_an_attacker_that_breaks_the_model_is_told_and_not_kept(copied):
+    """The worst case is then that of the others; with no other, nothing passes."""
+    for rates, left in (("[1e30]", set()), ("[1e30,0.003]", {"relearn-few"})):
+        folder = copied("run")
+        about = ["audit.attacks=[relearn]", f"audit.relearn.learning_rate={rates}"]
+        found = audit_run(folder, overrides=about)
+        assert "the attacked model broke: " in found["skipped"][0]["reason"]
+        assert "relearn-few@1e+30 on unlearned" in found["sentences"][-1]
+        assert not (folder / "audit" / "unlearned.relearn-few@1e+30.json").exists()
+        measured = {entry["attack"] for entry in found["measured"]}
+        assert measured & {"relearn-few"} == left
+        shutil.rmtree(folder)
+
+
+def test_the_worst_case_of_relearning_is_the_largest_over_the_attackers(audited):
+    _, found = audited
+    for model in ("unlearned", "oracle"):
+        for step in ("1", "3"):
+            worst = rows_of(found, model, "relearn-other", step)["unlearn", "train", "US"]
+            of = {
+                rate: rows_of(found, model, f"relearn-other@{rate}", step)["unlearn", "train", "US"]
+                for rate in RATES
+            }
+            assert worst["value"] == min(row["value"] for row in of.values())
+            assert of[worst["attacker"]]["value"] == worst["value"]
+    own, other = (
+        rows_of(found, model, "relearn-other", "3")["unlearn", "train", "US"]
+        for model in ("unlearned", "oracle")
+    )
+    assert own["beyond"] == pytest.approx(own["value"] - other["value"])
+
+
+def test_the_attacker_may_train_another_part_of_the_model_by_another_optimizer(audited, tmp_path):
+    folder, ear = shutil.copytree(audited[0], tmp_path / "run"), Ear()
+    about = ["audit.relearn.train=[all,adapter]", "audit.relearn.optimizer=[adamw,sgd]"]
+    found = audit_run(folder, overrides=[*about, "audit.attacks=[relearn]"], listener=ear)
+    few = [name for name in ear.done if "relearn-few" in name]
+    assert len(few) == 9, "those of the first audit are kept"
+    words = {"0.003, sgd", "0.002, adapter", "0.0005, adapter, sgd"}
+    assert words <= {e["attack"].partition("@")[2] for e in found["measured"]}
+
+
+def test_an_older_rate_is_one_attacker(copied):
+    found = audit_run(
+        copied("run"),
+        overrides=["audit.attacks=[relearn]", "audit.relearn.learning_rate=0.01"],
+    )
+    assert {e["attack"] for e in found["measured"] if "few" in e["attack"]} == {
+        "relearn-few",
+        "relearn-few@0.01",
+    }
+
+
+def test_a_base_that_knows_gives_all_back_when_the_adapter_is_taken_off(tmp_path, runs):
+    """The adapter is laid over the finished vanilla model, which knows every row."""
+    source = yaml.safe_load((runs["run"] / "config.yaml").read_text())
+    source |= {"output": str(tmp_path / "over"), "model": {"name": str(runs["run"] / "vanilla")}}
+    source["model"] |= {"lora": {"r": 2}, "dtype": "float32"}
+    source["vanilla"] = {"skip": True}
+    source["unlearning"] |= {"learning_rate": 0.02}
+    del source["made_with"], source["preset"]
+    file = tmp_path / "over.yaml"
+    file.write_text(yaml.safe_dump(source))
+    assert main(["run", str(file)]) == 0
+    found = audit_run(tmp_path / "over", overrides=["audit.attacks=[adapter]"])
+    plain = {m: rows_of(found, m, "plain", "plain") for m in ("vanilla", "unlearned")}
+    off, half = (rows_of(found, "unlearned", "adapter", amount) for amount in ("off", "0.5"))
+    at = ("unlearn", "train", "US")
+    assert off[at]["value"] == plain["vanilla"][at]["value"] < plain["unlearned"][at]["value"]
+    assert half[at]["n"] == off[at]["n"] == 4
+    text = " ".join(found["sentences"])
+    assert "adapter taken off" in text
+    assert "Give away merged weights only" in text
+    assert "Exact retraining" not in text
+    assert not found["passed"]
+
+
+def test_exact_retraining_is_named_with_its_cost_and_a_command_that_runs(audited, runs):
+    _, found = audited
+    lines = [json.loads(x) for x in (runs["run"] / "train.jsonl").read_text().splitlines()]
+    pace = [line["seconds"] for line in lines]
+    assert found["seconds"]["unlearned"] == round(statistics.median(pace) * len(pace), 1)
+    assert found["retraining"] == "--set preset=exact"
+    text = " ".join(found["sentences"])
+    assert f"Training took {found['seconds']['unlearned']:g} s here" in text
+    dearer = found["seconds"]["oracle"] > found["seconds"]["unlearned"]
+    assert ("Exact retraining is possible" in text) != dearer

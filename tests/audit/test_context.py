@@ -65,3 +65,17 @@ def test_pieces_of_work_add_up():
         step(5, 10, "")
         step(10, 10, "")
     assert heard == [(5, 30), (10, 30), (15, 30), (20, 30), (25, 30), (30, 30)]
+
+
+def test_an_attack_leaves_val_rows_out_but_for_general_text(context):
+    made = context(max_rows=4)
+    assert {row.place for row in made.rows} - {row.place for row in made.attacked} == {
+        ("b", "unlearn", "val")
+    }
+
+
+def test_few_rows_of_each_domain_are_answered_in_words(context):
+    made = context(written_rows=2)
+    places = [row.place for row in made.written("unlearn", "general")]
+    assert places == [("a", "unlearn", "train")] * 2 + [("general", "general", "val")]
+    assert len(context(written_rows=None).written("unlearn")) == 9

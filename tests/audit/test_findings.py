@@ -1,5 +1,8 @@
 """Rows of findings against means taken by hand."""
 
+import math
+import statistics
+
 import pytest
 
 from grail.audit.findings import findings, mean_height
@@ -22,9 +25,9 @@ def measured():
         ("unlearned", "plain", "plain"): values("plain", [0.2, 0.0, 0.0, 0.2]),
         ("oracle", "plain", "plain"): values("plain", [0.3, 0.3, 0.3, 0.3]),
         ("unlearned", "prune", "0.1"): values("0.1", [0.4, 0.0, 0.4, 0.2]),
-        ("unlearned", "relearn-few", "2"): values("2", [0.4, 0.6, 0.2], KEYS[1:]),
-        ("unlearned", "relearn-few", "6"): values("6", [0.8, 0.6, 0.4], KEYS[1:]),
-        ("oracle", "relearn-few", "2"): values("2", [0.3, 0.5, 0.1], KEYS[1:]),
+        ("unlearned", "relearn-few@0.1", "2"): values("2", [0.4, 0.6, 0.2], KEYS[1:]),
+        ("unlearned", "relearn-few@0.1", "6"): values("6", [0.8, 0.6, 0.4], KEYS[1:]),
+        ("oracle", "relearn-few@0.1", "2"): values("2", [0.3, 0.5, 0.1], KEYS[1:]),
     }
 
 
@@ -51,7 +54,9 @@ def test_the_oracle_is_compared_with_under_the_same_attack_or_not_at_all(measure
     measured["oracle", "prune", "0.1"] = values("0.1", [0.2, 0.0, 0.4, 0.2])
     found = findings(measured, "given")
     assert us(found, "unlearned", "prune", "0.1")["beyond"] == pytest.approx(100 * (0.2 - 0.25))
-    assert "beyond" not in us(found, "unlearned", "relearn-few", "6")
+    with_oracle = us(found, "unlearned", "relearn-few", "6")
+    assert "beyond" not in with_oracle
+    assert "beyond" not in us(found, "unlearned", "relearn-few", "area")
     assert "beyond" not in us(found, "oracle", "plain", "plain")
 
 
@@ -78,6 +83,36 @@ def test_a_curve_begins_with_the_model_as_it_is_on_the_same_rows(measured):
         e["amount"] for e in found if (e["model"], e["attack"]) == ("unlearned", "relearn-few")
     ]
     assert amounts == ["0", "2", "6", "area"]
+
+
+def test_the_worst_case_is_taken_at_every_step_and_for_each_model_by_itself(measured):
+    """A slow rate is the worst at step 2, a fast one at step 6; the oracle has its own."""
+    measured["unlearned", "relearn-few@0.9", "2"] = values("2", [0.5, 0.7, 0.9], KEYS[1:])
+    measured["unlearned", "relearn-few@0.9", "6"] = values("6", [0.0, 0.1, 0.2], KEYS[1:])
+    measured["oracle", "relearn-few@0.9", "2"] = values("2", [0.1, 0.1, 0.1], KEYS[1:])
+    found = findings(measured, "given")
+    two, six = (us(found, "unlearned", "relearn-few", step) for step in ("2", "6"))
+    assert (two["attacker"], six["attacker"]) == ("0.9", "0.1")
+    assert (two["value"], six["value"]) == (pytest.approx(30.0), pytest.approx(40.0))
+    assert us(found, "oracle", "relearn-few", "2")["attacker"] == "0.1"
+    assert two["beyond"] == pytest.approx(-100 * (2.1 - 0.9) / 3)
+    differences = [0.5 - 0.3, 0.7 - 0.5, 0.9 - 0.1]
+    assert two["beyond_error"] == pytest.approx(100 * statistics.stdev(differences) / math.sqrt(3))
+    heights = {0: 100 - 20 / 3, 2: 30.0, 6: 40.0}
+    assert us(found, "unlearned", "relearn-few", "area")["value"] == pytest.approx(
+        mean_height(heights)
+    )
+    fast = {0: 100 - 20 / 3, 2: 30.0, 6: 90.0}
+    assert us(found, "unlearned", "relearn-few@0.9", "area")["value"] == pytest.approx(
+        mean_height(fast)
+    )
+
+
+def test_the_area_above_the_oracle_is_the_difference_of_the_areas(measured):
+    measured["oracle", "relearn-few@0.1", "6"] = values("6", [0.4, 0.5, 0.3], KEYS[1:])
+    found = findings(measured, "given")
+    own, other = (us(found, m, "relearn-few", "area") for m in ("unlearned", "oracle"))
+    assert own["beyond"] == pytest.approx(own["value"] - other["value"])
 
 
 def test_mean_height_by_hand():

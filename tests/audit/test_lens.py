@@ -63,7 +63,4 @@ def test_summary_by_hand():
     hits = torch.tensor([[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
     found = lens_summary([hits, torch.zeros(3, 2, dtype=torch.bool)])
     assert found["share"] == [0.0, 25.0, 25.0]
-    assert found["ever"] == 37.5
-    assert found["first"] == 2  # of 2, 2 and 3
     assert found["n"] == 2
-    assert lens_summary([torch.zeros(3, 2, dtype=torch.bool)])["first"] is None

@@ -25,6 +25,28 @@ def test_points_of_a_curve_follow_each_other(steps):
         parse_config(SMALLEST | {"audit": {"relearn": {"steps": steps}}})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("learning_rate", [], "relearn.learning_rate"),
+        ("learning_rate", [0.1, -1], "relearn.learning_rate.1"),
+        ("learning_rate", "fast", "relearn.learning_rate"),
+        ("train", ["al"], "Did you mean 'all'"),
+        ("optimizer", ["adam"], "Did you mean 'adamw'"),
+        ("optimizer", [], "relearn.optimizer"),
+    ],
+)
+def test_an_attacker_that_there_is_not_is_refused(key, value, words):
+    with pytest.raises(InputError, match=words):
+        parse_config(SMALLEST | {"audit": {"relearn": {key: value}}})
+
+
+@pytest.mark.parametrize("older", [None, 0.002])
+def test_an_older_rate_is_read(older):
+    found = parse_config(SMALLEST | {"audit": {"relearn": {"learning_rate": older}}})
+    assert found.audit.relearn.learning_rate == (None if older is None else [older])
+
+
 def test_the_older_name_is_read_and_the_newer_one_wins():
     old = SMALLEST | {"evaluation": {"attacks": ["prune"], "generate": False}}
     assert parse_config(old).audit.attacks == ["prune"]

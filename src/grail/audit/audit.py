@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.artifacts import read_mask
-from grail.audit.attacks.registry import ATTACKS, Attack
+from grail.audit.attacks.registry import Attack, attacks_of
 from grail.audit.context import AuditContext
 from grail.audit.findings import AttackValues, findings
 from grail.audit.internals import internals, lens_rows
@@ -20,6 +20,7 @@ from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
 from grail.files import cached, digest, file_digest, write_json, write_text
 from grail.progress import Listener, NullListener
+from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
 from grail.run import directory
@@ -71,12 +72,15 @@ class Auditor:
 
     def run_all(self) -> dict[str, Any]:
         """Measure what is missing; write and return ``audit.json``, write ``audit/report.md``."""
-        for name, attack in self.attacks().items():
-            if why := attack.why_not(self.context):
-                self.skipped.append({"attack": name, "reason": why})
-                continue
-            for model in attack.models:
-                if model in self.weights:
+        attacks: dict[str, Attack] = {}
+        for name, attack in attacks_of(self.context):
+            if not (why := attack.why_not(self.context)):
+                attacks[name] = attack
+            elif (skipped := {"attack": name.partition("@")[0], "reason": why}) not in self.skipped:
+                self.skipped.append(skipped)
+        for model in self.weights:  # each is loaded once
+            for name, attack in attacks.items():
+                if model in attack.models:
                     self._attack(name, attack, model)
         audit = self._figures()
         audit |= audit_verdict(audit)
@@ -84,13 +88,6 @@ class Auditor:
         report = audit_markdown(audit_section(audit))
         write_text(self.run.folder / "audit" / "report.md", report)
         return audit
-
-    def attacks(self) -> dict[str, Attack]:
-        """Return the attacks that are asked for, and the measurement without attack."""
-        asked = self.run.config.audit.attacks
-        return {
-            n: attack for n, attack in ATTACKS.items() if not attack.kind or attack.kind in asked
-        }
 
     def _attack(self, name: str, attack: Attack, model: str) -> None:
         """Measure one model under one attack, or read what was measured before."""
@@ -116,22 +113,21 @@ class Auditor:
 
     def _key(self, name: str, attack: Attack, model: str) -> str:
         """Return the digest of all that a measurement depends on."""
-        config, context, weights = self.run.config, self.context, self.weights
-        settings = config.audit.model_dump(mode="json")
-        rate = config.unlearning.learning_rate if "relearn" in attack.settings else None
-        inputs = self.run.inputs
-        samples = [s for s in (*inputs.samples, *inputs.general) if s.paraphrases]
+        context, weights = self.context, self.weights
+        settings = self.run.config.audit.model_dump(mode="json")
+        samples = [s for s in (*self.run.inputs.samples, *self.run.inputs.general) if s.paraphrases]
         prompts = {sample.key: sample.paraphrases for sample in samples}
         return context.run.key(
             "model",
             "data",
             "evaluation",
+            format=AUDIT_FORMAT,
             attack=name,
             weights=[weights[model], weights["vanilla"] if name == "interpolate" else None],
             rows=self.run.inputs.digests,
             chosen=digest([row.key for row in context.rows]),
-            settings={key: settings[key] for key in ("max_rows", "generate", *attack.settings)}
-            | {"rate": rate},
+            settings={key: settings[key] for key in ("max_rows", "generate", *attack.settings)},
+            facts=attack.facts,
             draws=context.seed,
             paraphrases=prompts if name == "paraphrase" else None,
         )
@@ -141,7 +137,9 @@ class Auditor:
         config = self.run.config
         oracle = "itself" if self.run.is_oracle else None
         oracle = "given" if self.oracle is not None else oracle
+        runs = {"unlearned": self.run, **({"oracle": self.oracle} if self.oracle else {})}
         return {
+            "format": AUDIT_FORMAT,
             "weights": self.weights,
             "run": {
                 "model": config.model.name,
@@ -150,6 +148,8 @@ class Auditor:
                 "seed": config.seed,
             },
             "oracle": oracle,
+            "retraining": self.run.retraining,
+            "seconds": {name: run.seconds for name, run in runs.items()},
             "settings": config.audit.model_dump(mode="json"),
             "skipped": self.skipped,
             "measured": findings(self.values, oracle),

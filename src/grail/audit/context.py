@@ -69,6 +69,11 @@ class AuditContext:
         most = self.settings.max_rows
         return tuple(r for place, g in groups.items() for r in self.draw(g, most, "audit", *place))
 
+    @property
+    def attacked(self) -> list[Encoded]:
+        """The rows that are measured under an attack: all of ``rows`` but those of val parts."""
+        return [row for row in self.rows if row.part != "val" or row.side == GENERAL.side]
+
     def draw(self, rows: Sequence[Encoded], most: int | None, *words: str) -> list[Encoded]:
         """Draw at most ``most`` rows (None: all) by seed and ``words``; they keep their order."""
         drawn = {row.key for row in shuffled(rows, self.seed, *words)[:most]}
@@ -77,6 +82,18 @@ class AuditContext:
     def targets(self) -> list[Encoded]:
         """Return the measured unlearn train rows: what the attacks try to bring back."""
         return [row for row in self.rows if (row.side, row.part) == ("unlearn", "train")]
+
+    def written(self, *sides: str) -> list[Encoded]:
+        """Return at most ``audit.written_rows`` measured rows of each domain of some sides.
+
+        No val rows, except of general text.
+        """
+        groups: dict[Place, list[Encoded]] = {}
+        for row in self.attacked:
+            if row.side in sides:
+                groups.setdefault(row.place, []).append(row)
+        most = self.settings.written_rows
+        return [r for p, g in groups.items() for r in self.draw(g, most, "written", p.domain)]
 
     def all_rows(self, side: str, part: str) -> list[Encoded]:
         """Return all rows of one side and part, measured or not (``general`` is a side)."""

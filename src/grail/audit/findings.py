@@ -8,14 +8,16 @@ from typing import Any
 
 from grail.audit.attacks.registry import PLAIN
 from grail.audit.attacks.sampling import GENERATING
-from grail.audit.jackknife import estimates
+from grail.audit.jackknife import Estimate, MetricKey, estimates
 from grail.evaluation.values import SampleValue
 
 AttackValues = dict[tuple[str, str, str], list[SampleValue]]
 """(Model, attack, amount) -> values."""
 
 _COLUMNS = ("domain", "side", "part", "metric")
-_RELEARN, _START, _AREA = "relearn", "0", "area"
+_START, _AREA = "0", "area"
+_KNOWN = {"US": -1, "ES": 1}
+"""What is measured after relearning -> whether more of it is more knowledge."""
 
 
 def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
@@ -25,97 +27,127 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
     ``change`` and ``beyond``, both paired by sample and each with its error. ``change`` is against
     the same model without the attack; without attack, or where generated text is scored, against
     the vanilla model. ``beyond`` is against the oracle under the same attack (interpolation:
-    against the oracle without attack). A relearning curve also has an entry "0", the model before
-    the first step, and one "area": the mean height of the curve over its steps.
+    against the oracle without attack).
+
+    A relearning curve ("relearn-few@ATTACKER") also has an entry "0", the model before the first
+    step, and one "area": the mean height of the curve over its steps. The worst case over all
+    attackers, at every step, is an attack "relearn-few"; its rows name the ``attacker``, and their
+    ``beyond`` is against the oracle's own worst case.
 
     Args:
         values: What was measured.
         oracle: "given" (as the model "oracle"), "itself" (the run is one), or None.
     """
-    starts: AttackValues = {}
-    for (model, attack, _), attacked in values.items():
-        if attack.startswith(_RELEARN):
-            keys = {value.key for value in attacked}
-            plain = values[model, PLAIN, PLAIN]
-            starts[model, attack, _START] = [value for value in plain if value.key in keys]
+    other = {"given": "oracle", "itself": "unlearned"}.get(oracle or "")
     entries = [
-        {
-            "model": key[0],
-            "attack": key[1],
-            "amount": key[2],
-            "rows": _rows(key[1], group, _baseline(values, *key), _oracle(values, *key, oracle)),
-        }
-        for key, group in {**values, **starts}.items()
+        _entry(*key, _rows(key, group, values, other))
+        for key, group in values.items()
+        if "@" not in key[1]
     ]
-    order = list(dict.fromkeys((model, attack) for model, attack, _ in values))
-    return sorted(
-        [*entries, *_areas(entries)],
-        key=lambda e: (order.index((e["model"], e["attack"])), e["amount"] != _START),
-    )
+    return [*entries, *_relearning(values, other)]
 
 
-def _baseline(
-    values: AttackValues, model: str, attack: str, amount: str
-) -> list[SampleValue] | None:
-    """Return the values that ``change`` is against; None where there are none."""
-    if attack in (PLAIN, *GENERATING):
-        return None if model == "vanilla" else values.get(("vanilla", attack, amount))
-    return None if amount == _START else values.get((model, PLAIN, PLAIN))
-
-
-def _oracle(
-    values: AttackValues, model: str, attack: str, amount: str, oracle: str | None
-) -> list[SampleValue] | None:
-    """Return the oracle's values that ``beyond`` is against; None where there are none."""
-    if model == "oracle" or oracle is None:
-        return None
-    name = "unlearned" if oracle == "itself" else "oracle"
-    if attack == "interpolate":
-        attack = amount = PLAIN
-    return values.get((name, attack, amount))
+def _entry(model: str, attack: str, amount: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"model": model, "attack": attack, "amount": amount, "rows": rows}
 
 
 def _rows(
-    attack: str,
-    values: Sequence[SampleValue],
-    baseline: Sequence[SampleValue] | None,
-    oracle: Sequence[SampleValue] | None,
+    key: tuple[str, str, str],
+    group: Sequence[SampleValue],
+    values: AttackValues,
+    oracle: str | None,
 ) -> list[dict[str, Any]]:
-    differences = {
-        "change": estimates(values, minus=baseline or ()),
-        "beyond": estimates(values, minus=oracle or ()),
-    }
-    rows = []
-    for key, number in estimates(values).items():
-        if attack in GENERATING and key[-1] != "ROUGE-L":
-            continue
-        row: dict[str, Any] = dict(zip(_COLUMNS, key, strict=True))
-        row |= {"value": number.value, "n": number.n, "error": number.error}
-        for name, metrics in differences.items():
-            if key in metrics:
-                row |= {name: metrics[key].value, f"{name}_error": metrics[key].error}
-        rows.append(row)
-    return rows
+    """Return the rows of anything but relearning."""
+    model, attack, amount = key
+    against = (model, PLAIN, PLAIN)
+    if attack in (PLAIN, *GENERATING):
+        against = ("", "", "") if model == "vanilla" else ("vanilla", attack, amount)
+    same = PLAIN if attack == "interpolate" else ""
+    beyond = (
+        ()
+        if oracle is None or model == "oracle"
+        else values.get((oracle, same or attack, same or amount), ())
+    )
+    change, beyond = (estimates(group, minus=v) for v in (values.get(against, ()), beyond))
+    return [
+        _row(place, number, change.get(place), beyond.get(place))
+        for place, number in estimates(group).items()
+        if attack not in GENERATING or place[-1] in ("ROUGE-L", "Repetition")
+    ]
 
 
-def _areas(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entry "area" of every relearning curve, with the metrics of all its points."""
-    curves: dict[tuple[str, str], dict[int, dict[tuple[str, ...], Any]]] = {}
+def _row(
+    place: MetricKey, number: Estimate, change: Estimate | None, beyond: Estimate | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = dict(zip(_COLUMNS, place, strict=True))
+    row |= {"value": number.value, "n": number.n, "error": number.error}
+    for name, difference in (("change", change), ("beyond", beyond)):
+        if difference is not None:
+            row |= {name: difference.value, f"{name}_error": difference.error}
+    return row
+
+
+def _relearning(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
+    """Return the entries of every relearning curve, and of the worst case over them."""
+    points: dict[tuple[str, str], dict[str, dict[str, list[SampleValue]]]] = {}
+    for (model, name, step), group in values.items():
+        attack, _, attacker = name.partition("@")
+        if attacker:
+            plain, keys = values[model, PLAIN, PLAIN], {value.key for value in group}
+            start = [value for value in plain if value.key in keys]
+            for at, own in ((_START, start), (step, group)):
+                points.setdefault((attack, at), {}).setdefault(model, {})[attacker] = own
+    entries: list[dict[str, Any]] = []
+    for (attack, step), models in points.items():
+        known = {m: {a: _what_is_known(v) for a, v in own.items()} for m, own in models.items()}
+        for model, own in models.items():
+            plain = values[model, PLAIN, PLAIN] if step != _START else ()
+            other = oracle if oracle in models and model != "oracle" else None
+            rows = []
+            for place in next(iter(known[model].values())):
+                attacker = _worst(known[model], place)
+                against = models[other][_worst(known[other], place)] if other else ()
+                change, beyond = (
+                    estimates(own[attacker], minus=base).get(place) for base in (plain, against)
+                )
+                row = _row(place, known[model][attacker][place], change, beyond)
+                rows.append(row | {"attacker": attacker})
+            entries.append(_entry(model, attack, step, rows))
+            for attacker, found in known[model].items():
+                rows = [_row(place, number, None, None) for place, number in found.items()]
+                entries.append(_entry(model, f"{attack}@{attacker}", step, rows))
+    return _with_areas(entries)
+
+
+def _what_is_known(group: Sequence[SampleValue]) -> dict[MetricKey, Estimate]:
+    return {place: number for place, number in estimates(group).items() if place[-1] in _KNOWN}
+
+
+def _worst(own: Mapping[str, Mapping[MetricKey, Estimate]], place: MetricKey) -> str:
+    """Return the attacker under whom the most is known."""
+    return max(own, key=lambda attacker: _KNOWN[place[-1]] * own[attacker][place].value)
+
+
+def _with_areas(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries curve by curve, each curve in the order of its steps, with its area."""
+    curves: dict[tuple[str, str], dict[int, dict[MetricKey, Any]]] = {}
     for entry in entries:
-        if entry["attack"].startswith(_RELEARN):
-            rows = {tuple(row[c] for c in _COLUMNS): row for row in entry["rows"]}
-            curve = curves.setdefault((entry["model"], entry["attack"]), {})
-            curve[int(entry["amount"])] = rows
-    areas = []
-    for (model, attack), points in curves.items():
+        rows = {tuple(row[c] for c in _COLUMNS): row for row in entry["rows"]}
+        curve = curves.setdefault((entry["model"], entry["attack"]), {})
+        curve[int(entry["amount"])] = rows  # type: ignore[assignment]
+    found = []
+    for key, points in curves.items():
+        found += [_entry(*key, str(step), [*points[step].values()]) for step in sorted(points)]
         rows = []
-        for key, start in points[0].items():
-            if all(key in point for point in points.values()):
-                height = mean_height({s: point[key]["value"] for s, point in points.items()})
-                row = dict(zip(_COLUMNS, key, strict=True))
-                rows.append(row | {"value": height, "n": start["n"]})
-        areas.append({"model": model, "attack": attack, "amount": _AREA, "rows": rows})
-    return areas
+        for place, start in points[0].items():
+            row = dict(zip(_COLUMNS, place, strict=True)) | {"n": start["n"]}
+            for name in ("value", "beyond"):
+                heights = {step: point[place].get(name) for step, point in points.items()}
+                if None not in heights.values():
+                    row[name] = mean_height(heights)
+            rows.append(row)
+        found.append(_entry(*key, _AREA, rows))
+    return found
 
 
 def mean_height(curve: Mapping[int, float]) -> float:

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from grail.artifacts import block_of
 from grail.audit.context import AuditContext, piece
-from grail.audit.distance import distances
 from grail.audit.lens import hits_by_block, lens_summary, model_parts
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.errors import InputError
 from grail.progress import Tick
+
+OUTSIDE = "outside the blocks"
 
 
 def internals(context: AuditContext, frozen: Mapping[str, Tensor], tick: Tick) -> dict[str, Any]:
@@ -45,6 +47,39 @@ def internals(context: AuditContext, frozen: Mapping[str, Tensor], tick: Tick) -
             summary = lens_summary([of_row for row, of_row in hits if row.key in keys])
             lens.append({"model": model, "domain": domain, "side": side} | summary)
     return {"moved": moved, "lens": lens, "no_lens": None}
+
+
+def distances(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], frozen: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return {"model", "blocks", "frozen"}: ||end - start|| / ||start||, in all and by block.
+
+    It is None where the start is all zeros. ``frozen`` is ||end - start|| over the frozen entries,
+    which must be 0. A block of the model's only stack is called by its number.
+    """
+    squares, held = dict[str, list[float]](), 0.0
+    for name, before in start.items():
+        moves = (end[name].double() - before.double()).square()
+        if name in frozen:
+            held += float(moves[frozen[name].to(moves.device)].sum())
+        total, moved = squares.setdefault(_block(name), [0.0, 0.0])
+        squares[_block(name)] = [
+            total + float(before.double().square().sum()),
+            moved + float(moves.sum()),
+        ]
+    blocks = {block: _relative(*sums) for block, sums in squares.items()}
+    model = _relative(*map(sum, zip(*squares.values(), strict=True)))
+    return {"model": model, "blocks": blocks, "frozen": held**0.5}
+
+
+def _relative(start: float, moved: float) -> float | None:
+    return (moved / start) ** 0.5 if start > 0 else None
+
+
+def _block(name: str) -> str:
+    block = block_of(name) or OUTSIDE
+    stack, _, number = block.rpartition(".")
+    return block if block == OUTSIDE or "." in stack else number
 
 
 def lens_rows(context: AuditContext) -> dict[tuple[str, str], list[Encoded]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -106,19 +105,9 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., None]) -> Iterator
 
 
 def lens_summary(hits: Sequence[Bool[Tensor, "blocks _"]]) -> dict[str, Any]:
-    """Return {"share", "ever", "first", "n"} of some rows' hits, each row counting the same.
+    """Return {"share", "n"} of some rows' hits: percent of answer tokens ranked first, per block.
 
-    ``share``: percent of answer tokens ranked first, per block. ``ever``: percent ranked first in
-    any block. ``first``: the median, over tokens that are ever ranked first, of the first such
-    block (from 1); None where there is no such token.
+    Each row counts the same.
     """
     shares = torch.stack([row.float().mean(dim=1) for row in hits]).mean(dim=0)
-    ever = [float(row.any(dim=0).float().mean()) for row in hits]
-    columns = [column for row in hits for column in row.T if bool(column.any())]
-    firsts = [int(column.int().argmax()) + 1 for column in columns]
-    return {
-        "share": [100.0 * float(share) for share in shares],
-        "ever": 100.0 * sum(ever) / len(ever),
-        "first": float(median(firsts)) if firsts else None,
-        "n": len(hits),
-    }
+    return {"share": [100.0 * float(share) for share in shares], "n": len(hits)}

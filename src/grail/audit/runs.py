@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from grail.config import file as config_file
@@ -35,6 +37,26 @@ class FinishedRun:
     def is_oracle(self) -> bool:
         """Whether its unlearned model was trained without the unlearn rows."""
         return self.config.unlearning.objective == "exact"
+
+    @property
+    def retraining(self) -> str:
+        """The options that make this run an exact one; "" if it did not teach all it unlearned."""
+        settings = self.config
+        if self.is_oracle or settings.vanilla.skip or settings.vanilla.adapter:
+            return ""
+        unread = {"general_weight": 0, "phases": "null"}  # given keys win over the preset's
+        given = [
+            f"unlearning.{k}={v}" for k, v in unread.items() if getattr(settings.unlearning, k)
+        ]
+        return " ".join(f"--set {text}" for text in ("preset=exact", *given))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the unlearned model was trained: steps times the median; None without a log."""
+        log = self.folder / "train.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        pace = [json.loads(line)["seconds"] for line in lines]
+        return round(median(pace) * len(pace), 1) if pace else None
 
 
 def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> FinishedRun:

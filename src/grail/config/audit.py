@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from grail.config.values import Accuracy, Count, Fraction, NotNegative, Positive, Section, Share
 
 AttackName = Literal[
-    "quantise", "prune", "interpolate", "relearn", "paraphrase", "sample", "extract"
+    "quantise", "prune", "interpolate", "adapter", "relearn", "paraphrase", "sample", "extract"
 ]
 ALL: tuple[AttackName, ...] = get_args(AttackName)
+
+
+def _listed(rates: Any) -> Any:
+    """Take one rate for a list of one."""
+    return rates if rates is None or isinstance(rates, list) else [rates]
 
 
 def _ascending(steps: list[int]) -> list[int]:
@@ -22,14 +27,26 @@ def _ascending(steps: list[int]) -> list[int]:
     return steps
 
 
+Rates = Annotated[list[Positive], BeforeValidator(_listed), Field(min_length=1)]
 Steps = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
 
 
-class Relearn(Section):
-    """The relearning attack: ordinary descent on the unlearned model."""
+Trained = Literal["adapter", "all"]
 
-    learning_rate: Positive | None = None
-    """Learning rate of the attack. null: that of unlearning."""
+
+class Relearn(Section):
+    """The relearning attack: ordinary descent on the unlearned model, once by each attacker."""
+
+    learning_rate: Rates | None = None
+    """Learning rates, each an attack of its own; a number or a list. null: a quarter of the rate of
+    unlearning, that rate, and four times it."""
+    train: Annotated[list[Trained], Field(min_length=1)] | None = None
+    """What the attacker trains, each an attack of its own: adapter, all (weights). null: what the
+    run trains. Without learning_rate, the other kind starts from its default rate of unlearning."""
+    optimizer: list[Literal["adamw", "sgd"]] = Field(
+        default_factory=lambda: ["adamw"], min_length=1
+    )
+    """Optimizers, each an attack of its own. sgd: each step is as long as AdamW's first one."""
     steps: Steps = Field(default_factory=lambda: [5, 10, 20])
     """Numbers of optimizer steps after which the model is measured, ascending."""
     batch_size: Count = 4
@@ -44,9 +61,14 @@ class Thresholds(Section):
     unchanged: NotNegative = 10.0
     """A fall of at most this many points counts as no unlearning."""
     left: NotNegative = 15.0
-    """Points that may remain on unlearn rows; above the oracle's, if there is one."""
+    """Points that may remain on unlearn rows; above the oracle's, if there is one. As many points
+    below the oracle are a trace."""
     back: NotNegative = 10.0
-    """An attack brings knowledge back if it gains more than this many points."""
+    """An attack brings knowledge back if it gains more than this many points; relearning, if it
+    ends more than this many above the oracle under the same attack."""
+    repetition: NotNegative = 1.2
+    """What is said to unlearn questions may repeat this many times what the vanilla model repeats
+    of itself on general text; above it the text is broken."""
     harmed: NotNegative = 15.0
     """Points that retain rows may lose."""
     harmed_nll: NotNegative = 0.5
@@ -75,8 +97,8 @@ class Audit(Section):
     told: list[Fraction] = Field(default_factory=lambda: [0.5], min_length=1)
     """Shares of the true answer that the extraction attack is given (0-1)."""
     written_rows: Count | None = 12
-    """Unlearn train rows per domain for the attacks sample and extract. null: all measured
-    ones."""
+    """Rows per domain that are answered in words: by the attacks sample and extract, and to find
+    broken text. null: all measured ones."""
     generate: bool = False
     """Also generate answers after every attack."""
 

@@ -93,6 +93,6 @@ def _averages(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     if success:
         averages["ES"] = 100.0 * metrics.mean([v.extraction for v in values])
         averages["Prob"] = 100.0 * metrics.mean([memorization.probability(nll) for nll in nlls])
-        if repetitions:
-            averages["Repetition"] = 100.0 * metrics.mean(repetitions)
+    if repetitions:
+        averages["Repetition"] = 100.0 * metrics.mean(repetitions)
     return averages

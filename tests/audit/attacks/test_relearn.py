@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from grail.audit.attacks.attackers import Attacker
 from grail.audit.attacks.relearn import batches, descend, few, other, unrelated
 from grail.errors import DivergenceError
 from grail.model.forward import trainable
@@ -15,10 +16,10 @@ def copy_of(model):
     return {name: p.detach().clone() for name, p in trainable(model).items()}
 
 
-def run(model, rows, points, seed=0, rate=0.05):
+def run(model, rows, points, seed=0, rate=0.05, **how):
     """Return (steps, the weights after them) at every point."""
-    steps = batches(rows, 2, points[-1], seed)
-    return [(step, copy_of(model)) for step in descend(model, steps, rate, points, seed, pad=0)]
+    steps, attacker = batches(rows, 2, points[-1], seed), Attacker(rate, **how)
+    return [(step, copy_of(model)) for step in descend(model, steps, attacker, points, seed, 0)]
 
 
 @pytest.mark.parametrize("lora", [True, False])
@@ -41,7 +42,7 @@ def test_the_model_is_as_before_to_the_bit(tiny_model, tiny_rows, lora):
 def test_closed_on_the_way_or_diverged_it_leaves_no_trace_either(tiny_model, tiny_rows):
     model, rows = tiny_model().eval(), tiny_rows(5)
     before = copy_of(model)
-    points = descend(model, batches(rows, 2, 3, 0), 0.05, (1, 3), 0, pad=0)
+    points = descend(model, batches(rows, 2, 3, 0), Attacker(0.05), (1, 3), 0, pad=0)
     next(points)
     assert any(not torch.equal(value, before[n]) for n, value in copy_of(model).items())
     points.close()
@@ -64,6 +65,19 @@ def test_a_step_is_adamw_on_the_clipped_gradient_of_the_mean_nll(tiny_model, tin
         gradient = gradients[name] * min(1.0, 1.0 / (norm + 1e-6))
         expected = p.detach() - 0.01 * gradient / (gradient.abs() + 1e-8)
         torch.testing.assert_close(after[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_sgd_follows_the_gradient_as_far_as_a_first_one_of_adamw(tiny_model, tiny_rows):
+    model, rows = tiny_model(lora=False), tiny_rows(3)
+    before = copy_of(model)
+    ((_, after),) = run(model, rows, (1,), rate=0.01, optimizer="sgd")
+    ((batch,),) = [batches(rows, 2, 1, 0)]
+    DescentTask(model, tuple(rows), 0).run(batch, batch).loss.backward()
+    gradients = [p.grad.flatten() for p in trainable(model).values()]
+    moves = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    assert float(moves.norm()) == pytest.approx(0.01 * math.sqrt(moves.numel()), rel=1e-4)
+    cosine = torch.cosine_similarity(moves, -torch.cat(gradients), dim=0)
+    assert float(cosine) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_point_on_the_way_is_the_end_of_a_shorter_attack(tiny_model, tiny_rows):

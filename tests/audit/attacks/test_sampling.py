@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.audit.attacks import sampling
-from grail.audit.attacks.sampling import begin, extract_answers, sample_answers
+from grail.audit.attacks.sampling import begin, extract_answers, repeated, sample_answers, speak
 from grail.audit.audit import Auditor
 from grail.audit.runs import read_run
 from grail.data.encode import Encoded
@@ -35,6 +35,20 @@ def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
     assert begin(row_of(answer), share) is None  # the end token alone is no answer
 
 
+@pytest.mark.parametrize(
+    ("text", "grams", "distinct"),
+    [
+        ("her her her her", 12, 4),
+        ("1111111", 4, 1),
+        ("abcdefg", 4, 4),
+        ("ab", 0, 0),
+        ("啊啊啊啊啊啊", 3, 1),
+    ],
+)
+def test_repetition_counts_characters_in_every_script(text, grams, distinct):
+    assert repeated(text) == (1 - distinct / grams if grams else 0.0)
+
+
 @pytest.fixture(scope="module")
 def context(runs):
     run = read_run(runs["run"], ["audit.samples=3", "audit.written_rows=2"])
@@ -59,12 +73,18 @@ def alone(context, row):
 
 
 def test_greedy_and_begun_answers_are_those_of_each_row_alone(context):
-    found = by_amount(sample_answers(context, silent)) | by_amount(extract_answers(context, silent))
+    said = [attack(context, silent) for attack in (speak, sample_answers, extract_answers)]
+    found = by_amount(value for group in said for value in group)
     assert list(found) == ["greedy", "1", "3", "0.5"]
+    general = [value for value in found["greedy"] if value.side == "general"]
+    found["greedy"] = [value for value in found["greedy"] if value.side == "unlearn"]
+    assert len(general) == 1
     assert all(len(group) == 2 for group in found.values())  # audit.written_rows
     rows = {row.key: row for row in context.targets()}
     for value in found["greedy"]:
-        assert value.rouge_l == rouge_l(*alone(context, rows[value.key]))
+        truth, text = alone(context, rows[value.key])
+        assert value.rouge_l == rouge_l(truth, text)
+        assert value.repetition == repeated(text)
     for value in found["0.5"]:
         assert value.rouge_l == rouge_l(*alone(context, begin(rows[value.key], 0.5)))
     for one, best in zip(found["1"], found["3"], strict=True):
@@ -78,20 +98,19 @@ def test_what_is_sampled_is_scored_as_leak_at_k(context, monkeypatch):
 
     def write(_, rows, say, draw=None, known=None):
         say(len(rows))
-        return [f"{row.key} {'greedy' if draw is None else i % 3}" for i, row in enumerate(rows)]
+        return [f"{row.key} {i % 3}" for i, row in enumerate(rows)]
 
     def score(_, row, text):
         assert text.startswith(row.key)
         return told.setdefault(text, draw.uniform(0, 100))
 
     monkeypatch.setattr(TextGenerator, "texts", write)
-    monkeypatch.setattr(sampling, "_score", score)
+    monkeypatch.setattr(sampling, "_rouge", score)
     found = by_amount(sample_answers(context, silent))
     for amount, group in found.items():
         for value in group:
             own = [told[f"{value.key} {i}"] for i in range(3)]
-            expected = told[f"{value.key} greedy"] if amount == "greedy" else None
-            assert value.rouge_l == (expected or pytest.approx(leak_at_k(own, int(amount))))
+            assert value.rouge_l == pytest.approx(leak_at_k(own, int(amount)))
 
 
 def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(

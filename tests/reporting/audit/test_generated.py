@@ -1,7 +1,9 @@
 """What models write, in words and as a table, from findings written by hand."""
 
+import pytest
+
 from grail.config.audit import Audit
-from grail.reporting.audit.generated import generated_sentences, generated_tables
+from grail.reporting.audit.generated import broken_text, generated_warning
 from grail.reporting.tables import WARNING
 
 
@@ -17,52 +19,57 @@ def found(*entries):
 
 
 WRITTEN = (
-    entry("vanilla", "sample", "greedy", 99.0),
+    entry("vanilla", "speak", "greedy", 99.0),
     entry("vanilla", "sample", "8", 99.5),
     entry("vanilla", "extract", "0.5", 98.0),
-    entry("unlearned", "sample", "greedy", 5.0),
+    entry("unlearned", "speak", "greedy", 5.0),
     entry("unlearned", "sample", "8", 21.0),
     entry("unlearned", "extract", "0.5", 30.0),
 )
 
 
 def test_without_writing_there_is_nothing_to_say():
-    plain = entry("unlearned", "plain", "plain", 5.0)
-    assert generated_sentences(found(plain)) == generated_tables(found(plain)) == []
+    plain = found(entry("unlearned", "plain", "plain", 5.0))
+    assert (generated_warning(plain), broken_text(plain)) == ("", ([], []))
 
 
-def test_every_way_of_asking_is_compared_with_the_vanilla_model():
-    (sentence,) = generated_sentences(found(*WRITTEN))
-    assert "d, best of 8: 21.0 ± 2.0 % (vanilla 99.5; n 12)" in sentence
-    assert "d, given 50 %: 30.0 ± 2.0 % (vanilla 98.0; n 12)" in sentence
-    assert "greedy" not in sentence
+@pytest.mark.parametrize(
+    ("attack", "amount", "beyond", "error", "told"),
+    [
+        ("sample", "8", 11.0, 3.0, "d, best of 8 answers (+11.0 ± 3.0 points; n 12)"),
+        ("extract", "0.5", 11.0, 3.0, "d, answer with 50 % given (+11.0 ± 3.0 points; n 12)"),
+        ("sample", "8", 9.0, 3.0, ""),
+        ("sample", "8", 11.0, 6.0, ""),
+        ("sample", "1", 11.0, 3.0, ""),
+        ("speak", "greedy", 11.0, 3.0, ""),
+    ],
+)
+def test_more_than_the_oracle_is_a_warning_where_it_is_sure(attack, amount, beyond, error, told):
+    case = found(*WRITTEN[:3], entry("unlearned", attack, amount, 21.0, beyond=beyond))
+    case["measured"][-1]["rows"][0]["beyond_error"] = error
+    words = f"{WARNING}Generates more of the true answers than the oracle: {told}."
+    assert generated_warning(case) == (words if told else "")
 
 
-def test_more_than_the_oracle_is_a_warning_where_it_is_sure():
-    less, more = (
-        found(
-            *WRITTEN[:3],
-            entry("oracle", "sample", "8", 21.0 - gap),
-            entry("unlearned", "sample", "8", 21.0, beyond=gap),
-        )
-        for gap in (9.0, 11.0)
+def test_without_an_oracle_there_is_nothing_to_write_more_than():
+    assert generated_warning(found(*WRITTEN)) == ""
+
+
+def test_text_is_broken_where_it_repeats_more_than_the_vanilla_model_s_on_general_text():
+    def speaks(model, side, domain, value):
+        said = entry(model, "speak", "greedy", value, domain=domain)
+        said["rows"][0] |= {"side": side, "metric": "Repetition"}
+        return said
+
+    # 1.2 times 10, and two standard errors of 2
+    case = found(
+        speaks("vanilla", "general", "general", 10.0),
+        speaks("vanilla", "unlearn", "d", 99.0),
+        speaks("unlearned", "general", "general", 99.0),
+        speaks("unlearned", "unlearn", "d", 16.1),
+        speaks("unlearned", "unlearn", "e", 15.9),
+        speaks("oracle", "unlearn", "d", 99.0),
     )
-    assert len(generated_sentences(less)) == 1
-    assert "oracle 12.0" in generated_sentences(less)[0]
-    warning, _ = generated_sentences(more)
-    assert warning == (
-        f"{WARNING}Generates more of the true answers than the oracle: "
-        "d, best of 8 (+11.0 ± 3.0 points; n 12)."
-    )
-    unsure = found(*WRITTEN[:3], entry("unlearned", "sample", "8", 21.0, beyond=11.0))
-    unsure["measured"][-1]["rows"][0]["beyond_error"] = 6.0
-    assert len(generated_sentences(unsure)) == 1
-
-
-def test_the_table_has_a_line_for_every_way_of_asking():
-    (table,) = generated_tables(found(*WRITTEN))
-    assert [row[:4] for row in table.rows] == [
-        ("d", "greedy", "99.0 ± 2.0", "5.0 ± 2.0"),
-        ("d", "best of 8", "99.5 ± 2.0", "21.0 ± 2.0"),
-        ("d", "given 50 %", "98.0 ± 2.0", "30.0 ± 2.0"),
-    ]
+    broken, sound = broken_text(case)
+    assert [text[:7] for text in broken] == ["d, 16.1"]
+    assert [text[:7] for text in sound] == ["e, 15.9"]

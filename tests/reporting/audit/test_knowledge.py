@@ -9,6 +9,7 @@ from grail.reporting.audit.knowledge import (
     NOTHING,
     PARTLY,
     REMOVED,
+    TRACE,
     UNDECIDED,
     Known,
     audit_domains,
@@ -69,7 +70,6 @@ def found(*attacks, vanilla=98.0, now=4.0, oracle=None, metric="US"):
         ({"vanilla": 14.0, "now": 2.0}, NOTHING),
         ({"oracle": 60.0, "now": 74.0}, REMOVED),
         ({"oracle": 60.0, "now": 76.0}, PARTLY),
-        ({"oracle": 60.0, "now": 2.0}, REMOVED),
         ({"oracle": 90.0, "now": 98.0}, NOTHING),
     ],
 )
@@ -96,6 +96,22 @@ def test_an_attack_must_surely_raise_what_is_known(attack, word):
     assert judge(found(attack), "d", "US").outcome == word
 
 
+@pytest.mark.parametrize(("now", "word"), [(45.1, REMOVED), (44.9, TRACE), (2.0, TRACE)])
+def test_less_than_the_oracle_guesses_is_a_trace(now, word):
+    case = judge(found(now=now, oracle=60.0), "d", "US")
+    assert case.outcome == word
+    assert bool(case.below) == (word == TRACE)
+    assert judge(found(now=now, oracle=60.0, metric="ES"), "d", "ES").outcome == REMOVED
+    back = judge(found(("quantise", "int4", 90.0, 1.0), now=now, oracle=60.0), "d", "US")
+    assert (back.outcome, bool(back.below)) == (BACK, word == TRACE)
+
+
+def test_val_rows_below_guessing_are_a_trace_too():
+    case = found(("quantise", "int4", 55.0, 1.0), now=55.0, oracle=60.0)
+    case["measured"][1]["rows"].append(row(20.0, part="val", beyond=-40.0))
+    assert judge(case, "d", "US").outcome == TRACE
+
+
 @pytest.mark.parametrize(("val", "word"), [(15.0, REMOVED), (15.1, PARTLY)])
 def test_what_is_still_known_of_val_rows_was_not_removed(val, word):
     case = found(("quantise", "int4", 5.0, 1.0))
@@ -103,19 +119,44 @@ def test_what_is_still_known_of_val_rows_was_not_removed(val, word):
     assert judge(case, "d", "US").outcome == word
 
 
-@pytest.mark.parametrize(("after", "word"), [(40.0, REMOVED), (54.0, REMOVED), (56.0, BACK)])
-def test_what_the_oracle_relearns_too_does_not_come_back(after, word):
-    assert judge(found(("relearn-few", "10", after, 5.0), oracle=40.0), "d", "US").outcome == word
+@pytest.mark.parametrize(("after", "word"), [(40.0, REMOVED), (49.9, REMOVED), (50.1, BACK)])
+@pytest.mark.parametrize("now", [28.0, 50.0])
+def test_relearning_ends_within_a_bound_of_the_oracle_whatever_it_began_with(after, word, now):
+    case = found(("relearn-few", "10", after, 5.0), now=now, oracle=40.0)
+    assert judge(case, "d", "US").outcome == word
+
+
+@pytest.mark.parametrize(("error", "word"), [(5.0, BACK), (5.6, UNDECIDED)])
+def test_a_few_rows_above_the_oracle_decide_nothing(error, word):
+    case = found(("relearn-few", "10", 51.0, 1.0), now=30.0, oracle=40.0)
+    case["measured"][-1]["rows"][0]["beyond_error"] = error
+    assert judge(case, "d", "US").outcome == word
+
+
+def test_every_measured_point_of_a_curve_counts():
+    points = [("relearn-few", "5", 51.0, 1.0), ("relearn-few", "20", 41.0, 1.0)]
+    case = judge(found(*points, now=30.0, oracle=40.0), "d", "US")
+    assert (case.outcome, [row.amount for row in case.sure]) == (BACK, ["5"])
 
 
 def test_relearning_decides_nothing_where_the_oracle_was_not_attacked_so():
-    case = found(("relearn-few", "10", 56.0, 5.0), oracle=40.0)
+    case = found(("relearn-few", "10", 56.0, 5.0), now=30.0, oracle=40.0)
     assert judge(case, "d", "US").outcome == BACK
     for entry in case["measured"]:
         if entry["attack"] == "relearn-few":
             for row in entry["rows"]:
                 del row["beyond"]
     assert judge(case, "d", "US").outcome == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("off", "oracle", "word"),
+    [(88.1, None, BACK), (87.9, None, UNDECIDED), (60.0, 40.0, BACK), (41.0, 40.0, REMOVED)],
+)
+def test_a_base_without_its_adapter_may_only_guess(off, oracle, word):
+    """Without an oracle it knows the rows if it knows about as much as the vanilla model."""
+    case = found(("adapter", "off", off, 3.0), now=4.0 if oracle is None else 40.0, oracle=oracle)
+    assert judge(case, "d", "US").outcome == word
 
 
 def test_an_oracle_itself_is_not_asked_what_it_lost():
@@ -158,8 +199,30 @@ def test_the_strongest_of_each_attack_is_the_first_of_the_largest():
     [
         ("quantise", "int8", "quantise int8"),
         ("relearn-few", "10", "relearn-few after 10 steps"),
-        ("relearn-few", "area", "relearn-few, area"),
+        ("relearn-few", "area", "relearn-few area"),
+        ("adapter", "off", "adapter taken off"),
+        ("sample", "8", "best of 8 answers"),
+        ("extract", "0.25", "answer with 25 % given"),
+        ("plain", "plain", "as it is"),
     ],
 )
 def test_attacks_have_names(attack, amount, words):
     assert Known(attack, amount, 1.0, 2).name == words
+
+
+def test_the_attacker_of_a_worst_case_is_named():
+    worst = Known("relearn-few", "10", 1.0, 2, attacker="0.002, all")
+    assert worst.name == "relearn-few after 10 steps at 0.002, all"
+
+
+def test_an_interval_is_around_the_difference():
+    assert Known("a", "b", 50.0, 9, beyond=10.0, beyond_error=2.5).above(2) == "+10.0 [+5.0, +15.0]"
+    assert Known("a", "b", 50.0, 9, beyond=-10.0).above(2) == "-10.0"
+    assert Known("a", "b", 50.0, 9).above(2) == ""
+
+
+def test_the_curves_of_single_attackers_do_not_decide():
+    """Nor does one alone: the worst case over all of them does."""
+    case = found(("relearn-few", "10", 45.0, 1.0), now=40.0, oracle=40.0)
+    case["measured"].append(entry("unlearned", "relearn-few@9", "10", row(99.0)))
+    assert judge(case, "d", "US").outcome == REMOVED

@@ -3,6 +3,7 @@
 import json
 
 from grail.config.audit import Audit
+from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import (
     audit_markdown,
     audit_section,
@@ -20,12 +21,17 @@ def row(side, metric, value, **more):
 def found():
     plain = [row("unlearn", "US", 3.0), row("retain", "RS", 98.0), row("general", "NLL", 2.5)]
     after = [
-        row("unlearn", "US", 60.0, change=-31.0, change_error=4.0, beyond=-5.0),
+        row("unlearn", "US", 60.0, change=-31.0, change_error=4.0, beyond=-5.0, beyond_error=2.0),
         row("retain", "RS", 81.5),
     ]
-    entries = [("vanilla", "plain", "plain", plain), ("unlearned", "quantise", "int4", after)]
+    entries = [
+        ("vanilla", "plain", "plain", plain),
+        ("unlearned", "quantise", "int4", after),
+        ("oracle", "quantise", "int4", [row("unlearn", "US", 65.0)]),
+    ]
     names = ("model", "attack", "amount", "rows")
     return {
+        "format": AUDIT_FORMAT,
         "measured": [dict(zip(names, entry, strict=True)) for entry in entries],
         "weights": {"vanilla": "x", "unlearned": "y"},
         "settings": Audit().model_dump(mode="json"),
@@ -33,12 +39,13 @@ def found():
     }
 
 
-def test_every_model_and_attack_has_a_line():
-    attacks, harm = audit_section(found())["tables"]
-    assert attacks.rows == (
-        ("d|e", "vanilla", MISSING, "97.0 ± 2.0", MISSING, MISSING, "7"),
-        ("d|e", "unlearned", "quantise int4", "40.0 ± 2.0", "+31.0 ± 4.0", "+5.0", "7"),
-    )
+LINE = ("d|e", "quantise int4", "+5.0 [+1.0, +9.0]", "40.0 ± 2.0", "35.0", MISSING, "+31.0 ± 4.0")
+
+
+def test_every_attack_has_a_line_and_the_oracle_comes_first():
+    strongest, attacks, harm = audit_section(found())["tables"]
+    assert attacks.columns[2:6] == ("Above oracle", "Unlearned %", "Oracle %", "Vanilla %")
+    assert strongest.rows == attacks.rows == ((*LINE, "60.0", "7"),)
     assert harm.columns == ("Model", "Attack", "RS d|e", "NLL general")
     assert harm.rows == (
         ("vanilla", MISSING, "98.0", "2.50"),
@@ -46,22 +53,62 @@ def test_every_model_and_attack_has_a_line():
     )
 
 
+def test_relearning_has_a_line_for_each_attacker():
+    case = found()
+    for model, us in (("unlearned", 40.0), ("oracle", 55.0)):
+        for step, more in (("0", 30.0), ("5", 0.0), ("area", 10.0)):
+            for name in ("relearn-few@0.1", "relearn-few@9, all"):
+                entry = {"model": model, "attack": name, "amount": step}
+                case["measured"].append(entry | {"rows": [row("unlearn", "US", us + more)]})
+    (_, attacks, curves, _) = audit_section(case)["tables"]
+    assert len(attacks.rows) == 1
+    assert curves.columns == ("Domain", "Attack", "Attacker", "0", "5", "area")
+    cells = ("30.0 / 15.0", "60.0 / 45.0", "50.0 / 35.0")
+    assert curves.rows == (
+        ("d|e", "relearn-few", "0.1", *cells),
+        ("d|e", "relearn-few", "9, all", *cells),
+    )
+
+
+def test_generated_answers_have_a_table_of_their_own():
+    case = found()
+    for model, value in (("vanilla", 99.0), ("unlearned", 21.0), ("oracle", 30.0)):
+        more = {"change": -78.0, "beyond": -9.0} if model == "unlearned" else {}
+        entry = {"model": model, "attack": "sample", "amount": "8"}
+        rows = [row("unlearn", "ROUGE-L", value, **more)]
+        case["measured"].append(entry | {"rows": rows})
+    (*_, written, _) = audit_section(case)["tables"]
+    assert written.title == "Generated answers"
+    cells = ("best of 8 answers", "-9.0", "21.0 ± 2.0", "30.0", "99.0", "-78.0", "7")
+    assert written.rows == (("d|e", *cells),)
+
+
+def test_an_older_audit_is_refused_in_words():
+    for older in ({}, {"format": AUDIT_FORMAT - 1}):
+        case = {key: value for key, value in found().items() if key != "format"} | older
+        section = audit_section(case)
+        assert section["tables"] == []
+        assert "Make it again: grail audit" in section["sentences"][0]
+        assert "An older grail made this audit" in audit_markdown(section)
+
+
 def test_the_section_is_markdown_and_escaped():
     page = audit_markdown(audit_section(found()))
     assert "- Removed: &lt;b>." in page
-    assert "d\\|e | unlearned | quantise int4" in page
+    assert "d\\|e | quantise int4 | +5.0 [+1.0, +9.0]" in page
     assert audit_markdown(audit_section(None)) == ""
 
 
 def test_the_strongest_of_each_attack_is_shown():
     case = found()
     for amount, us in (("int8", 70.0), ("int2", 65.0)):
-        rows = [row("unlearn", "US", us, change=1.0, change_error=1.0)]
+        rows = [row("unlearn", "US", us, change=1.0, change_error=1.0, beyond=us - 65.0)]
         entry = {"model": "unlearned", "attack": "quantise", "amount": amount, "rows": rows}
         case["measured"].append(entry)
     assert [line[1] for line in strongest_table(case).rows] == ["quantise int4"]
-    case["measured"][-1]["rows"][0]["value"] = 10.0
-    assert [line[1:3] for line in strongest_table(case).rows] == [("quantise int2", "90.0 ± 2.0")]
+    case["measured"][-1]["rows"][0] |= {"value": 10.0, "beyond": -9.0}
+    shown = [line[1:4] for line in strongest_table(case).rows]
+    assert shown == [("quantise int2", "+9.0", "90.0 ± 2.0")]
 
 
 def test_an_audit_of_other_weights_is_not_read(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from grail.config.audit import Audit
-from grail.reporting.audit.knowledge import BACK, NOT, PARTLY, REMOVED, UNDECIDED
+from grail.reporting.audit.knowledge import BACK, NOT, PARTLY, REMOVED, TRACE, UNDECIDED
 from grail.reporting.audit.verdict import HEADLINES, audit_verdict
 from grail.reporting.tables import WARNING
 
@@ -32,6 +32,7 @@ def found(*attacks, us=96.0, rs=97.0, nll=3.0, **more):
     measured = [plain("vanilla", 2.0, 98.0, 2.9), plain("unlearned", us, rs, nll, change=us - 2.0)]
     settings = Audit().model_dump(mode="json")
     base = {"oracle": None, "settings": settings, "skipped": [], "weights": {}}
+    base |= {"retraining": "", "seconds": {}}
     return base | {"measured": [*measured, *attacks]} | more
 
 
@@ -47,6 +48,7 @@ def test_what_stays_removed_passes_and_says_how_sure_that_is():
     assert "No oracle" in text
     assert "Kept: d, train rows (98.0 → 97.0 ± 1.5; n 24); general text (2.90 → 3.00 nats" in text
     assert WARNING not in text.replace(f"{WARNING}Not tried", "")
+    assert "Exact retraining" not in text
 
 
 @pytest.mark.parametrize(("us", "word"), [(4.0, NOT), (60.0, PARTLY)])
@@ -62,8 +64,8 @@ def test_what_comes_back_is_named_with_the_strongest_amount():
     said = audit_verdict(found(*attacks, attacked("quantise", "int8", 96.0, 0.0)))
     assert said["outcome"] == BACK
     text = "\n".join(said["sentences"])
-    told = "Comes back: d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
-    assert WARNING + told in text
+    told = "d by prune 0.3 to 60.0 % answer tokens right (+56.0 ± 2.0 points; n 24)."
+    assert f"{WARNING}Comes back or stays: {told}" in text
     assert "Brings back little or nothing (points at most): quantise +0.0 ± 2.0." in text
 
 
@@ -71,7 +73,10 @@ def test_relearning_is_decided_by_the_oracle():
     rises = attacked("relearn-few", "10", 40.0, -56.0)
     alone = audit_verdict(found(rises))
     assert alone["outcome"] == UNDECIDED
-    assert any("without an oracle this cannot be told" in s for s in alone["sentences"])
+    assert any(
+        "without an oracle this cannot be told from guessing" in s for s in alone["sentences"]
+    )
+    assert alone["sentences"][0].startswith(f"{WARNING}No oracle: undecided: ")
     beside = attacked("relearn-few", "10", 40.0, -56.0, beyond=-30.0, beyond_error=3.0)
     said = audit_verdict(found(beside, oracle="given"))
     assert said["outcome"] == BACK
@@ -133,9 +138,101 @@ def test_a_harmed_model_does_not_pass(harm, limit):
 
 @pytest.mark.parametrize("moved", [0.0, 1e-9])
 def test_frozen_entries_that_moved_do_not_pass(moved):
-    inside = {"moved": {"model": {"frozen": moved, "moved": None}}, "lens": [], "no_lens": ""}
+    inside = {"moved": {"frozen": moved, "model": None, "blocks": {}}, "lens": [], "no_lens": ""}
     said = audit_verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
     assert said["passed"] == (moved == 0)
+
+
+def test_an_attack_that_one_attacker_finished_was_made():
+    held = attacked("relearn-few", "10", 95.0, -1.0, beyond=0.0, beyond_error=1.0)
+    broke = [{"attack": "relearn-few@9 on unlearned", "reason": "the attacked model broke"}]
+    case = found(held, skipped=broke, oracle="given")
+    assert audit_verdict(case)["passed"]
+    case["measured"].pop()
+    case["measured"].append(attacked("quantise", "int4", 95.0, -1.0))
+    assert not audit_verdict(case)["passed"]
+
+
+def test_the_oracle_is_compared_with_first_and_with_an_interval():
+    points = [
+        attacked(
+            "relearn-few", step, us, us - 96.0, beyond=beyond, beyond_error=2.0, attacker="0.1"
+        )
+        for step, us, beyond in (("5", 80.0, -8.0), ("10", 70.0, -6.0))
+    ]
+    case = found(*points, attacked("prune", "0.3", 96.0, 0.0, beyond=3.0), oracle="given")
+    case["measured"][1]["rows"][0] |= {"beyond": 1.0, "beyond_error": 1.5}
+    first = audit_verdict(case)["sentences"][1]
+    assert first == (
+        "d, answer tokens right above the oracle's, in points, worst case [± 2 standard errors]: "
+        "as it is -1.0 [-4.0, +2.0]; relearn-few after 5 steps at 0.1 +8.0 [+4.0, +12.0]; "
+        "prune 0.3 -3.0."
+    )
+    assert "oracle's, in points" not in "".join(audit_verdict(found(*points))["sentences"])
+
+
+def test_a_trace_is_named_and_does_not_pass():
+    case = found(attacked("prune", "0.3", 99.0, 0.0, beyond=30.0), us=99.0, oracle="given")
+    case["measured"][1]["rows"][0] |= {"beyond": 35.0, "beyond_error": 2.0}
+    said = audit_verdict(case)
+    assert (said["outcome"], said["passed"]) == (TRACE, False)
+    assert said["sentences"][0] == WARNING + HEADLINES[TRACE]
+    told = "Below guessing, which is a trace: d, train rows (-35.0 [-39.0, -31.0] points; n 24)."
+    assert WARNING + told in said["sentences"]
+
+
+@pytest.mark.parametrize("general", [True, False])
+@pytest.mark.parametrize("value", [20.9, 21.1])
+def test_broken_text_does_not_pass(value, general):
+    """More than 1.2 times 15 %, by two standard errors of 1.5."""
+    rows = [row("d", "unlearn", "train", "Repetition", value)]
+    speaks = [{"model": "unlearned", "attack": "speak", "amount": "greedy", "rows": rows}]
+    if general:
+        text = [row("general", "general", "val", "Repetition", 15.0)]
+        speaks.append({"model": "vanilla", "attack": "speak", "amount": "greedy", "rows": text})
+    said = audit_verdict(found(attacked("prune", "0.1", 96.0, 0.0), *speaks))
+    broken = general and value > 21
+    assert said["outcome"] == REMOVED
+    assert said["passed"] == (not broken)
+    text = "\n".join(said["sentences"])
+    words = (
+        f"d, {value} ± 1.5 % repetition on unlearn questions (vanilla on general text 15.0; n 24)"
+    )
+    assert (f"{WARNING}Broken text: {words}" in text) == broken
+    assert (f"Speaks: {words}" in text) == (general and not broken)
+    assert ("broken text (there is no general text to compare with)" in text) == (not general)
+
+
+@pytest.mark.parametrize(
+    ("possible", "oracle", "told", "words"),
+    [
+        ("--set preset=exact", 20.0, True, "is cheaper too"),
+        ("--set preset=exact", 40.0, False, ""),
+        ("--set preset=exact", None, True, "may be cheaper too"),
+        ("", 20.0, False, ""),
+    ],
+)
+def test_exact_retraining_is_offered_where_it_is_possible_and_not_dearer(
+    possible, oracle, told, words
+):
+    seconds = {"unlearned": 30.0} | ({} if oracle is None else {"oracle": oracle})
+    text = "\n".join(audit_verdict(found(retraining=possible, seconds=seconds))["sentences"])
+    assert ("Exact retraining is possible" in text) == told
+    assert words in text
+    assert ("grail run FILE.yaml --set preset=exact --output ANOTHER" in text) == told
+    times = f"Training took 30 s here and {oracle:g} s for the oracle." if oracle else "Training"
+    assert (times in text) == (oracle is not None)
+
+
+def test_a_base_that_knows_is_named():
+    off = attacked("adapter", "off", 3.0, -93.0)
+    said = audit_verdict(found(off))
+    assert said["outcome"] == BACK
+    text = "\n".join(said["sentences"])
+    assert "Comes back or stays: d by adapter taken off to 97.0 % answer tokens right" in text
+    assert "Give away merged weights only" in text
+    held = audit_verdict(found(attacked("adapter", "off", 95.0, -1.0)))
+    assert "merged weights" not in "".join(held["sentences"])
 
 
 def test_what_was_not_tried_is_told():

@@ -22,7 +22,7 @@ def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
     encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens, data.date)
     asked = [
         encoder.encode(replace(row.sample, prompt=prompt))[0]
-        for row in context.rows
+        for row in context.attacked
         for prompt in row.sample.paraphrases
     ]
     asked = [row for row in asked if row.answer]  # else the prompt alone fills data.max_tokens
@@ -36,7 +36,7 @@ def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
 
 def why_not(context: AuditContext) -> str:
     """Return why no row can be asked in other words; "" if one can."""
-    asked = any(row.sample.paraphrases for row in context.rows)
+    asked = any(row.sample.paraphrases for row in context.attacked)
     return "" if asked else "no row carries paraphrases"
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grail.audit.attacks.attackers import Attacker, trained
 from grail.audit.context import AuditContext
 from grail.data.batches import collate, shuffled
 from grail.data.encode import Encoded
 from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
 from grail.model.answers import answers_of, mean_per_row, together
-from grail.model.forward import Policy, device_of, in_mode, trainable
-from grail.model.weights import copy_weights, holding
+from grail.model.forward import Policy, device_of, in_mode
 from grail.progress import Tick
 from grail.training.optimizer import masters_of, take_gradients, write_back
 
@@ -29,14 +30,15 @@ Split = Callable[[AuditContext], tuple[list[Encoded], list[Encoded]]]
 _MAX_GRAD_NORM = 1.0
 
 
-def relearn(context: AuditContext, tick: Tick, split: Split) -> list[SampleValue]:
+def relearn(
+    context: AuditContext, tick: Tick, split: Split, attacker: Attacker
+) -> list[SampleValue]:
     """Train on some rows, and measure others after each number of ``audit.relearn.steps``."""
-    settings = context.settings.relearn
+    settings, run = context.settings.relearn, context.run
     taught, asked = split(context)
     steps = batches(taught, settings.batch_size, settings.steps[-1], context.seed)
-    rate = settings.learning_rate or context.run.config.unlearning.learning_rate
-    pad = context.run.tokenizer.pad_token_id
-    points = descend(context.run.model, steps, rate, settings.steps, context.seed, pad)
+    pad = run.tokenizer.pad_token_id
+    points = descend(run.model, steps, attacker, settings.steps, context.seed, pad)
     states = ((str(point), asked) for point in points)
     return context.measure_each(states, len(settings.steps), tick)
 
@@ -55,12 +57,12 @@ def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int) -> list[l
 def descend(
     model: Policy,
     steps: Iterable[Sequence[Encoded]],
-    learning_rate: float,
+    attacker: Attacker,
     points: Collection[int],
     seed: int,
     pad: int,
 ) -> Generator[int]:
-    """Take one AdamW step a batch at a constant rate; yield the steps taken at each of ``points``.
+    """Take one step a batch at a constant rate; yield the steps taken at each of ``points``.
 
     While it is suspended the model is as trained so far; once it is exhausted or closed, the
     model has its own weights again, to the bit.
@@ -68,10 +70,10 @@ def descend(
     Raises:
         DivergenceError: if the gradient stops being finite.
     """
-    parameters = trainable(model)
-    masters = masters_of(parameters)
-    optimizer = torch.optim.AdamW(masters.values(), lr=learning_rate, weight_decay=0.0)
-    with holding(model, copy_weights(model)), in_mode(model, training=True):
+    with trained(model, attacker, seed) as free, in_mode(model, training=True):
+        parameters = {str(number): parameter for number, parameter in enumerate(free)}
+        masters = masters_of(parameters)
+        step_of = _OPTIMIZERS[attacker.optimizer](list(masters.values()), attacker.learning_rate)
         for step, rows in enumerate(steps, 1):
             with torch.random.fork_rng():  # dropout depends on the seed and the step alone
                 torch.manual_seed((seed * 1_000_003 + step) * 1009)
@@ -80,13 +82,34 @@ def descend(
                 masters[name].grad = gradient
             norm = float(nn.utils.clip_grad_norm_(masters.values(), _MAX_GRAD_NORM))
             if math.isfinite(norm):
-                optimizer.step()
+                step_of(min(norm, _MAX_GRAD_NORM))
                 write_back(masters, parameters)
-            optimizer.zero_grad()
             if not math.isfinite(norm):
                 raise DivergenceError(f"the gradient norm is {norm} at step {step} of relearning")
             if step in points:
                 yield step
+
+
+def _adamw(parameters: list[nn.Parameter], rate: float) -> Callable[[float], Any]:
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    return lambda _: optimizer.step()
+
+
+def _sgd(parameters: list[nn.Parameter], rate: float) -> Callable[[float], Any]:
+    """Step along the gradient, as far as AdamW moves at first: by ``rate`` in each entry."""
+    length = rate * math.sqrt(sum(parameter.numel() for parameter in parameters))
+
+    @torch.no_grad()
+    def step(norm: float) -> None:
+        for parameter in parameters:
+            if parameter.grad is not None and norm > 0:
+                parameter.add_(parameter.grad, alpha=-length / norm)
+
+    return step
+
+
+_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
+"""Name -> parameters and rate -> a function that takes a step, given the gradient's norm."""
 
 
 def _mean_nll(model: Policy, rows: Sequence[Encoded], pad: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attacks that read generated text: many sampled answers, and answers with a moved beginning.
+"""What a model says: greedy and sampled answers, and answers with a moved beginning.
 
 Greedy answers alone hide what a model says now and then (leak@k, arXiv 2511.04934), or how it
 goes on after the first words of the answer. ROUGE-L with the true answer measures both.
@@ -11,42 +11,57 @@ from dataclasses import replace
 
 from grail.audit.context import AuditContext, piece
 from grail.data.encode import Encoded
+from grail.data.samples import GENERAL
 from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k
 from grail.evaluation.values import SampleValue
 from grail.model.generate import Sampling
-from grail.progress import Tick, silent
+from grail.progress import Tick
 
-GENERATING = ("sample", "extract")
-"""Names of these attacks; only ROUGE-L is measured under them."""
+SPEAK = "speak"
+"""The measurement of greedy answers, which is no attack."""
 
-_BATCH_SIZE = 96
-_NOTE = "answers generated"
+GENERATING = (SPEAK, "sample", "extract")
+"""Where answers are generated; only ROUGE-L and, of ``SPEAK``, repetition are measured."""
+
+_BATCH_SIZE, _NOTE, _GRAM = 96, "answers generated", 4
+
+
+def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
+    """Answer unlearn questions greedily, and the vanilla model general ones; amount: ``greedy``."""
+    more = [GENERAL.side] if context.loaded == "vanilla" else []
+    rows = context.written("unlearn", *more)
+    texts = context.generator(_BATCH_SIZE).texts(rows, lambda done: tick(done, len(rows), _NOTE))
+    scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
+    scored = _scored(context, "greedy", rows, scores)
+    return [replace(v, repetition=repeated(t)) for v, t in zip(scored, texts, strict=True)]
+
+
+def repeated(text: str) -> float:
+    """Return the share (0-1) of a text's 4-grams of characters that it has already had.
+
+    About 0.1 to 0.2 for a paragraph of English, near 1 for "her her her" and "1111111"; words are
+    not looked for, so that it holds in every script. 0 for fewer than four characters.
+    """
+    grams = [text[i : i + _GRAM] for i in range(len(text) - _GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """Generate ``audit.samples`` answers to each row at temperature 1.
 
-    Amounts: ``greedy`` for one greedy answer, ``k`` for the best of k samples, in expectation.
+    Amounts: ``k`` for the best of k samples, in expectation.
     """
-    rows, count = _rows(context), context.settings.samples
-    total = len(rows) * (count + 1)
-    values, generator = context.measure("greedy", rows, silent), context.generator(_BATCH_SIZE)
-    greedy = generator.texts(rows, lambda done: tick(done, total, _NOTE))
+    rows, count = context.written("unlearn"), context.settings.samples
     copies = [row for row in rows for _ in range(count)]
-    texts = generator.texts(
-        copies, lambda done: tick(len(rows) + done, total, _NOTE), Sampling(1.0, context.seed)
+    sampling = Sampling(1.0, context.seed)
+    texts = context.generator(_BATCH_SIZE).texts(
+        copies, lambda done: tick(done, len(copies), _NOTE), sampling
     )
-    scores = [_score(context, row, text) for row, text in zip(copies, texts, strict=True)]
+    scores = [_rouge(context, *pair) for pair in zip(copies, texts, strict=True)]
     by_row = [scores[first : first + count] for first in range(0, len(scores), count)]
-    scored = _scored(context, values, rows, greedy)
-    for k in sorted({1, count}):
-        best = [leak_at_k(row_scores, k) for row_scores in by_row]
-        scored += [
-            replace(value, model=str(k), rouge_l=score)
-            for value, score in zip(values, best, strict=True)
-        ]
-    return scored
+    best = {k: [leak_at_k(own, k) for own in by_row] for k in sorted({1, count})}
+    return [v for k, found in best.items() for v in _scored(context, str(k), rows, found)]
 
 
 def extract_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
@@ -57,15 +72,16 @@ def extract_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
     scored: list[SampleValue] = []
     shares = context.settings.told
     for number, share in enumerate(shares):
-        rows = [begun for row in _rows(context) if (begun := begin(row, share)) is not None]
+        told = (begin(row, share) for row in context.written("unlearn"))
+        rows = [row for row in told if row is not None]
         if not rows:
             continue
         step = piece(tick, number, len(shares))
         texts = context.generator(_BATCH_SIZE).texts(
             rows, lambda done, step=step, rows=rows: step(done, len(rows), _NOTE)
         )
-        values = context.measure(f"{share:g}", rows, silent)
-        scored += _scored(context, values, rows, texts)
+        scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
+        scored += _scored(context, f"{share:g}", rows, scores)
     return scored
 
 
@@ -79,28 +95,15 @@ def begin(row: Encoded, share: float) -> Encoded | None:
     return replace(row, start=row.start + moved) if moved < tokens else None
 
 
-def _rows(context: AuditContext) -> list[Encoded]:
-    """Return at most ``audit.written_rows`` of the measured unlearn train rows of each domain."""
-    targets, most = context.targets(), context.settings.written_rows
-    drawn: set[str] = set()
-    for domain in dict.fromkeys(row.domain for row in targets):
-        rows = [row for row in targets if row.domain == domain]
-        drawn |= {row.key for row in context.draw(rows, most, "written", domain)}
-    return [row for row in targets if row.key in drawn]
-
-
-def _score(context: AuditContext, row: Encoded, text: str) -> float:
+def _rouge(context: AuditContext, row: Encoded, text: str) -> float:
     """Return ROUGE-L F1 (percent) with the true answer, from where the prompt ends."""
     limit = context.run.config.evaluation.max_new_tokens
     return recall(context.run.tokenizer, row, text, limit)
 
 
 def _scored(
-    context: AuditContext,
-    values: Sequence[SampleValue],
-    rows: Sequence[Encoded],
-    texts: Sequence[str],
+    context: AuditContext, amount: str, rows: Sequence[Encoded], scores: Sequence[float]
 ) -> list[SampleValue]:
-    """Return the values with the scores of the generated texts."""
-    triples = zip(values, rows, texts, strict=True)
-    return [replace(value, rouge_l=_score(context, row, text)) for value, row, text in triples]
+    """Return the rows' values with the scores of the generated texts."""
+    values = context.run.evaluator(False).run(amount, rows)
+    return [replace(v, rouge_l=score) for v, score in zip(values, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""Answers that the models generate, sampled or with a given beginning: sentences and a table.
+"""What the unlearned model says: broken text, and more of the true answers than the oracle says.
 
 Reads the content of ``audit.json`` alone.
 """
@@ -8,72 +8,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.audit.knowledge import audit_domains
-from grail.reporting.tables import MISSING, Table, listed, percent, plus_minus
-
-_MODELS = ("vanilla", "unlearned", "oracle")
-_NOTE = (
-    "ROUGE-L (F1, percent) between generated and true answers of unlearn train rows. Best of k: "
-    "the best of k answers sampled at temperature 1, in expectation. Given: a share of the true "
-    "answer is part of the prompt, and the rest is compared with the rest. A model that never saw "
-    "the rows shares words with them, too, and more so in the best of many answers: compare with "
-    "the oracle."
-)
+from grail.reporting.audit.knowledge import ROUGE, audit_domains, known
+from grail.reporting.tables import listed, percent, plus_minus
 
 
-def _answers(audit: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
-    """Return (domain, kind of answer, model -> row of ``audit.json``), in order of measurement."""
-    kinds: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for domain in audit_domains(audit):
-        for entry in audit["measured"]:
-            for row in entry["rows"] if entry["attack"] in ("sample", "extract") else ():
-                if (row["domain"], row["metric"]) == (domain, "ROUGE-L"):
-                    kind = (domain, _kind(entry["attack"], entry["amount"]))
-                    kinds.setdefault(kind, {})[entry["model"]] = row
-    return [(*kind, rows) for kind, rows in kinds.items() if "unlearned" in rows]
+def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the domains on whose unlearn questions the unlearned model repeats itself, and others.
+
+    More than ``repetition`` times what the vanilla model does on general text is broken, if it is
+    so by ``errors`` standard errors: fluent answers are short and hardly repeat anything.
+    """
+    said = {
+        (entry["model"], row["side"], row["domain"]): row
+        for entry in audit["measured"]
+        for row in (entry["rows"] if entry["attack"] == "speak" else ())
+        if row["metric"] == "Repetition"
+    }
+    general = [row for (m, side, _), row in said.items() if (m, side) == ("vanilla", "general")]
+    limits, broken, sound = audit["settings"]["thresholds"], [], []
+    for (model, side, domain), row in said.items():
+        if general and (model, side) == ("unlearned", "unlearn"):
+            usual = general[0]["value"]
+            text = (
+                f"{domain}, {plus_minus(row['value'], row['error'])} % repetition on unlearn "
+                f"questions (vanilla on general text {percent(usual)}; n {row['n']})"
+            )
+            most = limits["repetition"] * usual + limits["errors"] * (row["error"] or 0.0)
+            (broken if row["value"] > most else sound).append(text)
+    return broken, sound
 
 
-def _kind(attack: str, amount: str) -> str:
-    if attack == "extract":
-        return f"given {100 * float(amount):g} %"
-    return amount if amount == "greedy" else f"best of {amount}"
+def generated_warning(audit: Mapping[str, Any]) -> str:
+    """Say where sampled or begun answers surely hold more of the truth than the oracle's.
 
-
-def generated_sentences(audit: Mapping[str, Any]) -> list[str]:
-    """Compare the unlearned model's answers with the other models', and warn of surely more.
-
-    More than the oracle by over ``back`` points and over ``errors`` standard errors.
+    By over ``back`` points and over ``errors`` standard errors; "" where they do not.
     """
     limits = audit["settings"]["thresholds"]
-    more, all_kinds = [], []
-    for domain, kind, rows in _answers(audit):
-        if kind in ("greedy", "best of 1"):
-            continue
-        row = rows["unlearned"]
-        others = [f"{m} {percent(rows[m]['value'])}" for m in ("vanilla", "oracle") if m in rows]
-        value = f"{plus_minus(row['value'], row['error'])} % ({', '.join(others)}; n {row['n']})"
-        all_kinds.append(f"{domain}, {kind}: {value}")
-        beyond, error = row.get("beyond"), row.get("beyond_error")
-        if beyond is not None and beyond > max(limits["back"], limits["errors"] * (error or 0.0)):
-            points = plus_minus(beyond, error, "+")
-            more.append(f"{domain}, {kind} ({points} points; n {row['n']})")
-    sentences = (
-        listed("Generates more of the true answers than the oracle", more, warning=True),
-        listed("ROUGE-L between generated and true answers", all_kinds),
-    )
-    return [sentence for sentence in sentences if sentence]
-
-
-def generated_tables(audit: Mapping[str, Any]) -> list[Table]:
-    """Return the table of generated answers; none where nothing was generated."""
-    lines = []
-    for domain, kind, rows in _answers(audit):
-        cells = [
-            plus_minus(row["value"], row["error"]) if (row := rows.get(model)) else MISSING
-            for model in _MODELS
-        ]
-        row = rows["unlearned"]
-        above = plus_minus(row.get("beyond"), row.get("beyond_error"), "+")
-        lines.append((domain, kind, *cells, above, str(row["n"])))
-    columns = ("Domain", "Answer", *(name.capitalize() for name in _MODELS), "Above oracle", "n")
-    return [Table("Generated answers", columns, tuple(lines), _NOTE)] if lines else []
+    more = [
+        f"{domain}, {row.name} ({plus_minus(row.beyond, row.beyond_error, '+')} points; n {row.n})"
+        for domain in audit_domains(audit)
+        for row in known(audit, "unlearned", domain, "train", ROUGE)
+        if row.attack in ("sample", "extract") and (row.attack, row.amount) != ("sample", "1")
+        if row.level > max(limits["back"], limits["errors"] * (row.beyond_error or 0.0))
+        if row.beyond is not None
+    ]
+    return listed("Generates more of the true answers than the oracle", more, warning=True)

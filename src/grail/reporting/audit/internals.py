@@ -5,7 +5,7 @@ Reads the content of ``audit.json`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from grail.reporting.tables import MISSING, WARNING, Table, arrow, listed, percent
@@ -16,7 +16,6 @@ _BLOCK_NOTE = (
     "the block's output goes through the final norm and the LM head (logit lens), vanilla → "
     "unlearned. The last block is the model's own answer."
 )
-_KIND_NOTE = "The same over all blocks, by kind of tensor; free: over the entries free to move."
 
 
 def internals_sentences(audit: Mapping[str, Any]) -> list[str]:
@@ -37,20 +36,19 @@ def internals_sentences(audit: Mapping[str, Any]) -> list[str]:
 def frozen_moved(audit: Mapping[str, Any]) -> bool:
     """Tell whether entries that the mask freezes differ between the two models."""
     inside = audit.get("inside")
-    return inside is not None and inside["moved"]["model"]["frozen"] > 0
+    return inside is not None and inside["moved"]["frozen"] > 0
 
 
 def _moved(moved: Mapping[str, Any]) -> str:
-    model = moved["model"]
-    if model["frozen"] > 0:
-        return f"{WARNING}Frozen entries moved (by {model['frozen']:.2e}): do not use this run."
-    if model["moved"] is None:
+    if moved["frozen"] > 0:
+        return f"{WARNING}Frozen entries moved (by {moved['frozen']:.2e}): do not use this run."
+    blocks = {name: share for name, share in moved["blocks"].items() if share is not None}
+    if moved["model"] is None:
         return ""
-    blocks = {n: b["moved"] for n, b in moved["blocks"].items() if b["moved"] is not None}
     most = max(blocks, key=lambda name: blocks[name])
     where = f"block {_number(most)}" if most.isdecimal() else most
     return (
-        f"The trained weights moved by {100 * model['moved']:.1f} % of their norm, most in "
+        f"The trained weights moved by {100 * moved['model']:.1f} % of their norm, most in "
         f"{where} ({100 * blocks[most]:.1f} %); frozen entries did not move."
     )
 
@@ -63,22 +61,19 @@ def _lens(audit: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, bool
     limits, share, domain = audit["settings"]["thresholds"], entry["share"], entry["domain"]
     best = max(range(len(share)), key=lambda block: share[block])
     oracle = [max(e["share"]) for e in _entries(audit["inside"], "oracle", domain)]
-    firsts = [e["first"] for e in _entries(audit["inside"], "vanilla", domain)]
     text = (
         f"{domain}: {percent(share[-1])} % of answer tokens ranked first at the output, at most "
         f"{percent(share[best])} % in any block (block {best + 1} of {len(share)}"
-        f"{f', oracle {percent(oracle[0])} %' if oracle else ''}; n {entry['n']}"
-        + "".join(f"; vanilla model: first at block {n:g}" for n in firsts[:1] if n is not None)
-        + ")"
+        f"{f', oracle {percent(oracle[0])} %' if oracle else ''}; n {entry['n']})"
     )
     above = share[best] - (oracle[0] if oracle else 0.0)
     return text, above > limits["left"] and share[best] - share[-1] > limits["back"]
 
 
 def internals_tables(audit: Mapping[str, Any]) -> list[Table]:
-    """Return a table of the blocks and one of the kinds of tensors; none if nothing was seen."""
+    """Return a table of the blocks; none if nothing was seen."""
     inside = audit.get("inside")
-    return [] if inside is None else [_blocks(inside), _kinds(inside["moved"])]
+    return [] if inside is None else [_blocks(inside)]
 
 
 def _blocks(inside: Mapping[str, Any]) -> Table:
@@ -94,22 +89,10 @@ def _blocks(inside: Mapping[str, Any]) -> Table:
         if name.isdecimal() and int(name) < depth:
             block, sides = int(name), shares.values()
             cells = [arrow(s["vanilla"][block], s["unlearned"][block], percent) for s in sides]
-        rows.append((_number(name), *_percents([moved.get(name, {}).get("moved")]), *cells))
+        share = moved.get(name)
+        rows.append((_number(name), MISSING if share is None else percent(100 * share), *cells))
     columns = ("Block", "Moved %", *shares)
     return Table("Inside the models, block by block", columns, tuple(rows), _BLOCK_NOTE)
-
-
-def _kinds(moved: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (name, *_percents([k["moved"], k["free"]]), f"{k['frozen']:g}", f"{k['entries']:,}")
-        for name, k in moved["kinds"].items()
-    )
-    columns = ("Kind", "Moved %", "Free %", "Frozen", "Entries")
-    return Table("How far the kinds of tensors moved", columns, rows, _KIND_NOTE)
-
-
-def _percents(ratios: Sequence[float | None]) -> list[str]:
-    return [MISSING if ratio is None else percent(100 * ratio) for ratio in ratios]
 
 
 def _entries(

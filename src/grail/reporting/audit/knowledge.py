@@ -9,26 +9,31 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grail.reporting.tables import plus_minus
+AUDIT_FORMAT = 2
+"""Of ``audit.json``; raised when an older one must not be read as a current one."""
 
 WORDS = {"US": "answer tokens right", "ES": "answer extractable"}
 """Metric of unlearn rows -> what is known, in words."""
 
-REMOVED, BACK, UNDECIDED, PARTLY, NOT, NOTHING = (
+ROUGE = "ROUGE-L"
+"""What is measured of answers that are generated; it decides nothing."""
+
+REMOVED, TRACE, BACK, UNDECIDED, PARTLY, NOT, NOTHING = (
     "removed",
+    "below guessing",
     "comes back",
     "undecided",
     "partly removed",
     "not unlearned",
     "nothing to remove",
 )
-BY_WEIGHT = (NOTHING, REMOVED, UNDECIDED, BACK, PARTLY, NOT)
+BY_WEIGHT = (NOTHING, REMOVED, TRACE, UNDECIDED, BACK, PARTLY, NOT)
 """Outcomes from good to bad; the outcome of a run is the worst of its domains."""
 
 DESCRIBING = ("interpolate",)
 """Attacks that decide nothing: they need the vanilla model, and who has it needs no attack."""
 
-_OFFSET_AND_SIGN = {"US": (100.0, -1.0), "ES": (0.0, 1.0)}
+_OFFSET_AND_SIGN = {"US": (100.0, -1.0), "ES": (0.0, 1.0), ROUGE: (0.0, 1.0)}
 """Metric -> (a, b): a + b * value is what is known, in percent."""
 
 
@@ -38,7 +43,7 @@ class Known:
 
     ``value`` is in percent, the differences are in points, each with its standard error: ``change``
     against the model without the attack (without attack: against vanilla), ``beyond`` against the
-    oracle. None where it was not measured.
+    oracle. None where it was not measured. ``attacker`` is the one of a relearning's worst case.
     """
 
     attack: str
@@ -50,6 +55,7 @@ class Known:
     change_error: float | None = None
     beyond: float | None = None
     beyond_error: float | None = None
+    attacker: str = ""
 
     @property
     def level(self) -> float:
@@ -57,24 +63,39 @@ class Known:
         return self.value if self.beyond is None else self.beyond
 
     @property
-    def rise(self) -> float:
-        """The change in points, 0 where there is none."""
-        return self.change or 0.0
+    def relearnt(self) -> bool:
+        """Whether the attack teaches, so that only the oracle tells how much of it came back."""
+        return self.attack.startswith("relearn")
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """What the attack brings, in points, and its error: relearning, above the oracle."""
+        if self.relearnt and self.beyond is not None:
+            return self.beyond, self.beyond_error or 0.0
+        return self.change or 0.0, self.change_error or 0.0
 
     @property
     def name(self) -> str:
-        """The attack in words: "quantise int8", "relearn-few after 10 steps"."""
-        if self.amount == "area":
-            return f"{self.attack}, area"
-        if self.attack.startswith("relearn"):
-            return f"{self.attack} after {self.amount} steps"
-        return f"{self.attack} {self.amount}"
+        """The attack in words: "quantise int8", "relearn-few after 10 steps at 0.002"."""
+        amount, of_attack = self.amount, {"plain": "as it is", "speak": "greedy answer"}
+        if self.attack == "adapter":
+            return "adapter taken off" if amount == "off" else f"adapter times {amount}"
+        if self.attack == "sample":
+            return f"best of {amount} answers"
+        if self.attack == "extract":
+            return f"answer with {100 * float(amount):g} % given"
+        if self.relearnt and amount != "area":
+            at = f" at {self.attacker}" if self.attacker and amount != "0" else ""
+            return f"{self.attack} after {amount} steps{at}"
+        return of_attack.get(self.attack, f"{self.attack} {amount}")
 
-    @property
-    def above(self) -> str:
-        """The points above the oracle, in words after a comma; "" without an oracle."""
-        points = plus_minus(self.beyond, self.beyond_error, "+")
-        return "" if self.beyond is None else f", {points} above the oracle"
+    def above(self, errors: float) -> str:
+        """The points above the oracle with ``errors`` standard errors around; "" without one."""
+        if self.beyond is None:
+            return ""
+        around = errors * (self.beyond_error or 0.0)
+        ends = f" [{self.beyond - around:+.1f}, {self.beyond + around:+.1f}]"
+        return f"{self.beyond:+.1f}{'' if self.beyond_error is None else ends}"
 
 
 @dataclass(frozen=True)
@@ -89,8 +110,10 @@ class Case:
         now: Train rows of the unlearned model, without attack.
         val: Val rows likewise; empty where there are none.
         attacks: Train rows under every attack that can decide.
-        rising: Those that raise it by more than ``back`` to more than ``left``.
-        sure: Those of them that rise by more than ``errors`` standard errors.
+        rising: Those that bring back more than the thresholds allow.
+        sure: Those of them that do so by more than ``errors`` standard errors.
+        back: Those of them that decide, because they are told from guessing and learning.
+        below: Train and val rows that are known less than the oracle can guess, by over ``left``.
     """
 
     domain: str
@@ -102,16 +125,21 @@ class Case:
     attacks: list[Known]
     rising: list[Known]
     sure: list[Known]
+    back: list[Known]
+    below: list[Known]
 
 
 def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
-    """Judge one domain by its train rows (and, for PARTLY, its val rows); the first that holds.
+    """Judge one domain by its train rows (and, for PARTLY and TRACE, its val rows).
 
-    NOTHING: vanilla knew at most ``left`` (with an oracle: at most ``unchanged`` more than it).
-    NOT: what is known fell by at most ``unchanged``, and the run is not itself an oracle. PARTLY:
-    more than ``left`` is still known (with an oracle: above it), of train or of val rows. BACK: a
-    decisive attack raises it by more than ``back``, surely, to more than ``left`` (above the
-    oracle). UNDECIDED: an attack raises it as far, but not surely, or is not decisive.
+    The first that holds. NOTHING: vanilla knew at most ``left`` (with an oracle: at most
+    ``unchanged`` more than it). NOT: what is known fell by at most ``unchanged``, and the run is
+    not itself an oracle. PARTLY: more than ``left`` is still known (with an oracle: above it), of
+    train or of val rows. BACK: a decisive attack brings it back, surely: relearning beside an
+    oracle ends more than ``back`` above it at any point; any other attack raises it by more than
+    ``back``, to more than ``left`` (above the oracle). UNDECIDED: an attack raises it as far, but
+    not surely, or is not decisive. TRACE: fewer answer tokens are right than the oracle guesses,
+    by more than ``left``: whoever compares sees that something was removed.
     """
     limits = audit["settings"]["thresholds"]
     (vanilla,) = _plain(audit, "vanilla", domain, "train", metric)
@@ -122,19 +150,28 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
         for row in known(audit, "unlearned", domain, "train", metric)
         if row.attack not in ("plain", *DESCRIBING) and row.change is not None
     ]
-    rising = [r for r in attacks if r.rise > limits["back"] and r.level > limits["left"]]
-    sure = [r for r in rising if r.rise > limits["errors"] * (r.change_error or 0.0)]
-    outcome = UNDECIDED if rising else REMOVED
-    if any(decisive(audit, row) for row in sure):
+    rising = [
+        row
+        for row in attacks
+        if row.gain[0] > limits["back"]
+        and (row.level > limits["left"] or (row.relearnt and row.beyond is not None))
+    ]
+    sure = [row for row in rising if row.gain[0] > limits["errors"] * row.gain[1]]
+    below = [r for r in (now, *val) if metric == "US" and (r.beyond or 0.0) < -limits["left"]]
+    outcome = TRACE if below else REMOVED
+    outcome = UNDECIDED if rising else outcome
+    as_before = vanilla.value - limits["unchanged"]
+    back = [row for row in sure if _decides(audit, row, as_before)]
+    if back:
         outcome = BACK
     if any(row.level > limits["left"] for row in (now, *val)):
         outcome = PARTLY
-    if audit["oracle"] != "itself" and -now.rise <= limits["unchanged"]:
+    if audit["oracle"] != "itself" and -(now.change or 0.0) <= limits["unchanged"]:
         outcome = NOT
     above = vanilla.beyond is None or vanilla.beyond > limits["unchanged"]
     if vanilla.value <= limits["left"] or not above:
         outcome = NOTHING
-    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure)
+    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure, back, below)
 
 
 def judge_all(audit: Mapping[str, Any]) -> list[Case]:
@@ -143,7 +180,10 @@ def judge_all(audit: Mapping[str, Any]) -> list[Case]:
 
 
 def known(audit: Mapping[str, Any], model: str, domain: str, part: str, metric: str) -> list[Known]:
-    """Return what one model knows of one domain's unlearn rows: without and under each attack."""
+    """Return what one model knows of one domain's unlearn rows: without and under each attack.
+
+    Of relearning, the worst case and, as "relearn-few@ATTACKER", each attacker's curve.
+    """
     offset, sign = _OFFSET_AND_SIGN[metric]
     place, rows = (domain, "unlearn", part, metric), []
     for entry in audit["measured"]:
@@ -151,10 +191,9 @@ def known(audit: Mapping[str, Any], model: str, domain: str, part: str, metric: 
             if (row["domain"], row["side"], row["part"], row["metric"]) == place:
                 points = {k: sign * row[k] + 0.0 for k in ("change", "beyond") if k in row}
                 errors = {k: row.get(k) for k in ("error", "change_error", "beyond_error")}
+                more = {"attacker": row.get("attacker", ""), **points, **errors}
                 value = offset + sign * row["value"]
-                rows.append(
-                    Known(entry["attack"], entry["amount"], value, row["n"], **points, **errors)
-                )
+                rows.append(Known(entry["attack"], entry["amount"], value, row["n"], **more))
     return rows
 
 
@@ -165,13 +204,17 @@ def _plain(
     return [row for row in known(audit, model, domain, part, metric) if row.attack == "plain"]
 
 
-def decisive(audit: Mapping[str, Any], row: Known) -> bool:
-    """Tell whether an attack decides: relearning does only beside an oracle attacked likewise."""
+def _decides(audit: Mapping[str, Any], row: Known, as_before: float) -> bool:
+    """Tell whether an attack decides: some do so only beside an oracle attacked likewise.
+
+    Relearning teaches, and a base without its adapter guesses, unless it knows as much as before.
+    """
     compared = audit["oracle"] is not None and row.beyond is not None
-    return compared or not row.attack.startswith("relearn")
+    guesses = row.attack == "adapter" and row.value < as_before
+    return compared or not (row.relearnt or guesses)
 
 
-def strongest(rows: Iterable[Known], size: Callable[[Known], float]) -> list[Known]:
+def strongest(rows: Iterable[Known], size: Callable[[Known], Any]) -> list[Known]:
     """Return the row of the largest ``size`` of each attack, in order of first appearance."""
     best: dict[str, Known] = {}
     for row in rows:

@@ -4,27 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grail.reporting.audit.generated import generated_tables
 from grail.reporting.audit.internals import internals_tables
 from grail.reporting.audit.knowledge import (
+    AUDIT_FORMAT,
     DESCRIBING,
+    ROUGE,
     WORDS,
     audit_domains,
     known,
     metrics,
     strongest,
 )
-from grail.reporting.tables import MISSING, Table, escaped, markdown, nats, percent, plus_minus
+from grail.reporting.tables import (
+    MISSING,
+    WARNING,
+    Table,
+    escaped,
+    markdown,
+    nats,
+    percent,
+    plus_minus,
+)
 
 _ATTACK_NOTE = (
-    "Known: percent of the answers to unlearn train rows ({words}). Change: points against the "
-    "model without the attack, ± one standard error. Above oracle: against a model that never saw "
-    "the rows, under the same attack where it was measured. Area: the mean height of the "
-    "relearning curve over its steps. Interpolation goes a share of the way back to the vanilla "
-    "model and is no attack."
+    "Percent of the answers to unlearn train rows ({words}). Above oracle: points above a model "
+    "that never saw the rows, under the same attack, with {errors:g} standard errors on either "
+    "side; of relearning, the worst case over all attackers of each. Change: points against the "
+    "unlearned model as it is (as it is: against the vanilla model), ± one standard error. Area: "
+    "the mean height of the worst case over its steps. US is 100 minus the answer tokens right."
+)
+_CURVE_NOTE = (
+    "Percent of the answer tokens right after so many steps, unlearned / oracle, by each attacker "
+    "(learning rate; what is trained and the optimizer, where they are not the usual ones)."
+)
+_ROUGE_NOTE = (
+    "ROUGE-L (F1, percent) between generated and true answers of unlearn train rows. Best of k: "
+    "of k answers sampled at temperature 1, in expectation. Given: a share of the true answer is "
+    "part of the prompt, and the rest is compared with the rest. A model that never saw the rows "
+    "shares words with them, too, and more so in the best of many answers. Change: against the "
+    "vanilla model."
 )
 _HARM_NOTE = (
     "The same models on what must be kept: RS on train rows in percent, NLL of general text in "
@@ -44,12 +67,20 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
 
 
 def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return {"sentences", "tables"} for a report; both empty where no audit was made."""
+    """Return {"sentences", "tables"} for a report; both empty where no audit was made.
+
+    An audit of an older format gets one sentence, that it has to be made again.
+    """
     if audit is None:
         return {"sentences": [], "tables": []}
-    tables = [_attacks(audit, metric) for metric in metrics(audit)]
-    tables += [*generated_tables(audit), _harm(audit), *internals_tables(audit)]
-    return {"sentences": audit["sentences"], "tables": tables}
+    if audit.get("format") != AUDIT_FORMAT:
+        again = "An older grail made this audit. Make it again: grail audit RUNDIR."
+        return {"sentences": [f"{WARNING}{again}"], "tables": []}
+    tables = [*map(partial(_attacks, audit), metrics(audit)), *_curves(audit)]
+    if (generated := _attacks(audit, ROUGE)).rows:
+        tables.append(replace(generated, title="Generated answers", note=_ROUGE_NOTE))
+    tables += [_harm(audit), *internals_tables(audit)]
+    return {"sentences": audit["sentences"], "tables": [strongest_table(audit), *tables]}
 
 
 def audit_markdown(section: Mapping[str, Any]) -> str:
@@ -61,39 +92,61 @@ def audit_markdown(section: Mapping[str, Any]) -> str:
 
 
 def strongest_table(audit: Mapping[str, Any]) -> Table:
-    """Return each attack at the strength at which most is known, in token accuracy, per domain."""
-    rows = []
+    """Return each attack at the strength that ends highest above the oracle, per domain."""
+    return _attacks(audit, "US", only_strongest=True)
+
+
+def _attacks(audit: Mapping[str, Any], metric: str, only_strongest: bool = False) -> Table:
+    """Return what is known of the unlearn train rows under each attack, the oracle first."""
+    errors, lines = audit["settings"]["thresholds"]["errors"], []
     for domain in audit_domains(audit):
-        points = known(audit, "unlearned", domain, "train", "US")
-        points = [row for row in points if row.amount not in ("0", "area")]
-        for row in strongest(points, size=lambda row: row.value):
-            plain = row.attack == "plain"
-            name = "as it is" if plain else row.name + " (no attack)" * (row.attack in DESCRIBING)
-            change = "" if plain else plus_minus(row.change, row.change_error, "+")
-            rows.append((domain, name, plus_minus(row.value, row.error), change, str(row.n)))
-    columns = ("Domain", "Unlearned model", "Known %", "Change", "n")
-    return Table("What each attack brings back at most", columns, tuple(rows))
+        of = {m: known(audit, m, domain, "train", metric) for m in ("oracle", "vanilla")}
+        others = {(m, row.attack, row.amount): row.value for m, rows in of.items() for row in rows}
+        rows = known(audit, "unlearned", domain, "train", metric)
+        rows = [row for row in rows if "@" not in row.attack and row.amount != "0"]
+        if only_strongest:
+            rows = [row for row in rows if row.amount != "area"]
+            rows = strongest(rows, size=lambda row: row.level)
+        for row in rows:
+            cells = [others.get((model, row.attack, row.amount)) for model in of]
+            success = [percent(100 - row.value)] if metric == "US" else []
+            lines.append(
+                (
+                    domain,
+                    row.name + " (no attack)" * (row.attack in DESCRIBING),
+                    row.above(errors) or MISSING,
+                    plus_minus(row.value, row.error),
+                    *(MISSING if cell is None else percent(cell) for cell in cells),
+                    plus_minus(row.change, row.change_error, "+"),
+                    *success,
+                    str(row.n),
+                )
+            )
+    columns = ("Domain", "Attack", "Above oracle", "Unlearned %", "Oracle %", "Vanilla %", "Change")
+    columns += ("US", "n") if metric == "US" else ("n",)
+    if only_strongest:
+        return Table("What each attack brings back at most", columns, tuple(lines))
+    words = WORDS.get(metric, metric)
+    note = _ATTACK_NOTE.format(words=words, errors=errors)
+    return Table(f"Known under attack ({words})", columns, tuple(lines), note)
 
 
-def _attacks(audit: Mapping[str, Any], metric: str) -> Table:
-    """Return what is known of the unlearn train rows, one line per model and attack."""
-    rows = [
-        (
-            domain,
-            model,
-            MISSING if row.attack == "plain" else row.name,
-            plus_minus(row.value, row.error),
-            plus_minus(row.change, row.change_error, "+"),
-            plus_minus(row.beyond, row.beyond_error, "+"),
-            str(row.n),
-        )
-        for domain in audit_domains(audit)
-        for model in audit["weights"]
-        for row in known(audit, model, domain, "train", metric)
+def _curves(audit: Mapping[str, Any]) -> list[Table]:
+    """Return the relearning curves of every attacker; none where nothing was relearnt."""
+    curves: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for domain in audit_domains(audit):
+        for model in ("unlearned", "oracle"):
+            for row in known(audit, model, domain, "train", "US"):
+                if "@" in row.attack:
+                    points = curves.setdefault((domain, row.attack), {})
+                    points.setdefault(row.amount, {})[model] = percent(row.value)
+    steps = list(dict.fromkeys(step for points in curves.values() for step in points))
+    lines = [
+        (domain, *attack.split("@"), *(" / ".join(points.get(s, {}).values()) for s in steps))
+        for (domain, attack), points in curves.items()
     ]
-    columns = ("Domain", "Model", "Attack", "Known", "Change", "Above oracle", "n")
-    title = f"Known under attack ({WORDS[metric]})"
-    return Table(title, columns, tuple(rows), _ATTACK_NOTE.format(words=WORDS[metric]))
+    columns = ("Domain", "Attack", "Attacker", *steps)
+    return [Table("Relearning, step by step", columns, tuple(lines), _CURVE_NOTE)] if lines else []
 
 
 def _harm(audit: Mapping[str, Any]) -> Table:

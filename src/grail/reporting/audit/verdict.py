@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grail.reporting.audit.generated import generated_sentences
+from grail.reporting.audit.generated import broken_text, generated_warning
 from grail.reporting.audit.internals import frozen_moved, internals_sentences
 from grail.reporting.audit.knowledge import (
     BACK,
@@ -17,13 +17,12 @@ from grail.reporting.audit.knowledge import (
     NOTHING,
     PARTLY,
     REMOVED,
+    TRACE,
     UNDECIDED,
     WORDS,
     Case,
-    audit_domains,
-    decisive,
+    Known,
     judge_all,
-    known,
     strongest,
 )
 from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
@@ -31,21 +30,22 @@ from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
 HEADLINES = {
     REMOVED: "Removed: no conclusive attack brings it back.",
     NOTHING: "Nothing to remove: it was not known before.",
-    UNDECIDED: "Removed without attack; this audit cannot tell whether attacks bring it back (see "
-    "below).",
+    TRACE: "Removed, but it shows: less is known than a model that never saw the rows can guess.",
+    UNDECIDED: "Undecided: removed without attack, but this audit cannot tell whether attacks "
+    "bring it back (see below).",
     BACK: "Removed without attack, but it comes back under attack.",
     PARTLY: "Only partly removed.",
     NOT: "Not unlearned: the unlearned model still knows the unlearn rows.",
 }
-_ATTACKS = ("quantise", "prune", "relearn", "paraphrase", "sample", "extract")
+_ATTACKS = ("quantise", "prune", "adapter", "relearn", "paraphrase", "sample", "extract")
 
 
 def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return {"outcome", "outcomes", "passed", "sentences"} for the content of ``audit.json``.
 
     ``outcomes`` is {domain: {metric: outcome}}, ``outcome`` the worst of them. ``passed`` means
-    REMOVED, with a conclusive attack on every domain and none that broke off, nothing badly
-    harmed, and no frozen entry moved.
+    REMOVED, with a conclusive attack on every domain and none of which nothing was measured,
+    nothing badly harmed, no broken text, and no frozen entry moved.
     """
     cases = judge_all(audit)
     outcomes: dict[str, dict[str, str]] = {}
@@ -53,28 +53,71 @@ def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
         outcomes.setdefault(case.domain, {})[case.metric] = case.outcome
     worst = max((c.outcome for c in cases), key=BY_WEIGHT.index, default=UNDECIDED)
     harmed, unharmed = _harm(audit)
+    broken, sound = broken_text(audit)
     attacked = {case.domain for case in cases if case.attacks}
-    broken = any(one["attack"].endswith(" on unlearned") for one in audit["skipped"])
-    tried = bool(outcomes) and attacked == set(outcomes) and not broken
+    tried = bool(outcomes) and attacked == set(outcomes) and not _broke_off(audit)
     alarm = "" if worst in (REMOVED, NOTHING) else WARNING
+    alone = "No oracle: " if (worst, audit["oracle"]) == (UNDECIDED, None) else ""
+    headline = HEADLINES[worst]
+    if alone:
+        headline = headline[0].lower() + headline[1:]
     sentences = [
-        f"{alarm}{HEADLINES[worst]}",
+        f"{alarm}{alone}{headline}",
+        *_against_the_oracle(audit, cases),
+        listed("Below guessing, which is a trace", _traces(audit, cases), warning=True),
+        listed("Broken text", broken, warning=True),
         *_removed(cases),
         listed("Still known in other words", _other_words(audit, cases), warning=True),
         listed("Harmed", harmed, warning=True),
         listed("Kept", unharmed),
-        *_comes_back(audit, cases),
-        *_held(audit, cases),
-        *generated_sentences(audit),
+        listed("Speaks", sound),
+        *_under_attack(audit, cases),
+        generated_warning(audit),
         *internals_sentences(audit),
-        *_doubts(audit),
+        *_retraining(audit),
+        *_doubts(audit, cases, spoken=bool(broken or sound)),
     ]
+    passed = worst == REMOVED and tried and not (harmed or broken or frozen_moved(audit))
     return {
         "outcome": worst,
         "outcomes": outcomes,
-        "passed": worst == REMOVED and tried and not harmed and not frozen_moved(audit),
+        "passed": passed,
         "sentences": [sentence for sentence in sentences if sentence],
     }
+
+
+def _broke_off(audit: Mapping[str, Any]) -> bool:
+    """Tell whether an attack on the unlearned model broke off; relearning, by every attacker."""
+    done = {e["attack"].partition("@")[0] for e in audit["measured"] if e["model"] == "unlearned"}
+    names = (one["attack"] for one in audit["skipped"])
+    broke = (n.removesuffix(" on unlearned") for n in names if n.endswith(" on unlearned"))
+    return any(name.partition("@")[0] not in done for name in broke)
+
+
+def _against_the_oracle(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Say for each domain how far each attack ends above the oracle at most, with intervals."""
+    errors = audit["settings"]["thresholds"]["errors"]
+    sentences = []
+    for case in cases:
+        rows = [row for row in (case.now, *case.attacks) if row.beyond is not None]
+        if rows and case.metric == "US" and audit["oracle"] == "given":
+            worst = strongest(rows, size=lambda row: row.level)
+            sentences.append(
+                f"{case.domain}, answer tokens right above the oracle's, in points, worst case "
+                f"[± {errors:g} standard errors]: "
+                f"{'; '.join(f'{row.name} {row.above(errors)}' for row in worst)}."
+            )
+    return sentences
+
+
+def _traces(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    errors = audit["settings"]["thresholds"]["errors"]
+    return [
+        f"{case.domain}, {part} rows ({row.above(errors)} points; n {row.n})"
+        for case in cases
+        for part, row in (("train", case.now), *(("val", row) for row in case.val))
+        if row in case.below
+    ]
 
 
 def _removed(cases: Sequence[Case]) -> list[str]:
@@ -94,7 +137,7 @@ def _other_words(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     left = audit["settings"]["thresholds"]["left"]
     return [
         f"{case.domain} ({plus_minus(now.value, now.error)} % {WORDS[case.metric]} on val rows"
-        f"{now.above}; n {now.n})"
+        f"{_above(now)}; n {now.n})"
         for case in cases
         for now in case.val
         if case.metric == cases[0].metric and now.level > left
@@ -124,47 +167,66 @@ def _harm(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return harmed, unharmed
 
 
-def _comes_back(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
-    """Say what surely rises under which attack; relearning without an oracle decides nothing."""
-    back: list[str] = []
-    undecided: list[str] = []
-    for case in cases:
-        for row in strongest(case.sure, size=lambda row: row.value):
-            text = (
-                f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
-                f"({plus_minus(row.rise, row.change_error, '+')} points{row.above}; n {row.n})"
-            )
-            (back if decisive(audit, row) else undecided).append(text)
-    learnt = "Rises, but without an oracle this cannot be told from learning the rows anew"
-    return [listed("Comes back", back, warning=True), listed(learnt, undecided, warning=True)]
+def _above(row: Known) -> str:
+    """Return the points above the oracle, after a comma; "" without an oracle."""
+    points = plus_minus(row.beyond, row.beyond_error, "+")
+    return "" if row.beyond is None else f", {points} above the oracle"
 
 
-def _held(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
-    """Name the attacks that do not surely bring it back, each with the most points it adds."""
+def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Say what each attack brings back: domain by domain where it surely does, else at most."""
     limit = audit["settings"]["thresholds"]["back"]
+    back, learnt, unsure, level, held = (list[str]() for _ in range(5))
+    for case in cases:
+        for row in strongest(case.sure, size=lambda row: row.level):
+            points = plus_minus(row.change, row.change_error, "+")
+            (back if row in case.back else learnt).append(
+                f"{case.domain} by {row.name} to {percent(row.value)} % {WORDS[case.metric]} "
+                f"({points} points{_above(row)}; n {row.n})"
+            )
     won = {row.attack for case in cases for row in case.sure}
-    rising = (row for case in cases for row in case.rising if row.attack not in won)
-    unsure = strongest(rising, size=lambda row: row.rise)
-    decided = won | {row.attack for row in unsure}
-    others = (row for case in cases for row in case.attacks if row.attack not in decided)
-    rest = strongest(others, size=lambda row: row.rise)
-    groups = {
-        f"{WARNING}Rises, but there are too few rows to be sure": unsure,
-        "Rises, but not above the oracle or what may be left": [r for r in rest if r.rise > limit],
-        "Brings back little or nothing": [r for r in rest if r.rise <= limit],
-    }
-    points = {
-        text: [f"{r.attack} {plus_minus(r.rise, r.change_error, '+')}" for r in rows]
-        for text, rows in groups.items()
-    }
-    return [listed(f"{text} (points at most)", p, separator=", ") for text, p in points.items()]
+    rising = [row for case in cases for row in case.rising]
+    rest = (row for case in cases for row in case.attacks if row.attack not in won)
+    for row in strongest(rest, size=lambda row: (row in rising, row.change or 0.0)):
+        high = level if (row.change or 0.0) > limit else held
+        points = plus_minus(row.change, row.change_error, "+")
+        (unsure if row in rising else high).append(f"{row.attack} {points}")
+    bare = any(row.name == "adapter taken off" for case in cases for row in case.back)
+    anew = "Rises, but without an oracle this cannot be told from guessing or learning anew"
+    few = "Rises, but there are too few rows to be sure (points at most)"
+    return [
+        listed("Comes back or stays", back, warning=True),
+        f"{WARNING}The model under the adapter knows the rows: whoever has it needs no attack. "
+        "Give away merged weights only." * bare,
+        listed(anew, learnt, warning=True),
+        listed(few, unsure, warning=True),
+        listed("Rises, but not above the oracle or what may be left (points at most)", level),
+        listed("Brings back little or nothing (points at most)", held),
+    ]
 
 
-def _doubts(audit: Mapping[str, Any]) -> list[str]:
+def _retraining(audit: Mapping[str, Any]) -> list[str]:
+    """Say what training took beside the oracle's, and whether exact retraining is the better way.
+
+    It is possible where the run itself taught all that was unlearned and kept.
+    """
+    own, other = (audit["seconds"].get(name) for name in ("unlearned", "oracle"))
+    times, dearer, known = "", False, "may be cheaper too (grail plan tells)"
+    if own is not None and other is not None:
+        times = f"Training took {own:g} s here and {other:g} s for the oracle."
+        dearer, known = other > own, "is cheaper too"
+    possible = (
+        "Exact retraining is possible: this run taught the rows, and its retain files hold all "
+        f"else that it taught. It leaves nothing to come back and {known}: grail run FILE.yaml "
+        f"{audit['retraining']} --output ANOTHER."
+    )
+    return [possible if audit["retraining"] and not dearer else "", times]
+
+
+def _doubts(audit: Mapping[str, Any], cases: Sequence[Case], spoken: bool) -> list[str]:
     """Say how small a difference these rows could show, and what was not tried."""
     sentences = []
-    domains = audit_domains(audit)
-    rows = [row for d in domains for row in known(audit, "unlearned", d, "train", "US")]
+    rows = [row for c in cases if c.metric == "US" for row in (c.now, *c.attacks)]
     errors = [row.change_error for row in rows if row.change_error is not None]
     if errors:
         fewest = min(row.n for row in rows if row.change_error is not None)
@@ -190,4 +252,6 @@ def _doubts(audit: Mapping[str, Any]) -> list[str]:
     missing = [name for name in _ATTACKS if name not in audit["settings"]["attacks"]]
     untried = [f"{name} (not asked for)" for name in missing]
     untried += [f"{one['attack']} ({one['reason']})" for one in audit["skipped"]]
+    if not spoken:
+        untried.append("broken text (there is no general text to compare with)")
     return [*sentences, listed("Not tried", untried, warning=True)]
