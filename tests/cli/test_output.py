@@ -51,12 +51,20 @@ def test_a_report_is_named_and_general_ability_is_shown_if_it_is_there(folder, c
 
 
 def test_where_a_stage_has_written(tmp_path, capsys):
+    (tmp_path / "survivors.safetensors").touch()
     for stage, name in endings._OUTPUTS.items():
         endings.files(tmp_path, stage, as_json=False)
         assert capsys.readouterr().out == f"wrote: {tmp_path / name}\n"
         endings.files(tmp_path, stage, as_json=True)
         found = json.loads(capsys.readouterr().out)
         assert found == {"output": str(tmp_path), stage: str(tmp_path / name)}
+
+
+def test_without_a_reset_there_are_no_survivors(tmp_path, capsys):
+    endings.files(tmp_path, "reset", as_json=False)
+    assert "unlearning.reset is null" in capsys.readouterr().out
+    endings.files(tmp_path, "reset", as_json=True)
+    assert json.loads(capsys.readouterr().out)["reset"] is None
 
 
 @pytest.mark.parametrize(("worst", "code"), [(1e-6, 0), (2e-5, 1), (math.inf, 1)])

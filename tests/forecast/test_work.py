@@ -10,6 +10,7 @@ from grail.config.file import load_config
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import artifact_bytes, shape_of
 from grail.forecast.work import NO_PASSES, Passes, Work, models_of, workload
+from grail.model.probe import shares
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
@@ -83,6 +84,7 @@ def finished(request, module_config):
     counter = Counter()
     run = Run(config, read_inputs(config), counter)
     inner = run.context.model.get_base_model()
+    shares(inner, run.context.tokenizer.pad_token_id)  # tried once per model, on a few tokens
     handle = inner.register_forward_pre_hook(counter.count, with_kwargs=True)
     run.through("evaluate")
     handle.remove()

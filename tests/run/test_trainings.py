@@ -195,9 +195,9 @@ def test_the_loop_gets_every_setting_that_it_shares_with_the_vanilla_section():
 def test_the_schedule_is_that_of_the_section():
     until = {"row_accuracy": 0.3, "domain_accuracy": 0.2}
     given = Unlearning.model_validate(
-        {"batch_size": 3, "epochs": 5, "phases": [["a"], ["b"]], "until": until}
+        {"batch_size": 3, "epochs": 5, "phases": [["a"], ["b"]], "until": until, "retain_ratio": 4}
     )
-    assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until)
+    assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until, retain_ratio=4)
     defaults = Unlearning()
     assert schedule_of(defaults) == Schedule()
 

@@ -29,6 +29,7 @@ EXPECTED = {
     "jensun": (1, False, "refusal", "divergence", True),
     "refusal": (1, False, "refusal", "nll", False),
     "unlikelihood": (1, False, "true", "nll", False),
+    "distill": (1, True, "true", "nll", False),
     "exact": (1, False, "true", None, False),
 }
 WITH_RETAIN = [name for name, row in EXPECTED.items() if row[3]]
@@ -89,7 +90,8 @@ def test_a_term_reads_the_reference_only_if_it_says_so(name, made):
             assert torch.equal(term.loss(alone), term.loss(answers))
 
 
-UNLEARNS = sorted(n for n, row in EXPECTED.items() if row[2] == "true" and n != EXACT)
+ELSEWHERE = (EXACT, "distill")  # a new model; a reference that does not know the answer
+UNLEARNS = sorted(n for n, row in EXPECTED.items() if row[2] == "true" and n not in ELSEWHERE)
 
 
 @pytest.mark.parametrize("name", UNLEARNS)
@@ -201,6 +203,7 @@ PAPERS = {
     "jensun": [1, 1],
     "refusal": [1, 1],
     "unlikelihood": [1, 1],
+    "distill": [1, 1],
 }
 
 
@@ -357,3 +360,15 @@ def test_settings_that_it_does_not_read_are_refused(own):
         make_objective(settings(objective="my_losses:unlearn", beta=1.0))
     with pytest.raises(InputError, match=r"unlearning\.rectify: "):
         make_objective(settings(objective="my_losses:unlearn", retain_weight=0.0, rectify=True))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "like"),
+    [("auto", "distill"), ("before", "distill"), ("suppressed", "undial"), ("refusal", "refusal")],
+)
+def test_distill_follows_its_teacher_with_the_loss_that_fits(teacher, like):
+    """Without a model from before, it is UNDIAL's goal or the words of a refusal."""
+    chosen = settings(objective="distill", teacher=teacher)
+    found, first = make_objective(chosen), make_objective(settings(objective=like)).terms[0]
+    assert (found.terms[0].name, found.terms[0].reference) == (first.name, first.reference)
+    assert [term.weight for term in found.terms] == [1.0, 1.0]

@@ -67,8 +67,9 @@ def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 def files(folder: Path, stage: str, as_json: bool) -> None:
     """Print the path that a stage has written."""
-    path = folder / _OUTPUTS[stage]
-    path = path if path.exists() else None  # there are no survivors without a reset
+    path: Path | None = folder / _OUTPUTS[stage]
+    if stage == "reset" and not path.exists():
+        path = None
     if as_json:
         print(json.dumps({"output": str(folder), stage: path and str(path)}))
     else:

@@ -234,10 +234,19 @@ def parse_config(raw: Any, folder: Path | str = "") -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
     try:
-        sections = _with_rates(with_preset(with_attacks(merge(raw))))
+        sections = _with_layer(_with_rates(with_preset(with_attacks(merge(raw)))))
         return Config.model_validate(sections, context=folder)
     except ValidationError as error:
         raise InputError(explain(dict(problem), Config) for problem in error.errors()) from error
+
+
+def _with_layer(raw: dict[str, Any]) -> dict[str, Any]:
+    """Settle what ``localization.layer: auto`` means, so that a run's file says it."""
+    model, section = raw.get("model"), raw.get("localization", {})
+    if not isinstance(section, dict) or section.get("layer", "auto") != "auto":
+        return raw
+    whole = isinstance(model, dict) and model.get("lora", "adapter") is None
+    return merge(raw, {"localization": {"layer": "block" if whole else "tensor"}})
 
 
 def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:

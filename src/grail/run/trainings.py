@@ -109,8 +109,8 @@ def schedule_of(section: Unlearning) -> Schedule:
     """Return which rows Stage 3 trains, and when."""
     until = section.until
     limits = (until.row_accuracy, until.domain_accuracy)
-    sizes = (section.batch_size, section.retain_ratio, section.epochs)
-    return Schedule(*sizes, section.phases, *limits)
+    sizes = (section.batch_size, section.epochs, section.phases)
+    return Schedule(*sizes, *limits, section.retain_ratio)
 
 
 def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:

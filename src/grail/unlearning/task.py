@@ -28,21 +28,21 @@ class Schedule:
 
     Attributes:
         batch_size: Unlearn rows per step.
-        retain_ratio: Retain rows of a step for each of them.
         epochs: Epochs of a phase.
         phases: Lists of domains that are unlearned one after another; None: all at once.
         row_accuracy: A row no longer contributes once its token accuracy (0-1) is at most this;
             None: it always does.
         domain_accuracy: The rows of a domain no longer contribute once their mean accuracy, as last
             seen, is at most this; None: they always do.
+        retain_ratio: Retain rows of a step for each of its unlearn rows.
     """
 
     batch_size: int = 4
-    retain_ratio: int = 1
     epochs: int = 8
     phases: Sequence[Sequence[str]] | None = None
     row_accuracy: float | None = 0.1
     domain_accuracy: float | None = None
+    retain_ratio: int = 1
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def descend(
             if math.isfinite(norm):
                 step_of(min(norm, _MAX_GRAD_NORM))
                 write_back(masters, parameters)
+            for master in masters.values():
+                master.grad = None
             if not math.isfinite(norm):
                 raise DivergenceError(f"the gradient norm is {norm} at step {step} of relearning")
             if step in points:
