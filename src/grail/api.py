@@ -43,6 +43,7 @@ from grail.run.memory import (
     check_trainable,
     encode_rows,
     reset_in_memory,
+    rewritten_in_memory,
 )
 from grail.run.pipeline import Run
 from grail.run.trainings import make_scorer, taught, unlearn_task
@@ -240,6 +241,7 @@ def unlearn(
     if mask is not None:
         check_shapes(trainable(model), mask)
     before = before_in_memory(model, unlearning, seed)
+    encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     task = taught(task, unlearning, before)
     reset_in_memory(model, unlearning, mask, before, seed)

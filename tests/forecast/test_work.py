@@ -84,7 +84,7 @@ def finished(request, module_config):
     counter = Counter()
     run = Run(config, read_inputs(config), counter)
     inner = run.context.model.get_base_model()
-    shares(inner, run.context.tokenizer.pad_token_id)  # tried once per model, on a few tokens
+    shares(run.context.model, run.context.tokenizer.pad_token_id)  # tried once per model
     handle = inner.register_forward_pre_hook(counter.count, with_kwargs=True)
     run.through("evaluate")
     handle.remove()

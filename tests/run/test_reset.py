@@ -18,10 +18,11 @@ from grail.model.forward import trainable
 from grail.model.weights import copy_weights, fresh_adapter, put_weights
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
-from grail.run.reset import SURVIVORS, before_facts, reset_model
+from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
 from grail.run.trainings import unlearn_training
+from grail.unlearning.rewrites import REWRITTEN, rewrites
 
-HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
+HEAL = {"objective": "distill", "rewrites": 5, "retain_ratio": 2, "general_weight": 0.5}
 
 
 def grail(*words):
@@ -66,6 +67,19 @@ def test_the_training_starts_from_survivors_and_a_fresh_adapter(healed):
         assert torch.equal(weight, torch.where(kept[name], vanilla[name], before[name]))
 
 
+def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
+    config, folder = healed
+    written = read_rewrites(folder, 5)
+    run = made(config)
+    run._take("vanilla")
+    train = [row for row in (*run.context.rows, *run.context.general) if row.part == "train"]
+    again = rewrites(run.context.model, run.context.tokenizer, train, 5)
+    assert [(r.key, r.ids, r.start) for r in written] == [(r.key, r.ids, r.start) for r in again]
+    task, _ = unlearn_training(run.context, False, before_facts(run.context), written)
+    assert [row for row in task.rows if row.part == REWRITTEN] == written
+    assert read_rewrites(folder, 0) == []
+
+
 def test_a_full_reset_of_an_adapter_is_the_base_to_the_bit(healed):
     config, _ = healed
     run = made(config)
@@ -93,6 +107,8 @@ def test_a_second_run_does_nothing_and_another_share_trains_again(healed, tmp_pa
     assert code == 0
     assert not (folder / SURVIVORS).exists()
     assert "unlearning.reset is null" in said
+    assert grail("reset", config, "--set", "unlearning.rewrites=0")[0] == 0
+    assert not (folder / REWRITES).exists()
     assert grail("run", config)[0] == 0  # as the fixture left it
     assert (folder / "unlearned" / "stage.json").read_bytes() == stamp
 

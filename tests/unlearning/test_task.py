@@ -18,6 +18,7 @@ from grail.model.weights import copy_weights
 from grail.run.trainings import schedule_of
 from grail.training.task import History
 from grail.unlearning.objectives import EXACT, OBJECTIVES, make_objective
+from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import UnlearnTask
 
 
@@ -526,3 +527,28 @@ def test_a_step_holds_retain_rows_in_the_ratio_and_of_the_same_domains(ratio):
             for side in ("unlearn", "retain")
         )
         assert retain == {domain: ratio * count for domain, count in unlearn.items()}
+
+
+def test_written_rows_alternate_with_those_that_were_given():
+    rows = blank({"a": (9, 5), "b": (9, 7)})
+    written = tuple(
+        Encoded(Sample(domain, "retain", REWRITTEN, i, "", ""), (3, 4), 1)
+        for domain in ("a", "b")
+        for i in range(20)
+    )
+    plain, more = (task_of(r, batch_size=2, retain_ratio=2) for r in (rows, rows + written))
+    for epoch in range(2):
+        steps = [
+            [[r for r in step if r.side == "retain"] for step in t.plan(epoch)]
+            for t in (plain, more)
+        ]
+        for domain in ("a", "b"):
+            before, after = (
+                [row for step in part for row in step if row.domain == domain] for part in steps
+            )
+            assert len(before) == len(after)
+            assert [row.part == REWRITTEN for row in after] == [
+                i % 2 == 1 for i in range(len(after))
+            ]
+            given = [row for row in after if row.part != REWRITTEN]
+            assert given == before[: len(given)]  # in the order that they have without

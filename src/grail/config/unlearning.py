@@ -56,7 +56,7 @@ def _both_off(until: Any) -> Any:
 class Reset(Section):
     """Put entries back to where they were before the facts were learnt, ahead of Stage 3."""
 
-    share: Accuracy = 0.5
+    share: Accuracy = 0.8
     """Share of each tensor's entries that are reset (0-1); the others survive."""
     keep: Literal["damage", "magnitude", "random", "frozen"] = "damage"
     """The entries that survive: those with the most damage to a retain side per benefit to the
@@ -94,6 +94,9 @@ class Unlearning(Section):
     phases: Phases | None = None
     """Lists of domains to unlearn one after another, each for all epochs. null: all domains at
     once."""
+    rewrites: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Other answers per retain row, which the vanilla model writes and which are trained like
+    retain rows, as many of them as of the rows themselves. 0: none."""
     retain_ratio: Count = 1
     """Retain rows per unlearn row of a step."""
     unlearn_weight: NotNegative = 1.0

@@ -20,6 +20,7 @@ from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
+from grail.unlearning.rewrites import rewrites
 
 
 def encode_rows(
@@ -144,6 +145,14 @@ def before_in_memory(model: Policy, section: Unlearning, seed: int) -> Weights |
             "when all weights are trained. Use suppressed or refusal."
         )
     return None
+
+
+def rewritten_in_memory(
+    model: Policy, tokenizer: Any, rows: Sequence[Encoded], section: Unlearning
+) -> list[Encoded]:
+    """Return the retain rows as the model rewrites them, if the settings ask for it."""
+    train = [row for row in rows if row.part == "train"]
+    return rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
 
 
 def reset_in_memory(

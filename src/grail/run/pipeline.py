@@ -33,13 +33,12 @@ from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
 from grail.results import make_results, write_results
-from grail.run import directory
+from grail.run import directory, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
 from grail.run.measure import values_of
 from grail.run.provenance import made_with
-from grail.run.reset import SURVIVORS, before_facts, reset_model, write_survivors
 from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
@@ -167,17 +166,19 @@ class Run:
             tick(1, 1, "mask written")
 
     def _reset(self) -> None:
-        if self.config.unlearning.reset is None:
-            (self.folder / SURVIVORS).unlink(missing_ok=True)
+        weights = directory.stamp(self.folder / "vanilla")["weights"]
+        reset.write_rewrites(self.folder, self.context, weights, self._take)
+        how, path = self.config.unlearning.reset, self.folder / reset.SURVIVORS
+        if how is None:
+            path.unlink(missing_ok=True)
             return
-        path, mask = self.folder / SURVIVORS, self.folder / "mask.safetensors"
-        files = self._score_files()
+        mask, files = self.folder / "mask.safetensors", self._score_files()
         hashes = {file.stem: file_digest(file) for file in files.values()}
-        how = self.config.unlearning.reset.model_dump()
-        key = self.context.key("seed", reset=how, scores=hashes, mask=file_digest(mask))
+        facts = {"reset": how.model_dump(), "scores": hashes, "mask": file_digest(mask)}
+        key = self.context.key("seed", weights=weights, **facts)
         if not self._fresh(path, key, "reset"):
             with self.listener.stage("reset") as tick:
-                write_survivors(path, mask, files, key, self.config, self._vanilla_on_cpu)
+                reset.write_survivors(path, mask, files, key, self.config, self._vanilla_on_cpu)
                 tick(1, 1, "survivors written")
 
     def _score_files(self) -> dict[tuple[str, str], Path]:
@@ -196,8 +197,9 @@ class Run:
             facts["general"] = self.context.data("general")
         if objective.source:
             facts["objective"] = objective.source
-        if self.config.unlearning.reset:
-            facts["survivors"] = file_digest(self.folder / SURVIVORS)
+        for name in (reset.SURVIVORS, reset.REWRITES):  # there, if the settings ask for it
+            if (self.folder / name).exists():
+                facts[name] = file_digest(self.folder / name)
         exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
         how = ("unlearning", "vanilla") if exact else ("unlearning",)
         key = self.context.key("model", "data", *how, "seed", **facts)
@@ -205,9 +207,10 @@ class Run:
             return
         mask = artifacts.read_mask(file)
         self._take("vanilla")
-        before = before_facts(self.context)
-        task, settings = unlearn_training(self.context, mask.by_side, before)
-        reset_model(self.folder, self.context, before)
+        before = reset.before_facts(self.context)
+        rewritten = reset.read_rewrites(self.folder, self.config.unlearning.rewrites)
+        task, settings = unlearn_training(self.context, mask.by_side, before, rewritten)
+        reset.reset_model(self.folder, self.context, before)
         loop = self._loop(task, mask, settings)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick)

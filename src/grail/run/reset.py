@@ -1,20 +1,26 @@
-"""The reset of a run: which entries survive, and the weights with which the training starts."""
+"""The reset of a run: which entries survive, the rows that are rewritten before, and the start."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from grail import artifacts
 from grail.config.run import Config
+from grail.data.encode import Encoded
+from grail.data.samples import Sample
+from grail.files import cached
 from grail.localization.evidence import Evidence
 from grail.localization.survivors import survivors
 from grail.model.weights import Weights, copy_weights, put_weights
 from grail.run.context import RunContext
+from grail.run.general import Take
 from grail.unlearning.reset import reset_weights
+from grail.unlearning.rewrites import rewrites
 
-SURVIVORS = "survivors.safetensors"
+SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
 
 
 def write_survivors(
@@ -47,6 +53,43 @@ def before_facts(context: RunContext) -> Weights | None:
     section = context.config.unlearning
     needed = section.reset is not None or section.objective == "distill"
     return context.before() if needed else None
+
+
+def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) -> None:
+    """Let the vanilla model rewrite the retain rows into ``rewrites.json``, as token ids.
+
+    Args:
+        folder: The run directory.
+        context: The run's model, tokenizer and rows.
+        vanilla: Digest of the vanilla weights.
+        take: Puts the weights of a model on disk into the run's model.
+    """
+    count, path = context.config.unlearning.rewrites, folder / REWRITES
+    if not count:
+        path.unlink(missing_ok=True)
+        return
+    rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
+    facts = {"rewrites": count, "weights": vanilla, "rows": context.data("train", "general")}
+
+    def write() -> dict[str, Any]:
+        with context.listener.stage("rewrite") as tick:
+            take("vanilla")
+            found = rewrites(context.model, context.tokenizer, rows, count, tick=tick)
+        return {"rows": [[*row.key.split("."), list(row.ids), row.start] for row in found]}
+
+    skipped = context.listener.skipped
+    cached(path, context.key("model", "data", **facts), write, lambda: skipped("rewrite"))
+
+
+def read_rewrites(folder: Path, count: int) -> list[Encoded]:
+    """Return the rows of ``rewrites.json``; none if no rewrites are asked for."""
+    if not count:
+        return []
+    rows = json.loads((folder / REWRITES).read_text(encoding="utf-8"))["rows"]
+    return [
+        Encoded(Sample(domain, side, part, int(row), "", ""), tuple(ids), start)
+        for domain, side, part, row, ids, start in rows
+    ]
 
 
 def reset_model(folder: Path, context: RunContext, before: Weights | None) -> None:

@@ -19,6 +19,7 @@ from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
 from grail.unlearning.objectives import EXACT, make_objective
+from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
 
 Training = tuple[Task, LoopSettings]
@@ -39,7 +40,12 @@ def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training
     return task, loop_settings(section, seed)
 
 
-def unlearn_training(context: RunContext, by_side: bool, before: Weights | None = None) -> Training:
+def unlearn_training(
+    context: RunContext,
+    by_side: bool,
+    before: Weights | None = None,
+    rewritten: Sequence[Encoded] = (),
+) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
     ``exact`` starts over instead: the weights before the vanilla stage, trained as that stage does
@@ -49,12 +55,13 @@ def unlearn_training(context: RunContext, by_side: bool, before: Weights | None 
         context: The run's model, rows and settings.
         by_side: Whether the mask has entries of their own for each side.
         before: The weights from before the facts were learnt: the teacher of distill.
+        rewritten: Retain rows that the vanilla model has written.
     """
     config = context.config
     if config.unlearning.objective == EXACT:
         context.start_over(config.seed)
         return _descent(context, ("retain",), config.seed)
-    rows, section = [*context.rows, *context.general], config.unlearning
+    rows, section = [*context.rows, *context.general, *rewritten], config.unlearning
     if section.teacher == "auto":
         teacher = "suppressed" if before is None else "before"
         section = section.model_copy(update={"teacher": teacher})
@@ -83,13 +90,14 @@ def unlearn_task(
     Args:
         model: The model; its weights of now are the reference, where a term compares with one.
         tokenizer: Its tokenizer.
-        rows: Encoded samples of any part; only train rows are used.
+        rows: Encoded samples of any part; train rows are used, and what a model has rewritten.
         section: The ``unlearning`` section.
         seed: Fixes the order of rows and the random labels.
         by_side: Whether the mask has entries of their own for each side.
     """
     objective = make_objective(section)
-    read = tuple(row for row in rows if row.part == "train" and row.side in objective.sides)
+    parts, sides = ("train", REWRITTEN), objective.sides
+    read = tuple(row for row in rows if row.part in parts and row.side in sides)
     compared = any(objective.compares(side) for side in objective.sides)
     task = UnlearnTask(
         model,

@@ -20,6 +20,7 @@ from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
+from grail.unlearning.rewrites import REWRITTEN
 
 
 @dataclass(frozen=True)
@@ -211,10 +212,22 @@ class UnlearnTask:
         return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
     def _cycle(self, side: str, domain: str, epoch: int) -> Iterator[Encoded]:
-        """Yield rows of a side and domain without end, shuffled anew on every lap."""
-        rows = self._of(side, domain)
-        for lap in count():
-            yield from shuffled(rows, self.seed, "unlearn", side, domain, epoch, lap)
+        """Yield rows of a side and domain without end, shuffled anew on every lap.
+
+        Rows that a model has written alternate with those that were given.
+        """
+        rows, labels = self._of(side, domain), ("unlearn", side, domain, epoch)
+        given = [row for row in rows if row.part != REWRITTEN]
+        written = [row for row in rows if row.part == REWRITTEN]
+
+        def laps(members: list[Encoded], *more: str) -> Iterator[Encoded]:
+            for lap in count():
+                yield from shuffled(members, self.seed, *labels, lap, *more)
+
+        if written:
+            pairs = zip(laps(given), laps(written, REWRITTEN), strict=True)
+            yield from (row for pair in pairs for row in pair)
+        yield from laps(given)
 
     def _forgotten_domains(self, seen: Mapping[str, tuple[int, float]]) -> set[str]:
         """Return the domains whose rows, as last seen, have a low enough mean accuracy.
