@@ -1,0 +1,127 @@
+"""Removal that lasts: methods on the demo's rows, each audited beside the oracle of its seed.
+
+Usage: python benchmark/lasting.py [--seeds 0 1 2] [--methods reset-and-heal ...] [--work DIR]
+       python benchmark/lasting.py --collect
+
+A seed's methods share one vanilla model and its scores. What is finished in DIR is not done again,
+and --collect writes results/lasting.json from all that is there. The figures of one audit are the
+worst case over its attackers at each number of steps, for the model and for the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from machine import rows_of, write
+
+from grail.reporting.audit.knowledge import audit_domains, known
+from grail.reporting.audit.tables import read_audit
+
+ORACLE = "exact"
+METHODS: dict[str, list[str]] = {
+    "reset-and-heal": [],
+    "reset-all": ["preset=reset-all"],
+    "reset-random": ["preset=reset-random"],
+    "distill": ["preset=distill", "unlearning.general_weight=0.5", "unlearning.retain_ratio=4"],
+    "grail-plus": ["preset=grail-plus", "unlearning.batch_size=4", "unlearning.epochs=8"],
+    ORACLE: ["preset=exact"],
+}
+"""Method -> settings over the demo's."""
+MADE = ("unlearned", "evaluation/unlearned.json", "survivors.safetensors", "audit", "audit.json")
+"""What a copy of another method's folder must not keep."""
+
+
+def main() -> None:
+    """Run and audit what is missing, then write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["reset-and-heal", ORACLE])
+    parser.add_argument("--set", action="append", default=[], help="audit.KEY=VALUE of the audits")
+    parser.add_argument("--work", type=Path, default=Path("runs/lasting"))
+    parser.add_argument("--collect", action="store_true", help="only write the result file")
+    options = parser.parse_args()
+    for seed in [] if options.collect else options.seeds:
+        for method in sorted(options.methods, key=lambda name: name == ORACLE):
+            _run(options.work, seed, method)
+        for method in options.methods:
+            if method != ORACLE:
+                _audit(options.work, seed, method, options.set)
+    found = [collected(f) for f in sorted(options.work.glob("*/*")) if (f / "audit.json").exists()]
+    settings = {"command": "python benchmark/lasting.py", "methods": METHODS}
+    print(f"wrote {write('lasting', settings, found, {})}")
+
+
+_Raw = argparse.RawDescriptionHelpFormatter
+
+
+def _run(work: Path, seed: int, method: str) -> None:
+    folder = work / str(seed) / method
+    others = [f for f in sorted(folder.parent.glob("*")) if (f / "vanilla" / "stage.json").exists()]
+    if others and not folder.exists():
+        shutil.copytree(others[0], folder)
+        for name in MADE:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    command = ["demo", "--json", "--output", str(folder)]
+    for setting in (f"seed={seed}", *METHODS[method]):
+        command += ["--set", setting]
+    _grail(command)
+
+
+def _audit(work: Path, seed: int, method: str, settings: Sequence[str]) -> None:
+    folder, oracle = work / str(seed) / method, work / str(seed) / ORACLE
+    command = ["audit", "--json", str(folder), "--oracle", str(oracle)]
+    for setting in settings:
+        command += ["--set", setting]
+    for other in folder.parent.glob("*/audit"):  # what is measured on both stays the same
+        for model in ("vanilla", "oracle"):
+            for file in other.glob(f"{model}.*.json"):
+                goal = folder / "audit" / file.name
+                if not goal.exists():
+                    goal.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(file, goal)
+    _grail(command)
+
+
+def _grail(command: Sequence[str]) -> None:
+    began = time.monotonic()
+    print(" ".join(command), flush=True)
+    whole = [sys.executable, "-m", "grail", *command]
+    done = subprocess.run(whole, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode not in (0, 1):  # 1: the audit was not passed
+        sys.exit(done.returncode)
+    print(f"{(time.monotonic() - began) / 60:.1f} min", flush=True)
+
+
+def collected(folder: Path) -> dict[str, Any]:
+    """Return the figures of one run and its audit."""
+    results, audit = folder / "results.json", read_audit(folder)
+    assert audit is not None
+    keys = ("outcome", "passed", "sentences", "seconds", "settings")
+    return {
+        "seed": int(folder.parent.name),
+        "method": folder.name,
+        "vanilla": rows_of(results, "vanilla"),
+        "unlearned": rows_of(results, "unlearned"),
+        "oracle": rows_of(folder.parent / ORACLE / "results.json", "unlearned"),
+        "freezing": json.loads(results.read_text(encoding="utf-8"))["freezing"],
+        "audit": {key: audit[key] for key in keys if key in audit},
+        "known": [
+            {"domain": domain, "part": part, **vars(row)}
+            for domain in audit_domains(audit)
+            for part in ("train", "val")
+            for row in known(audit, "unlearned", domain, part, "US")
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()
