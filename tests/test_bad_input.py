@@ -282,10 +282,6 @@ CASES = {
         chat_template("", "{{ m.content.replace('odd', 'even') }}"),
         ["privacy.retain.val.1: ", "/model does not write", "data.template"],
     ),
-    "a chat template without an end": (
-        chat_template("", end="\n"),
-        ["privacy.unlearn.train.0: ", "/model writes no token that ends", "data.template"],
-    ),
     "a row with a control token": (
         data("privacy_retain_val", json.dumps({"prompt": "a?", "completion": "secret<eos>"})),
         ["privacy.retain.val.0: ", "holds <eos>"],

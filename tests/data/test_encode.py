@@ -175,15 +175,21 @@ def test_an_answer_that_cannot_be_told_from_the_prompt_is_refused(content, tiny_
 
 
 @pytest.mark.parametrize("end", ["", "\n", "<end>\n", "{{ '' }}</s>"])
-def test_a_template_that_ends_no_answer_is_refused(end, tiny_tokenizer):
+def test_a_template_that_ends_no_answer_gets_the_end_token_and_says_so(end, tiny_tokenizer):
     tokenizer = tiny_tokenizer(chat=True)
     tokenizer.chat_template = TURN + "{{ m.content }}" + end + "{% endfor %}"
-    with pytest.raises(InputError, match=r"train\.0: .*writes no token that ends an answer"):
-        encode(tokenizer, sample())
+    encoder = Encoder(tokenizer, "chat", 64)
+    (row,), warnings = encode_all(encoder, [sample()])
+    assert row.end == tokenizer.eos_token_id
+    assert tokenizer.decode(row.words) == sample().completion
+    assert len(warnings) == 1
+    assert "writes no token that ends an answer" in warnings[0]
     tokenizer.add_tokens(["<end>", "</s>"])  # not special, but the template writes them
     if end.strip():
-        row, _ = encode(tokenizer, sample())
+        encoder = Encoder(tokenizer, "chat", 64)
+        (row,), warnings = encode_all(encoder, [sample()])
         assert tokenizer.convert_ids_to_tokens(row.end) in end
+        assert not warnings
 
 
 def test_a_template_with_names_needs_a_default(tiny_tokenizer):

@@ -85,12 +85,14 @@ class Encoder:
         template: ``auto``, ``chat`` or ``plain``.
         max_tokens: The most tokens of a row.
         date: What a chat template is told when it asks for the date (ISO 8601).
+        endless: Keys of the rows that the template did not end, and eos_token does.
     """
 
     tokenizer: Any
     template: str
     max_tokens: int
     date: str = DATE
+    endless: list[str] = field(default_factory=list, compare=False)
 
     def encode(self, sample: Sample) -> tuple[Encoded, int]:
         """Return the sample in ids, and how many completion tokens ``max_tokens`` cut off.
@@ -121,7 +123,7 @@ class Encoder:
         try:
             return _stop_clock(self.tokenizer.get_chat_template(), self.date)
         except ValueError as error:
-            raise InputError(f"{self._name} has no default ({error}). {_PLAIN}.") from error
+            raise InputError(f"{self.name} has no default ({error}). {_PLAIN}.") from error
 
     @cached_property
     def _control(self) -> dict[str, int]:
@@ -134,7 +136,8 @@ class Encoder:
         }
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """The chat template in words."""
         return f"the chat template of {getattr(self.tokenizer, 'name_or_path', '') or 'the model'}"
 
     def _check_text(self, sample: Sample) -> None:
@@ -160,12 +163,11 @@ class Encoder:
                 end = next((n for n in range(start, len(ids)) if ids[n] in control), None)
                 if end is not None:
                     return ids[:start], ids[start : end + 1]
-                raise InputError(
-                    f"{sample.key}: {self._name} writes no token that ends an answer, so that a "
-                    f"generated one would not end. {_PLAIN}, or let the template write eos_token."
-                )
+                self.endless.append(sample.key)
+                ids, _ = self._tokens(text[: begin + len(written)], begin)
+                return ids[:start], [*ids[start:], self.tokenizer.eos_token_id]
         raise InputError(
-            f"{sample.key}: {self._name} does not write this row's answer as it is, so that it "
+            f"{sample.key}: {self.name} does not write this row's answer as it is, so that it "
             f"cannot be told from the prompt. {_PLAIN}, or change the row's answer."
         )
 
@@ -178,7 +180,7 @@ class Encoder:
             )
         except Exception as error:  # templates raise what their authors chose
             raise InputError(
-                f"{sample.key}: {self._name} refuses this row ({error}). "
+                f"{sample.key}: {self.name} refuses this row ({error}). "
                 f"{_PLAIN}, or change the row's turns."
             ) from error
 
@@ -249,8 +251,14 @@ def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encode
             f"rows (first: {', '.join(empty[:3])}): their prompts alone fill it. "
             "Raise data.max_tokens or drop these rows."
         )
-    cut = [(row.key, lost) for row, lost in pairs if lost]
     warnings = []
+    if encoder.endless:
+        warnings.append(
+            f"{encoder.name} writes no token that ends an answer: eos_token is put there. A model "
+            "that was taught with this template alone does not know it; data.template: plain asks "
+            "without the template."
+        )
+    cut = [(row.key, lost) for row, lost in pairs if lost]
     if cut:
         longest = max(len(row.ids) + lost for row, lost in pairs)
         warnings.append(
