@@ -200,3 +200,16 @@ def test_a_chat_template_is_told_the_date_of_the_settings(make, tmp_path, tiny_m
     asked = [made.tokenizer.decode(made.rows[0].ids) for made in (fixed, other)]
     assert asked == [f"{day} 00 u0?<eos>uuuuuuuuu 0<eos>" for day in ("01 01 2025", "05 11 2031")]
     assert fixed.key("data") != other.key("data")
+
+
+@pytest.mark.parametrize(
+    ("lora", "dtype"), [(None, "bfloat16"), (None, "float32"), ({}, "bfloat16")]
+)
+def test_weights_that_training_rounds_are_told_before_it(make, tiny_model_folder, lora, dtype):
+    """All weights in 16 bits are; an adapter under a base in 16 bits is float32 itself."""
+    heard = []
+    made = make(model={"name": str(tiny_model_folder), "lora": lora, "dtype": dtype})
+    made.listener.warn = heard.append
+    made.check()
+    told = [text for text in heard if "Set model.dtype: float32" in text]
+    assert len(told) == (lora is None and dtype == "bfloat16")

@@ -21,7 +21,7 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
-from grail.model.forward import Policy, is_adapter, positions_of
+from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
 from grail.model.sources import find
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
@@ -30,6 +30,10 @@ from grail.run.inputs import Inputs, knows_before
 from grail.run.memory import check_room
 from grail.run.provenance import model_identity
 
+ROUNDED = (
+    "model.dtype: {} weights are trained through float32 copies, and the result is rounded: what "
+    "moved by less than they can show ends where it began. Set model.dtype: float32 to keep all."
+)
 FORMAT = 2  # raised when files of an older grail must not be taken for current ones
 UNRELATED = (
     "checkpoint_steps",
@@ -104,6 +108,8 @@ class RunContext:
         """
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
+        if any(p.dtype.itemsize < 4 for p in trainable(self.model).values()):
+            self.listener.warn(ROUNDED.format(str(self.model.dtype).removeprefix("torch.")))
 
     def check_rows(self, embedded: int, positions: int | None) -> None:
         """Load tokenizer and rows, and refuse rows that a model of this size has no room for."""
