@@ -218,3 +218,34 @@ def test_damaged_weights_and_logs_are_named(whole, grail, said, tmp_path):
     assert "unlearned is damaged" in said()[0]
     assert "Traceback" not in said()[0]
     assert not (folder / "results.json").exists()
+
+
+HEAL = {"objective": "distill", "rewrites": 4, "reset": {"share": 0.5}, "general_weight": 0.5}
+
+
+@pytest.fixture(scope="module")
+def healed(module_config, tmp_path_factory):
+    """A run with a reset, in a folder of its own, and its configuration."""
+    config = module_config(name="healed", unlearning=HEAL)
+    folder = tmp_path_factory.mktemp("healed")
+    code = _caller(folder)("run", config, "--output", folder / "whole")
+    assert code == 0, (folder / "log").read_text()
+    return folder / "whole", config
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "before write rewrites.json",
+        "after write rewrites.json",
+        "before write survivors.safetensors",
+        "after write survivors.safetensors",
+        "after move unlearned.checkpoint",
+    ],
+)
+def test_a_reset_that_was_killed_ends_in_the_same_bytes(at, healed, grail, said, tmp_path):
+    whole, config = healed
+    output = tmp_path / "run"
+    assert grail("run", config, "--output", output, at=re.escape(at)) == KILLED, said()
+    assert grail("run", config, "--output", output) == 0, said()
+    assert not differing(files(whole), files(output))
