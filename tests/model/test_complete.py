@@ -96,6 +96,21 @@ def test_a_configuration_of_other_layers_than_the_file_has(layers, tiny_model, t
         load(tmp_path)
 
 
+@pytest.mark.parametrize("change", ["weight", "configuration"])
+def test_weights_of_another_shape_are_named(change, tiny_model, tmp_path):
+    model = tiny_model(lora=False, tied=False)
+    model.save_pretrained(tmp_path)
+    if change == "weight":
+        weights = dict(model.state_dict())
+        written(tmp_path, weights | {"model.norm.weight": torch.ones(25)}, "sharded safetensors")
+    else:
+        settings = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(settings | {"intermediate_size": 8}))
+    name = {"weight": r"1 weight \(model\.norm", "configuration": r"6 weights \(.*down_proj"}
+    with pytest.raises(InputError, match=rf"{name[change]}\.weight.*\) of another shape"):
+        load(tmp_path)
+
+
 # -- adapters ------------------------------------------------------------------------------------
 
 
@@ -139,6 +154,15 @@ def test_an_adapter_under_other_names_or_for_fewer_layers(adapter, tiny_model_fo
         save_file(state, adapter / "adapter_model.safetensors")
         with pytest.raises(InputError, match=counts):
             load(tiny_model_folder, adapter, Lora())
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_of_another_rank_than_its_configuration_says(lora, adapter, tiny_model_folder):
+    whole = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in whole if "lora_A" in name)
+    save_file(whole | {name: torch.ones(3, 24)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=name.removesuffix(".weight")):
+        load(tiny_model_folder, adapter, lora)
 
 
 @pytest.mark.parametrize("changed", [False, True])

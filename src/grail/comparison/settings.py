@@ -5,6 +5,7 @@ Checks what a method may change; the sections of a run are checked by grail.conf
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -170,9 +171,9 @@ def load_comparison(
             raise InputError(f"{path} is the output of a comparison. Give its YAML file.")
         raise InputError(f"{file} is one run, not a comparison. Use: grail run {path}")
     if isinstance(raw.get("base"), str):
-        _, raw["base"] = read(file.parent / raw["base"])
+        _, raw["base"] = read(file.parent / os.path.expanduser(raw["base"]))
     if isinstance(raw.get("methods"), str):
-        other, content = read(file.parent / raw["methods"])
+        other, content = read(file.parent / os.path.expanduser(raw["methods"]))
         if "methods" not in content:
             raise InputError(f"methods: {other} has no methods. Give the file of a comparison.")
         raw["methods"] = content["methods"]

@@ -98,7 +98,7 @@ def read(path: Path) -> tuple[Path, Sections]:
     Raises:
         InputError: if it cannot be read or is not a mapping.
     """
-    file = path
+    path = file = Path(os.path.expanduser(path))
     try:
         file = path / "config.yaml" if path.is_dir() else path
         raw = parse_yaml(file.read_text(encoding="utf-8"))

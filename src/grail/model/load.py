@@ -141,7 +141,8 @@ def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             adapted: Any = PeftModel.from_pretrained(base, str(start), is_trainable=train)
     except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
-        raise InputError(f"{what} cannot be put on the model ({_first_line(error)}).") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # names a weight
+        raise InputError(f"{what} cannot be put on the model ({reason}).") from error
     check_loaded(adapted, saved, repeated, what)
     _refuse_tied(adapted, what)
     if not train:
