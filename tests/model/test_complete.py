@@ -156,6 +156,38 @@ def test_an_adapter_under_other_names_or_for_fewer_layers(adapter, tiny_model_fo
             load(tiny_model_folder, adapter, Lora())
 
 
+@pytest.mark.parametrize("unread", [{"new_rule": True}, {"new_rule": None}])
+def test_an_adapter_whose_settings_would_be_ignored(unread, adapter, tiny_model_folder):
+    """PEFT warns of a key that it does not know, and goes on; an empty one changes nothing."""
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | unread))
+    if unread["new_rule"]:
+        with pytest.raises(InputError, match="sets new_rule, which the installed PEFT"):
+            load(tiny_model_folder, adapter, Lora())
+    else:
+        with pytest.warns(UserWarning, match="new_rule"):
+            load(tiny_model_folder, adapter, Lora())
+
+
+def test_an_adapter_without_weights_or_of_no_known_kind(adapter, tiny_model_folder):
+    file, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"peft_type": "ODD"}))
+    with pytest.raises(InputError, match="is of the kind ODD"):
+        load(tiny_model_folder, adapter, Lora())
+    weights.unlink()
+    with pytest.raises(InputError, match="has no weights"):
+        load(tiny_model_folder, adapter, Lora())
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": 2'])
+def test_damaged_settings_of_generation_are_refused(content, tiny_model, tmp_path):
+    tiny_model(lora=False).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(InputError, match=r"generation_config\.json is not settings"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_of_another_rank_than_its_configuration_says(lora, adapter, tiny_model_folder):
     whole = load_file(adapter / "adapter_model.safetensors")
