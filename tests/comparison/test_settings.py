@@ -115,6 +115,23 @@ def test_all_its_files_may_be_in_the_home_folder(tmp_path, monkeypatch):
     assert load_comparison(Path("~/mine.yaml"), []) == (parse_comparison(GOOD), tmp_path)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_model_may_be_beside_the_target_of_a_link(apart, tmp_path):
+    far, near = tmp_path / "far", tmp_path / "near"
+    (far / "m").mkdir(parents=True)
+    near.mkdir()
+    base = GOOD["base"] | {"model": {"name": "./m"}}
+    (far / "pair.yaml").write_text(yaml.safe_dump(base))
+    (far / "mine.yaml").write_text(yaml.safe_dump(GOOD | {"base": "pair.yaml" if apart else base}))
+    for file in far.glob("*.yaml"):
+        (near / file.name).symlink_to(file)
+    found, place = load_comparison(near / "mine.yaml", [])
+    assert found.base == GOOD["base"] | {"model": {"name": str(far / "m")}}
+    assert place == near
+    (near / "m").mkdir()
+    assert load_comparison(near / "mine.yaml", [])[0].base == base
+
+
 def test_methods_may_be_those_of_another_comparison(tmp_path):
     (tmp_path / "table1.yaml").write_text(yaml.safe_dump(GOOD))
     file = tmp_path / "table5.yaml"

@@ -44,10 +44,10 @@ def load_config(
     sections = {"output": f"runs/{file.stem}"} | with_overrides(merge(raw), overrides)
     if output is not None:
         sections["output"] = output
-    return parse_config(_with_shared_model(sections, file), file.absolute().parent)
+    return parse_config(with_shared_model(sections, file), file.absolute().parent)
 
 
-def _with_shared_model(sections: Sections, file: Path) -> Sections:
+def with_shared_model(sections: Sections, file: Path) -> Sections:
     """Take a model beside the target of a linked settings file, if none is beside the link."""
     name = dict(flatten(sections)).get("model.name")
     if not file.is_symlink() or not isinstance(name, str):
