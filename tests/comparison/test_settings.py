@@ -1,5 +1,7 @@
 """The YAML of a comparison: what is wrong is said by key, all of it at once."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -102,6 +104,32 @@ def test_a_base_may_be_another_file_in_the_folder(tmp_path):
     file.write_text(yaml.safe_dump(GOOD | {"base": "pear.yaml"}))
     with pytest.raises(InputError, match=r"pear\.yaml does not exist"):
         load_comparison(file, [])
+
+
+def test_all_its_files_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(GOOD["base"]))
+    (tmp_path / "table1.yaml").write_text(yaml.safe_dump(GOOD))
+    more = {"base": "~/pair.yaml", "methods": "~/table1.yaml"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(GOOD | more))
+    assert load_comparison(Path("~/mine.yaml"), []) == (parse_comparison(GOOD), tmp_path)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_model_may_be_beside_the_target_of_a_link(apart, tmp_path):
+    far, near = tmp_path / "far", tmp_path / "near"
+    (far / "m").mkdir(parents=True)
+    near.mkdir()
+    base = GOOD["base"] | {"model": {"name": "./m"}}
+    (far / "pair.yaml").write_text(yaml.safe_dump(base))
+    (far / "mine.yaml").write_text(yaml.safe_dump(GOOD | {"base": "pair.yaml" if apart else base}))
+    for file in far.glob("*.yaml"):
+        (near / file.name).symlink_to(file)
+    found, place = load_comparison(near / "mine.yaml", [])
+    assert found.base == GOOD["base"] | {"model": {"name": str(far / "m")}}
+    assert place == near
+    (near / "m").mkdir()
+    assert load_comparison(near / "mine.yaml", [])[0].base == base
 
 
 def test_methods_may_be_those_of_another_comparison(tmp_path):

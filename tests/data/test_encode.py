@@ -6,7 +6,8 @@ import datetime
 import pytest
 from chats import FAMILIES, tokenizer_of
 from tiny import CHAT
-from tokenizers import normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.samples import Place, Sample
@@ -256,6 +257,21 @@ def test_a_first_word_gets_the_space_that_it_has_in_the_whole(tiny_tokenizer):
     whole = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
     assert list(row.ids) == whole[: len(row.ids)]
     assert text(tokenizer, row.answer) == " Mara Venn<eos>"
+
+
+@pytest.mark.parametrize("unknown", ["\u2603", "a\u2603b", "\u2603\u2603 a", "ab\u00e9"])
+@pytest.mark.parametrize("template", ["plain", "chat"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_unknown_character_ends_no_answer(unknown, template, fused):
+    """Its token stands for text, and may begin with what the template writes before."""
+    ids = {token: number for number, token in enumerate(["<unk>", "</s>", "a", "b", " ", ":"])}
+    inner = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token="<unk>", fuse_unk=fused))
+    names = {"eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+    tokenizer.chat_template = "{% for m in messages %}\n{{ m.content + eos_token }}{% endfor %}"
+    row, _ = encode(tokenizer, sample("a", unknown), template)
+    alone = tokenizer(unknown, add_special_tokens=False)["input_ids"]
+    assert list(row.answer) == [*alone, ids["</s>"]]
 
 
 @pytest.mark.parametrize("single", ["<bos> $A <eos>", "$A <eos>", "<eos> $A", "<bos> $A"])

@@ -236,6 +236,13 @@ def test_a_stated_separator_wins_and_the_header_is_read_without_quoted_names(put
     assert separator(put("a.jsonl", "")) == separator("hub:a/b") == separator("embedded") == ""
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["", "sep=;"])
+def test_the_header_alone_says_what_parts_the_cells(put, end, first):
+    lines = [first, "prompt;completion", "a, b;c, d,,,"]
+    assert texts(load(put("a.csv", end.join([*lines, ""])))) == [("a, b", "c, d,,,")]
+
+
 @pytest.mark.parametrize("size", [131_072, 131_073, 500_000])
 def test_csv_cells_of_any_length(put, size):
     answer = "x y\n" * (size // 4) + "z"
@@ -273,6 +280,8 @@ def test_a_key_given_twice_in_json_names_row_and_key(put, key):
         ('{"v": [1], "v": [2]}', ""),
         ('{"a": {"v": [1], "v": [2]}}', "#a.v"),
         ('{"a": 1, "a": []}', "#a"),
+        ('{"a": [], "info": {"n": 1, "n": 2}}', "#a"),
+        ('{"a": {"b": [], "info": [{"n": 1, "n": 2}]}}', "#a.b"),
     ],
 )
 def test_a_list_given_twice_in_json_is_refused(put, content, inner):

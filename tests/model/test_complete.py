@@ -96,6 +96,21 @@ def test_a_configuration_of_other_layers_than_the_file_has(layers, tiny_model, t
         load(tmp_path)
 
 
+@pytest.mark.parametrize("change", ["weight", "configuration"])
+def test_weights_of_another_shape_are_named(change, tiny_model, tmp_path):
+    model = tiny_model(lora=False, tied=False)
+    model.save_pretrained(tmp_path)
+    if change == "weight":
+        weights = dict(model.state_dict())
+        written(tmp_path, weights | {"model.norm.weight": torch.ones(25)}, "sharded safetensors")
+    else:
+        settings = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(settings | {"intermediate_size": 8}))
+    name = {"weight": r"1 weight \(model\.norm", "configuration": r"6 weights \(.*down_proj"}
+    with pytest.raises(InputError, match=rf"{name[change]}\.weight.*\) of another shape"):
+        load(tmp_path)
+
+
 # -- adapters ------------------------------------------------------------------------------------
 
 
@@ -139,6 +154,47 @@ def test_an_adapter_under_other_names_or_for_fewer_layers(adapter, tiny_model_fo
         save_file(state, adapter / "adapter_model.safetensors")
         with pytest.raises(InputError, match=counts):
             load(tiny_model_folder, adapter, Lora())
+
+
+@pytest.mark.parametrize("unread", [{"new_rule": True}, {"new_rule": None}])
+def test_an_adapter_whose_settings_would_be_ignored(unread, adapter, tiny_model_folder):
+    """PEFT warns of a key that it does not know, and goes on; an empty one changes nothing."""
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | unread))
+    if unread["new_rule"]:
+        with pytest.raises(InputError, match="sets new_rule, which the installed PEFT"):
+            load(tiny_model_folder, adapter, Lora())
+    else:
+        with pytest.warns(UserWarning, match="new_rule"):
+            load(tiny_model_folder, adapter, Lora())
+
+
+def test_an_adapter_without_weights_or_of_no_known_kind(adapter, tiny_model_folder):
+    file, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"peft_type": "ODD"}))
+    with pytest.raises(InputError, match="is of the kind ODD"):
+        load(tiny_model_folder, adapter, Lora())
+    weights.unlink()
+    with pytest.raises(InputError, match="has no weights"):
+        load(tiny_model_folder, adapter, Lora())
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": 2'])
+def test_damaged_settings_of_generation_are_refused(content, tiny_model, tmp_path):
+    tiny_model(lora=False).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(InputError, match=r"generation_config\.json is not settings"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("lora", [Lora(), None])
+def test_an_adapter_of_another_rank_than_its_configuration_says(lora, adapter, tiny_model_folder):
+    whole = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in whole if "lora_A" in name)
+    save_file(whole | {name: torch.ones(3, 24)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=name.removesuffix(".weight")):
+        load(tiny_model_folder, adapter, lora)
 
 
 @pytest.mark.parametrize("changed", [False, True])

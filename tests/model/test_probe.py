@@ -66,6 +66,15 @@ def test_a_causal_model_passes_and_shares_any_batch(family, lora, tiny_model):
     assert shares(model, 0) == "any"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_without_numbers_is_not_blamed_for_looking_ahead(value, tiny_model):
+    model = tiny_model(lora=False)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[3] = value
+    with pytest.raises(InputError, match="computes no numbers"):
+        refuse_looking_ahead(model)
+
+
 def test_a_model_that_reads_no_single_row_is_refused():
     class Other(torch.nn.Linear):
         def get_input_embeddings(self):

@@ -5,6 +5,7 @@ Checks what a method may change; the sections of a run are checked by grail.conf
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from grail.config.file import COMPARISON, read
+from grail.config.file import COMPARISON, read, with_shared_model
 from grail.config.merge import Sections, with_overrides
 from grail.config.messages import explain
 from grail.config.values import Count, Name, Output, Section, Seed
@@ -169,14 +170,17 @@ def load_comparison(
         if (file.parent / COMPARISON).is_dir():
             raise InputError(f"{path} is the output of a comparison. Give its YAML file.")
         raise InputError(f"{file} is one run, not a comparison. Use: grail run {path}")
+    source = file
     if isinstance(raw.get("base"), str):
-        _, raw["base"] = read(file.parent / raw["base"])
+        source, raw["base"] = read(file.parent / os.path.expanduser(raw["base"]))
     if isinstance(raw.get("methods"), str):
-        other, content = read(file.parent / raw["methods"])
+        other, content = read(file.parent / os.path.expanduser(raw["methods"]))
         if "methods" not in content:
             raise InputError(f"methods: {other} has no methods. Give the file of a comparison.")
         raw["methods"] = content["methods"]
     sections = {"output": f"runs/{file.stem}"} | with_overrides(raw, overrides)
+    if isinstance(base := sections.get("base"), dict):
+        sections["base"] = with_shared_model(base, source)
     if output is not None:
         sections["output"] = output
     return parse_comparison(sections), file.absolute().parent

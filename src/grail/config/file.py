@@ -44,10 +44,10 @@ def load_config(
     sections = {"output": f"runs/{file.stem}"} | with_overrides(merge(raw), overrides)
     if output is not None:
         sections["output"] = output
-    return parse_config(_with_shared_model(sections, file), file.absolute().parent)
+    return parse_config(with_shared_model(sections, file), file.absolute().parent)
 
 
-def _with_shared_model(sections: Sections, file: Path) -> Sections:
+def with_shared_model(sections: Sections, file: Path) -> Sections:
     """Take a model beside the target of a linked settings file, if none is beside the link."""
     name = dict(flatten(sections)).get("model.name")
     if not file.is_symlink() or not isinstance(name, str):
@@ -98,7 +98,7 @@ def read(path: Path) -> tuple[Path, Sections]:
     Raises:
         InputError: if it cannot be read or is not a mapping.
     """
-    file = path
+    path = file = Path(os.path.expanduser(path))
     try:
         file = path / "config.yaml" if path.is_dir() else path
         raw = parse_yaml(file.read_text(encoding="utf-8"))

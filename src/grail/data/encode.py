@@ -135,6 +135,12 @@ class Encoder:
             if token.special or (token.content in self._source and _WRITTEN.search(token.content))
         }
 
+    @cached_property
+    def _marks(self) -> set[int]:
+        """The control tokens but for the one of text that the tokenizer does not know."""
+        tokenizer = self.tokenizer
+        return set(self._control.values()) - ({tokenizer.unk_token_id} - {tokenizer.eos_token_id})
+
     @property
     def name(self) -> str:
         """The chat template in words."""
@@ -159,8 +165,7 @@ class Encoder:
         if len(after) == 1 and text.startswith(before) and text.endswith(after[0]):
             ids, start = self._tokens(text, begin)
             if start is not None and written.strip() == sample.completion.strip():
-                control = set(self._control.values())
-                end = next((n for n in range(start, len(ids)) if ids[n] in control), None)
+                end = next((n for n in range(start, len(ids)) if ids[n] in self._marks), None)
                 if end is not None:
                     return ids[:start], ids[start : end + 1]
                 self.endless.append(sample.key)
@@ -214,9 +219,9 @@ class Encoder:
             ids, head = self._ids(text), self._ids(text[:begin])
             return ids, len(head) if ids[: len(head)] == head else None
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, control = found["input_ids"], self._control.values()
+        ids = found["input_ids"]
         for start, (first, last) in enumerate(found["offset_mapping"]):
-            if last > begin and not (first < begin and ids[start] in control):
+            if last > begin and not (first < begin and ids[start] in self._marks):
                 return ids, start  # a control token may swallow the spaces after it
         return ids, None
 

@@ -128,7 +128,9 @@ def _json(path: Path, inner: str) -> list[Any]:
             problem = f"no key '{steps[0]}'" if steps else "not a list of rows"
             raise InputError(f"{name}: {problem}. Pick a list by FILE.json#KEY.KEY; here: {keys}.")
         name += ("." if "#" in name[len(str(path)) :] else "#") + steps[0]
-        value = value[steps.pop(0)]
+        others, value = value, value.pop(steps.pop(0))
+        if problem := _doubled(others):
+            raise InputError(f"{path}: {problem}")
     if isinstance(value, InputError):
         raise InputError(f"{name}: {value}")
     if steps or not isinstance(value, list):
@@ -149,7 +151,7 @@ def separator(source: str) -> str:
 
 def _separator(text: str) -> tuple[str, int]:
     """Return what parts the cells, and how many lines stand before the header to say so."""
-    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     if named := re.fullmatch('"?sep=(.)"?', first, re.IGNORECASE):
         return named[1], 1
     unquoted = re.sub('"[^"]*"', "", first)
@@ -170,7 +172,7 @@ def _csv(path: Path) -> list[Raw]:
             elif cells and not header:
                 header = cells
                 _check_header(path, header)
-            elif len(cells) == len(header):
+            elif cells and len(cells) == len(header):
                 rows.append((f"line {line}", dict(zip(header, cells, strict=True))))
             elif cells:
                 what = "commas" if mark == "," else repr(mark)

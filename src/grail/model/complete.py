@@ -23,7 +23,13 @@ def load_complete(loader: Any, place: str | Path, what: str, **options: Any) -> 
     Raises:
         InputError: naming such weights.
     """
-    model, info = loader.from_pretrained(place, output_loading_info=True, **options)
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = loader.from_pretrained(place, **options)
+    if other := _named(name for name, *_ in info["mismatched_keys"]):
+        raise InputError(
+            f"{what} holds {other} of another shape than its configuration says. Give the "
+            "configuration that the weights were saved with."
+        )
     refuse_difference(what, info["missing_keys"], info["unexpected_keys"])
     return model
 

@@ -14,7 +14,15 @@ from grail.model import packing
 from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
 from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
-from grail.model.sources import PACKAGED, Source, adapter_settings, find, has_tokenizer
+from grail.model.sources import (
+    PACKAGED,
+    Source,
+    adapter_settings,
+    find,
+    has_tokenizer,
+    version,
+    weight_files,
+)
 
 
 def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
@@ -31,12 +39,13 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     """
     source = find(settings.name)
     start = Path(adapter) if adapter is not None else source.adapter
+    what = f"vanilla.adapter or model.name: the adapter {start}"
     if start is not None:
-        adapter_settings(start)
+        _check_readable(start, what)
     with torch.random.fork_rng():  # PEFT draws an adapter's values from the global generator
         model = _base(source, settings)
         if start is not None:
-            model = _saved_adapter(model, start, settings.lora is not None)
+            model = _saved_adapter(model, start, what, settings.lora is not None)
         elif settings.lora is not None:
             model = _new_adapter(model, settings.lora, seed)
     if settings.lora is None:
@@ -127,11 +136,10 @@ def _dtype(settings: Model) -> torch.dtype:
     return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
 
 
-def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
+def _saved_adapter(model: Policy, start: Path, what: str, train: bool) -> Policy:
     """Put a saved adapter on the model: to train it further, or else merged into the weights."""
     from peft import PeftModel, load_peft_weights
 
-    what = f"vanilla.adapter or model.name: the adapter {start}"
     base: Any = model
     tied = _is_tied(base)
     try:
@@ -141,7 +149,8 @@ def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             adapted: Any = PeftModel.from_pretrained(base, str(start), is_trainable=train)
     except Exception as error:  # as many kinds as in _base, for one cause: it does not fit
-        raise InputError(f"{what} cannot be put on the model ({_first_line(error)}).") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # names a weight
+        raise InputError(f"{what} cannot be put on the model ({reason}).") from error
     check_loaded(adapted, saved, repeated, what)
     _refuse_tied(adapted, what)
     if not train:
@@ -149,6 +158,23 @@ def _saved_adapter(model: Policy, start: Path, train: bool) -> Policy:
     config = adapted.peft_config["default"]  # may name another folder of the same base
     config.base_model_name_or_path, config.revision = base.name_or_path, None
     return adapted
+
+
+def _check_readable(start: Path, what: str) -> None:
+    """Refuse an adapter without weights, or with settings that PEFT ignores with a warning."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    settings, kinds = adapter_settings(start), dict[Any, Any](PEFT_TYPE_TO_CONFIG_MAPPING)
+    if not weight_files(start):
+        raise InputError(f"{what} has no weights (adapter_model.safetensors).")
+    if (kind := settings.get("peft_type")) not in kinds:
+        raise InputError(f"{what} is of the kind {kind}, which the installed PEFT does not know.")
+    known = kinds[kind].__dataclass_fields__
+    if unread := [key for key, value in settings.items() if value and key not in known]:
+        raise InputError(
+            f"{what} sets {', '.join(unread)}, which the installed PEFT ({version('peft')}) would "
+            "ignore. Install the one that the adapter was saved with."
+        )
 
 
 def _is_tied(model: Any) -> bool:

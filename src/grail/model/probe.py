@@ -45,7 +45,7 @@ def same_logits(model: Policy, a: Tensor, b: Tensor) -> bool:
 
 
 def refuse_looking_ahead(model: Policy) -> None:
-    """Refuse a model that reads the tokens it must predict: an encoder.
+    """Refuse a model that reads the tokens it must predict: an encoder; and one without numbers.
 
     Raises:
         InputError: naming its class.
@@ -60,6 +60,11 @@ def refuse_looking_ahead(model: Policy) -> None:
             f"model.name: {type(inner).__name__} cannot read a row of text alone ({error}). Give a "
             "causal language model."
         ) from error
+    if not before.isfinite().all():
+        raise InputError(
+            f"model.name: {type(inner).__name__} computes no numbers (NaN or infinite logits). Its "
+            "weights are damaged, or beyond its precision: model.dtype: float32 has the range."
+        )
     if not same_logits(model, before, after):
         raise InputError(
             f"model.name: {type(inner).__name__} reads the tokens it must predict (an encoder): "

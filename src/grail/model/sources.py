@@ -227,6 +227,8 @@ def _folder(path: Path) -> Source:
             f"model.name: {path} holds a model and the weights of an adapter ({found[0]}) without "
             f"its {ADAPTER}. Give each a folder of its own."
         )
+    if (generation := path / "generation_config.json").is_file():
+        _json(generation)  # transformers goes on without a damaged one, and its end tokens
     return Source(str(path))
 
 
@@ -238,7 +240,7 @@ def _json(file: Path) -> dict[str, Any]:
         reason = "it holds no mapping"
     except (OSError, ValueError) as error:
         reason = str(error)
-    kind = "a PEFT configuration" if file.name == ADAPTER else "a list of weights"
+    kind = "a PEFT configuration" if file.name == ADAPTER else "settings of a model in JSON"
     raise InputError(f"{file} is not {kind} ({reason}).")
 
 
