@@ -6,6 +6,7 @@ import math
 import pytest
 
 from grail.cli import output as endings
+from grail.files import write_json
 from grail.importance.self_check import Agreement
 from grail.results import Result, make_results, write_results
 
