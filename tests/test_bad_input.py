@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from grail.cli.main import main
+from grail.results import Results, write_results
 
 
 def setting(*overrides, **sections):
@@ -173,8 +174,7 @@ def results_that_are_none(make, folder):
 
 def results_without_the_rest(make, folder):
     (folder / "run").mkdir()
-    empty = {"rows": [], "freezing": {}, "summary": {}, "inputs": ""}
-    (folder / "run" / "results.json").write_text(json.dumps(empty))
+    write_results(folder / "run" / "results.json", Results((), {}, {}))
     return ["report", str(folder / "run")]
 
 

@@ -187,19 +187,22 @@ def read_results(path: Path) -> Results:
     samples = path.with_name("samples.jsonl")
     try:
         raw = read_json(path)
-        changed = samples.exists() and raw["samples"] not in ("", file_digest(samples))
-        rows = tuple(Result(**row) for row in raw["rows"])
-        summary = {part: dict(values["models"]) for part, values in raw["summary"].items()}
-        content = {"rows": raw["rows"], "freezing": raw["freezing"], "summary": summary}
-        TypeAdapter(Results).validate_python(content)  # types and nesting
-        found = Results(rows, raw["freezing"], summary, raw["inputs"], raw["samples"])
     except FileNotFoundError as error:
         raise InputError(
             f"{path} does not exist. Run `grail evaluate` on that run first."
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
+        raise InputError(f"{error}.") from error
+    try:
+        changed = samples.exists() and raw["samples"] not in ("", file_digest(samples))
+        rows = tuple(Result(**row) for row in raw["rows"])
+        summary = {part: dict(values["models"]) for part, values in raw["summary"].items()}
+        content = {"rows": raw["rows"], "freezing": raw["freezing"], "summary": summary}
+        TypeAdapter(Results).validate_python(content)  # types and nesting
+        found = Results(rows, raw["freezing"], summary, raw["inputs"], raw["samples"])
+    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a results file of grail ({reason}).") from error
     if changed:
