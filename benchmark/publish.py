@@ -31,7 +31,7 @@ BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOT
 VIEWS = {"table5": "table1"}
 """Comparison -> that whose cells it shows, with a title and columns of its own."""
 
-OWN = ("machine", "settings", "cells")
+OWN = ("machine", "settings", "cells", "sha256")
 """What has a place of its own in the format that all benchmarks write."""
 
 

@@ -1,5 +1,6 @@
 """Scores, masks and stamps on disk: read back exactly, readable by all, refused if broken."""
 
+import hashlib
 import json
 import math
 import struct
@@ -20,6 +21,7 @@ from grail.artifacts import (
     STATISTICS,
     Mask,
     Scores,
+    _write,
     block_of,
     changed_entries,
     frozen_digest,
@@ -27,11 +29,13 @@ from grail.artifacts import (
     pack_bits,
     read_mask,
     read_scores,
+    seal_of,
     unpack_bits,
     write_mask,
     write_scores,
 )
 from grail.errors import InputError
+from grail.files import write_json
 
 SHAPES = {"b.weight": (3, 5), "a.weight": (2, 2, 2), "a.bias": (1,), "c": (17,), "scalar": ()}
 ABOUT = {
@@ -99,7 +103,8 @@ def test_scores_are_plain_safetensors(tmp_path):
     for stat in STATISTICS:
         for name in SHAPES:
             assert np.array_equal(plain[f"{name}.{stat}"], getattr(some_scores(), stat)[name])
-    assert metadata(tmp_path / "s.safetensors") == {"inputs": "digest", "samples": "12"}
+    about = metadata(tmp_path / "s.safetensors")
+    assert about == {"inputs": "digest", "samples": "12", "sha256": about["sha256"]}
 
 
 def test_scores_may_be_views_of_other_precision(tmp_path):
@@ -220,7 +225,7 @@ def test_the_metadata_is_in_order(tmp_path):
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
         keys = list(header["__metadata__"])
         assert keys == sorted(keys)
-        assert set(keys) == {*ABOUT, "inputs", "shape"}
+        assert set(keys) == {*ABOUT, "inputs", "shape", "sha256"}
 
 
 # -- broken files ------------------------------------------------------------------------------
@@ -260,6 +265,53 @@ def test_broken_files_are_refused_and_count_as_absent(tmp_path, how):
         assert inputs_of(path) is None
 
 
+def test_the_digest_is_that_of_all_other_bytes(tmp_path):
+    path = tmp_path / "m"
+    write_mask(path, some_mask(), "digest")
+    seal = metadata(path)["sha256"]
+    assert seal_of(path) == seal
+    bare = path.read_bytes().replace(seal.encode(), b"0" * 64)
+    assert seal == hashlib.sha256(bare).hexdigest()
+
+
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("bits", [1, 255])
+def test_edited_files_are_refused_and_count_as_absent(tmp_path, where, bits):
+    write_scores(tmp_path / "s", some_scores(), "digest")
+    write_mask(tmp_path / "m", some_mask(by_side=True), "digest")
+    names = ("s", "m", "m.unlearn", "m.retain")
+    for name, read in zip(names, (read_scores, read_mask, read_mask, read_mask), strict=True):
+        path = tmp_path / name
+        sound = path.read_bytes()
+        data = bytearray(sound)
+        data[round(where * (len(data) - 1))] ^= bits
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"{path}( is not as grail wrote it| is damaged).*D"):
+            read(path if name == "s" else tmp_path / "m")
+        assert inputs_of(path) is None
+        path.write_bytes(sound)
+        read(path if name == "s" else tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"digest", b"others"), (b'"k":"1"', b'"k":"7"'), (b"[3]", b"[1]")]
+)
+def test_edited_metadata_is_refused(tmp_path, old, new):
+    path = tmp_path / "m"
+    write_mask(path, Mask({"p": torch.ones(3, dtype=torch.bool)}, about={"k": 1}), "digest")
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(InputError, match="is not as grail wrote it"):
+        read_mask(path)
+
+
+def test_files_of_an_older_grail_are_refused(tmp_path):
+    packed = pack_bits(torch.ones(3, dtype=torch.bool))
+    save_file({"p": packed}, tmp_path / "m", {"shape": '{"p": [3]}', "inputs": "digest"})
+    with pytest.raises(InputError, match="an older grail wrote it"):
+        read_mask(tmp_path / "m")
+
+
 @pytest.mark.parametrize("side", ["unlearn", "retain"])
 def test_a_mask_by_side_needs_both_sides(tmp_path, side):
     path = tmp_path / "mask.safetensors"
@@ -294,7 +346,7 @@ FULL = {f"p.{stat}": P for stat in STATISTICS}
     ],
 )
 def test_other_tensors_are_not_scores(tmp_path, tensors, texts):
-    save_file({n: t.clone() for n, t in tensors.items()}, tmp_path / "s", texts)
+    _write(tmp_path / "s", {n: t.clone() for n, t in tensors.items()}, texts)
     with pytest.raises(InputError, match="not a score"):
         read_scores(tmp_path / "s")
 
@@ -318,7 +370,7 @@ BYTE = torch.ones(1, dtype=torch.uint8)
     ],
 )
 def test_other_tensors_are_not_a_mask(tmp_path, tensors, texts):
-    save_file({n: t.clone() for n, t in tensors.items()}, tmp_path / "m", texts)
+    _write(tmp_path / "m", {n: t.clone() for n, t in tensors.items()}, texts)
     with pytest.raises(InputError, match="not a mask"):
         read_mask(tmp_path / "m")
 
@@ -328,8 +380,10 @@ def test_other_tensors_are_not_a_mask(tmp_path, tensors, texts):
 
 def test_inputs_of_a_stamped_folder(tmp_path):
     assert inputs_of(tmp_path) is None
-    (tmp_path / STAMP).write_text('{"inputs": "digest", "more": 1}')
+    write_json(tmp_path / STAMP, {"inputs": "digest", "more": 1})
     assert inputs_of(tmp_path) == "digest"
+    (tmp_path / STAMP).write_text((tmp_path / STAMP).read_text().replace("1", "2"))
+    assert inputs_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", "3", "\xff"])

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from grail.cli.main import main
+from grail.results import Results, write_results
 
 
 def setting(*overrides, **sections):
@@ -173,8 +174,7 @@ def results_that_are_none(make, folder):
 
 def results_without_the_rest(make, folder):
     (folder / "run").mkdir()
-    empty = {"rows": [], "freezing": {}, "summary": {}, "inputs": ""}
-    (folder / "run" / "results.json").write_text(json.dumps(empty))
+    write_results(folder / "run" / "results.json", Results((), {}, {}))
     return ["report", str(folder / "run")]
 
 
@@ -301,7 +301,7 @@ CASES = {
     "output below a file": (output_below_a_file, ["output", "taken is a file"]),
     "output of somebody else": (output_of_somebody_else, ["output", "thesis.tex"]),
     "output of another tool": (output_of_another_tool, ["output", "(config.yaml)"]),
-    "results that are none": (results_that_are_none, ["results.json is not a results file"]),
+    "results that are none": (results_that_are_none, ["results.json is not as grail wrote it"]),
     "results without the rest": (results_without_the_rest, ["missing or damaged", "config.yaml"]),
 }
 

@@ -18,6 +18,7 @@ from grail.files import (
     dump_yaml,
     file_digest,
     parse_yaml,
+    read_json,
     recover_folder,
     replacing_file,
     replacing_folder,
@@ -214,8 +215,8 @@ def test_write_json_round_trip(tmp_path):
     value = {"b": [1, 2.5, None, True], "a": "é 猫", "nested": {"x": {}}, "tiny": 5e-324}
     write_json(tmp_path / "a.json", value)
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert json.loads(text) == value
-    assert list(json.loads(text)) == list(value)
+    assert read_json(tmp_path / "a.json") == value
+    assert list(json.loads(text)) == [*value, "sha256"]
     assert "猫" in text
     assert text.endswith("}\n")
 
@@ -339,7 +340,7 @@ def test_an_object_is_made_once_for_a_key(tmp_path):
         return cached(path, key, make, lambda: hits.append(key))
 
     assert ask("one") is made[0]
-    assert json.loads(path.read_text()) == {"inputs": "one", **made[0]}
+    assert read_json(path) == {"inputs": "one", **made[0]}
     assert ask("one") == made[0]
     assert (len(made), hits) == (1, ["one"])
     assert ask("two") is made[1]
@@ -347,12 +348,62 @@ def test_an_object_is_made_once_for_a_key(tmp_path):
     assert json.loads(path.read_text())["inputs"] == "two"
 
 
-@pytest.mark.parametrize("broken", ["", "[]", "null", "3", '{"values": []}', '{"inputs": ', "\0"])
-def test_a_damaged_object_is_made_again(tmp_path, broken):
-    path = tmp_path / "file.json"
+BROKEN = ["", "[]", "null", "3", '{"values": []}', '{"inputs": ', "\0", "[" * 100_000]
+BROKEN += ['{"inputs": "key", "values": [1]}', '{"inputs": "key", "values": [1], "sha256": ""}']
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_damaged_object_is_made_again_and_named(tmp_path, broken):
+    path, told, hits = tmp_path / "file.json", [], []
     path.write_text(broken)
-    assert cached(path, "key", lambda: {"values": []}) == {"values": []}
-    assert json.loads(path.read_text()) == {"inputs": "key", "values": []}
+    for _ in range(2):
+        made = cached(path, "key", lambda: {"values": []}, lambda: hits.append(1), told.append)
+        assert made == {"values": []}
+    assert read_json(path) == {"inputs": "key", "values": []}
+    ((text,), (_,)) = told, hits
+    assert str(path) in text
+    assert "made again" in text
+
+
+def test_an_object_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "file.json"
+    values = {"b": [1, 2.5, None], "a": {"é": "\u2028", "": True}, "n": {9: 1, 10: (1e-300, -0.0)}}
+    write_json(path, values)
+    plain = json.loads(json.dumps(values))
+    assert read_json(path) == plain
+    body = json.loads(path.read_text(encoding="utf-8"))
+    sorted_text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    assert body == plain | {"sha256": hashlib.sha256(sorted_text.encode()).hexdigest()}
+    path.write_text(json.dumps(dict(reversed(body.items()))))  # the same values
+    assert read_json(path) == plain
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda v: v["rows"][0].update(value=0.25),
+        lambda v: v["rows"][0].update(value=1),  # not 1.0
+        lambda v: v["rows"].reverse(),
+        lambda v: v.pop("rows"),
+        lambda v: v.pop("sha256"),
+        lambda v: v.update(sha256=v["sha256"].upper()),
+        lambda v: v.update(sha256=None),
+        lambda v: v.update(more=1),
+    ],
+)
+def test_an_edited_object_is_not_read(tmp_path, edit):
+    path = tmp_path / "file.json"
+    write_json(path, {"rows": [{"value": 1.0}, {"value": 2.0}]})
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"file\.json is not as grail wrote it.*Delete it"):
+        read_json(path)
+
+
+def test_a_missing_object_is_another_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "file.json")
 
 
 def test_a_failure_leaves_the_stored_object(tmp_path):
@@ -360,7 +411,7 @@ def test_a_failure_leaves_the_stored_object(tmp_path):
     cached(path, "one", lambda: {"value": 1})
     with pytest.raises(ZeroDivisionError):
         cached(path, "two", lambda: {"value": 1 / 0})
-    assert json.loads(path.read_text()) == {"inputs": "one", "value": 1}
+    assert read_json(path) == {"inputs": "one", "value": 1}
 
 
 def test_keys_merged_from_an_anchor_are_not_given_twice():

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grail.errors import InputError
+from grail.files import file_digest, write_json
 from grail.results import (
     Result,
     Results,
     harmonic_success,
     make_results,
+    read_pace,
     read_results,
     summarise,
     write_results,
@@ -162,39 +164,69 @@ def test_a_missing_file_says_what_to_do(tmp_path):
 
 
 ROW = vars(Result("vanilla", "d", "unlearn", "train", "US", 1.0, 4))
-GOOD = {"rows": [], "freezing": {}, "summary": {}, "inputs": ""}
+GOOD = {"rows": [], "freezing": {}, "summary": {}, "inputs": "", "samples": ""}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "\xff", json.dumps(GOOD)])
+def test_what_was_not_written_so_is_refused(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"results\.json is not as grail wrote it"):
+        read_results(path)
 
 
 @pytest.mark.parametrize(
-    "text",
+    "values",
     [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        "\xff",
-        *[json.dumps({k: v for k, v in GOOD.items() if k != key}) for key in GOOD],
-        json.dumps({**GOOD, "rows": [1]}),
-        json.dumps({**GOOD, "rows": [{"model": "m"}]}),
-        json.dumps({**GOOD, "rows": [["m", "d", "unlearn", "train", "US", 1.0, 4]]}),
-        json.dumps({**GOOD, "rows": [ROW | {"n": []}]}),
-        json.dumps({**GOOD, "rows": [ROW | {"side": ["unlearn"]}]}),
-        json.dumps({**GOOD, "rows": [ROW | {"value": {}}]}),
-        json.dumps({**GOOD, "freezing": "held"}),
-        json.dumps({**GOOD, "summary": {"train": {"models": {"vanilla": {"Avg": "high"}}}}}),
-        json.dumps({**GOOD, "summary": []}),
-        json.dumps({**GOOD, "summary": {"train": {"Avg": 1}}}),
-        json.dumps({**GOOD, "summary": {"train": 3}}),
+        *[{k: v for k, v in GOOD.items() if k != key} for key in GOOD],
+        {**GOOD, "rows": [1]},
+        {**GOOD, "rows": [{"model": "m"}]},
+        {**GOOD, "rows": [["m", "d", "unlearn", "train", "US", 1.0, 4]]},
+        {**GOOD, "rows": [ROW | {"n": []}]},
+        {**GOOD, "rows": [ROW | {"side": ["unlearn"]}]},
+        {**GOOD, "rows": [ROW | {"value": {}}]},
+        {**GOOD, "freezing": "held"},
+        {**GOOD, "summary": {"train": {"models": {"vanilla": {"Avg": "high"}}}}},
+        {**GOOD, "summary": []},
+        {**GOOD, "summary": {"train": {"Avg": 1}}},
+        {**GOOD, "summary": {"train": 3}},
     ],
 )
-def test_something_else_is_refused(tmp_path, text):
+def test_something_else_is_refused(tmp_path, values):
     path = tmp_path / "results.json"
-    path.write_bytes(text.encode("latin-1"))
+    write_json(path, values)
     with pytest.raises(InputError, match="not a results file"):
         read_results(path)
-    path.write_text(json.dumps(GOOD))
+    write_json(path, GOOD)
     assert read_results(path) == Results((), {}, {}, "")
+
+
+@pytest.mark.parametrize("text", ['{"accuracy": 0.5}', '{"accuracy": 0.75}\n', ""])
+def test_samples_are_those_of_the_results(tmp_path, text):
+    samples, path = tmp_path / "samples.jsonl", tmp_path / "results.json"
+    samples.write_text('{"accuracy": 0.5}\n')
+    write_results(path, Results((), {}, {}, "", file_digest(samples)))
+    assert read_results(path).samples == file_digest(samples)
+    samples.write_text(text)
+    with pytest.raises(InputError, match=r"samples\.jsonl is not as grail wrote it"):
+        read_results(path)
+
+
+def test_the_pace_of_a_training(tmp_path):
+    log = tmp_path / "train.jsonl"
+    assert read_pace(log) == []
+    log.write_text('{"step": 1, "seconds": 2}\n{"step": 2, "seconds": 0.5}\n')
+    assert read_pace(log) == [2.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "3", "[]", "{}", '{"seconds": null}', '{"seconds": {}}', '{"seconds": NaN}', "\xff"],
+)
+def test_a_damaged_log_is_refused(tmp_path, line):
+    (tmp_path / "train.jsonl").write_bytes(line.encode("latin-1"))
+    with pytest.raises(InputError, match=r"train\.jsonl is damaged"):
+        read_pace(tmp_path / "train.jsonl")
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path):

@@ -1,7 +1,8 @@
 """The files between stages: Scores, Mask, and the stamp of how a folder was made.
 
 Safetensors and JSON only. Each file carries the digest of its inputs, which tells a stage whether
-the file is still the one that the settings ask for. Also the names of parameters (``block_of``).
+the file is still the one that the settings ask for, and that of its own content. Also the names of
+parameters (``block_of``).
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from grail.errors import InputError
-from grail.files import replacing_file
+from grail.files import CHANGED, SEAL, read_json, replacing_file
 
 STATISTICS = ("mean_abs", "mean", "mean_sq")
 STAMP = "stage.json"
+_UNSEALED = "0" * 64  # stands for the seal in the text that it is the SHA-256 of
 
 _BLOCK = re.compile(
     r"(?:(?:base_model|model|transformer|gpt_neox)\.)*(.*?\b(?:layers?|h|blocks?)\.\d+)\."
@@ -161,14 +163,33 @@ def unpack_bits(packed: Tensor, shape: list[int]) -> Bool[Tensor, "..."]:
 
 
 def inputs_of(path: Path) -> str | None:
-    """Return the inputs digest of a safetensors file or a stamped folder; None if unreadable."""
+    """Return the inputs digest of a safetensors file or a stamped folder; None if not whole."""
     try:
-        if path.is_dir():
-            return json.loads((path / STAMP).read_text(encoding="utf-8"))["inputs"]
-        with safe_open(str(path), "pt") as file:
-            return (file.metadata() or {}).get("inputs")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return (read_json(path / STAMP) if path.is_dir() else check(path)).get("inputs")
+    except (OSError, ValueError, InputError):
         return None
+
+
+def check(path: Path) -> dict[str, str]:
+    """Return a safetensors file's metadata; InputError if its content is not what was written."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = file.metadata() or {}
+        if _content_digest(path, about.get(SEAL, "")) == about.get(SEAL):
+            return about
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist. Run the stage that makes it first.") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}). Delete it and run its stage again."
+        ) from error
+    raise InputError(f"{CHANGED.format(path)}.")
+
+
+def seal_of(path: Path) -> str:
+    """Return the digest that a file carries of its own content, which is not read."""
+    with safe_open(str(path), "pt") as file:
+        return file.metadata()[SEAL]
 
 
 def frozen_digest(weights: Mapping[str, Tensor], mask: Mask) -> str:
@@ -206,7 +227,7 @@ def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     packed, texts = _read(path)
     try:
         shapes = json.loads(texts["shape"])
-        about = {k: json.loads(v) for k, v in texts.items() if k not in ("shape", "inputs")}
+        about = {k: json.loads(v) for k, v in texts.items() if k not in ("shape", "inputs", SEAL)}
         if set(shapes) != set(packed):
             raise ValueError("shapes and bits name different parameters")
         return {name: unpack_bits(packed[name], shapes[name]) for name in packed}, about
@@ -216,16 +237,28 @@ def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with replacing_file(path) as partial:
-        save_file(dict(sorted(tensors.items())), partial, metadata)
-        _sort_header(partial)
+        save_file(dict(sorted(tensors.items())), partial, {**metadata, SEAL: _UNSEALED})
+        _finish_header(partial, _UNSEALED)
+        _finish_header(partial, _content_digest(partial, _UNSEALED))
 
 
-def _sort_header(path: Path) -> None:
-    """Sort the metadata, which safetensors writes in random order: equal runs give equal bytes."""
+def _content_digest(path: Path, seal: str) -> str:
+    """Return the SHA-256 of a safetensors file, the seal in its header replaced by zeros."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little"))
+        sha = hashlib.sha256(length + header.replace(seal.encode(), _UNSEALED.encode(), 1))
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def _finish_header(path: Path, seal: str) -> None:
+    """Put the seal in and sort the metadata, which safetensors writes in random order."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        header["__metadata__"] = dict(sorted((header["__metadata__"] | {SEAL: seal}).items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         if len(text) > length:
             raise RuntimeError(f"sorting the header of {path} made it longer")
@@ -234,12 +267,6 @@ def _sort_header(path: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(str(path), "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist. Run the stage that makes it first.") from error
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}). Delete it and run its stage again."
-        ) from error
+    about = check(path)
+    with safe_open(str(path), "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118

@@ -15,6 +15,12 @@ from typing import Any
 import yaml
 
 PARTIAL, OLD = ".partial", ".old"
+SEAL = "sha256"  # key under which an output holds the digest of all else that it holds
+CHANGED = (
+    "{} is not as grail wrote it: it was edited or damaged since, or an older grail wrote it. "
+    "Delete it and run again"
+)
+REMADE = f"{CHANGED.partition('. ')[0]}. It is made again"
 _DEEPEST, _MOST_VALUES = 100, 1_000_000  # of a YAML text
 
 
@@ -83,8 +89,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; NaN and infinities raise ``ValueError``."""
+    """Write ``value`` as indented JSON, an object with its own digest under "sha256" at the end.
+
+    NaN and infinities raise ``ValueError``.
+    """
+    if isinstance(value, dict):
+        read_back = json.loads(json.dumps(value, allow_nan=False))  # keys are text there
+        value = {**value, SEAL: digest(read_back)}
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that ``write_json`` wrote to ``path``, without its digest.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if its content is not what was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop(SEAL) == digest(value):
+            return value
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise ValueError(CHANGED.format(path))
 
 
 def cached(
@@ -92,24 +120,28 @@ def cached(
     key: str,
     make: Callable[[], dict[str, Any]],
     on_hit: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Return the JSON object at ``path`` if it was made from ``key``; else make it and write it.
 
     The file holds the object with ``key`` as its first value, "inputs". A file that is absent,
-    damaged or of another key is replaced.
+    damaged, edited or of another key is replaced.
 
     Args:
         path: The file.
         key: Digest of everything that the object depends on.
         make: Returns the object.
         on_hit: Called if the stored object is returned.
+        warn: Called with a text if the file is there, but not as it was written.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        hit = stored.pop("inputs") == key
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        stored, hit = {}, False
-    if hit:
+        stored = read_json(path)
+    except FileNotFoundError:
+        stored = {}
+    except (OSError, ValueError):
+        stored = {}
+        warn(REMADE.format(path))
+    if stored.pop("inputs", None) == key:
         on_hit()
         return stored
     made = make()

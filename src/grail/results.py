@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from grail.errors import InputError
-from grail.files import write_json
+from grail.files import CHANGED, file_digest, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """The content of ``results.json``: rows, the proof of freezing, {part: {model: {Avg, HS}}}."""
+    """The content of ``results.json``: rows, the proof of freezing, {part: {model: {Avg, HS}}}.
+
+    ``inputs`` is a digest of the models' weights, ``samples`` that of the file ``samples.jsonl``.
+    """
 
     rows: tuple[Result, ...]
     freezing: dict[str, Any]
     summary: dict[str, dict[str, dict[str, float]]]
     inputs: str = ""
+    samples: str = ""
 
     def __repr__(self) -> str:
         """Show a line for each model, domain, side and part."""
@@ -135,13 +139,15 @@ def summarise(rows: Sequence[Result], model: str, part: str) -> dict[str, float]
     }
 
 
-def make_results(rows: Iterable[Result], freezing: dict[str, Any], inputs: str) -> Results:
+def make_results(
+    rows: Iterable[Result], freezing: dict[str, Any], inputs: str, samples: str = ""
+) -> Results:
     """Return rows and the proof of freezing with the summary {part: {model: {Avg, HS}}}."""
     rows = tuple(rows)
     parts = sorted({row.part for row in rows if row.side != "general"})
     models = sorted({row.model for row in rows})
     summary = {part: {m: summarise(rows, m, part) for m in models} for part in parts}
-    return Results(rows, freezing, summary, inputs)
+    return Results(rows, freezing, summary, inputs, samples)
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -152,28 +158,53 @@ def write_results(path: Path, results: Results) -> None:
     }
     rows = [dict(vars(row)) for row in results.rows]
     facts = {"freezing": results.freezing, "summary": summary, "inputs": results.inputs}
-    write_json(path, {"rows": rows, **facts})
+    write_json(path, {"rows": rows, **facts, "samples": results.samples})
+
+
+def read_pace(log: Path) -> list[float]:
+    """Return the seconds of each step in a training's log; none if the log is missing.
+
+    Raises:
+        InputError: if the log is damaged.
+    """
+    try:
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        pace = [float(json.loads(line)["seconds"]) for line in lines if line.strip()]
+        if all(map(math.isfinite, pace)):
+            return pace
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError, RecursionError):
+        pass
+    raise InputError(f"{log} is damaged. Delete it: what it tells is then left out.")
 
 
 def read_results(path: Path) -> Results:
     """Read ``results.json``.
 
     Raises:
-        InputError: if the file is missing or is not a results file.
+        InputError: if the file is missing or is not a results file, or if it or ``samples.jsonl``
+            is not as it was written.
     """
+    samples = path.with_name("samples.jsonl")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(Result(**row) for row in raw["rows"])
-        summary = {part: dict(values["models"]) for part, values in raw["summary"].items()}
-        content = {"rows": raw["rows"], "freezing": raw["freezing"], "summary": summary}
-        TypeAdapter(Results).validate_python(content)  # types and nesting
-        return Results(rows, raw["freezing"], summary, raw["inputs"])
+        raw = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path} does not exist. Run `grail evaluate` on that run first."
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
+        raise InputError(f"{error}.") from error
+    try:
+        changed = samples.exists() and raw["samples"] not in ("", file_digest(samples))
+        rows = tuple(Result(**row) for row in raw["rows"])
+        summary = {part: dict(values["models"]) for part, values in raw["summary"].items()}
+        content = {"rows": raw["rows"], "freezing": raw["freezing"], "summary": summary}
+        TypeAdapter(Results).validate_python(content)  # types and nesting
+        found = Results(rows, raw["freezing"], summary, raw["inputs"], raw["samples"])
+    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a results file of grail ({reason}).") from error
+    if changed:
+        raise InputError(f"{CHANGED.format(samples)}.")
+    return found

@@ -13,6 +13,7 @@ from grail.audit.attacks.registry import attacks_of
 from grail.audit.audit import Auditor, audit_run
 from grail.audit.runs import read_run
 from grail.cli.main import main
+from grail.files import read_json
 from grail.model.forward import trainable
 from grail.progress import silent
 from grail.reporting.audit.knowledge import NOT, REMOVED
@@ -75,7 +76,7 @@ def test_the_files_of_the_run_stay_and_the_audit_has_its_own(runs, audited):
     before, after = files(runs["run"]), files(folder)
     assert {name: after[name] for name in before} == before
     assert all(map(is_of_audit, set(after) - set(before)))
-    assert json.loads(after["audit.json"]) == json.loads(json.dumps(found))
+    assert read_json(folder / "audit.json") == json.loads(json.dumps(found))
     assert "audit/report.md" in after
 
 

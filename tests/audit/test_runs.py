@@ -122,13 +122,28 @@ def test_models_of_another_run_are_refused(runs, copied):
         shutil.rmtree(folder)
 
 
+def edit(file, old, new):
+    """Put ``new`` in the place of ``old``; without ``old``, clear the last bits of the file."""
+    data = file.read_bytes()
+    edited = data.replace(old, new) if old else data[:-2] + bytes(b ^ 255 for b in data[-2:])
+    assert edited != data
+    file.write_bytes(edited)
+
+
 def test_a_damaged_run_is_one_message(copied):
     folder = copied("run")
     for name, damage, words in (
+        ("results.json", lambda file: edit(file, b'"n": ', b'"n": 1'), "is not as grail wrote it"),
+        ("samples.jsonl", lambda file: edit(file, b"0", b"1"), "is not as grail wrote it"),
+        ("train.jsonl", lambda file: edit(file, b"seconds", b"second"), "is damaged"),
+        ("mask.safetensors", lambda file: edit(file, None, b""), "is not as grail wrote it"),
         ("unlearned/stage.json", lambda file: file.write_bytes(file.read_bytes()[:20]), "damaged"),
         ("unlearned/stage.json", lambda file: file.unlink(), "damaged"),
         ("mask.safetensors", lambda file: file.unlink(), "is missing"),
     ):
+        sound = (folder / name).read_bytes()
         damage(folder / name)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=words) as error:
             read_run(folder)
+        assert name.partition("/")[0] in str(error.value)
+        (folder / name).write_bytes(sound)

@@ -221,6 +221,17 @@ def test_validate_warns_on_stderr(tiny_config, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
 
 
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_paraphrase_that_fills_max_tokens_is_told(command, tiny_config, tmp_path, capsys):
+    config = tiny_config(data={"max_tokens": 64})
+    file = tmp_path / "data" / "copyright_retain_val.jsonl"
+    row = json.loads(file.read_text().splitlines()[0])
+    file.write_text(json.dumps(row | {"paraphrases": ["q" * 70, "why?"]}) + "\n")
+    assert main([command, str(config)]) == 0
+    err = capsys.readouterr().err
+    assert "after 1 of 2 paraphrases (first: one of copyright.retain.val.0)" in err
+
+
 def test_env(capsys):
     assert main(["env", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

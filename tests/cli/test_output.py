@@ -6,6 +6,7 @@ import math
 import pytest
 
 from grail.cli import output as endings
+from grail.files import write_json
 from grail.importance.self_check import Agreement
 from grail.results import Result, make_results, write_results
 
@@ -41,7 +42,7 @@ def test_a_report_is_named_and_general_ability_is_shown_if_it_is_there(folder, c
     tasks = [{"task": "race", "metric": "acc", "n": 300, **models}]
     average = {"tasks": 1, "metric": "acc", **models}
     general = {"tasks": tasks, "average": average, "harness": "lm-eval 0"}
-    (folder / "general.json").write_text(json.dumps(general))
+    write_json(folder / "general.json", general)
     endings.results(folder, as_json=False)
     text = capsys.readouterr().out
     assert "25.0 ± 2.5" in text

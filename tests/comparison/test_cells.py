@@ -14,6 +14,7 @@ from grail.comparison.rows import uncalibrated
 from grail.config.file import load_config
 from grail.config.run import Config
 from grail.errors import InputError
+from grail.files import read_json, write_json
 from grail.run import directory
 
 RESULT = ProcessResult(0, 1.0, 5)
@@ -220,11 +221,10 @@ def test_finished_is_results_of_these_settings_and_this_vanilla_model(based):
     assert not store.is_finished(config)
     end(store, config)
     stamp = Path(store.base.output) / "vanilla" / "stage.json"
-    text = stamp.read_text()
-    stamp.unlink()
-    stamp.write_text(text.replace('"weights": "', '"weights": "other'))
+    values = read_json(stamp)
+    write_json(stamp, values | {"weights": "other"})
     assert not Store(store.base).is_finished(config)
-    stamp.write_text(text)
+    write_json(stamp, values)
     assert Store(store.base).is_finished(config)  # found again
 
 
@@ -247,7 +247,7 @@ def test_a_calibrated_cell_starts_from_the_one_without(based):
     for seconds in (2.0, 1.0):  # run again, it starts from itself
         end(store, config)
         assert store.is_finished(config)
-        assert cells.read_json(store.folder(config) / cells.RECORD)["seconds"] == seconds
+        assert cells.record_of(store.folder(config) / cells.RECORD)["seconds"] == seconds
     assert store.is_finished(start)
 
 

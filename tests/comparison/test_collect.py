@@ -6,7 +6,7 @@ import pytest
 
 from grail.comparison import cells
 from grail.comparison.collect import collect
-from grail.files import dump_yaml, write_json
+from grail.files import dump_yaml, read_json, write_json
 from grail.results import Result, make_results, write_results
 
 
@@ -94,10 +94,10 @@ def test_vanilla_is_never_that_of_a_failed_cell(plan):
     first, second = (found.cells(row, {})[0] for row in found.rows)
     write(first, 60.0)  # of an earlier run: this time it failed before it began
     write(second, 80.0)
-    results = json.loads((second.folder / "results.json").read_text())
+    results = read_json(second.folder / "results.json")
     for row in results["rows"]:
         row["value"] += 1.0 if (row["model"], row["metric"]) == ("vanilla", "RS") else 0.0
-    (second.folder / "results.json").write_text(json.dumps(results))
+    write_json(second.folder / "results.json", results)
     made = collect(found, {"one": {}, "two": {}}, {first.folder: "no memory"})
     assert made["vanilla"]["train"]["privacy.RS"]["mean"] == 51.0
 
@@ -106,10 +106,10 @@ def test_general_text_is_that_of_the_held_out_half(plan):
     found = plan({"one": {}})
     cell = found.cells(found.rows[0], {})[0]
     write(cell, 60.0)
-    results = json.loads((cell.folder / "results.json").read_text())
+    results = read_json(cell.folder / "results.json")
     (general,) = [row for row in results["rows"] if row["side"] == "general"]
     results["rows"].append(general | {"part": "val", "value": 7.0})
-    (cell.folder / "results.json").write_text(json.dumps(results))
+    write_json(cell.folder / "results.json", results)
     (one,) = collect(found, {"one": {}}, {})["methods"]
     assert (one["train"]["general NLL"]["mean"], one["val"]["general NLL"]["mean"]) == (7.0, 7.0)
 

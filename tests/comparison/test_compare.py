@@ -22,7 +22,7 @@ from grail.reporting.tables import MISSING
 from grail.results import Results, write_results
 from grail.run import directory
 
-TIMES = ("seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
+TIMES = ("sha256", "seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
 STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
 
 

@@ -366,6 +366,22 @@ def test_cut_rows_are_counted_in_a_warning(tiny_tokenizer):
     assert encode_all(Encoder(tiny_tokenizer(), "auto", 17), [sample(row=1)])[1] == []
 
 
+@pytest.mark.parametrize(("long", "full"), [(16, 1), (17, 1), (12, 0)])
+def test_paraphrases_that_fill_max_tokens_are_told(long, full, tiny_tokenizer):
+    asked = ("q" * long, "short?")
+    given = [
+        dataclasses.replace(sample(completion="ab"), paraphrases=asked),
+        sample(completion="ab", row=1),
+    ]
+    rows, warnings = encode_all(Encoder(tiny_tokenizer(), "plain", 16), given)
+    assert [row.sample for row in rows] == given
+    assert len(warnings) == full
+    for warning in warnings:
+        assert "after 1 of 2 paraphrases (first: one of d.unlearn.train.0)" in warning
+        assert "data.max_tokens: 16" in warning
+        assert "q" * long not in warning
+
+
 def test_a_prompt_that_fills_max_tokens_is_an_input_error(tiny_tokenizer):
     secret = "the secret prompt"
     encoder = Encoder(tiny_tokenizer(), "auto", 16)

@@ -1,6 +1,5 @@
 """What holds in a run directory, and what is dropped."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from grail.artifacts import STAMP
 from grail.config import file as config_file
 from grail.config.run import parse_config
 from grail.errors import InputError
+from grail.files import write_json
 from grail.run.directory import (
     COMPARISON,
     RESULTS,
@@ -70,14 +70,18 @@ def test_a_mask_is_whole_or_not_there(tmp_path):
 
     bits = {"w": torch.tensor([True, False])}
     write_mask(tmp_path / "mask.safetensors", Mask(bits, bits, bits, {"freeze": "by_side"}), "key")
-    assert not has_mask(tmp_path, by_side=False)  # its description is missing
-    (tmp_path / "localization.json").write_text("{}")
-    assert has_mask(tmp_path, by_side=True)
+    told: list[str] = []
+    assert not has_mask(tmp_path, False, told.append)  # its description is missing
+    write_json(tmp_path / "localization.json", {"k": 1})
+    assert has_mask(tmp_path, True, told.append)
+    assert not told
     (tmp_path / "mask.retain.safetensors").write_bytes(b"half")
-    assert has_mask(tmp_path, by_side=False)
-    assert not has_mask(tmp_path, by_side=True)
-    (tmp_path / "localization.json").write_text("{")
-    assert not has_mask(tmp_path, by_side=False)
+    assert has_mask(tmp_path, False, told.append)
+    assert not has_mask(tmp_path, True, told.append)
+    assert "mask.retain.safetensors is not as grail wrote it" in told.pop()
+    (tmp_path / "localization.json").write_text('{"k": 2}')
+    assert not has_mask(tmp_path, False, told.append)
+    assert "localization.json is not as grail wrote it" in told.pop()
     drop_mask(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -85,7 +89,7 @@ def test_a_mask_is_whole_or_not_there(tmp_path):
 def test_weights_are_those_of_the_stamp(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"one")
     values = {"inputs": "key", "weights": weights_digest(tmp_path)}
-    (tmp_path / STAMP).write_text(json.dumps(values))
+    write_json(tmp_path / STAMP, values)
     assert stamp(tmp_path) == values
     sound(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"two")

@@ -22,6 +22,7 @@ from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
+from grail.files import write_json
 from grail.progress import NullListener
 from grail.reporting.run.verdict import run_verdict
 from grail.results import read_results
@@ -625,6 +626,62 @@ def test_dropout_does_not_reach_scores_and_evaluation(tiny_config, run, tmp_path
     assert set(differing(one, other)) <= {"config.yaml", "report.md", "report.html"}
 
 
+def clear_bits(data):
+    """Clear all that a safetensors file holds, its header apart."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    return data[:start] + bytes(len(data) - start)
+
+
+def flip_one_bit(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def change_numbers(data):
+    return re.sub(rb": [0-9][0-9.e-]*", b": 7", data)
+
+
+def unseal(data):
+    """Leave out what the file says of its own content, as in files of an older grail."""
+    return json.dumps({k: v for k, v in json.loads(data).items() if k != "sha256"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("mask.safetensors", clear_bits),
+        ("mask.safetensors", flip_one_bit),
+        ("scores/privacy.unlearn.safetensors", clear_bits),
+        ("scores/copyright.retain.safetensors", flip_one_bit),
+        ("localization.json", change_numbers),
+        ("evaluation/unlearned.json", change_numbers),
+        ("evaluation/vanilla.json", unseal),
+        ("unlearned/stage.json", change_numbers),
+        ("results.json", change_numbers),
+        ("samples.jsonl", change_numbers),
+    ],
+)
+def test_what_was_edited_is_named_and_made_again(name, edit, finished, tmp_path, capsys):
+    config, folder = finished(), tmp_path / "run"
+    before = files(folder)
+    edited = edit((folder / name).read_bytes())
+    assert edited != (folder / name).read_bytes()
+    (folder / name).write_bytes(edited)
+    capsys.readouterr()
+    reported = main(["report", str(folder)])
+    err = capsys.readouterr().err
+    if name in ("localization.json", "results.json", "samples.jsonl"):  # what a report reads
+        assert reported == 2
+        assert f"{folder / name} is not as grail wrote it" in err
+        assert "Traceback" not in err
+    else:
+        assert reported == 0, err
+    assert main(["run", str(config)]) == 0
+    if name not in ("results.json", "samples.jsonl"):  # never read by a run: written each time
+        named = folder / name.removesuffix("/stage.json")
+        assert f"{named} is not as grail wrote it" in capsys.readouterr().err
+    assert not differing(before, files(folder))
+
+
 def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):
     """What the proof says was true when training ended; the files must still be those."""
     config, folder = finished(), tmp_path / "run"
@@ -644,7 +701,7 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(finished, tmp_p
     file = folder / "unlearned" / "adapter_model.safetensors"
     save_file({k: torch.full_like(v, float("nan")) for k, v in load_file(file).items()}, file)
     values = stamp(file.parent) | {"weights": weights_digest(file.parent)}
-    (file.parent / "stage.json").write_text(json.dumps(values))  # as if training had made them
+    write_json(file.parent / "stage.json", values)  # as if training had made them
     capsys.readouterr()
     assert main(["run", str(config)]) == 1
     err = capsys.readouterr().err

@@ -7,6 +7,7 @@ run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ class Auditor:
                 return {"values": [v.as_json() for v in attack.run(self.context, tick)]}
 
         try:
-            stored = cached(path, key, measure, lambda: self.listener.skipped(stage))
+            heard = self.listener
+            stored = cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)
         except DivergenceError as error:
             if not attack.kind:  # the run's own model is broken
                 raise
@@ -173,6 +175,6 @@ class Auditor:
             with self.listener.stage("audit inside") as tick:
                 return {"found": internals(self.context, read_mask(mask).frozen, tick)}
 
-        return cached(path, key, look_inside, lambda: self.listener.skipped("audit inside"))[
-            "found"
-        ]
+        heard = self.listener
+        skipped = partial(heard.skipped, "audit inside")
+        return cached(path, key, look_inside, skipped, heard.warn)["found"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from grail import artifacts
 from grail.config import file as config_file
 from grail.config.merge import with_overrides
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.evaluation import equal_retention
 from grail.files import digest
-from grail.results import read_results
+from grail.results import read_pace, read_results
 from grail.run import directory
 from grail.run.inputs import Inputs, read_inputs
 from grail.run.provenance import model_identity
@@ -52,10 +52,12 @@ class FinishedRun:
 
     @property
     def seconds(self) -> float | None:
-        """How long the unlearned model was trained: steps times the median; None without a log."""
-        log = self.folder / "train.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        pace = [json.loads(line)["seconds"] for line in lines]
+        """How long the unlearned model was trained: steps times the median; None without a log.
+
+        Raises:
+            InputError: if the log is damaged.
+        """
+        pace = read_pace(self.folder / "train.jsonl")
         return round(median(pace) * len(pace), 1) if pace else None
 
 
@@ -89,7 +91,9 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
             f"{folder}: model.name, {config.model.name}, holds another model than when the run "
             f"was made. Restore it, or run it again: grail run {folder}"
         )
-    return FinishedRun(folder, config, inputs, _check_weights(folder, config))
+    run = FinishedRun(folder, config, inputs, _check_weights(folder, config))
+    _ = run.seconds  # a damaged log is told now
+    return run
 
 
 def _check_weights(folder: Path, config: Config) -> dict[str, str]:
@@ -101,6 +105,7 @@ def _check_weights(folder: Path, config: Config) -> dict[str, str]:
                 f"{folder}/{name} is missing; an audit needs both models of the run and the mask. "
                 f"{again}"
             )
+    artifacts.check(folder / "mask.safetensors")
     weights = {n: directory.sound(folder / n)["weights"] for n in ("vanilla", "unlearned")}
     models = equal_retention.model_digests(weights, config.evaluation.retain_target)
     if read_results(folder / "results.json").inputs != digest(models):

@@ -242,16 +242,17 @@ def _validate(options: argparse.Namespace) -> int:
     if is_comparison(read(options.config)[1]):
         return _validate_comparison(options)
     config = load_config(options.config, options.set, options.output)
-    check_texts(config, inputs := read_inputs(config))
+    inputs = read_inputs(config)
+    warnings = [*inputs.warnings, *check_texts(config, inputs)]
     counts: dict[str, int] = {}
     for sample in (*inputs.samples, *inputs.general):
         name = f"{sample.domain}.{sample.side}.{sample.part}"
         counts[name] = counts.get(name, 0) + 1
     counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
     if options.json:
-        print(json.dumps({"rows": counts, "warnings": inputs.warnings}))
+        print(json.dumps({"rows": counts, "warnings": warnings}))
         return 0
-    for warning in inputs.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name, count in counts.items():
         print(f"{name}: {count} rows")

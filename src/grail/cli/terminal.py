@@ -59,8 +59,8 @@ class Terminal:
         self.console.print(text, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Show a warning."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        """Show a warning; a path in it is never broken over lines."""
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:

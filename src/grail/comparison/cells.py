@@ -7,7 +7,6 @@ and never writes into one.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +20,7 @@ from grail.config import file as config_file
 from grail.config.merge import difference
 from grail.config.run import Config
 from grail.errors import InputError
-from grail.files import digest, file_digest, replacing_file, replacing_folder, write_json
+from grail.files import digest, file_digest, read_json, replacing_file, replacing_folder, write_json
 from grail.run import directory
 from grail.run.inputs import own_code
 from grail.run.provenance import model_identity
@@ -56,7 +55,7 @@ class Store:
     def is_finished(self, config: Config) -> bool:
         """Tell whether the cell has its results, and nobody has changed them since."""
         folder = self.folder(config)
-        record, results = read_json(folder / RECORD), folder / "results.json"
+        record, results = record_of(folder / RECORD), folder / "results.json"
         if record.get("cell") != folder.name or not (folder / "samples.jsonl").exists():
             return False
         return results.exists() and record["results"] == file_digest(results)
@@ -86,7 +85,7 @@ class Store:
     def finish(self, config: Config, result: ProcessResult, resumed: bool) -> None:
         """Record that a cell is finished and its cost, that of its start included."""
         folder, seconds, peak_bytes = self.folder(config), result.seconds, result.peak_bytes
-        before = read_json(folder / RECORD)  # linked from the cell it started from
+        before = record_of(folder / RECORD)  # linked from the cell it started from
         if before.get("cell") not in (None, folder.name):
             seconds += before["seconds"]
             peak_bytes = max(peak_bytes, before["peak_bytes"])
@@ -163,18 +162,17 @@ def base_record(base: Config) -> dict[str, Any]:
     folder = Path(base.output)
     stages = (folder / "vanilla", *sorted((folder / "scores").glob("*.safetensors")))
     inputs = {stage.name: inputs_of(stage) for stage in stages}
-    inputs["evaluation"] = read_json(folder / "evaluation" / "vanilla.json").get("inputs")
+    inputs["evaluation"] = record_of(folder / "evaluation" / "vanilla.json").get("inputs")
     has_config = (folder / "config.yaml").exists()
     return {"config_digest": config_digest(base), "inputs": inputs, "config.yaml": has_config}
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the mapping that a JSON file holds; empty if it is missing or damaged."""
+def record_of(file: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds; empty if it is missing or not as written."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _contents(source: str | None) -> str | None:

@@ -16,11 +16,11 @@ from typing import Any
 
 from grail.comparison import cells
 from grail.comparison.cells import Store
-from grail.comparison.paired import COMPARED, Samples, compared, read_lines, read_samples
+from grail.comparison.paired import COMPARED, Samples, compared, read_samples
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
 from grail.config.file import read
-from grail.results import harmonic_success, read_results
+from grail.results import harmonic_success, read_pace, read_results
 
 _PARTS = ("train", "val")
 
@@ -122,10 +122,9 @@ def _cell(plan: ComparisonPlan, cell: Cell, failures: Mapping[Path, str]) -> dic
     if cell.folder in failures:
         return about | {"failed": failures[cell.folder]}
     results = read_results(cell.folder / "results.json")
-    record = cells.read_json(cell.folder / cells.RECORD)
-    log = cell.folder / "train.jsonl"
-    pace = [line["seconds"] for line in read_lines(log)] if log.exists() else []
-    calibrated = cells.read_json(cell.folder / "evaluation" / "calibrated.json")
+    record = cells.record_of(cell.folder / cells.RECORD)
+    pace = read_pace(cell.folder / "train.jsonl")
+    calibrated = cells.record_of(cell.folder / "evaluation" / "calibrated.json")
     return about | {
         "seconds": statistics.median(pace) * len(pace) if pace else 0.0,
         "wall_seconds": record.get("seconds"),

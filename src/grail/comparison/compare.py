@@ -78,7 +78,7 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
 
 def has_base(plan: ComparisonPlan) -> bool:
     """Tell whether the base is made of these settings and data, and no other comparison's since."""
-    made = cells.read_json(plan.output / directory.COMPARISON / _BASE)
+    made = cells.record_of(plan.output / directory.COMPARISON / _BASE)
     return made == cells.base_record(plan.base)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -242,8 +242,13 @@ def _stop_clock(template: str, date: str) -> str:
     return f"{macro}\n{template}"  # the line feed after a block is not written
 
 
+def paraphrased(sample: Sample) -> list[Sample]:
+    """Return the sample asked in each of its other words."""
+    return [replace(sample, prompt=prompt) for prompt in sample.paraphrases]
+
+
 def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encoded], list[str]]:
-    """Encode all samples; also return warnings about completions that were cut.
+    """Encode all samples; also return warnings about completions and paraphrases that were cut.
 
     Raises:
         InputError: if a prompt alone fills ``data.max_tokens``: no token is left to predict.
@@ -257,6 +262,14 @@ def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encode
             "Raise data.max_tokens or drop these rows."
         )
     warnings = []
+    asked = [other for sample in samples for other in paraphrased(sample)]
+    full = [other.key for other in asked if not encoder.encode(other)[0].answer]
+    if full:
+        warnings.append(
+            f"data.max_tokens: {encoder.max_tokens} leaves no completion token after {len(full)} "
+            f"of {len(asked)} paraphrases (first: one of {full[0]}): an audit leaves these out. "
+            "Raise data.max_tokens or shorten them."
+        )
     if encoder.endless:
         warnings.append(
             f"{encoder.name} writes no token that ends an answer: eos_token is put there. A model "

@@ -166,8 +166,22 @@ class RunContext:
         return tuple(rows)
 
 
-def check_texts(config: Config, inputs: Inputs) -> None:
+class _Heard(NullListener):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def check_texts(config: Config, inputs: Inputs) -> list[str]:
     """Check a run's rows as its model will read them, if that is a folder here; loads no weights.
+
+    Returns:
+        Warnings about what ``data.max_tokens`` cuts.
 
     Raises:
         InputError: as ``RunContext.check``.
@@ -176,10 +190,12 @@ def check_texts(config: Config, inputs: Inputs) -> None:
 
     place = Path(find(config.model.name).base)
     if not place.is_dir():
-        return
+        return []
     try:
         architecture: Any = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise InputError(f"model.name: {place}/config.json cannot be read ({error}).") from error
-    context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
+    listener = _Heard()
+    context = RunContext(config, inputs, listener, torch.device("cpu"))
     context.check_rows(architecture.get_text_config().vocab_size, positions_of(architecture))
+    return listener.warnings

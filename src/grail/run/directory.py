@@ -5,9 +5,8 @@ Knows names of files; knows nothing of how their contents are made.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from grail import artifacts
 from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
-from grail.files import digest, file_digest
+from grail.files import REMADE, digest, file_digest, read_json
 
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 RESULTS += ("report.md", "report.html")
@@ -88,14 +87,17 @@ def keep_scores(folder: Path, names: Collection[str]) -> None:
             file.unlink()
 
 
-def has_mask(folder: Path, by_side: bool) -> bool:
-    """Tell whether all that belongs to ``mask.safetensors`` is there and can be read."""
+def has_mask(folder: Path, by_side: bool, warn: Callable[[str], None]) -> bool:
+    """Tell whether all that belongs to a mask is there as it was written; warn of what is not."""
+    files = [folder / name for name in ("mask.safetensors", *(SIDE_MASKS if by_side else ()))]
+    files = [file for file in files if artifacts.inputs_of(file) is None]
     try:
-        json.loads((folder / "localization.json").read_text(encoding="utf-8"))
+        read_json(folder / "localization.json")
     except (OSError, ValueError):
-        return False
-    masks = ("mask.safetensors", *(SIDE_MASKS if by_side else ()))
-    return None not in {artifacts.inputs_of(folder / name) for name in masks}
+        files.append(folder / "localization.json")
+    for file in (file for file in files if file.exists()):
+        warn(REMADE.format(file))
+    return not files
 
 
 def drop_mask(folder: Path) -> None:
@@ -130,7 +132,7 @@ def stamp(folder: Path) -> dict[str, Any]:
         InputError: if it says nothing that can be read.
     """
     try:
-        found = json.loads((folder / artifacts.STAMP).read_text(encoding="utf-8"))
+        found = read_json(folder / artifacts.STAMP)
         if isinstance(found["weights"], str):
             return found
     except (OSError, ValueError, KeyError, TypeError):

@@ -62,7 +62,8 @@ def outcomes_of(
             outcomes = harness.run(name, context.listener.warn, tick)
         return {"outcomes": [asdict(outcome) for outcome in outcomes]}
 
-    found = cached(path, key, ask, lambda: context.listener.skipped(f"general {name}"))
+    heard = context.listener
+    found = cached(path, key, ask, lambda: heard.skipped(f"general {name}"), heard.warn)
     return [Outcome(**outcome) for outcome in found["outcomes"]]
 
 

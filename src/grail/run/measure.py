@@ -46,7 +46,8 @@ def values_of(
         return {**about, "values": [value.as_json() for value in values]}
 
     path = folder / "evaluation" / f"{name}.json"
-    found = cached(path, key, measure, lambda: context.listener.skipped(f"evaluate {name}"))
+    heard = context.listener
+    found = cached(path, key, measure, lambda: heard.skipped(f"evaluate {name}"), heard.warn)
     return [SampleValue(**value) for value in found["values"]]
 
 

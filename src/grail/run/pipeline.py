@@ -22,7 +22,7 @@ from grail.config.run import Config
 from grail.evaluation.equal_retention import model_digests
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
-from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.files import REMADE, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.describe import overlap_of_tops
 from grail.localization.localizers import code_of, make_mask
@@ -151,9 +151,9 @@ class Run:
     def _localize(self) -> None:
         how = self.config.localization
         path, files = self.folder / "mask.safetensors", self._score_files()
-        hashes = {file.stem: file_digest(file) for file in files.values()}
+        hashes = self._score_seals()
         key = self.context.key("localization", "seed", scores=hashes, **code_of(how.method))
-        whole = directory.has_mask(self.folder, how.freeze == "by_side")
+        whole = directory.has_mask(self.folder, how.freeze == "by_side", self.listener.warn)
         if whole and self._fresh(path, key, "localize"):
             return
         directory.drop_mask(self.folder)
@@ -173,9 +173,8 @@ class Run:
             path.unlink(missing_ok=True)
             return
         mask, files = self.folder / "mask.safetensors", self._score_files()
-        hashes = {file.stem: file_digest(file) for file in files.values()}
-        facts = {"reset": how.model_dump(), "scores": hashes, "mask": file_digest(mask)}
-        key = self.context.key("seed", weights=weights, **facts)
+        facts = {"reset": how.model_dump(), "mask": file_digest(mask)}
+        key = self.context.key("seed", weights=weights, scores=self._score_seals(), **facts)
         if not self._fresh(path, key, "reset"):
             with self.listener.stage("reset") as tick:
                 reset.write_survivors(path, mask, files, key, self.config, self._vanilla_on_cpu)
@@ -184,6 +183,9 @@ class Run:
     def _score_files(self) -> dict[tuple[str, str], Path]:
         folder = self.folder / "scores"
         return {pair: folder / f"{'.'.join(pair)}.safetensors" for pair in self.context.sides()}
+
+    def _score_seals(self) -> dict[str, str]:
+        return {f.stem: artifacts.seal_of(f) for f in self._score_files().values()}  # just checked
 
     def _unlearn(self) -> None:
         file = self.folder / "mask.safetensors"
@@ -222,10 +224,11 @@ class Run:
         weights = model_digests(digests, self.config.evaluation.retain_target)
         values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
-        write_text(self.folder / "samples.jsonl", "".join(lines))
+        write_text(samples := self.folder / "samples.jsonl", "".join(lines))
         areas = membership_results(values, self.context.unseen)
         rows, freezing = [*to_results(values), *areas], stamps["unlearned"]["freezing"]
-        write_results(self.folder / "results.json", make_results(rows, freezing, digest(weights)))
+        results = make_results(rows, freezing, digest(weights), file_digest(samples))
+        write_results(self.folder / "results.json", results)
         measure_general(self.folder, self.context, weights, self._take)
 
     def _measure(self, name: str, weights: str) -> list[SampleValue]:
@@ -245,6 +248,8 @@ class Run:
             return True
         if found is not None:
             self.listener.warn(f"{path} was made with other settings or data: making it again.")
+        elif path.exists():
+            self.listener.warn(REMADE.format(path))
         directory.outdate(self.folder)
         return False
 

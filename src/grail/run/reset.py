@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from grail import artifacts
 from grail.config.run import Config
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.files import cached
+from grail.files import cached, read_json
 from grail.localization.evidence import Evidence
 from grail.localization.survivors import survivors
 from grail.model.weights import Weights, copy_weights, put_weights
@@ -77,15 +76,15 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
             found = rewrites(context.model, context.tokenizer, rows, count, tick=tick)
         return {"rows": [[*row.key.split("."), list(row.ids), row.start] for row in found]}
 
-    skipped = context.listener.skipped
-    cached(path, context.key("model", "data", **facts), write, lambda: skipped("rewrite"))
+    heard, key = context.listener, context.key("model", "data", **facts)
+    cached(path, key, write, lambda: heard.skipped("rewrite"), heard.warn)
 
 
 def read_rewrites(folder: Path, count: int) -> list[Encoded]:
     """Return the rows of ``rewrites.json``; none if no rewrites are asked for."""
     if not count:
         return []
-    rows = json.loads((folder / REWRITES).read_text(encoding="utf-8"))["rows"]
+    rows = read_json(folder / REWRITES)["rows"]
     return [
         Encoded(Sample(domain, side, part, int(row), "", ""), tuple(ids), start)
         for domain, side, part, row, ids, start in rows

@@ -53,8 +53,10 @@ def test_without_paraphrases_none_is_asked(context):
     attack = dict(attacks_of(made))["paraphrase"]
     assert attack.why_not(made) == "no row carries paraphrases"
     row, *others = made.rows
-    made.rows = (replace(row, sample=replace(row.sample, paraphrases=("other?",))), *others)
-    assert attack.why_not(made) == ""
+    for asked, why in ((("other?",), ""), (("q" * 9999,), "each paraphrase alone fills")):
+        made.rows = (replace(row, sample=replace(row.sample, paraphrases=asked)), *others)
+        assert attack.why_not(made).startswith(why)
+        assert bool(attack.why_not(made)) == bool(why)
 
 
 def test_an_adapter_is_taken_off_halved_and_back(audit_context, tiny_model, tiny_rows):

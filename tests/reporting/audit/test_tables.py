@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from grail.config.audit import Audit
+from grail.files import write_json
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import (
     audit_markdown,
@@ -114,12 +117,20 @@ def test_the_strongest_of_each_attack_is_shown():
 def test_an_audit_of_other_weights_is_not_read(tmp_path):
     assert read_audit(tmp_path) is None
     (tmp_path / "unlearned").mkdir()
-    (tmp_path / "audit.json").write_text(json.dumps(found()))
+    write_json(tmp_path / "audit.json", found())
     stamp = tmp_path / "unlearned" / "stage.json"
-    stamp.write_text('{"weights": "y"}')
+    write_json(stamp, {"weights": "y"})
     assert read_audit(tmp_path) == found()
-    (tmp_path / "audit.json").write_text(json.dumps({"weights": found()["weights"]}))
+    write_json(tmp_path / "audit.json", {"weights": found()["weights"]})
     assert read_audit(tmp_path) is None
-    (tmp_path / "audit.json").write_text(json.dumps(found()))
-    stamp.write_text('{"weights": "z"}')
+    write_json(tmp_path / "audit.json", found())
+    write_json(stamp, {"weights": "z"})
     assert read_audit(tmp_path) is None
+
+
+def test_an_edited_audit_is_refused(tmp_path):
+    (tmp_path / "unlearned").mkdir()
+    write_json(tmp_path / "unlearned" / "stage.json", {"weights": "y"})
+    (tmp_path / "audit.json").write_text(json.dumps(found()))  # as before files had digests
+    with pytest.raises(ValueError, match=r"audit\.json is not as grail wrote it"):
+        read_audit(tmp_path)

@@ -1,10 +1,10 @@
 """The files beside comparison.json."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
+from grail.files import write_json
 from grail.reporting.comparison.files import write_all
 
 _PLACE = Path(__file__).with_name("test_tables.py")
@@ -22,7 +22,7 @@ def names(folder):
 def test_tables_and_figures(tmp_path):
     for cell, content in (("none/0", {}), ("grail/0", JACCARD)):
         (tmp_path / cell).mkdir(parents=True)
-        (tmp_path / cell / "localization.json").write_text(json.dumps(content))
+        write_json(tmp_path / cell / "localization.json", content)
     cells = [{"method": "m", "folder": f, "rows": []} for f in ("lost/0", "none/0", "grail/0")]
     found = EXAMPLES.comparison(EXAMPLES.method("grail"), cells=cells, figures=["heatmap"])
     assert write_all(found, tmp_path) == []

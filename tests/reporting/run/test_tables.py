@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 
 from grail.errors import InputError
+from grail.files import write_json
 from grail.reporting.run.tables import (
     _perplexity,
     general_table,
@@ -269,10 +269,10 @@ def test_nothing_asked_is_no_table(tmp_path):
 
 
 def test_the_file_is_read_and_damage_is_said(tmp_path):
-    (tmp_path / "general.json").write_text(json.dumps(general(row("arc"))))
+    write_json(tmp_path / "general.json", general(row("arc")))
     assert read_general(tmp_path) == general(row("arc"))
     (tmp_path / "general.json").write_text("{")
-    with pytest.raises(InputError, match=r"general\.json cannot be read"):
+    with pytest.raises(InputError, match=r"general\.json is not as grail wrote it"):
         read_general(tmp_path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from grail.audit.context import AuditContext
-from grail.data.encode import Encoder
+from grail.data.encode import Encoded, Encoder, paraphrased
 from grail.evaluation.metrics import mean
 from grail.evaluation.values import SampleValue
 from grail.progress import Tick
@@ -18,16 +18,8 @@ _SMALL_IF_KNOWN = ("nll", "min_k", "min_k_plus_plus", "zlib")
 
 def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """Measure rows on each of their paraphrases; amounts: ``mean`` and ``worst``."""
-    data = context.run.config.data
-    encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens, data.date)
-    asked = [
-        encoder.encode(replace(row.sample, prompt=prompt))[0]
-        for row in context.attacked
-        for prompt in row.sample.paraphrases
-    ]
-    asked = [row for row in asked if row.answer]  # else the prompt alone fills data.max_tokens
     values: dict[str, list[SampleValue]] = {}
-    for value in context.measure("paraphrase", asked, tick):
+    for value in context.measure("paraphrase", _asked(context), tick):
         values.setdefault(value.key, []).append(value)
     groups = list(values.values())
     means = [replace(mean_of(group), model="mean") for group in groups]
@@ -36,8 +28,17 @@ def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
 
 def why_not(context: AuditContext) -> str:
     """Return why no row can be asked in other words; "" if one can."""
-    asked = any(row.sample.paraphrases for row in context.attacked)
-    return "" if asked else "no row carries paraphrases"
+    if not any(row.sample.paraphrases for row in context.attacked):
+        return "no row carries paraphrases"
+    return "" if _asked(context) else "each paraphrase alone fills data.max_tokens"
+
+
+def _asked(context: AuditContext) -> list[Encoded]:
+    """Return the rows in other words, but for those whose prompt alone fills data.max_tokens."""
+    data = context.run.config.data
+    encoder = Encoder(context.run.tokenizer, data.template, data.max_tokens, data.date)
+    others = [other for row in context.attacked for other in paraphrased(row.sample)]
+    return [row for row, _ in map(encoder.encode, others) if row.answer]
 
 
 def mean_of(values: Sequence[SampleValue]) -> SampleValue:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grail.files import read_json
 from grail.reporting.audit.internals import internals_tables
 from grail.reporting.audit.knowledge import (
     AUDIT_FORMAT,
@@ -56,13 +56,17 @@ _HARM_NOTE = (
 
 
 def read_audit(folder: Path) -> dict[str, Any] | None:
-    """Return the content of ``audit.json``; None without one, or if it is of other weights."""
+    """Return the content of ``audit.json``; None without one, or if it is of other weights.
+
+    Raises:
+        ValueError: if it, or the stamp of the unlearned model, is not as it was written.
+    """
     try:
-        audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        stamp = json.loads((folder / "unlearned" / "stage.json").read_text(encoding="utf-8"))
+        audit = read_json(folder / "audit.json")
+        stamp = read_json(folder / "unlearned" / "stage.json")
         complete = {"measured", "settings", "sentences"} <= audit.keys()
         return audit if complete and audit["weights"]["unlearned"] == stamp["weights"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from grail.errors import InputError
-from grail.files import write_text
+from grail.files import read_json, write_text
 from grail.reporting.comparison.figures import draw
 from grail.reporting.comparison.tables import comparison_csv, comparison_latex, comparison_markdown
 
@@ -33,7 +32,10 @@ def _localization(comparison: Mapping[str, Any], folder: Path) -> Any:
     for cell in comparison["cells"]:
         file = folder / cell["folder"] / "localization.json"
         if "failed" not in cell and file.exists():
-            localization = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                localization = read_json(file)
+            except ValueError as error:
+                raise InputError(f"{error}.") from error
             if localization.get("jaccard"):
                 return localization
     return None

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from grail.config.file import read
 from grail.config.merge import flatten
 from grail.errors import InputError
-from grail.files import dump_yaml, write_text
+from grail.files import dump_yaml, read_json, write_text
 from grail.reporting.audit.tables import audit_markdown, audit_section, read_audit
 from grail.reporting.run.charts import curve, layer_chart
 from grail.reporting.run.tables import (
@@ -48,41 +48,24 @@ def report(folder: Path) -> tuple[Path, Path]:
     try:
         run = {
             "config": read(folder / "config.yaml")[1],
-            "localization": json.loads((folder / "localization.json").read_text(encoding="utf-8")),
-            "training": _read_lines(folder / "train.jsonl"),
+            "localization": read_json(folder / "localization.json"),
+            "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
             "samples": _read_lines(folder / "samples.jsonl"),
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder}: a file of this run is missing or damaged ({error})."
         ) from error
-    _refuse_damaged(folder, run)
+    try:
+        curve(run["training"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / 'train.jsonl'} is damaged ({type(error).__name__}: {error}). Delete it: "
+            "the report then goes without the curve."
+        ) from error
     return write_report(folder, results, run)
-
-
-def _refuse_damaged(folder: Path, run: Mapping[str, Any]) -> None:
-    """Show what each file holds once: what cannot be shown is named before a page is begun."""
-
-    def localization() -> None:
-        overlap_table(run["localization"])
-        layer_table(run["localization"].get("layers") or {})
-        layer_chart(run["localization"].get("layers") or {})
-
-    shown = {
-        "localization.json": localization,
-        "train.jsonl": lambda: curve(run["training"]),
-        "samples.jsonl": lambda: _sample_table(run["samples"]),
-    }
-    for name, show in shown.items():
-        try:
-            show()
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{folder / name} is damaged ({type(error).__name__}: {error}). Delete it and run "
-                f"again: grail run {folder}"
-            ) from error
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

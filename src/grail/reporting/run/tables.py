@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grail.errors import InputError
+from grail.files import read_json
 from grail.reporting.tables import (
     HUGE,
     MISSING,
@@ -154,9 +154,9 @@ def read_general(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Run `grail evaluate` again.") from error
+        raise InputError(f"{error}.") from error
 
 
 def general_table(general: Mapping[str, Any]) -> Table:
