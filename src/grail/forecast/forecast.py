@@ -247,7 +247,7 @@ def done(config: Config, inputs: Inputs) -> set[str]:
         "unlearn": [folder / "unlearned"],
     }
     stages = {name for name, paths in files.items() if None not in map(artifacts.inputs_of, paths)}
-    if has_mask(folder, config.localization.freeze == "by_side"):
+    if has_mask(folder, config.localization.freeze == "by_side", lambda _: None):
         stages.add("localize")
     return stages | ({"evaluate", "generate"} if (folder / "results.json").is_file() else set())
 
