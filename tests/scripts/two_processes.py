@@ -36,7 +36,14 @@ RUNS = {
     "by_side": {"optimizer": "sgd", "batch_size": 4, "accumulation": 2, "checkpoint_steps": 2},
     "adamw": {"optimizer": "adamw", "batch_size": 4, "weight_decay": 0.1},
     "rectified": {"optimizer": "sgd", "batch_size": 4, "rectify": True, "checkpoint_steps": 2},
-    "phases": {"optimizer": "sgd", "objective": "npo", "batch_size": 2, "phases": [["b"], ["a"]]},
+    "phases": {
+        "optimizer": "sgd",
+        "objective": "npo",  # it has no bound
+        "max_token_nll": None,
+        "until": Until(row_accuracy=None),
+        "batch_size": 2,
+        "phases": [["b"], ["a"]],
+    },
     "single": {"optimizer": "sgd", "objective": "ascent", "batch_size": 1, "accumulation": 2},
 }
 """In ``single`` a step has one row, so that the second process has none."""
@@ -77,7 +84,7 @@ def train(name, folder, accelerator, stop=0):
 
     Returns the trained weights, the weights before, the mask, and the loop's proof of freezing.
     """
-    settings = Unlearning(**SHARED, **RUNS[name])
+    settings = Unlearning(**(SHARED | RUNS[name]))
 
     def go(tick):
         model = tiny.tiny_model()
