@@ -372,3 +372,18 @@ def test_distill_follows_its_teacher_with_the_loss_that_fits(teacher, like):
     found, first = make_objective(chosen), make_objective(settings(objective=like)).terms[0]
     assert (found.terms[0].name, found.terms[0].reference) == (first.name, first.reference)
     assert [term.weight for term in found.terms] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"objective": "npo", "teacher": "refusal"}, "unlearning.teacher: npo"),
+        ({"objective": "ascent", "rewrites": 3}, "unlearning.rewrites"),
+        ({"objective": "ascent", "retain_ratio": 2}, "unlearning.retain_ratio"),
+        ({"objective": "npo", "retain_weight": 0.0, "rewrites": 3}, "unlearning.rewrites"),
+        ({"objective": "npo", "retain_rows": "general", "retain_ratio": 2}, "retain_ratio"),
+    ],
+)
+def test_what_an_objective_would_not_read_is_refused(given, key):
+    with pytest.raises(InputError, match=key):
+        make_objective(settings(**given))

@@ -118,8 +118,8 @@ def _scoring(config: Config, rows: Rows) -> Passes:
 def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     """Return Stage 3: each epoch has every unlearn row of its phase, retain and general rows.
 
-    A retain row comes with each unlearn row; a general row with each, or with every second one of a
-    step where there are retain rows.
+    ``retain_ratio`` retain rows come with each unlearn row; a general row with each, or with every
+    second one of a step where there are retain rows.
     """
     settings, batches = config.unlearning, 0
     sides = dict.fromkeys(make_objective(settings).sides, NO_PASSES)
@@ -127,7 +127,8 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
         count = len(_train(rows, "unlearn", domains))
         steps = math.ceil(count / settings.batch_size)
         general_rows = steps * math.ceil(settings.batch_size / (2 if "retain" in sides else 1))
-        wanted = {"unlearn": count, "retain": count, "general": general_rows}
+        retain_rows = count * settings.retain_ratio
+        wanted = {"unlearn": count, "retain": retain_rows, "general": general_rows}
         for side in sides:
             members = _train([*rows, *general], side, [*domains, "general"])
             sides[side] += passes_of(members, 0) * (settings.epochs * wanted[side] / len(members))

@@ -162,7 +162,7 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key in ("phases", "general_weight", "reset"):
+    for key in ("phases", "general_weight", "reset", "rewrites"):
         given = getattr(settings, key)
         if given:
             raise InputError(

@@ -114,6 +114,11 @@ def check_rows(section: Unlearning, rows: Sequence[Encoded]) -> None:
         raise InputError("unlearn: exact trains a new model instead. Use grail.api.run.")
     if not section.unlearn_weight:
         raise InputError("unlearn: unlearn_weight 0 unlearns nothing. Give a weight above 0.")
+    if section.reset is not None and section.reset.keep != "frozen":
+        raise InputError(
+            f"unlearn: reset.keep: {section.reset.keep} reads the scores of a run. In memory "
+            'use keep: "frozen": what survives is what the mask freezes.'
+        )
     train = {(row.domain, row.side) for row in rows if row.part == "train"}
     domains = sorted(domain for domain, side in train if side == "unlearn")
     sides = make_objective(section).sides
@@ -161,11 +166,6 @@ def reset_in_memory(
     """Put all entries but the frozen ones back to where they were before the facts."""
     if section.reset is None:
         return
-    if section.reset.keep != "frozen":
-        raise InputError(
-            f"unlearn: reset.keep: {section.reset.keep} reads the scores of a run. In memory "
-            'use keep: "frozen": what survives is what the mask freezes.'
-        )
     weights = copy_weights(model)
     frozen = mask.frozen if mask is not None else {}
     kept = {n: frozen.get(n, torch.zeros(w.shape, dtype=torch.bool)) for n, w in weights.items()}

@@ -25,8 +25,10 @@ from grail.evaluation.values import SampleValue, to_results
 from grail.files import REMADE, digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.describe import overlap_of_tops
+from grail.localization.evidence import Evidence
 from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
+from grail.localization.survivors import survivors
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
 from grail.model.weights import copy_weights
@@ -150,7 +152,7 @@ class Run:
 
     def _localize(self) -> None:
         how = self.config.localization
-        path, files = self.folder / "mask.safetensors", self._score_files()
+        path = self.folder / "mask.safetensors"
         hashes = self._score_seals()
         key = self.context.key("localization", "seed", scores=hashes, **code_of(how.method))
         whole = directory.has_mask(self.folder, how.freeze == "by_side", self.listener.warn)
@@ -158,8 +160,7 @@ class Run:
             return
         directory.drop_mask(self.folder)
         with self.listener.stage("localize") as tick:
-            sides = {pair: artifacts.read_scores(file) for pair, file in files.items()}
-            mask, about = make_mask(sides, how, self.config.seed, self._vanilla_on_cpu)
+            mask, about = make_mask(self._sides(), how, self.config.seed, self._vanilla_on_cpu)
             mask.about["scores"] = hashes
             write_json(self.folder / "localization.json", about)
             artifacts.write_mask(path, mask, key)
@@ -172,13 +173,17 @@ class Run:
         if how is None:
             path.unlink(missing_ok=True)
             return
-        mask, files = self.folder / "mask.safetensors", self._score_files()
-        facts = {"reset": how.model_dump(), "mask": file_digest(mask)}
-        key = self.context.key("seed", weights=weights, scores=self._score_seals(), **facts)
+        mask, scores = self.folder / "mask.safetensors", self._score_seals()
+        facts = {"reset": how.model_dump(), "mask": file_digest(mask), "scores": scores}
+        key = self.context.key("seed", weights=weights, **facts)
         if not self._fresh(path, key, "reset"):
             with self.listener.stage("reset") as tick:
-                reset.write_survivors(path, mask, files, key, self.config, self._vanilla_on_cpu)
+                found = Evidence(self._sides(), self._vanilla_on_cpu, self.config.seed)
+                artifacts.write_mask(path, survivors(found, artifacts.read_mask(mask), how), key)
                 tick(1, 1, "survivors written")
+
+    def _sides(self) -> dict[tuple[str, str], artifacts.Scores]:
+        return {pair: artifacts.read_scores(file) for pair, file in self._score_files().items()}
 
     def _score_files(self) -> dict[tuple[str, str], Path]:
         folder = self.folder / "scores"
@@ -241,8 +246,7 @@ class Run:
 
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
-        found = artifacts.inputs_of(path)
-        if found == key:
+        if (found := artifacts.inputs_of(path)) == key:
             directory.drop_checkpoint(path)
             self.listener.skipped(stage)
             return True
@@ -257,13 +261,9 @@ class Run:
         directory.sound(self.folder / name)
         load_weights(self.context.model, self.folder / name)
 
-    def _weights(self, name: str) -> dict[str, Tensor]:
-        """Return copies of what training may change in a model; the run's model then has them."""
-        self._take(name)
-        return copy_weights(self.context.model)
-
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
-        return {name: weight.cpu() for name, weight in self._weights("vanilla").items()}
+        self._take("vanilla")
+        return {name: weight.cpu() for name, weight in copy_weights(self.context.model).items()}
 
     def _loop(self, task: Task, mask: artifacts.Mask | None, settings: LoopSettings) -> Loop:
         """Return the loop that trains the model, which is in training mode from now on."""

@@ -1,18 +1,14 @@
-"""The reset of a run: which entries survive, the rows that are rewritten before, and the start."""
+"""The reset of a run: the rows that are rewritten before it, and the weights it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from grail import artifacts
-from grail.config.run import Config
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.files import cached, read_json
-from grail.localization.evidence import Evidence
-from grail.localization.survivors import survivors
 from grail.model.weights import Weights, copy_weights, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
@@ -20,31 +16,6 @@ from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
 SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
-
-
-def write_survivors(
-    path: Path,
-    mask: Path,
-    scores: Mapping[tuple[str, str], Path],
-    inputs: str,
-    config: Config,
-    weights: Callable[[], Any],
-) -> None:
-    """Write which entries survive the reset that ``unlearning.reset`` asks for.
-
-    Args:
-        path: The file to write.
-        mask: File of the mask.
-        scores: (domain, side) -> file of its scores.
-        inputs: Digest of what the survivors depend on.
-        config: The run's settings.
-        weights: Returns the vanilla model's trainable tensors by name; called only if needed.
-    """
-    sides = {pair: artifacts.read_scores(file) for pair, file in scores.items()}
-    evidence = Evidence(sides, weights, config.seed)
-    how = config.unlearning.reset
-    assert how is not None
-    artifacts.write_mask(path, survivors(evidence, artifacts.read_mask(mask), how), inputs)
 
 
 def before_facts(context: RunContext) -> Weights | None:

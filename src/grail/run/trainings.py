@@ -62,7 +62,7 @@ def unlearn_training(
         context.start_over(config.seed)
         return _descent(context, ("retain",), config.seed)
     rows, section = [*context.rows, *context.general, *rewritten], config.unlearning
-    if section.teacher == "auto":
+    if section.objective == "distill" and section.teacher == "auto":
         teacher = "suppressed" if before is None else "before"
         section = section.model_copy(update={"teacher": teacher})
     task, settings = unlearn_task(
