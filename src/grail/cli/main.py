@@ -19,6 +19,7 @@ from typing import Any
 
 from grail import __version__
 from grail.cli import plan as plan_command
+from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
 from grail.cli.audit import add_audit_parser
 from grail.cli.settings import SettingsParser, add_settings
@@ -110,10 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_audit_parser(commands)
-    validate = commands.add_parser("validate", help="check configuration and data, load no weights")
-    validate.add_argument("config", type=Path, metavar="CONFIG")
-    _add_run_options(validate)
-    validate.set_defaults(handler=_validate)
+    _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
     add_settings(commands)
     env = commands.add_parser("env", help="versions, devices, what is installed")
@@ -230,55 +228,6 @@ def _plan(options: argparse.Namespace) -> int:
 
         return handle_comparison_plan(options)
     return plan_command.handle_plan(options)
-
-
-def _validate(options: argparse.Namespace) -> int:
-    from grail.cli.terminal import quiet
-    from grail.config.file import is_comparison, load_config, read
-    from grail.run.context import check_texts
-    from grail.run.inputs import read_inputs
-
-    quiet()
-    if is_comparison(read(options.config)[1]):
-        return _validate_comparison(options)
-    config = load_config(options.config, options.set, options.output)
-    inputs = read_inputs(config)
-    warnings = [*inputs.warnings, *check_texts(config, inputs)]
-    counts: dict[str, int] = {}
-    for sample in (*inputs.samples, *inputs.general):
-        name = f"{sample.domain}.{sample.side}.{sample.part}"
-        counts[name] = counts.get(name, 0) + 1
-    counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
-    if options.json:
-        print(json.dumps({"rows": counts, "warnings": warnings}))
-        return 0
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for name, count in counts.items():
-        print(f"{name}: {count} rows")
-    kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
-    print(f"model: {config.model.name} ({kind})")
-    print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
-    return 0
-
-
-def _validate_comparison(options: argparse.Namespace) -> int:
-    from grail.comparison.compare import validate
-    from grail.comparison.rows import plan_comparison
-    from grail.comparison.settings import load_comparison
-
-    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
-    warnings = validate(plan)
-    counts = {row.name: len(plan.runs(row, row.points[0])) for row in plan.rows}
-    if options.json:
-        print(json.dumps({"runs": counts, "warnings": warnings}))
-        return 0
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for name, count in counts.items():
-        print(f"{name}: {count} runs")
-    print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
-    return 0
 
 
 def _env(options: argparse.Namespace) -> int:

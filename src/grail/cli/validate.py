@@ -1,0 +1,71 @@
+"""``grail validate``: problems of the settings, then of files and rows; no weights are loaded.
+
+Heavy imports happen inside the functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_HELP = "check configuration and data, load no weights"
+
+
+def add_validate(commands: Any) -> Any:
+    """Add the command to the parser's commands; return its parser."""
+    parser = commands.add_parser("validate", help=_HELP, description=_HELP)
+    parser.add_argument("config", type=Path, metavar="CONFIG")
+    parser.set_defaults(handler=_handle)
+    return parser
+
+
+def _handle(options: argparse.Namespace) -> int:
+    from grail.cli.terminal import quiet
+    from grail.config.file import is_comparison, load_config, read
+    from grail.run.context import check_texts
+    from grail.run.inputs import read_inputs
+
+    quiet()
+    if is_comparison(read(options.config)[1]):
+        return _validate_comparison(options)
+    config = load_config(options.config, options.set, options.output)
+    inputs = read_inputs(config)
+    warnings = [*inputs.warnings, *check_texts(config, inputs)]
+    counts: dict[str, int] = {}
+    for sample in (*inputs.samples, *inputs.general):
+        name = f"{sample.domain}.{sample.side}.{sample.part}"
+        counts[name] = counts.get(name, 0) + 1
+    counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
+    if options.json:
+        print(json.dumps({"rows": counts, "warnings": warnings}))
+        return 0
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} rows")
+    kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
+    print(f"model: {config.model.name} ({kind})")
+    print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
+    return 0
+
+
+def _validate_comparison(options: argparse.Namespace) -> int:
+    from grail.comparison.compare import validate
+    from grail.comparison.rows import plan_comparison
+    from grail.comparison.settings import load_comparison
+
+    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
+    warnings = validate(plan)
+    counts = {row.name: len(plan.runs(row, row.points[0])) for row in plan.rows}
+    if options.json:
+        print(json.dumps({"runs": counts, "warnings": warnings}))
+        return 0
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name, count in counts.items():
+        print(f"{name}: {count} runs")
+    print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
+    return 0
