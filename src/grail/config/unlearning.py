@@ -64,7 +64,7 @@ class Reset(Section):
     not read). Frozen entries survive in any case."""
     amount: Fraction = 1.0
     """How far the others go back (0-1). An adapter goes back to a fresh one, all weights to the
-    model before the vanilla stage. Where there is none, weights shrink and get noise (UNDO)."""
+    model before the teaching. Where there is none, weights shrink and get noise (UNDO)."""
 
 
 class Unlearning(Section):
@@ -79,7 +79,7 @@ class Unlearning(Section):
     """Reset a share of the entries before the training. null: start from the vanilla model."""
     teacher: Literal["auto", "before", "suppressed", "refusal"] = "auto"
     """Whom distill follows on unlearn rows: the model before it learnt the facts (its adapter off,
-    or its weights before the vanilla stage), the vanilla model with the true token pushed down, or
+    or its weights before the teaching), the vanilla model with the true token pushed down, or
     a refusal. auto: before, where there is such a model; else suppressed."""
     retain_rows: Literal["domain", "general"] = "domain"
     """Rows of the retain term: the retain rows of the domains, or the general text (out of

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from grail.config.run import Config
+from grail.config.teach import Teach
 from grail.data.batches import by_tokens
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
@@ -73,14 +74,13 @@ def models_of(config: Config) -> int:
 
 def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -> dict[str, Work]:
     """Return the work of each stage, in order; scoring takes ``score_passes`` over its rows."""
-    vanilla, models = config.vanilla, models_of(config)
-    parts = ("train", "val") if vanilla.include_val else ("train",)
+    teach, models = config.teach, models_of(config)
+    parts = ("train", "val") if teach and teach.include_val else ("train",)
     learned = [row for row in rows if row.part in parts]
     retain = [row for row in learned if row.side == "retain"]
-    provided = vanilla.skip or vanilla.adapter is not None
     exact = config.unlearning.objective == EXACT
     work = {
-        "vanilla": Work() if provided else _descent(config, learned),
+        "vanilla": _descent(config, learned) if config.teaches else Work(),
         "score": Work(backward=_scoring(config, rows) * score_passes),
         "localize": Work(),
         "unlearn": _descent(config, retain) if exact else _unlearning(config, rows, general),
@@ -95,8 +95,9 @@ def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -
 
 
 def _descent(config: Config, rows: Rows) -> Work:
-    steps = math.ceil(len(rows) / config.vanilla.batch_size)
-    return Work(backward=passes_of(rows, steps) * config.vanilla.epochs, at_most=True)
+    how = config.teach or Teach()
+    passes = passes_of(rows, math.ceil(len(rows) / how.batch_size))
+    return Work(backward=passes * how.epochs, at_most=True)
 
 
 def _measured(rows: Rows) -> Passes:

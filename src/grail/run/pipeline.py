@@ -114,11 +114,11 @@ class Run:
             config_file.write(self.folder / "config.yaml", self.config, about)
 
     def _vanilla(self) -> None:
-        given = self.config.vanilla
-        parts = ("train", "val") if given.include_val else ("train",)
-        data = {} if given.skip or given.adapter else self.context.data(*parts)
+        teach = self.config.teach
+        parts = ("train", "val") if teach and teach.include_val else ("train",)
+        data = self.context.data(*parts) if self.config.teaches else {}
         seed = self.config.vanilla_seed
-        key = self.context.key("model", "data", "vanilla", seed=seed, rows=data)
+        key = self.context.key("model", "data", "teach", seed=seed, rows=data)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
@@ -207,8 +207,8 @@ class Run:
         for name in (reset.SURVIVORS, reset.REWRITES):  # there, if the settings ask for it
             if (self.folder / name).exists():
                 facts[name] = file_digest(self.folder / name)
-        exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
-        how = ("unlearning", "vanilla") if exact else ("unlearning",)
+        exact = self.config.unlearning.objective == EXACT  # trained as the section teach says
+        how = ("unlearning", "teach") if exact else ("unlearning",)
         key = self.context.key("model", "data", *how, "seed", **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return

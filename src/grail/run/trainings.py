@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from grail.config.importance import Importance
-from grail.config.run import Unlearning, Vanilla
+from grail.config.run import Unlearning
+from grail.config.teach import Teach
 from grail.data import substitutes
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
@@ -33,7 +34,7 @@ def vanilla_training(context: RunContext) -> Training:
 
 def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training:
     """Return the vanilla stage's training on some sides."""
-    section, pad = context.config.vanilla, context.tokenizer.pad_token_id
+    section, pad = context.config.teach or Teach(), context.tokenizer.pad_token_id
     parts = ("train", "val") if section.include_val else ("train",)
     rows = tuple(row for row in context.rows if row.part in parts and row.side in sides)
     task = DescentTask(context.model, rows, pad, seed, section.batch_size, section.until)
@@ -48,7 +49,7 @@ def unlearn_training(
 ) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
-    ``exact`` starts over instead: the weights before the vanilla stage, trained as that stage does
+    ``exact`` starts over instead: the weights before the teaching, trained as that stage does
     but on the retain rows alone.
 
     Args:
@@ -121,7 +122,7 @@ def schedule_of(section: Unlearning) -> Schedule:
     return Schedule(*sizes, *limits, section.retain_ratio)
 
 
-def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:
+def loop_settings(section: Teach | Unlearning, seed: int) -> LoopSettings:
     """Return how the loop steps: the settings that it shares with a section, by name."""
     shared = {field.name for field in fields(LoopSettings)} & set(type(section).model_fields)
     values: dict[str, Any] = {name: getattr(section, name) for name in shared}

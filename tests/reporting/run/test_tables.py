@@ -210,7 +210,7 @@ def test_without_unseen_rows_one_sentence_says_why():
     assert table.note == (
         "Not measured for a, b: no unlearn rows are known to be new to the vanilla model. Give "
         "some as domains.NAME.unlearn.heldout, or have it trained here without the val rows "
-        "(vanilla.include_val: false)."
+        "(teach.include_val: false)."
     )
 
 
