@@ -74,6 +74,7 @@ SMALL = {
         "learning_rate": 0.01,
         "checkpoint_steps": 2,
         "until": {"row_accuracy": None},
+        "stop": None,
     },
     "evaluation": {"max_new_tokens": 6, "batch_size": 12},
 }

@@ -25,11 +25,12 @@ def test_a_model_is_taken_as_it_is_unless_teaching_is_asked_for(given):
 
 def test_true_is_the_section_with_its_defaults():
     assert parsed(teach=True) == parsed(teach={})
-    assert parsed(teach=True).teach == Teach() and parsed(teach=True).teaches
+    assert parsed(teach=True).teach == Teach()
+    assert parsed(teach=True).teaches
     whole = parsed(teach=True, model={"lora": None})
-    assert whole.teach is not None and whole.teach.learning_rate == FULL_WEIGHTS_RATE
+    assert whole.teach == Teach(learning_rate=FULL_WEIGHTS_RATE)
     given = parsed(teach={"learning_rate": 0.5}, model={"lora": None}).teach
-    assert given is not None and given.learning_rate == 0.5
+    assert given == Teach(learning_rate=0.5)
     assert parsed(teach={"seed": 5}, importance={"seed": 4}).vanilla_seed == 5
 
 

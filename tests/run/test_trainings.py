@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from grail.config.file import load_config
 from grail.config.run import Unlearning
 from grail.config.teach import Teach
+from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
+from grail.data.samples import Sample
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
@@ -22,6 +24,7 @@ from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import (
+    epochs_of,
     loop_settings,
     run_scorer,
     schedule_of,
@@ -196,11 +199,35 @@ def test_the_loop_gets_every_setting_that_it_shares_with_the_vanilla_section():
 def test_the_schedule_is_that_of_the_section():
     until = {"row_accuracy": 0.3, "domain_accuracy": 0.2}
     given = Unlearning.model_validate(
-        {"batch_size": 3, "epochs": 5, "phases": [["a"], ["b"]], "until": until, "retain_ratio": 4}
+        {
+            "stop": None,
+            "batch_size": 3,
+            "epochs": 5,
+            "phases": [["a"], ["b"]],
+            "until": until,
+            "retain_ratio": 4,
+        }
     )
     assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until, retain_ratio=4)
-    defaults = Unlearning()
-    assert schedule_of(defaults) == Schedule()
+    assert schedule_of(Unlearning(stop=None)) == Schedule()
+    assert schedule_of(Unlearning()) == Schedule(goes_on=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "epochs"),
+    [
+        (4, {"batch_size": 4}, 100),  # one step an epoch, and a hundred are allowed
+        (4, {"batch_size": 3}, 50),
+        (4, {"batch_size": 4, "stop": {"steps": 30}}, 30),
+        (4, {"batch_size": 4, "stop": None}, 8),
+        (400, {"batch_size": 4}, 8),
+        (40, {"batch_size": 4, "epochs": 2}, 10),
+    ],
+)
+def test_few_rows_are_passed_over_more_often(rows, given, epochs):
+    made = [Encoded(Sample("d", "unlearn", "train", i, "", ""), (1, 2), 1) for i in range(rows)]
+    others = [Encoded(Sample("d", "retain", "train", i, "", ""), (1, 2), 1) for i in range(9)]
+    assert epochs_of(Unlearning.model_validate(given), made + others) == epochs
 
 
 # -- through the pipeline -------------------------------------------------------------------------

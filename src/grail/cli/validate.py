@@ -39,7 +39,7 @@ def _handle(options: argparse.Namespace) -> int:
         name = f"{sample.domain}.{sample.side}.{sample.part}"
         counts[name] = counts.get(name, 0) + 1
     counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
-    plan = trained(config, inputs.samples)
+    plan = training_plan(config, inputs.samples)
     if options.json:
         print(json.dumps({"rows": counts, "warnings": warnings, "trained": plan}))
         return 0
@@ -54,7 +54,7 @@ def _handle(options: argparse.Namespace) -> int:
     return 0
 
 
-def trained(config: Any, samples: Any) -> str:
+def training_plan(config: Any, samples: Any) -> str:
     """Say in one line what a run trains on which rows."""
 
     def count(side: str, *parts: str) -> int:

@@ -16,12 +16,13 @@ from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
-_OWNED += ("reset", "teacher", "rewrites", "retain_ratio")
+_OWNED += ("reset", "teacher", "rewrites", "retain_ratio", "stop")
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {
     "max_token_nll": None,
     "until": {"row_accuracy": None, "domain_accuracy": None},
+    "stop": None,
 }
 """The ascent of the paper: without a bound; only the epochs end it."""
 

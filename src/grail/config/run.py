@@ -16,7 +16,7 @@ from grail.config.localization import Localization
 from grail.config.merge import merge
 from grail.config.messages import explain, short
 from grail.config.presets import PRESETS, with_preset
-from grail.config.teach import OLD, Teach, refuse_old, switched
+from grail.config.teach import FORMER, Teach, refuse_old, switched
 from grail.config.unlearning import Unlearning
 from grail.config.values import (
     Count,
@@ -29,7 +29,6 @@ from grail.config.values import (
     Name,
     Output,
     Percent,
-    Positive,
     Section,
     Seed,
     Share,
@@ -42,6 +41,9 @@ FULL_WEIGHTS_RATE = 2e-5
 
 DATE = "2025-01-01"
 """Default ``data.date``: with today's, equal runs would differ."""
+
+EVERY = 4
+"""Default steps between looks, where the end of the training depends on them."""
 
 GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race")
 """The paper's general tasks (Table II), by their names in lm-eval."""
@@ -135,6 +137,9 @@ class Evaluation(Section):
 
     generate: bool = True
     """Generate answers (ROUGE-L)."""
+    every: Count | None = None
+    """Steps of Stage 3 between looks at the model: success on train rows, NLL of general text, on
+    at most 64 rows each. null: 4 where unlearning.stop reads them; else none."""
     batch_size: Count = 32
     """Rows per batch."""
     max_new_tokens: Count = 96
@@ -192,6 +197,11 @@ class Config(Section):
         return self.teach.adapter if self.teach else None
 
     @property
+    def every(self) -> int | None:
+        """Steps of Stage 3 between looks at the model; None: none are taken."""
+        return self.evaluation.every or (EVERY if self.unlearning.stop else None)
+
+    @property
     def vanilla_seed(self) -> int:
         """The seed of the vanilla model: that of its teaching, of the scores if none, the run's."""
         if self.teach is None:  # draws a fresh adapter: a comparison's cells must share it
@@ -219,7 +229,7 @@ def parse_config(raw: Any, folder: Path | str = "") -> Config:
     raw, problems = merge(raw), list[str]()
     with collecting(problems):
         refuse_old(raw)
-    raw.pop(OLD, None)
+    raw.pop(FORMER, None)
     try:
         sections = _with_layer(_with_rates(with_preset(with_attacks(raw))))
         config = Config.model_validate(sections, context=folder)

@@ -11,7 +11,7 @@ from grail.config.merge import Sections
 from grail.config.values import Count, FilePath, Fraction, Positive, Section, Seed
 from grail.errors import InputError
 
-OLD = "vanilla"
+FORMER = "vanilla"
 """What the section was called, with a key ``skip``, when rows were taught unless it said no."""
 
 
@@ -49,9 +49,9 @@ def refuse_old(raw: Sections) -> None:
     Raises:
         InputError: if it is there.
     """
-    if OLD not in raw:
+    if FORMER not in raw:
         return
-    old = raw[OLD]
+    old = raw[FORMER]
     if isinstance(old, dict) and old.get("skip"):
         raise InputError(
             "vanilla.skip: a model is taken as it is now. Leave the section vanilla out."
@@ -64,8 +64,8 @@ def refuse_old(raw: Sections) -> None:
 
 def upgraded(raw: Sections) -> Sections:
     """Return the settings of a finished run with its old section as the new one."""
-    if not isinstance(raw.get(OLD), dict):
+    if not isinstance(raw.get(FORMER), dict):
         return raw
-    old = dict(raw[OLD])
-    rest = {key: value for key, value in raw.items() if key != OLD}
+    old = dict(raw[FORMER])
+    rest = {key: value for key, value in raw.items() if key != FORMER}
     return {**rest, "teach": None if old.pop("skip", False) else old}

@@ -67,6 +67,26 @@ class Reset(Section):
     model before the teaching. Where there is none, weights shrink and get noise (UNDO)."""
 
 
+class Stop(Section):
+    """End the training by what it has done, and keep the best model that was seen.
+
+    The model is looked at every few steps (evaluation.every). The best look harms least beyond the
+    bounds, then has forgotten most, then harms least; its weights are the result.
+    """
+
+    forgotten: Accuracy = 0.15
+    """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is
+    at most this, or that of its heldout rows before: what a model guesses that never knew."""
+    retain: NotNegative = 5.0
+    """Bound: points (percent of tokens) that a domain's RS on train rows may fall."""
+    general: NotNegative = 0.1
+    """Bound: nats per token that the NLL of held-out general text may rise."""
+    patience: Count = 10
+    """End after this many looks in a row beyond a bound."""
+    steps: Count = 100
+    """Few rows are passed over more often than epochs says: up to this many steps."""
+
+
 class Unlearning(Section):
     """Stage 3: train an objective on the unlearn and retain rows, under the mask."""
 
@@ -109,6 +129,9 @@ class Unlearning(Section):
     """Ascent leaves a token alone once its NLL exceeds this many nats. null: never. Read by ascent,
     ascent_descent and ascent_kl; the others have no such bound."""
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
+    stop: Stop | None = Stop()
+    """End when all is forgotten, within bounds on harm. null: after the epochs; also the default
+    of objectives other than ascent, ascent_descent and ascent_kl, and beside reset."""
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     """The optimizer of Stage 3."""
     momentum: Share = 0.9
@@ -139,9 +162,11 @@ class Unlearning(Section):
     def _published(cls, given: Any) -> Any:
         """Give an objective the weights of its paper, and the bounds of ascent to ascent alone."""
         name = given.get("objective", ASCENTS[0]) if isinstance(given, dict) else None
-        if not isinstance(name, str) or name in ASCENTS:
+        if not isinstance(name, str):
             return given
-        own: dict[str, Any] = {"max_token_nll": None, "until": None}
+        if name in ASCENTS:
+            return given if given.get("reset") is None else {"stop": None, **given}
+        own: dict[str, Any] = {"max_token_nll": None, "until": None, "stop": None}
         if name in PUBLISHED:
             own["unlearn_weight"], own["retain_weight"] = PUBLISHED[name]
         return own | given

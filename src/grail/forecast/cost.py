@@ -102,7 +102,8 @@ def artifact_bytes(config: Config, shape: Shape) -> dict[str, int]:
     """
     settings, weights, masters = config.unlearning, shape.trainable_bytes, shape.master_bytes
     masks = 3 if config.localization.freeze == "by_side" else 1
-    state = optimizer_bytes(settings.optimizer, shape) + settings.rectify * masters
+    more = (settings.rectify + (settings.stop is not None)) * masters  # a direction, the best
+    state = optimizer_bytes(settings.optimizer, shape) + more
     return {
         "vanilla": weights,
         "vanilla.checkpoint": (masters + optimizer_bytes("adamw", shape)) * config.teaches,

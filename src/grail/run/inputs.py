@@ -21,9 +21,9 @@ from grail.run.provenance import other_base
 from grail.unlearning.objectives import EXACT, make_objective
 
 FRESH_ADAPTER = (
-    "a fresh adapter on a model that is taken as it is: its B is 0, so that every A entry scores 0 and only B "
-    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
-    "own weights."
+    "a fresh adapter on a model that is taken as it is: its B is 0, so that every A entry scores 0 "
+    "and only B entries are localized. Give a trained adapter, or model.lora: null to localize the "
+    "model's own weights."
 )
 OTHER_BASE = (
     "teach.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
@@ -141,13 +141,23 @@ def check_unlearning(config: Config) -> None:
             "unlearning.teacher: before, but there is no model from before the facts were learnt: "
             "without teach, the base model itself knows them. Use suppressed or refusal."
         )
+    _check_reset(config)
+    if settings.objective == EXACT:
+        _check_exact(config)
+
+
+def _check_reset(config: Config) -> None:
+    settings = config.unlearning
     if settings.reset and config.model.lora and not knows_before(config):
         raise InputError(
             "unlearning.reset: the base under a fresh adapter knows the facts, so that resetting "
             "the adapter removes nothing. Use model.lora: null, or reset: null."
         )
-    if settings.objective == EXACT:
-        _check_exact(config)
+    if settings.reset and settings.stop:
+        raise InputError(
+            "unlearning.stop: its bounds compare with the model at the start of Stage 3, which a "
+            "reset has harmed already. Set unlearning.stop: null, or reset: null."
+        )
 
 
 def _check_exact(config: Config) -> None:
@@ -162,7 +172,7 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key in ("phases", "general_weight", "reset", "rewrites"):
+    for key in ("phases", "general_weight", "reset", "rewrites", "stop"):
         given = getattr(settings, key)
         if given:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ from grail.config.run import Unlearning
 from grail.config.teach import Teach
 from grail.data import substitutes
 from grail.data.encode import Encoded
+from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
 from grail.model.forward import Policy
@@ -72,6 +74,19 @@ def unlearn_training(
     return taught(task, section, before), settings
 
 
+def unlearn_facts(context: RunContext) -> dict[str, Any]:
+    """Return what Stage 3 depends on, besides settings and the files of earlier stages."""
+    objective = make_objective(context.config.unlearning)
+    facts: dict[str, Any] = {"rows": context.data("train")}
+    if "general" in objective.sides:
+        facts["general"] = context.data("general")
+    if objective.source:
+        facts["objective"] = objective.source
+    if every := context.config.every:
+        facts |= {"every": every, "read": context.data("train", HELD_OUT, "general")}
+    return facts
+
+
 def taught(task: UnlearnTask, section: Unlearning, before: Weights | None) -> UnlearnTask:
     """Give a task the model before the facts as a teacher, where its objective follows that."""
     follows = section.objective == "distill" and section.teacher in ("auto", "before")
@@ -96,6 +111,7 @@ def unlearn_task(
         seed: Fixes the order of rows and the random labels.
         by_side: Whether the mask has entries of their own for each side.
     """
+    section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)
     parts, sides = ("train", REWRITTEN), objective.sides
     read = tuple(row for row in rows if row.part in parts and row.side in sides)
@@ -114,12 +130,21 @@ def unlearn_task(
     return task, loop_settings(section, seed)
 
 
+def epochs_of(section: Unlearning, rows: Sequence[Encoded]) -> int:
+    """Return the passes over the unlearn rows: where they are few, more than the setting."""
+    if section.stop is None:
+        return section.epochs
+    count = sum((row.side, row.part) == ("unlearn", "train") for row in rows)
+    steps = max(1, math.ceil(count / section.batch_size))
+    return max(section.epochs, math.ceil(section.stop.steps / steps))
+
+
 def schedule_of(section: Unlearning) -> Schedule:
     """Return which rows Stage 3 trains, and when."""
     until = section.until
     limits = (until.row_accuracy, until.domain_accuracy)
     sizes = (section.batch_size, section.epochs, section.phases)
-    return Schedule(*sizes, *limits, section.retain_ratio)
+    return Schedule(*sizes, *limits, section.retain_ratio, section.stop is not None)
 
 
 def loop_settings(section: Teach | Unlearning, seed: int) -> LoopSettings:
