@@ -69,12 +69,12 @@ SMALL = {
     "teach": {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "checkpoint_steps": 2},
     "importance": {"trials": 2, "batch_tokens": 128},
     "unlearning": {
+        "objective": "ascent_descent",
         "epochs": 2,
         "batch_size": 2,
         "learning_rate": 0.01,
         "checkpoint_steps": 2,
         "until": {"row_accuracy": None},
-        "stop": None,
     },
     "evaluation": {"max_new_tokens": 6, "batch_size": 12},
 }

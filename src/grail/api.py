@@ -253,9 +253,8 @@ def unlearn(
     encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     task = taught(task, unlearning, before)
-    looks = looks_of(
-        model, encoded, tokenizer.pad_token_id, EVERY if unlearning.stop else None, unlearning.stop
-    )
+    every = EVERY if unlearning.stop else None
+    looks = looks_of(model, encoded, tokenizer.pad_token_id, every, unlearning.stop, before)
     reset_in_memory(model, unlearning, mask, before, seed)
     was_training = model.training
     with TemporaryDirectory() as folder:

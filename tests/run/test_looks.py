@@ -102,6 +102,6 @@ def test_rows_that_no_model_has_seen_say_what_can_be_guessed(tiny_model):
     held = rows_of("unlearn", "heldout", 2)
     (row,) = measured(model, held, 0)
     for given, level in ((0.0, row["success"]), (1.0, 0.0)):
-        looks = looks_of(model, [*plain, *held], 0, 4, Stop(forgotten=given))
+        looks = looks_of(model, [*plain, *held], 0, 4, Stop(forgotten=given, above=0), None)
         assert looks.bounds.forgotten == {"d": pytest.approx(level)}
-    assert looks_of(model, plain, 0, 4, Stop(forgotten=0.25)).bounds.forgotten == {"d": 75.0}
+    assert looks_of(model, plain, 0, 4, Stop(forgotten=0.25), None).bounds.forgotten == {"d": 75.0}

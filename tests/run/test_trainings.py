@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from grail.config.file import load_config
 from grail.config.run import Unlearning
 from grail.config.teach import Teach
+from grail.config.unlearning import Stop
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
 from grail.data.samples import Sample
@@ -209,19 +210,19 @@ def test_the_schedule_is_that_of_the_section():
         }
     )
     assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until, retain_ratio=4)
-    assert schedule_of(Unlearning(stop=None)) == Schedule()
-    assert schedule_of(Unlearning()) == Schedule(goes_on=True)
+    assert schedule_of(Unlearning()) == Schedule()
+    assert schedule_of(Unlearning(stop=Stop())) == Schedule(goes_on=True)
 
 
 @pytest.mark.parametrize(
     ("rows", "given", "epochs"),
     [
-        (4, {"batch_size": 4}, 100),  # one step an epoch, and a hundred are allowed
-        (4, {"batch_size": 3}, 50),
+        (4, {"batch_size": 4, "stop": {}}, 100),  # one step an epoch, and a hundred are allowed
+        (4, {"batch_size": 3, "stop": {}}, 50),
         (4, {"batch_size": 4, "stop": {"steps": 30}}, 30),
         (4, {"batch_size": 4, "stop": None}, 8),
-        (400, {"batch_size": 4}, 8),
-        (40, {"batch_size": 4, "epochs": 2}, 10),
+        (400, {"batch_size": 4, "stop": {}}, 8),
+        (40, {"batch_size": 4, "epochs": 2, "stop": {}}, 10),
     ],
 )
 def test_few_rows_are_passed_over_more_often(rows, given, epochs):

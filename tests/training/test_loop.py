@@ -129,7 +129,6 @@ def world(tiny_model, rows, tmp_path):
             "epochs": 2,
             "batch_size": 2,
             "until": Until(row_accuracy=None),
-            "stop": None,
         }
         defaults |= {"unlearn_weight": 1.0, "retain_weight": 2.0, "max_token_nll": None}
         settings = Unlearning(**(defaults | given))

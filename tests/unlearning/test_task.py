@@ -35,7 +35,7 @@ def blank(domains):
 def task_of(rows, model=None, seed=0, split=False, reference=None, **given):
     never = Until(row_accuracy=None)
     bound = {"max_token_nll": 12.0} if given.get("objective", ASCENTS[0]) in ASCENTS else {}
-    settings = Unlearning(**({"until": never, "stop": None} | bound | given))
+    settings = Unlearning(**({"until": never} | bound | given))
     objective = make_objective(settings.model_copy(update={"until": never}))  # the task's own
     substitute = {
         "true": truth,

@@ -75,8 +75,11 @@ class Stop(Section):
     """
 
     forgotten: Accuracy = 0.15
-    """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is
-    at most this, or that of its heldout rows before: what a model guesses that never knew."""
+    """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is at
+    most this, or near what a model guesses that never knew: the model before unlearning on the
+    domain's heldout rows, or else the model from before the facts on the rows themselves."""
+    above: NotNegative = 5.0
+    """What is near: points (percent of tokens) above such a guess."""
     retain: NotNegative = 5.0
     """Bound: points (percent of tokens) that a domain's RS on train rows may fall."""
     general: NotNegative = 0.1
@@ -129,9 +132,9 @@ class Unlearning(Section):
     """Ascent leaves a token alone once its NLL exceeds this many nats. null: never. Read by ascent,
     ascent_descent and ascent_kl; the others have no such bound."""
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
-    stop: Stop | None = Stop()
-    """End when all is forgotten, within bounds on harm. null: after the epochs; also the default
-    of objectives other than ascent, ascent_descent and ascent_kl, and beside reset."""
+    stop: Stop | None = None
+    """End when all is forgotten, within bounds on harm ({}: the defaults of these). null: after the
+    epochs."""
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     """The optimizer of Stage 3."""
     momentum: Share = 0.9
@@ -162,11 +165,9 @@ class Unlearning(Section):
     def _published(cls, given: Any) -> Any:
         """Give an objective the weights of its paper, and the bounds of ascent to ascent alone."""
         name = given.get("objective", ASCENTS[0]) if isinstance(given, dict) else None
-        if not isinstance(name, str):
+        if not isinstance(name, str) or name in ASCENTS:
             return given
-        if name in ASCENTS:
-            return given if given.get("reset") is None else {"stop": None, **given}
-        own: dict[str, Any] = {"max_token_nll": None, "until": None, "stop": None}
+        own: dict[str, Any] = {"max_token_nll": None, "until": None}
         if name in PUBLISHED:
             own["unlearn_weight"], own["retain_weight"] = PUBLISHED[name]
         return own | given

@@ -17,6 +17,7 @@ from grail.evaluation.evaluate import BATCH_TOKENS
 from grail.files import write_json
 from grail.model.answers import answers_of, mean_per_row
 from grail.model.forward import Policy, device_of, evaluating
+from grail.model.weights import Weights, holding
 from grail.run.context import RunContext
 from grail.training.looks import Bounds, Looks, Row
 
@@ -33,7 +34,12 @@ BROKEN = 1e9
 
 
 def looks_of(
-    model: Policy, rows: Sequence[Encoded], pad: int, every: int | None, stop: Stop | None
+    model: Policy,
+    rows: Sequence[Encoded],
+    pad: int,
+    every: int | None,
+    stop: Stop | None,
+    before: Weights | None,
 ) -> Looks:
     """Return how a model is looked at; it holds the weights of before the training now.
 
@@ -43,6 +49,7 @@ def looks_of(
         pad: Padding token id.
         every: Steps between looks; None: none.
         stop: The bounds, or None.
+        before: The trainable weights from before the facts were learnt, if they are known.
     """
     if every is None:
         return Looks()
@@ -51,7 +58,14 @@ def looks_of(
     def measure() -> list[Row]:
         return measured(model, read, pad)
 
-    return Looks(every, measure, stop and _bounds(model, rows, pad, stop))
+    if stop is None:
+        return Looks(every, measure)
+    guess = guesses(model, rows, pad, before)
+    wanted = metrics.unlearn_success([stop.forgotten])
+    domains = dict.fromkeys(row.domain for row in read if row.side == "unlearn")
+    forgotten = {d: max(0.0, min(wanted, guess.get(d, 100.0) - stop.above)) for d in domains}
+    bounds = Bounds(forgotten, stop.retain, stop.general, stop.patience)
+    return Looks(every, measure, bounds, guess)
 
 
 def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
@@ -67,14 +81,20 @@ def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
     return [row for (_, side), members in sides.items() for row in _spread(members, MOST[side])]
 
 
-def _bounds(model: Policy, rows: Sequence[Encoded], pad: int, stop: Stop) -> Bounds:
-    """Settle from which US on a domain is forgotten: heldout rows show what can be guessed."""
-    wanted = metrics.unlearn_success([stop.forgotten])
-    forgotten = dict.fromkeys((row.domain for row in rows if row.side == "unlearn"), wanted)
-    held = [row for row in rows if row.part == HELD_OUT]
-    for row in measured(model, held, pad):
-        forgotten[row["domain"]] = min(wanted, row["success"])
-    return Bounds(forgotten, stop.retain, stop.general, stop.patience)
+def guesses(
+    model: Policy, rows: Sequence[Encoded], pad: int, before: Weights | None
+) -> dict[str, float]:
+    """Return domain -> US (percent) of a model that never knew, as far as that can be measured.
+
+    The model as it is answers the domain's heldout rows; where there are none, the model from
+    before the facts answers the unlearn rows.
+    """
+    found: list[Row] = []
+    if before is not None:
+        with holding(model, before):
+            found += measured(model, [r for r in looked_at(rows) if r.side == "unlearn"], pad)
+    found += measured(model, [row for row in rows if row.part == HELD_OUT], pad)
+    return {row["domain"]: row["success"] for row in found}
 
 
 @torch.no_grad()
@@ -104,8 +124,9 @@ def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Row]:
 def run_looks(context: RunContext) -> Looks:
     """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
     config, rows = context.config, [*context.rows, *context.general]
-    pad = context.tokenizer.pad_token_id
-    return looks_of(context.model, rows, pad, config.every, config.unlearning.stop)
+    pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
+    before = context.before() if stop else None
+    return looks_of(context.model, rows, pad, config.every, stop, before)
 
 
 def write_looks(
@@ -119,7 +140,8 @@ def write_looks(
         (folder / STEPS).unlink(missing_ok=True)
         return
     kept = looks.kept(rows)
-    write_json(folder / STEPS, {"rows": list(rows), "kept": kept})
+    found = {"rows": list(rows), "kept": kept, "guess": dict(looks.guess)}
+    write_json(folder / STEPS, found)
     if looks.bounds and not kept:
         warn(NOTHING_KEPT)
 

@@ -7,7 +7,7 @@ one that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
@@ -51,11 +51,13 @@ class Looks:
             it; 0: none.
         measure: Returns one row per side, without step and epoch.
         bounds: When the training ends; None: after its epochs, and the last weights are kept.
+        guess: Domain -> US (percent) of a model that never knew, as far as it could be measured.
     """
 
     every: int = 0
     measure: Callable[[], list[Row]] = nothing
     bounds: Bounds | None = None
+    guess: Mapping[str, float] = field(default_factory=dict)
 
     def end(self, rows: Sequence[Row]) -> bool:
         """Tell whether the training is done: all is forgotten within bounds, or harm stays."""
