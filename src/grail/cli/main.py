@@ -190,8 +190,12 @@ def _report(options: argparse.Namespace) -> int:
         return _run(options)
     from grail.cli import output as endings
     from grail.reporting.run.page import report
+    from grail.run import manifest
 
+    manifest.require(options.config, *manifest.REPORTED)
+    manifest.drop(options.config, *manifest.REPORT)
     report(options.config)
+    manifest.record(options.config, *manifest.REPORT)
     endings.results(options.config, options.json)
     return 0
 
