@@ -22,6 +22,7 @@ from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
 from grail.cli.audit import add_audit_parser
+from grail.cli.report import add_report
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
 from grail.errors import DivergenceError, InputError
@@ -34,7 +35,6 @@ _STAGE_HELP = {
     "reset": "which entries survive the reset ahead of Stage 3 (unlearning.reset)",
     "unlearn": "Stage 3: unlearn under the mask",
     "evaluate": "measure the vanilla and the unlearned model",
-    "report": "write report.md and report.html (from a run directory: from its files alone)",
 }
 COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
 INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text)
         stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
         _add_run_options(stage)
-        stage.set_defaults(handler=_report if name == "report" else _run)
+        stage.set_defaults(handler=_run)
         if name == "evaluate":
             stage.add_argument(
                 "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
+    add_report(commands)
     add_audit_parser(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
@@ -184,22 +185,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
-    asked = options.set or options.output is not None
-    if asked or not (options.config / "results.json").is_file():
-        return _run(options)
-    from grail.cli import output as endings
-    from grail.reporting.run.page import report
-    from grail.run import manifest
-
-    manifest.require(options.config, *manifest.REPORTED)
-    manifest.drop(options.config, *manifest.REPORT)
-    report(options.config)
-    manifest.record(options.config, *manifest.REPORT)
-    endings.results(options.config, options.json)
-    return 0
-
-
 def _compare(options: argparse.Namespace) -> int:
     from grail.comparison.rows import plan_comparison
     from grail.comparison.settings import load_comparison
@@ -218,9 +203,7 @@ def _compare(options: argparse.Namespace) -> int:
     from grail.cli import output as endings
     from grail.reporting.comparison.files import write_all
 
-    for remark in write_all(found, plan.output):
-        terminal.warn(remark)
-    endings.comparison(found, plan.output, options.json)
+    endings.comparison(found, plan.output, options.json, write_all(found, plan.output))
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 
