@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from grail.cli.strict import add_strict, strict_code
+
 _ABOUT = "write report.md and report.html (of a comparison: its page, tables and figures) anew"
 
 
@@ -16,12 +18,13 @@ def add_report(commands: Any) -> None:
         "folder", type=Path, metavar="RUNDIR", help="directory of a finished run or comparison"
     )
     report.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+    add_strict(report)
     report.settings = "run"
     report.set_defaults(handler=run_report)
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Write the pages, print the verdict or the tables, and return the exit code 0.
+    """Write the pages, print the verdict or the tables, and return the exit code.
 
     Nothing is trained or measured.
 
@@ -50,4 +53,4 @@ def run_report(options: argparse.Namespace) -> int:
     report(folder)
     manifest.record(folder, *manifest.REPORT)
     endings.results(folder, options.json)
-    return 0
+    return strict_code(options, folder)

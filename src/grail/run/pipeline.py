@@ -18,8 +18,7 @@ from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.evaluation.equal_retention import model_digests
-from grail.evaluation.membership import membership_results
-from grail.evaluation.values import SampleValue, to_results
+from grail.evaluation.values import SampleValue
 from grail.files import digest, file_digest, replacing_folder, write_json, write_text
 from grail.importance.self_check import Agreement
 from grail.localization.evidence import Evidence
@@ -36,7 +35,7 @@ from grail.run import directory, manifest, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
-from grail.run.measure import values_of
+from grail.run.measure import rows_of, values_of
 from grail.run.provenance import made_with
 from grail.run.trainings import agreement_of_scores, run_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
@@ -230,8 +229,8 @@ class Run:
         values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(samples := self.folder / "samples.jsonl", "".join(lines))
-        areas = membership_results(values, self.context.unseen)
-        rows, freezing = [*to_results(values), *areas], stamps["unlearned"]["freezing"]
+        rows = rows_of(values, self.context.unseen)
+        freezing = stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
         measure_general(self.folder, self.context, weights, self._take)
