@@ -62,9 +62,11 @@ def what_next(outcome: str, advice: str, attacked: bool) -> list[str]:
     texts = [first, f"{advice[:1].upper()}{advice[1:]}"]
     if not attacked:
         texts.append("Attest again after the audit: this page does not know of it.")
+    when = "" if outcome == "pass" else "Once it is decided: "
+    delete = f"{when}{'d' if when else 'D'}elete the copies listed above; write down when, and who."
     return [
         *texts,
-        "Delete the copies listed above; write down when, and by whom.",
+        delete,
         "Put a filter on the model's answers where a single answer would do harm.",
         "Keep this page, attestation.json and the run directory; keep attestation.key apart from "
         "them.",
@@ -129,8 +131,6 @@ def _asked(
     how, numbers = content["how"], {"to be lost": 0, "to be kept": 0}
     for _, side, part, number in counts:
         numbers[side] = numbers.get(side, 0) + int(number) * (part == "train")
-    trained = "an adapter on the model" if how["adapter"] else "all weights of the model"
-    reset = ", after the entries that a mask does not keep were reset" if how["reset"] else ""
     again = "possible here, see the audit" if how["retraining"] else "not offered by this run"
     oracle = content["oracle"]
     never = "none: what a model that never knew would show is not known"
@@ -146,11 +146,24 @@ def _asked(
             f"lose {numbers['to be lost']} rows, keep {numbers['to be kept']} rows, in "
             f"{len(content['scope'])} domain{'s' if len(content['scope']) > 1 else ''}",
         ),
-        ("Done", f"objective {how['objective']}, localizer {how['localizer']}, {trained}{reset}"),
+        ("Done", _done(how)),
         ("Training anew without the rows", again),
         ("A model that never knew", never),
         ("Seed", str(how["seed"])),
         ("Software", f"grail {how['grail']}, Python {content['made_with']['python']}"),
+    )
+
+
+def _done(how: Mapping[str, Any]) -> str:
+    """Say in plain words how the rows were removed; the field's words in brackets."""
+    if how["objective"] == "exact":
+        return "a new model was trained without the rows (objective exact)"
+    frozen = "" if how["localizer"] == "none" else ", while weights that matter for both were kept"
+    trained = "an adapter" if how["adapter"] else "all weights"
+    reset = "weights that matter for the rows were reset; then " if how["reset"] else ""
+    return (
+        f"{reset}the model was trained to lose the rows and keep the others{frozen} (objective "
+        f"{how['objective']}, localizer {how['localizer']}, {trained})"
     )
 
 
@@ -165,6 +178,6 @@ def _harmed(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _copy(row: Mapping[str, Any]) -> tuple[str, ...]:
-    size = MISSING if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
+    size = MISSING if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f}\u00a0MB"
     deleted = row["deleted"] or ""
     return row["what"], row["where"], size, deleted, "", "☑" if deleted else "☐"
