@@ -1,6 +1,7 @@
 """The command line: arguments in, handlers, messages and exit codes out.
 
-Exit codes: 0 done; 2 the input is wrong; 1 anything else. Heavy imports happen inside handlers.
+Exit codes: 0 done; 2 the input is wrong; 3 the verdict is not a pass, with --strict; 4 ``verify``
+found a change; 1 anything else. Heavy imports happen inside handlers.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from grail import __version__
 from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
+from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
+from grail.cli.report import add_report
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
+from grail.cli.strict import add_strict, strict_code
 from grail.errors import DivergenceError, InputError
 
 _STAGE_HELP = {
@@ -34,7 +38,6 @@ _STAGE_HELP = {
     "reset": "which entries survive the reset ahead of Stage 3 (unlearning.reset)",
     "unlearn": "Stage 3: unlearn under the mask",
     "evaluate": "measure the vanilla and the unlearned model",
-    "report": "write report.md and report.html (from a run directory: from its files alone)",
 }
 COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
 INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text)
         stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
         _add_run_options(stage)
-        stage.set_defaults(handler=_report if name == "report" else _run)
+        stage.set_defaults(handler=_run)
         if name == "evaluate":
             stage.add_argument(
                 "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
@@ -110,10 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
-    add_audit_parser(commands)
+    add_strict(demo, commands.choices["run"])
+    for add in (add_report, add_audit_parser, add_attest, add_settings):
+        add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
-    add_settings(commands)
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
@@ -179,20 +183,9 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
         endings.results(Path(config.output), options.json)
+        return strict_code(options, Path(config.output))
     else:
         endings.files(Path(config.output), last, options.json)
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    asked = options.set or options.output is not None
-    if asked or not (options.config / "results.json").is_file():
-        return _run(options)
-    from grail.cli import output as endings
-    from grail.reporting.run.page import report
-
-    report(options.config)
-    endings.results(options.config, options.json)
     return 0
 
 
@@ -214,9 +207,7 @@ def _compare(options: argparse.Namespace) -> int:
     from grail.cli import output as endings
     from grail.reporting.comparison.files import write_all
 
-    for remark in write_all(found, plan.output):
-        terminal.warn(remark)
-    endings.comparison(found, plan.output, options.json)
+    endings.comparison(found, plan.output, options.json, write_all(found, plan.output))
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 
