@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,10 +20,10 @@ from grail.reporting.audit.knowledge import (
     UNDECIDED,
     judge_all,
 )
-from grail.reporting.audit.lights import lights_table
+from grail.reporting.audit.lights import AS_IT_IS, lights_table
 from grail.reporting.audit.verdict import HEADLINES, harm
 from grail.reporting.run.verdict import run_checks
-from grail.reporting.tables import BAD, GOOD, NOTE, OPEN, WORST_LAST, Check, Table
+from grail.reporting.tables import BAD, GOOD, MISSING, NOTE, OPEN, WORST_LAST, Check, Table
 from grail.results import Results
 
 OUTCOMES = {"pass": (GOOD, "Passed"), "fail": (BAD, "Not passed"), "undecided": (OPEN, "Undecided")}
@@ -136,14 +137,17 @@ def _judged(check: Check, outcomes: Mapping[str, str], bad: set[str]) -> Check:
         return replace(check, light=BAD, word=word)
     if check.light in (GOOD, NOTE) or (check.place == "freezing" and check.light == BAD):
         return check
-    return replace(check, light=NOTE, word=f"{check.word}, within the audit's bounds")
+    kept = side == "retain" or check.place == "general"
+    return replace(check, light=NOTE, word=check.word + ", within the audit's bounds" * kept)
 
 
 def _attacks(audit: Mapping[str, Any]) -> Check:
     """Sum up the lights of all attacks in one."""
-    rows = lights_table(audit).rows
+    rows = [row for row in lights_table(audit).rows if not row[2].startswith(AS_IT_IS)]
     light = max((row[0][:1] for row in rows), key=WORST_LAST.index, default=OPEN)
-    names = [f"{row[1]}: {row[2]}" for row in rows if row[0][:1] == light]
-    words = {GOOD: "nothing comes back", NOTE: "nothing comes back; look at", OPEN: "undecided"}
-    figures = f"{len(rows)} looked at" if light == GOOD else "; ".join(names)
+    counts = Counter(row[1] for row in rows if row[0][:1] == light)
+    words = {GOOD: "nothing comes back", NOTE: "nothing comes back, but see", OPEN: "undecided"}
+    found = [f"{count} on {domain}" for domain, count in counts.items() if domain != MISSING]
+    found += [f"{counts[MISSING]} not tried"] if MISSING in counts else []
+    figures = f"{', '.join(found)}, of {len(rows)}; see the table of attacks"
     return Check(light, words.get(light, "comes back"), "attacks", figures)
