@@ -50,7 +50,7 @@ def lights(found):
     [
         ({}, "undecided", "has not been attacked yet"),
         ({"us": 60.0}, "undecided", "in doubt: d, to be removed: partly forgotten"),
-        ({"us": 20.0}, "fail", "not good enough: d, to be removed: still known"),
+        ({"us": 20.0}, "fail", "d, to be removed: still known"),
         ({"rs": 10.0}, "fail", "d, to be kept: lost"),
         ({"freezing": {**FREEZING, "changed": 1}}, "fail", "FREEZING FAILED"),
     ],

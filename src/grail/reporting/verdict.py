@@ -89,15 +89,15 @@ def _unattacked(checks: Sequence[Check]) -> Verdict:
     doubted = [check for check in checks if check.light == OPEN]
     checks = (*checks, Check(OPEN, "not tried yet", "attacks"))
     if bad:
-        return Verdict("fail", _named("not good enough", bad), checks, _NEXT["fail"])
+        return Verdict("fail", _named("", bad), checks, _NEXT["fail"])
     headline = "good as far as it was measured, but it has not been attacked yet."
     if doubted:
-        headline = _named("not attacked yet, and in doubt", doubted)
+        headline = _named("not attacked yet, and in doubt: ", doubted)
     return Verdict("undecided", headline, checks, _NEXT["attack"])
 
 
 def _named(words: str, checks: Sequence[Check]) -> str:
-    return f"{words}: {'; '.join(f'{check.subject}: {check.word}' for check in checks)}."
+    return f"{words}{'; '.join(f'{check.subject}: {check.word}' for check in checks)}."
 
 
 def _attacked(checks: Sequence[Check], audit: Mapping[str, Any]) -> Verdict:
@@ -118,7 +118,7 @@ def _attacked(checks: Sequence[Check], audit: Mapping[str, Any]) -> Verdict:
     outcome = {GOOD: "pass", OPEN: "undecided"}.get(_LIGHTS.get(worst, BAD), "fail")
     if failed and outcome != "fail":
         reasons = [check for check in shown if check.light == BAD]
-        outcome, headline = "fail", _named("removed, but", reasons)
+        outcome, headline = "fail", _named("removed, but: ", reasons)
     elif outcome == "pass" and not audit.get("passed"):
         outcome, headline = "undecided", "removed, but not every attack could be made."
     alone = "oracle" if audit["oracle"] is None else "rows"
