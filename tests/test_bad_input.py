@@ -303,7 +303,7 @@ CASES = {
     "output of somebody else": (output_of_somebody_else, ["output", "thesis.tex"]),
     "output of another tool": (output_of_another_tool, ["output", "(config.yaml)"]),
     "results that are none": (results_that_are_none, ["results.json is not as grail wrote it"]),
-    "results without the rest": (results_without_the_rest, ["missing or damaged", "config.yaml"]),
+    "results without the rest": (results_without_the_rest, ["not a finished run", "config.yaml"]),
 }
 
 
