@@ -21,7 +21,11 @@ from grail import __version__
 from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
+from grail.cli.ask import add_ask
 from grail.cli.audit import add_audit_parser
+from grail.cli.export import add_export
+from grail.cli.purge import add_purge
+from grail.cli.revert import add_revert
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
 from grail.errors import DivergenceError, InputError
@@ -111,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_audit_parser(commands)
+    for add in (add_ask, add_export, add_revert, add_purge):
+        add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
     add_settings(commands)

@@ -16,6 +16,7 @@ from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import REMADE, digest, file_digest, read_json
+from grail.run import manifest
 
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 RESULTS += ("report.md", "report.html")
@@ -28,8 +29,28 @@ def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
     return run_settings(folder) == wanted
 
 
+def refuse_purged(folder: Path) -> None:
+    """Refuse work in a run directory whose model before unlearning was purged.
+
+    Raises:
+        InputError: with the day.
+    """
+    dates: list[str] = []
+    with suppress(InputError):  # a damaged manifest is told by those who write to it
+        found = manifest.purged(folder).items()
+        dates = [day for name, day in found if name.startswith("vanilla/")]
+    if dates:
+        raise InputError(
+            f"{folder} was purged on {dates[0]}: the model before unlearning is gone, on purpose. "
+            "What is left can be read (grail report, grail ask, grail export). For another run "
+            "choose another --output."
+        )
+
+
 def refuse_run(config: Config, source: Path | None) -> None:
-    """Refuse a run of other settings in a comparison's folder, but for that of a comparison's base.
+    """Refuse a run in a purged folder, and one of other settings in a comparison's folder.
+
+    A comparison's own base may be run there.
 
     Args:
         config: The settings of the run.
@@ -39,6 +60,7 @@ def refuse_run(config: Config, source: Path | None) -> None:
         InputError: naming what would be lost.
     """
     folder = Path(config.output)
+    refuse_purged(folder)
     own = source is not None and source.resolve().parent.name == COMPARISON
     if own or not (folder / COMPARISON).is_dir():
         return
@@ -59,6 +81,7 @@ def refuse_comparison(folder: Path, base: Config) -> None:
         InputError: naming what would be lost.
     """
     shared = Path(base.output)
+    refuse_purged(shared)
     if (shared / "results.json").is_file() and shared != folder and _differs(shared, base):
         raise InputError(
             f"shared: {shared} has the results of a run of other settings, which the base would "

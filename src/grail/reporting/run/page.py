@@ -50,7 +50,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "config": read(folder / "config.yaml")[1],
             "localization": read_json(folder / "localization.json"),
             "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
-            "samples": _read_lines(folder / "samples.jsonl"),
+            "samples": _read_lines(told) if (told := folder / "samples.jsonl").exists() else [],
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
