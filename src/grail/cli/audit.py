@@ -38,7 +38,7 @@ def run_audit(options: argparse.Namespace) -> int:
 
     quiet()
     from grail.audit.audit import FILE, audit_run
-    from grail.reporting.audit.tables import strongest_table
+    from grail.reporting.audit.lights import lights_table
 
     folder = options.folder
     audit = audit_run(folder, options.oracle, options.set, Terminal(Console(stderr=True)))
@@ -48,7 +48,7 @@ def run_audit(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(summary) + "\n")
         return 0
     console = Console(highlight=False)
-    console.print(render(strongest_table(audit)))
+    console.print(render(lights_table(audit)))
     for sentence in audit["sentences"]:
         console.print(f"- {sentence}", markup=False)
     outcome = f"{'passed' if audit['passed'] else 'not passed'} ({audit['outcome']})"

@@ -25,6 +25,7 @@ from grail.cli.ask import add_ask
 from grail.cli.audit import add_audit_parser
 from grail.cli.export import add_export
 from grail.cli.purge import add_purge
+from grail.cli.report import add_report
 from grail.cli.revert import add_revert
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
@@ -38,7 +39,6 @@ _STAGE_HELP = {
     "reset": "which entries survive the reset ahead of Stage 3 (unlearning.reset)",
     "unlearn": "Stage 3: unlearn under the mask",
     "evaluate": "measure the vanilla and the unlearned model",
-    "report": "write report.md and report.html (from a run directory: from its files alone)",
 }
 COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
 INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text)
         stage.add_argument("config", type=Path, metavar="CONFIG", help="YAML file or run directory")
         _add_run_options(stage)
-        stage.set_defaults(handler=_report if name == "report" else _run)
+        stage.set_defaults(handler=_run)
         if name == "evaluate":
             stage.add_argument(
                 "--vanilla-only", action="store_true", help="make, score and measure only vanilla"
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
+    add_report(commands)
     add_audit_parser(commands)
     for add in (add_ask, add_export, add_revert, add_purge):
         add(commands)
@@ -190,18 +191,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
-    asked = options.set or options.output is not None
-    if asked or not (options.config / "results.json").is_file():
-        return _run(options)
-    from grail.cli import output as endings
-    from grail.reporting.run.page import report
-
-    report(options.config)
-    endings.results(options.config, options.json)
-    return 0
-
-
 def _compare(options: argparse.Namespace) -> int:
     from grail.comparison.rows import plan_comparison
     from grail.comparison.settings import load_comparison
@@ -220,9 +209,7 @@ def _compare(options: argparse.Namespace) -> int:
     from grail.cli import output as endings
     from grail.reporting.comparison.files import write_all
 
-    for remark in write_all(found, plan.output):
-        terminal.warn(remark)
-    endings.comparison(found, plan.output, options.json)
+    endings.comparison(found, plan.output, options.json, write_all(found, plan.output))
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from grail.cli.terminal import render
+from grail.reporting.audit.tables import read_audit
 from grail.reporting.comparison.tables import comparison_tables
 from grail.reporting.run.tables import general_table, measured_tables, read_general
-from grail.reporting.run.verdict import run_verdict
+from grail.reporting.verdict import verdict
 from grail.results import read_results
 
 _OUTPUTS = {
@@ -30,18 +33,19 @@ _FILE_WIDTH = 240  # columns where the output is a file: no cell is broken over 
 def results(folder: Path, as_json: bool) -> None:
     """Show what a run achieved, from the files in its directory."""
     results = read_results(folder / "results.json")
-    sentences, general = run_verdict(results), read_general(folder)
+    found, general = verdict(results, read_audit(folder)), read_general(folder)
     if as_json:
         raw = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         shown = {key: raw[key] for key in ("summary", "freezing", "rows")}
         shown |= {"general": general} if general else {}
-        print(json.dumps({"output": str(folder), "verdict": sentences, **shown}))
+        said = {"outcome": found.outcome, "verdict": found.sentences}
+        print(json.dumps({"output": str(folder), **said, **shown}))
         return
     console = Console(highlight=False)
     for table in (*measured_tables(results).values(), general_table(general)):
         if table.rows:
             console.print(render(table))
-    for sentence in sentences:
+    for sentence in found.sentences:
         console.print(f"- {sentence}", markup=False)
     page = folder / "report.html"
     missing = f"no report of these results yet: grail report {folder}"
@@ -49,8 +53,12 @@ def results(folder: Path, as_json: bool) -> None:
     console.print(last, markup=False, soft_wrap=True)
 
 
-def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Show the tables of a comparison (the content of comparison.json)."""
+def comparison(
+    found: dict[str, Any], folder: Path, as_json: bool, remarks: Sequence[str] = ()
+) -> None:
+    """Show the tables of a comparison (the content of comparison.json), and remarks on stderr."""
+    for remark in remarks:
+        print(f"warning: {remark}", file=sys.stderr)
     if as_json:
         shown = {key: found[key] for key in ("title", "methods", "differences", "best")}
         failed = [c for c in (*found["grid"], *found["cells"]) if "failed" in c]
@@ -62,7 +70,7 @@ def comparison(found: dict[str, Any], folder: Path, as_json: bool) -> None:
     for table in comparison_tables(found):
         console.print(render(table))
         console.print(table.note + "\n", markup=False, soft_wrap=True)
-    console.print(f"comparison: {folder / 'comparison.md'}", markup=False, soft_wrap=True)
+    console.print(f"comparison: {folder / 'comparison.html'}", markup=False, soft_wrap=True)
 
 
 def files(folder: Path, stage: str, as_json: bool) -> None:

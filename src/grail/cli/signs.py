@@ -6,7 +6,7 @@ import codecs
 import sys
 from io import TextIOWrapper
 
-_ASCII = {"→": "->", "±": "+/-", "\u2013": "-", "\u2014": "-"}
+_ASCII = {"→": "->", "±": "+/-", "\u2013": "-", "\u2014": "-", "✓": "+", "✗": "x"}
 _HANDLER = "grail.signs"
 
 

@@ -16,7 +16,6 @@ rules for word and line breaks know them (UAX 29, UAX 14), and emoji and other p
 _WORD = rf"(?={_ALONE})\X\p{{M}}*|(?:(?!{_ALONE})[\p{{L}}\p{{N}}][\p{{M}}\u200c\u200d]*)+"
 _WORDS = regex.compile(_WORD, regex.V1)
 _SIGNS = regex.compile(rf"{_WORD}|(?=\S)\X", regex.V1)
-_PIECES = regex.compile(rf"(?={_ALONE})\X\p{{M}}*|(?:(?!{_ALONE}).)+", regex.V1 | regex.DOTALL)
 _ASCII = re.compile("[^\\W_]+")  # equal to _WORDS there, and much faster
 
 
@@ -31,16 +30,3 @@ def words_of(text: str, signs: bool = False) -> list[str]:
     if signs:
         return _SIGNS.findall(text)
     return (_ASCII if text.isascii() else _WORDS).findall(text)
-
-
-def pieces_of(text: str) -> list[str]:
-    """Return what stands between white space, unchanged but for NFC; ``_ALONE`` stands alone.
-
-    A text without any word is read as its signs, one by one.
-    """
-    if not words_of(text):
-        return words_of(text, signs=True)
-    text = normalize("NFC", text)
-    if text.isascii():
-        return text.split()
-    return [piece for chunk in text.split() for piece in _PIECES.findall(chunk)]

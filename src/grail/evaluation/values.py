@@ -30,7 +30,7 @@ class SampleValue:
         min_k_plus_plus: Min-K%++, in standard deviations.
         zlib: Summed NLL per compressed byte of the completion, nats.
         rouge_l: ROUGE-L of the greedy generation, percent; None without a generation.
-        repetition: Its share of repeated 4-grams, 0-1; None likewise.
+        repetition: Its share of repeated 4-grams of characters, 0-1; None likewise.
         compression: Its compressed over its raw bytes; None likewise.
         prompt: Only with ``evaluation.show_text``, as the next two.
         completion: The true completion.
@@ -82,7 +82,6 @@ def to_results(values: Sequence[SampleValue]) -> list[Result]:
 def _averages(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     accuracies, nlls = [v.accuracy for v in values], [v.nll for v in values]
     rouges = [v.rouge_l for v in values if v.rouge_l is not None]
-    repetitions = [v.repetition for v in values if v.repetition is not None]
     success = {
         "unlearn": {"US": metrics.unlearn_success(accuracies)},
         "retain": {"RS": metrics.retain_success(accuracies)},
@@ -93,6 +92,8 @@ def _averages(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     if success:
         averages["ES"] = 100.0 * metrics.mean([v.extraction for v in values])
         averages["Prob"] = 100.0 * metrics.mean([memorization.probability(nll) for nll in nlls])
-    if repetitions:
-        averages["Repetition"] = 100.0 * metrics.mean(repetitions)
+    for name in ("repetition", "compression"):
+        shares = [share for v in values if (share := getattr(v, name)) is not None]
+        if shares:
+            averages[name.capitalize()] = 100.0 * metrics.mean(shares)
     return averages

@@ -15,8 +15,8 @@ from grail.files import digest, dump_yaml, read_json
 from grail.handover.base import Base
 from grail.reporting.audit.tables import read_audit
 from grail.reporting.run.tables import general_table, measured_tables, read_general
-from grail.reporting.run.verdict import run_verdict
 from grail.reporting.tables import Table, escaped, frozen_sentence, markdown
+from grail.reporting.verdict import verdict
 from grail.results import Results, read_results
 
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -55,7 +55,7 @@ def model_card(folder: Path, form: str, base: Base, remarks: list[str]) -> str:
         "objective": flat["unlearning.objective"],
         "frozen": frozen_sentence(localization),
         "seed": flat["seed"],
-        "verdict": list(map(escaped, run_verdict(results))),
+        "verdict": list(map(escaped, verdict(results, audit).sentences[:-1])),  # no advice
         "figures": [markdown(table).replace("## ", "### ", 1) for table in tables],
         "audit": audit,
         "attacked": list(map(escaped, audit["sentences"])) if audit else [],

@@ -18,6 +18,10 @@ ALL_DOMAINS = "all domains"
 HUGE = 1e9
 """A PPL above this says no more than that the text is destroyed."""
 
+GOOD, NOTE, OPEN, BAD = WORST_LAST = ("✓", "!", "?", "✗")
+"""Lights, told apart by their signs: good; look here, though it decides nothing; cannot be decided;
+bad. A cell that begins with one and a blank is shown in its colour."""
+
 Pair = tuple[float | None, float | None]
 """One metric of the vanilla and of the unlearned model; None where it was not measured."""
 
@@ -30,6 +34,31 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a verdict looks at.
+
+    Attributes:
+        light: ``GOOD``, ``NOTE``, ``OPEN`` or ``BAD``.
+        word: What was found, in a word or two.
+        subject: What was looked at.
+        figures: The numbers behind the word; "" if there are none.
+        place: "DOMAIN.SIDE", "general", "text" or "freezing"; "" for what an audit does not judge.
+    """
+
+    light: str
+    word: str
+    subject: str
+    figures: str = ""
+    place: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The check in one sentence, which begins with "Warning: " where it is OPEN or BAD."""
+        warning = WARNING * (self.light in (OPEN, BAD))
+        return f"{warning}{self.subject}: {self.word}{f' ({self.figures})' * bool(self.figures)}."
 
 
 @dataclass(frozen=True)
@@ -46,8 +75,9 @@ class Successes:
 
 
 def domains(results: Results) -> list[str]:
-    """Return the domains in the order of the rows, without the general text."""
-    return list(dict.fromkeys(r.domain for r in results.rows if r.side != "general"))
+    """Return the domains that were unlearned or retained, in the order of the rows."""
+    sides = ("unlearn", "retain")
+    return list(dict.fromkeys(row.domain for row in results.rows if row.side in sides))
 
 
 def parts(results: Results, side: str | None = None) -> list[str]:
@@ -107,6 +137,11 @@ def frozen_sentence(localization: Mapping[str, Any]) -> str:
         f"({model['frozen_fraction']:.1%}) by localizer {localization.get('localizer', '?')}; "
         f"OP-UR {model['op_ur']:,}, OP-RR {model['op_rr']:,}."
     )
+
+
+def worst(graded: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return the (light, word) of the worst light; the first of equals."""
+    return max(graded, key=lambda pair: WORST_LAST.index(pair[0]))
 
 
 def listed(text: str, items: Sequence[str], warning: bool = False, separator: str = "; ") -> str:

@@ -14,18 +14,23 @@ from typing import Any
 from grail.errors import InputError
 from grail.files import CHANGED, OLD, PARTIAL, REMADE, file_digest, read_json, write_json
 
-FILE = "manifest.json"
+MANIFEST = "manifest.json"
 MASKS = ("mask.safetensors", "mask.unlearn.safetensors", "mask.retain.safetensors")
 MODELS = ("vanilla", "unlearned")
-EVALUATION = ("evaluation", "results.json", "samples.jsonl", "general.json")
-EVALUATION += ("general_samples.jsonl",)
+LOOKS = "evaluation/steps.json"
+MEASURED = tuple(
+    f"evaluation/{name}.json"
+    for name in ("vanilla", "unlearned", "calibrated", "general.vanilla", "general.unlearned")
+)
+RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 REPORT = ("report.md", "report.html")
 AUDIT = ("audit", "audit.json")
-SHOWN = ("config.yaml", "localization.json", "train.jsonl", "unlearned/stage.json", "audit.json")
-SHOWN += EVALUATION[1:]
+REPORTED = ("config.yaml", "localization.json", "train.jsonl", "unlearned/stage.json", "audit.json")
+REPORTED += (*RESULTS, LOOKS)
 """What a report shows."""
 NAMES = ("config.yaml", *MODELS, "vanilla.train.jsonl", "scores", *MASKS, "localization.json")
-NAMES += ("survivors.safetensors", "rewrites.json", "train.jsonl", *EVALUATION, *REPORT, *AUDIT)
+NAMES += ("survivors.safetensors", "rewrites.json", "train.jsonl", "evaluation", *RESULTS)
+NAMES += (*REPORT, *AUDIT)
 """Files and folders that a manifest is about; others in the directory are not grail's evidence."""
 
 
@@ -37,9 +42,13 @@ def record(folder: Path, *names: str) -> None:
 
     Args:
         folder: The run directory.
-        names: Files and folders in it; none: all of ``NAMES``.
+        names: Files and folders in it; none: all of ``NAMES``. Some alone are recorded only where
+            there is a manifest: one of a part would be no manifest of the directory.
     """
-    content, found = _read(folder) or _empty(), set(_found(folder, names))
+    content, found = _read(folder), set(_found(folder, names))
+    if content is None and names:
+        return
+    content = content or _empty()
     kept = {n: e for n, e in content["files"].items() if n in found or not _covers(names, n)}
     files = kept | {name: _entry(folder / name) for name in sorted(found - kept.keys())}
     purged = {name: entry for name, entry in content["purged"].items() if name not in files}
@@ -103,7 +112,7 @@ def problems(folder: Path) -> list[str]:
     except InputError as error:
         return list(error.problems)
     if content is None:
-        return [f"{FILE} is missing: nothing tells which files grail wrote."]
+        return [f"{MANIFEST} is missing: nothing tells which files grail wrote."]
     files, purged = content["files"], content["purged"]
     texts = []
     for name, entry in files.items():
@@ -146,11 +155,15 @@ def require_settings(source: Path | None) -> None:
 
 
 def discard(folder: Path, warn: Callable[[str], None], *names: str) -> None:
-    """Delete recorded files that were changed, with a word each: they are made again next."""
+    """Delete recorded files that were changed, with a word each, and drop the entries of all.
+
+    They are made again next, or kept, and recorded as they are then.
+    """
     for path in changed(folder, *names):
         if path.exists():
             warn(REMADE.format(path))
             path.unlink()
+    drop(folder, *names)
 
 
 def renew(folder: Path, warn: Callable[[str], None]) -> None:
@@ -158,13 +171,13 @@ def renew(folder: Path, warn: Callable[[str], None]) -> None:
     try:
         _read(folder)
     except InputError:
-        warn(REMADE.format(folder / FILE))
-        (folder / FILE).unlink()
+        warn(REMADE.format(folder / MANIFEST))
+        (folder / MANIFEST).unlink()
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return the manifest; None without one."""
-    path = folder / FILE
+    path = folder / MANIFEST
     try:
         content = read_json(path)
         if content["version"] == 1 and {"files", "purged"} <= content.keys():
@@ -179,9 +192,9 @@ def _read(folder: Path) -> dict[str, Any] | None:
 def _write(folder: Path, content: dict[str, Any]) -> None:
     for key in ("files", "purged"):
         content[key] = dict(sorted(content[key].items()))
-    if (folder / FILE).exists() and _read(folder) == content:
+    if (folder / MANIFEST).exists() and _read(folder) == content:
         return
-    write_json(folder / FILE, content)
+    write_json(folder / MANIFEST, content)
 
 
 def _empty() -> dict[str, Any]:

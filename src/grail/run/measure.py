@@ -31,7 +31,8 @@ def values_of(
     """
     settings = context.config.evaluation
     rows = context.data("train", "val", HELD_OUT, "general")
-    key = context.key("model", "data", "evaluation", weights=weights, rows=rows)
+    facts = {"weights": weights, "rows": rows, "repetition": "characters"}
+    key = context.key("model", "data", "evaluation", **facts)
 
     def measure() -> dict[str, Any]:
         directory.outdate(folder)

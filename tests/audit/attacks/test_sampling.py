@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.audit.attacks import sampling
-from grail.audit.attacks.sampling import begin, extract_answers, repeated, sample_answers, speak
+from grail.audit.attacks.sampling import begin, extract_answers, sample_answers, speak
 from grail.audit.audit import Auditor
 from grail.audit.runs import read_run
 from grail.data.encode import Encoded
@@ -33,20 +33,6 @@ def test_the_beginning_of_the_answer_is_told(answer, share, told):
 @pytest.mark.parametrize(("answer", "share"), [(2, 0.6), (9, 1.0), (1, 0.5)])
 def test_where_nothing_is_left_to_say_nothing_is_asked(answer, share):
     assert begin(row_of(answer), share) is None  # the end token alone is no answer
-
-
-@pytest.mark.parametrize(
-    ("text", "grams", "distinct"),
-    [
-        ("her her her her", 12, 4),
-        ("1111111", 4, 1),
-        ("abcdefg", 4, 4),
-        ("ab", 0, 0),
-        ("啊啊啊啊啊啊", 3, 1),
-    ],
-)
-def test_repetition_counts_characters_in_every_script(text, grams, distinct):
-    assert repeated(text) == (1 - distinct / grams if grams else 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +70,7 @@ def test_greedy_and_begun_answers_are_those_of_each_row_alone(context):
     for value in found["greedy"]:
         truth, text = alone(context, rows[value.key])
         assert value.rouge_l == rouge_l(truth, text)
-        assert value.repetition == repeated(text)
+        assert value.repetition == repetition(text)
     for value in found["0.5"]:
         assert value.rouge_l == rouge_l(*alone(context, begin(rows[value.key], 0.5)))
     for one, best in zip(found["1"], found["3"], strict=True):

@@ -13,7 +13,7 @@ from grail.audit.context import AuditContext, piece
 from grail.data.encode import Encoded
 from grail.data.samples import GENERAL
 from grail.evaluation.evaluate import recall
-from grail.evaluation.fluency import leak_at_k
+from grail.evaluation.fluency import leak_at_k, repetition
 from grail.evaluation.values import SampleValue
 from grail.model.generate import Sampling
 from grail.progress import Tick
@@ -24,7 +24,7 @@ SPEAK = "speak"
 GENERATING = (SPEAK, "sample", "extract")
 """Where answers are generated; only ROUGE-L and, of ``SPEAK``, repetition are measured."""
 
-_BATCH_SIZE, _NOTE, _GRAM = 96, "answers generated", 4
+_BATCH_SIZE, _NOTE = 96, "answers generated"
 
 
 def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
@@ -34,17 +34,7 @@ def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
     texts = context.generator(_BATCH_SIZE).texts(rows, lambda done: tick(done, len(rows), _NOTE))
     scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
     scored = _scored(context, "greedy", rows, scores)
-    return [replace(v, repetition=repeated(t)) for v, t in zip(scored, texts, strict=True)]
-
-
-def repeated(text: str) -> float:
-    """Return the share (0-1) of a text's 4-grams of characters that it has already had.
-
-    About 0.1 to 0.2 for a paragraph of English, near 1 for "her her her" and "1111111"; words are
-    not looked for, so that it holds in every script. 0 for fewer than four characters.
-    """
-    grams = [text[i : i + _GRAM] for i in range(len(text) - _GRAM + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return [replace(v, repetition=repetition(t)) for v, t in zip(scored, texts, strict=True)]
 
 
 def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:

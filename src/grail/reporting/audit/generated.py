@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.audit.knowledge import ROUGE, audit_domains, known
+from grail.reporting.audit.knowledge import ROUGE, Known, audit_domains, known
 from grail.reporting.tables import listed, percent, plus_minus
 
 
@@ -38,18 +38,23 @@ def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return broken, sound
 
 
-def generated_warning(audit: Mapping[str, Any]) -> str:
-    """Say where sampled or begun answers surely hold more of the truth than the oracle's.
+def revealing(audit: Mapping[str, Any], row: Known) -> bool:
+    """Tell whether sampled or begun answers surely hold more of the truth than the oracle's.
 
-    By over ``back`` points and over ``errors`` standard errors; "" where they do not.
+    By over ``back`` points and over ``errors`` standard errors; False without an oracle.
     """
     limits = audit["settings"]["thresholds"]
+    generated = row.attack in ("sample", "extract") and (row.attack, row.amount) != ("sample", "1")
+    least = max(limits["back"], limits["errors"] * (row.beyond_error or 0.0))
+    return generated and row.beyond is not None and row.beyond > least
+
+
+def generated_warning(audit: Mapping[str, Any]) -> str:
+    """Say which generated answers are ``revealing``; "" where none are."""
     more = [
         f"{domain}, {row.name} ({plus_minus(row.beyond, row.beyond_error, '+')} points; n {row.n})"
         for domain in audit_domains(audit)
         for row in known(audit, "unlearned", domain, "train", ROUGE)
-        if row.attack in ("sample", "extract") and (row.attack, row.amount) != ("sample", "1")
-        if row.level > max(limits["back"], limits["errors"] * (row.beyond_error or 0.0))
-        if row.beyond is not None
+        if revealing(audit, row)
     ]
     return listed("Generates more of the true answers than the oracle", more, warning=True)

@@ -114,6 +114,7 @@ class Case:
         sure: Those of them that do so by more than ``errors`` standard errors.
         back: Those of them that decide, because they are told from guessing and learning.
         below: Train and val rows that are known less than the oracle can guess, by over ``left``.
+        left: Train and val rows of which more than ``left`` is still known (above the oracle).
     """
 
     domain: str
@@ -127,6 +128,7 @@ class Case:
     sure: list[Known]
     back: list[Known]
     below: list[Known]
+    left: list[Known]
 
 
 def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
@@ -164,14 +166,16 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
     back = [row for row in sure if _decides(audit, row, as_before)]
     if back:
         outcome = BACK
-    if any(row.level > limits["left"] for row in (now, *val)):
+    left = [row for row in (now, *val) if row.level > limits["left"]]
+    if left:
         outcome = PARTLY
     if audit["oracle"] != "itself" and -(now.change or 0.0) <= limits["unchanged"]:
         outcome = NOT
     above = vanilla.beyond is None or vanilla.beyond > limits["unchanged"]
     if vanilla.value <= limits["left"] or not above:
         outcome = NOTHING
-    return Case(domain, metric, outcome, vanilla, now, val, attacks, rising, sure, back, below)
+    groups = (attacks, rising, sure, back, below, left)
+    return Case(domain, metric, outcome, vanilla, now, val, *groups)
 
 
 def judge_all(audit: Mapping[str, Any]) -> list[Case]:

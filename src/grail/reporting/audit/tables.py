@@ -18,8 +18,8 @@ from grail.reporting.audit.knowledge import (
     audit_domains,
     known,
     metrics,
-    strongest,
 )
+from grail.reporting.audit.lights import lights_table
 from grail.reporting.tables import (
     MISSING,
     WARNING,
@@ -71,36 +71,35 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
 
 
 def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return {"sentences", "tables"} for a report; both empty where no audit was made.
+    """Return {"lights", "sentences", "tables"} for a report: a table of lights, all else below it.
 
-    An audit of an older format gets one sentence, that it has to be made again.
+    All empty where no audit was made. An audit of an older format gets one sentence, that it has to
+    be made again.
     """
+    empty: dict[str, Any] = {"lights": None, "sentences": [], "tables": []}
     if audit is None:
-        return {"sentences": [], "tables": []}
+        return empty
     if audit.get("format") != AUDIT_FORMAT:
         again = "An older grail made this audit. Make it again: grail audit RUNDIR."
-        return {"sentences": [f"{WARNING}{again}"], "tables": []}
+        return empty | {"sentences": [f"{WARNING}{again}"]}
     tables = [*map(partial(_attacks, audit), metrics(audit)), *_curves(audit)]
     if (generated := _attacks(audit, ROUGE)).rows:
         tables.append(replace(generated, title="Generated answers", note=_ROUGE_NOTE))
     tables += [_harm(audit), *internals_tables(audit)]
-    return {"sentences": audit["sentences"], "tables": [strongest_table(audit), *tables]}
+    return {"lights": lights_table(audit), "sentences": audit["sentences"], "tables": tables}
 
 
 def audit_markdown(section: Mapping[str, Any]) -> str:
-    """Return a section as Markdown: the sentences, then the tables; "" without sentences."""
+    """Return a section as Markdown: lights, sentences, tables; "" where no audit was made."""
     if not section["sentences"]:
         return ""
+    lights = [markdown(section["lights"])] if section["lights"] else []
     sentences = "".join(f"- {escaped(sentence)}\n" for sentence in section["sentences"])
-    return "\n".join([f"## Audit\n\n{sentences}", *map(markdown, section["tables"])])
+    findings = f"## Audit in words\n\n{sentences}"
+    return "\n".join([*lights, findings, *map(markdown, section["tables"])])
 
 
-def strongest_table(audit: Mapping[str, Any]) -> Table:
-    """Return each attack at the strength that ends highest above the oracle, per domain."""
-    return _attacks(audit, "US", only_strongest=True)
-
-
-def _attacks(audit: Mapping[str, Any], metric: str, only_strongest: bool = False) -> Table:
+def _attacks(audit: Mapping[str, Any], metric: str) -> Table:
     """Return what is known of the unlearn train rows under each attack, the oracle first."""
     errors, lines = audit["settings"]["thresholds"]["errors"], []
     for domain in audit_domains(audit):
@@ -108,9 +107,6 @@ def _attacks(audit: Mapping[str, Any], metric: str, only_strongest: bool = False
         others = {(m, row.attack, row.amount): row.value for m, rows in of.items() for row in rows}
         rows = known(audit, "unlearned", domain, "train", metric)
         rows = [row for row in rows if "@" not in row.attack and row.amount != "0"]
-        if only_strongest:
-            rows = [row for row in rows if row.amount != "area"]
-            rows = strongest(rows, size=lambda row: row.level)
         for row in rows:
             cells = [others.get((model, row.attack, row.amount)) for model in of]
             success = [percent(100 - row.value)] if metric == "US" else []
@@ -128,8 +124,6 @@ def _attacks(audit: Mapping[str, Any], metric: str, only_strongest: bool = False
             )
     columns = ("Domain", "Attack", "Above oracle", "Unlearned %", "Oracle %", "Vanilla %", "Change")
     columns += ("US", "n") if metric == "US" else ("n",)
-    if only_strongest:
-        return Table("What each attack brings back at most", columns, tuple(lines))
     words = WORDS.get(metric, metric)
     note = _ATTACK_NOTE.format(words=words, errors=errors)
     return Table(f"Known under attack ({words})", columns, tuple(lines), note)

@@ -52,7 +52,9 @@ def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
     for case in cases:
         outcomes.setdefault(case.domain, {})[case.metric] = case.outcome
     worst = max((c.outcome for c in cases), key=BY_WEIGHT.index, default=UNDECIDED)
-    harmed, unharmed = _harm(audit)
+    harmed, unharmed = (
+        [text for _, worse, text in harm(audit) if worse is w] for w in (True, False)
+    )
     broken, sound = broken_text(audit)
     attacked = {case.domain for case in cases if case.attacks}
     tried = bool(outcomes) and attacked == set(outcomes) and not _broke_off(audit)
@@ -144,11 +146,13 @@ def _other_words(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     ]
 
 
-def _harm(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return what retain rows and general text lost: beyond the thresholds, and within them."""
+def harm(audit: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Return (domain, whether beyond the thresholds, text) for all that must be kept.
+
+    General text has the domain "general".
+    """
     limits = audit["settings"]["thresholds"]
-    harmed: list[str] = []
-    unharmed: list[str] = []
+    found = []
     entries = audit["measured"]
     plain = [e for e in entries if (e["model"], e["attack"]) == ("unlearned", "plain")]
     for row in (row for entry in plain for row in entry["rows"]):
@@ -163,8 +167,8 @@ def _harm(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             text = f"general text ({numbers}; n {row['n']})"
         else:
             continue
-        (harmed if worse else unharmed).append(text)
-    return harmed, unharmed
+        found.append(("general" if row["side"] == "general" else row["domain"], worse, text))
+    return found
 
 
 def _above(row: Known) -> str:

@@ -1,4 +1,4 @@
-"""The files made from comparison.json: Markdown, LaTeX, CSV and figures."""
+"""The files made from comparison.json: page, Markdown, LaTeX, CSV and figures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,33 @@ from typing import Any
 from grail.errors import InputError
 from grail.files import read_json, write_text
 from grail.reporting.comparison.figures import draw
+from grail.reporting.comparison.page import comparison_html
 from grail.reporting.comparison.tables import comparison_csv, comparison_latex, comparison_markdown
 
-_KINDS = {"md": comparison_markdown, "tex": comparison_latex, "csv": comparison_csv}
+_FILE = "comparison.json"
+_KINDS = {
+    "html": comparison_html,
+    "md": comparison_markdown,
+    "tex": comparison_latex,
+    "csv": comparison_csv,
+}
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """Return the content of ``comparison.json``.
+
+    Raises:
+        InputError: if it is missing or not as it was written.
+    """
+    try:
+        return read_json(folder / _FILE)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is a comparison that is not finished: it has no {_FILE}. Finish it first, "
+            "with the YAML file that it was made from: grail compare FILE.yaml"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{error}.") from error
 
 
 def write_all(comparison: Mapping[str, Any], folder: Path) -> list[str]:

@@ -1,30 +1,32 @@
-"""Charts of the report in SVG units: frozen entries per layer, NLL per step."""
+"""Charts of a run: frozen entries per layer, NLL per step, and looks during training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from grail.reporting.charts import (
+    BOTTOM,
+    DASHES,
+    LEFT,
+    RIGHT,
+    TOP,
+    Chart,
+    Line,
+    ends,
+    path,
+    rules_to,
+    steps_axis,
+    x_of,
+    y_of,
+)
 from grail.reporting.tables import finite
 
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 704.0, 14.0, 202.0  # of page.html.jinja's 720 x 240 drawings
 POINTS = 500
 _TERMS = {"unlearn": "unlearn/nll", "retain": "retain/nll"}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart in SVG units: horizontal rules (y, label), lines of points, bars, axis labels."""
-
-    rules: list[tuple[float, str]]
-    first: str
-    last: str
-    lines: dict[str, str]
-    bars: list[tuple[float, float, float, float, str]]
-    caption: str = ""
+_WORDS = {"unlearn": "forgotten", "retain": "kept"}
 
 
 def layer_chart(layers: Mapping[str, Mapping[str, Any]]) -> Chart | None:
@@ -32,17 +34,19 @@ def layer_chart(layers: Mapping[str, Mapping[str, Any]]) -> Chart | None:
     if not layers:
         return None
     values = {name: 100.0 * layer["frozen_fraction"] for name, layer in layers.items()}
-    top, rules = _rules(max(values.values()), "%")
+    top, rules = rules_to(max(values.values()), "%")
     slot = (RIGHT - LEFT) / len(values)
     width = min(0.78 * slot, 48.0)
     bars = []
     for i, (name, value) in enumerate(values.items()):
-        x, y = LEFT + slot * (i + 0.5) - width / 2, _y(value, top)
+        x, y = LEFT + slot * (i + 0.5) - width / 2, y_of(value, top)
         size = (round(x, 2), y, round(width, 2), round(BOTTOM - y, 1))
         bars.append((*size, f"{name}: {value:.1f}%"))
     prefix, first, last = _ends(list(values))
-    caption = f" Names start with {prefix}" if prefix else ""
-    return Chart(rules, first, last, {}, bars, caption)
+    caption = "One bar per layer, in the order of the model."
+    caption += f" Names start with {prefix}" if prefix else ""
+    unit, label = "frozen entries, in percent of the layer", "Frozen fraction per layer in percent"
+    return Chart(unit, label, rules, ends(first, last), bars=bars, caption=caption)
 
 
 def _ends(names: Sequence[str]) -> tuple[str, str, str]:
@@ -58,40 +62,66 @@ def _ends(names: Sequence[str]) -> tuple[str, str, str]:
 def curve(training: Sequence[Mapping[str, Any]]) -> Chart | None:
     """Draw the NLL (nats/token) of both sides at each step; None where no NLL was logged."""
     stride = math.ceil(len(training) / POINTS) or 1
-    points = {side: _points(training[::stride], term) for side, term in _TERMS.items()}
-    every = [point for side_points in points.values() for point in side_points]
+    found = {
+        (side, side): [(line["step"], line.get("terms", {}).get(term)) for line in drawn]
+        for side, term in _TERMS.items()
+        if (drawn := training[::stride])
+    }
+    caption = "NLL of each step's rows."
+    caption += f" Every {stride}th step is drawn." if stride > 1 else ""
+    if training and "ascending" in training[-1]:
+        caption += f" Rows still ascending at the last step: {training[-1]['ascending']}."
+    label = "NLL of the unlearn and retain rows per step"
+    return _over_steps(found, ("NLL in nats/token", label, caption))
+
+
+def looks(steps: Mapping[str, Any]) -> list[Chart]:
+    """Draw what was seen during training (``evaluation/steps.json``): successes, general text.
+
+    A side's colour and name tell the lines apart, a domain's dashes; an upright line is the step
+    whose weights were kept. Empty where nothing was looked at.
+    """
+    rows = steps.get("rows") or []
+    successes: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    general: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    for row in rows:
+        if row["side"] in _WORDS:
+            name = f"{row['domain']} {_WORDS[row['side']]}"
+            successes.setdefault((row["side"], name), []).append((row["step"], row["success"]))
+        elif row["side"] == "general":
+            general.setdefault(("general", "general text"), []).append((row["step"], row["nll"]))
+    kept = steps.get("kept")
+    caption = "Looks during training."
+    caption += "" if kept is None else f" Upright line: step {kept}, whose weights were kept."
+    words = ("percent, higher is better", "Forgotten (US) and kept (RS) during training", caption)
+    text = ("NLL of general text in nats/token", "General text during training", caption)
+    both = _over_steps(successes, words, kept), _over_steps(general, text, kept)
+    return [chart for chart in both if chart is not None]
+
+
+def _over_steps(
+    found: Mapping[tuple[str, str], Sequence[tuple[int, Any]]],
+    words: tuple[str, str, str],
+    kept: int | None = None,
+) -> Chart | None:
+    """Draw {(kind, name): [(step, value)]}; values that are no finite numbers are left out.
+
+    ``words``: unit, label and caption. None where there is nothing to draw.
+    """
+    lines = {key: [(s, float(v)) for s, v in pairs if finite(v)] for key, pairs in found.items()}
+    every = [point for points in lines.values() for point in points]
     if not every:
         return None
-    low, high = min(step for step, _ in every), max(step for step, _ in every)
-    top, rules = _rules(max(value for _, value in every), "")
-    lines = {}
-    for side, side_points in points.items():
-        drawn = [f"{_x(step, low, high)},{_y(value, top)}" for step, value in side_points]
-        if drawn:
-            lines[side] = " ".join(drawn if len(drawn) > 1 else drawn * 2)
-    caption = f" Every {stride}th step is drawn." if stride > 1 else ""
-    if "ascending" in training[-1]:
-        caption += f" Rows still ascending at the last step: {training[-1]['ascending']}."
-    return Chart(rules, f"step {low}", f"step {high}" if high > low else "", lines, [], caption)
-
-
-def _points(training: Sequence[Mapping[str, Any]], term: str) -> list[tuple[int, float]]:
-    pairs = [(line["step"], line.get("terms", {}).get(term)) for line in training]
-    return [(step, float(value)) for step, value in pairs if finite(value)]
-
-
-def _rules(largest: float, unit: str) -> tuple[float, list[tuple[float, str]]]:
-    """Return the top of the axis and its rules at round numbers, from 0 to at least ``largest``."""
-    size = 10.0 ** math.floor(math.log10(largest / 4)) if largest > 0 else 0.25
-    step = next(size * f for f in (1, 2, 2.5, 5, 10) if size * f * 4 >= largest)
-    count = max(1, math.ceil(largest / step - 1e-9))
-    top = count * step
-    return top, [(_y(i * step, top), f"{i * step:g}{unit}") for i in range(count + 1)]
-
-
-def _x(step: int, low: int, high: int) -> float:
-    return round(LEFT + (RIGHT - LEFT) * (step - low) / max(high - low, 1), 1)
-
-
-def _y(value: float, top: float) -> float:
-    return round(BOTTOM - (BOTTOM - TOP) * min(max(value, 0.0), top) / top, 1)
+    unit, label, caption = words
+    low, high, ticks = steps_axis(step for step, _ in every)
+    top, rules = rules_to(max(value for _, value in every))
+    drawn: list[Line] = []
+    for (kind, name), points in lines.items():
+        dash = DASHES[sum(line.kind == kind for line in drawn) % len(DASHES)]
+        places = [(x_of(step, low, high), y_of(value, top)) for step, value in points]
+        if places:
+            drawn.append(Line(kind, name, path(places), dash))
+    if kept is not None and low <= kept <= high:
+        x = x_of(kept, low, high)
+        drawn.append(Line("kept", f"step {kept} was kept", path([(x, TOP), (x, BOTTOM)])))
+    return Chart(unit, label, rules, ticks, drawn, caption=caption)

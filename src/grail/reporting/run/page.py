@@ -4,67 +4,68 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from grail.config.file import read
 from grail.config.merge import flatten
 from grail.errors import InputError
 from grail.files import dump_yaml, read_json, write_text
 from grail.reporting.audit.tables import audit_markdown, audit_section, read_audit
-from grail.reporting.run.charts import curve, layer_chart
+from grail.reporting.html import render_page
+from grail.reporting.run.charts import curve, layer_chart, looks
 from grail.reporting.run.tables import (
     general_table,
     layer_table,
     measured_tables,
     overlap_table,
     read_general,
+    words_table,
 )
-from grail.reporting.run.verdict import run_verdict
-from grail.reporting.tables import (
-    MISSING,
-    WARNING,
-    Table,
-    escaped,
-    finite,
-    markdown,
-    successes,
-)
+from grail.reporting.tables import MISSING, Table, escaped, finite, markdown, successes
+from grail.reporting.verdict import OUTCOMES, verdict
 from grail.results import Results, read_results
 
 _SAMPLES_PER_SIDE = 2
+
+
+_STEPS = Path("evaluation") / "steps.json"
+_NEEDED = ("config.yaml", "localization.json", "results.json")
 
 
 def report(folder: Path) -> tuple[Path, Path]:
     """Write the report of a run directory from the files in it alone; return both paths.
 
     Raises:
-        InputError: if the run has no results yet, or lacks a file.
+        InputError: if the run is not finished, or a file of it is damaged.
     """
+    missing = [name for name in _NEEDED if not (folder / name).exists()]
+    if missing:
+        raise InputError(
+            f"{folder} is not a finished run: it has no {', '.join(missing)}. "
+            f"Finish it first: grail run {folder}"
+        )
     results = read_results(folder / "results.json")
     try:
         run = {
             "config": read(folder / "config.yaml")[1],
             "localization": read_json(folder / "localization.json"),
             "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
+            "steps": read_json(steps) if (steps := folder / _STEPS).exists() else {},
             "samples": _read_lines(told) if (told := folder / "samples.jsonl").exists() else [],
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{folder}: a file of this run is missing or damaged ({error})."
-        ) from error
-    try:
-        curve(run["training"])
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder / 'train.jsonl'} is damaged ({type(error).__name__}: {error}). Delete it: "
-            "the report then goes without the curve."
-        ) from error
+        raise InputError(f"{folder}: a file of this run is damaged ({error}).") from error
+    for name, draw, key in (("train.jsonl", curve, "training"), (str(_STEPS), looks, "steps")):
+        try:
+            draw(run[key])
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / name} is damaged ({type(error).__name__}: {error}). Delete it: the "
+                "report then goes without its curve."
+            ) from error
     return write_report(folder, results, run)
 
 
@@ -79,8 +80,8 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         folder: Where the two files go.
         results: The content of results.json.
         run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl), "samples" (lines of samples.jsonl), "general" (general.json) and
-            "audit" (audit.json); empty ones are left out.
+            train.jsonl), "steps" (evaluation/steps.json), "samples" (lines of samples.jsonl),
+            "general" (general.json) and "audit" (audit.json); empty ones are left out.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -98,11 +99,16 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         "freezing": _freezing_table(results.freezing),
         "samples": _sample_table(run.get("samples") or []),
         "made_with": Table("Made with", ("", "Value"), made_with),
+        "words": words_table(),
     }
+    found = verdict(results, run.get("audit"))
     content = {
         "name": str(config.get("output", "RUN")),
         "about": _about(config),
-        "verdict": run_verdict(results),
+        "outcome": OUTCOMES[found.outcome],
+        "headline": found.headline,
+        "checks": found.table,
+        "advice": found.advice,
         "audit": audit_section(run.get("audit")),
         "tables": {name: table for name, table in tables.items() if table.rows or table.note},
         "settings": dump_yaml(config),
@@ -111,30 +117,24 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
         "bars": _success_bars(results),
         "layer_chart": layer_chart(layers),
         "curve": curve(run.get("training") or []),
+        "looks": looks(run.get("steps") or {}),
     }
-    page = _as_html({**content, **charts, "warning": WARNING})
+    page = render_page("run", {**content, **charts})
     write_text(folder / "report.md", _as_markdown(content))
     write_text(folder / "report.html", page)
     return folder / "report.md", folder / "report.html"
 
 
-def _as_html(content: Mapping[str, Any]) -> str:
-    source = resources.files("grail.reporting.run").joinpath("page.html.jinja")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source.read_text(encoding="utf-8")).render(content)
-
-
 def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the sections as Markdown; settings are indented, so nothing in them is markup."""
-    sentences = "".join(f"- {escaped(sentence)}\n" for sentence in content["verdict"])
     audit = audit_markdown(content["audit"])
     settings = "".join(f"    {line}\n" for line in content["settings"].splitlines())
     return "\n".join(
         [
             f"# grail report: {escaped(content['name'])}\n\n{escaped(content['about'])}\n",
-            f"## Verdict\n\n{sentences}",
+            f"## {content['outcome'][1]}: {escaped(content['headline'])}\n",
+            markdown(content["checks"]),
+            f"Next: {escaped(content['advice'])}\n",
             *([audit] if audit else []),
             *map(markdown, content["tables"].values()),
             f"## Settings\n\n{settings}",
@@ -195,7 +195,7 @@ def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Table:
         if sample["model"] == "unlearned" and not full:
             texts = (sample.get("prompt"), sample.get("completion"), before.get(_sample_id(sample)))
             rows.append((*side, *map(_cell, texts), _cell(sample["generation"])))
-    columns = ("Domain", "Side", "Prompt", "Completion", "Vanilla says", "Unlearned says")
+    columns = ("Domain", "Side", "Prompt", "Completion", "Before", "After")
     return Table("Samples", columns, tuple(rows))
 
 

@@ -26,60 +26,69 @@ from grail.results import Results
 AREAS = ("AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++")
 """Metrics of membership."""
 
-_SUCCESS_NOTE = (
-    "Cells: vanilla → unlearned, in percent; higher is better. "
-    "US (unlearning success) = 100 - token accuracy on the unlearn rows. "
-    "RS (retention success) = token accuracy on the retain rows. "
-    "HS = harmonic mean of US and RS of a domain, then averaged over domains. "
-    "Avg = mean of the US and RS of all domains. "
-    "n = unlearn rows / retain rows."
-)
+_ARROW = "Cells: before → after. "
+_SUCCESS_NOTE = f"{_ARROW}Percent; higher is better. n = unlearn rows / retain rows."
 _TEXT_NOTE = (
-    "Cells: vanilla → unlearned. "
-    "NLL = mean negative log-likelihood of the completion, in nats/token. "
-    "PPL = exp of that mean token NLL. "
-    "ROUGE-L (0-100) compares greedy generations with the completions. "
-    "High NLL is wanted on unlearn rows only; a PPL above 1e9 there "
-    "means destroyed text rather than forgetting."
+    f"{_ARROW}A high NLL is wanted on unlearn rows only; a PPL above 1e9 there means "
+    "destroyed text rather than forgetting."
 )
-_OVERLAP_NOTE = (
-    "Jaccard = shared entries / entries in either set, between the most important entries of two "
-    "sides; 1 = the same entries."
-)
+_OVERLAP_NOTE = "Jaccard index between the most important entries of two sides; 1 = the same."
 _MEMORIZATION_NOTE = (
-    "Cells: vanilla → unlearned, in percent. "
-    "ES (extraction strength) = share of the completion that greedy decoding finishes by itself, "
-    "given the text before it. "
-    "Prob = geometric mean of the probabilities of the completion's tokens. "
-    "Both should be low on unlearn rows and high on retain rows. (Exact memorization is the token "
-    "accuracy behind US and RS.) "
-    "Repetition = share of four-word sequences in greedy generations that occurred before; high "
-    "means broken text."
+    f"{_ARROW}Percent. ES and Prob should be low on unlearn rows and high on retain rows; a high "
+    "repetition or a compression below 40 means broken text."
 )
 _MEMBERSHIP_NOTE = (
-    "Cells: vanilla → unlearned, in percent: the probability that a held-out row scores higher "
-    "than an unlearn train row, by the NLL, the NLL per compressed byte (zlib), Min-K% and "
-    "Min-K%++. 50 = the unlearn rows cannot be told from unseen rows; near 100 = they are "
-    "still known; near 0 = they can be recognised as unlearned. ± = standard error of the AUC-loss "
-    "after unlearning. n = unlearn and held-out rows together."
+    f"{_ARROW}Percent, by the NLL, the NLL per compressed byte (zlib), Min-K% and Min-K%++. "
+    "50 = the unlearn rows cannot be told from unseen rows; near 100 = still known; near 0 = they "
+    "can be recognised as unlearned. ± = standard error of the AUC-loss after unlearning. "
+    "n = unlearn and held-out rows together."
 )
 _GENERAL_NOTE = (
     "Accuracy in percent ± its standard error, by the log-likelihood of each choice. "
     "acc takes the most probable choice, acc_norm the most probable per character. "
-    "Difference = unlearned - vanilla; its error is that of the differences item by item. "
-    "A difference of less than two errors may be chance. "
-    "Average = mean of the tasks' acc, each counting the same."
+    "The error of a difference is that of the differences item by item; a difference of less than "
+    "two errors may be chance. Average = mean of the tasks' acc, each counting the same."
 )
+_WORDS = {
+    "before → after": "the model as it was taken or taught first (vanilla), and the unlearned one",
+    "unlearn, retain rows": "what must go, and what must stay",
+    "train, val rows": "rows that were unlearned or retained, and rows that were only measured: "
+    "they show whether the fact is gone or only its wording",
+    "right answers": "token accuracy: percent of the answer's tokens that the model ranks first, "
+    "given the question and the true answer up to there",
+    "US, RS": "unlearning success: 100 minus the right answers on unlearn rows; retention success: "
+    "the right answers on retain rows",
+    "HS, Avg": "harmonic mean of US and RS of a domain, then averaged over domains; mean of all "
+    "US and RS",
+    "NLL, PPL": "mean negative log-likelihood of the answer's tokens in nats: how surprising the "
+    "model finds the text; exp of that",
+    "ROUGE-L": "0 to 100: how much of the true answer a greedy answer shares, in order",
+    "ES, Prob": "extraction strength: the share of an answer that the model finishes by itself, "
+    "given the rest; geometric mean probability of the answer's tokens",
+    "repetition": "share of an answer's 4-grams of characters that it has already had",
+    "compression": "size of an answer after zlib, in percent of its own; near 0 where it repeats",
+    "AUC": "probability that a row never seen scores higher than an unlearn row",
+    "frozen, OP-UR, OP-RR": "entries that must not move, because they matter for what must go and "
+    "for what must stay (UR), or for what must stay in two domains (RR)",
+    "Jaccard index": "shared entries / entries in either set",
+    "oracle": "a model that never saw the unlearn rows: what can be known without them",
+}
+
+
+def words_table() -> Table:
+    """Return the words of this field, each explained once."""
+    return Table("Words", ("Word", "Meaning"), tuple(_WORDS.items()))
 
 
 def measured_tables(results: Results) -> dict[str, Table]:
     """Return the tables of ``results.json``, by the names that they have in the report."""
     text = {"NLL": nats, "PPL": _perplexity, "ROUGE-L": percent}
-    memorization = {"ES": percent, "Prob": percent, "Repetition": percent}
+    names = ("ES", "Prob", "Repetition", "Compression")
+    memorization = dict.fromkeys(names, percent)
     return {
         "success": success_table(results),
         "text": _by_part(results, "Text quality", text, _TEXT_NOTE),
-        "memorization": _by_part(results, "Memorization", memorization, _MEMORIZATION_NOTE),
+        "memorization": _by_part(results, "What it says", memorization, _MEMORIZATION_NOTE),
         "membership": membership_table(results),
     }
 
@@ -98,7 +107,8 @@ def _by_part(
     results: Results, title: str, metrics: Mapping[str, Callable[[float], str]], note: str
 ) -> Table:
     """Return metrics, each with its format, in one row per domain, side and part."""
-    names, sides = [*domains(results), "general"], ["unlearn", "retain", "general"]
+    names = [*domains(results), *(row.domain for row in results.rows)]
+    sides = ("unlearn", "retain", "check", "general")
     places = {(r.domain, r.side, r.part) for r in results.rows if r.metric in metrics}
     rows = []
     for place in sorted(places, key=lambda p: (names.index(p[0]), sides.index(p[1]), p[2])):
@@ -137,7 +147,7 @@ def membership_table(results: Results) -> Table:
     if without:
         notes.append(
             f"Not measured for {', '.join(without)}: no unlearn rows are known to be new to the "
-            "vanilla model. Give some as domains.NAME.unlearn.heldout, or have it trained here "
+            "model. Give some as domains.NAME.unlearn.heldout, or have it trained here "
             "without the val rows (vanilla.include_val: false)."
         )
     columns = ("Domain", *(metric.removeprefix("AUC-") for metric in AREAS), "±", "n")
@@ -161,7 +171,7 @@ def read_general(folder: Path) -> dict[str, Any]:
 
 def general_table(general: Mapping[str, Any]) -> Table:
     """Return a row per task and metric, then the average; no rows for an empty ``general``."""
-    columns = ("Task", "Metric", "n", "Vanilla", "Unlearned", "Difference")
+    columns = ("Task", "Metric", "n", "Before", "After", "Difference")
     if not general:
         return Table("General ability", columns, ())
     rows = [(r["task"], r["metric"], f"{r['n']:,}", *_accuracies(r)) for r in general["tasks"]]

@@ -1,4 +1,4 @@
-"""The verdict of a run in plain sentences, and the thresholds behind its words."""
+"""What the figures of a run say, check by check, and the thresholds behind the words."""
 
 from __future__ import annotations
 
@@ -6,203 +6,236 @@ from collections.abc import Mapping
 from typing import Any
 
 from grail.reporting.run.tables import AREAS
-from grail.reporting.tables import HUGE, WARNING, arrow, domains, listed, nats, pair, parts, percent
+from grail.reporting.tables import (
+    BAD,
+    GOOD,
+    HUGE,
+    NOTE,
+    OPEN,
+    Check,
+    Pair,
+    arrow,
+    domains,
+    nats,
+    pair,
+    parts,
+    percent,
+    worst,
+)
 from grail.results import Results
 
 FORGOTTEN_US = 85.0
 PARTLY_FORGOTTEN_US = 50.0
 KEPT_RS = 85.0
 DAMAGED_RS = 70.0
+HELD_POINTS = 10.0  # what rows that are only measured may lose
 UNKNOWN_TO_VANILLA_US = 10.0
 KNOWN_TO_VANILLA_RS = 90.0
-VAL_GAP_POINTS = 10.0
 UNCHANGED_NLL_RISE = 0.1
 LARGE_NLL_RISE = 0.5
 DESTROYED_PPL = HUGE
 FEW_ROWS = 10
 REVEALED_ROUGE = 50.0
 LOST_ROUGE = 30.0
+BROKEN_REPETITION = 20.0  # points of repetition above the vanilla model's
+BROKEN_COMPRESSION = 40.0  # percent; a hundred tokens of sound English take more than 50
 CHANCE_AUC = 50.0
 CLEAR_ERRORS = 2.5  # standard errors from chance: luck, of four AUCs, in one run out of forty
 
 _GRADES = {
-    "US": ((FORGOTTEN_US, "forgotten"), (PARTLY_FORGOTTEN_US, "partly forgotten")),
-    "RS": ((KEPT_RS, "kept"), (DAMAGED_RS, "damaged a little")),
+    "US": ((FORGOTTEN_US, GOOD, "forgotten"), (PARTLY_FORGOTTEN_US, OPEN, "partly forgotten")),
+    "RS": ((KEPT_RS, GOOD, "kept"), (DAMAGED_RS, NOTE, "damaged a little")),
 }
-_LOWEST = {"US": "still known", "RS": "lost"}
+_LOWEST = {"US": (BAD, "still known"), "RS": (BAD, "lost")}
 _SIDES = {"US": "unlearn", "RS": "retain"}
-_STILL_KNOWN = "still known"
+_ASKED = {"US": "to be removed", "RS": "to be kept"}
 
 
-def run_verdict(results: Results) -> list[str]:
-    """Return 4 to 9 sentences: removed, kept, harmed, frozen, and what weakens the evidence.
+def run_checks(results: Results) -> list[Check]:
+    """Return what was removed, kept, harmed, broken and frozen, and what weakens the evidence.
 
-    Every success is graded on each part by the thresholds above, and against what the vanilla
-    model knew. Sentences that need attention start with "Warning: ".
+    Each check has the light and the word of the worst of its figures, by the thresholds above and
+    against what the vanilla model knew.
     """
-    sentences = [
-        f"To be removed: {_graded(results, 'US')}.",
-        f"To be kept: {_graded(results, 'RS')}.",
-        _general_text(results),
+    sides = [_graded(results, domain, metric) for metric in _SIDES for domain in domains(results)]
+    return [
+        *(sides or [Check(OPEN, "no domain was measured", "to be removed")]),
+        *_only_measured(results),
+        *_general_text(results),
+        *_text(results),
         _freezing(results.freezing),
-        _membership(results),
-        _val_gap(results),
-        *_answers(results),
-        _weak(results),
+        *_membership(results),
+        *_said(results),
+        *_weak(results),
     ]
-    return [sentence for sentence in sentences if sentence]
 
 
-def _graded(results: Results, metric: str) -> str:
-    """Grade one side of every domain: "privacy: forgotten (US 93.1 train, 88.0 val)"."""
-    texts = []
-    for domain in domains(results):
-        values = _values(results, domain, metric)
-        before = _values(results, domain, metric, "vanilla")
-        words = {part: _grade(metric, v, before.get(part)) for part, v in values.items()}
-        if len(set(words.values())) == 1:
-            text = next(iter(words.values()))
-        else:
-            text = ", ".join(f"{word} on {part}" for part, word in words.items())
-        shown = f"{text} ({_shown(metric, values)})" if values else "not measured"
-        texts.append(f"{domain}: {shown}")
-    return "; ".join(texts) or "no domain was measured"
+def _graded(results: Results, domain: str, metric: str) -> Check:
+    """Grade one side of one domain by its worst part."""
+    graded, figures = [], []
+    for part in parts(results):
+        before, after = both = pair(results, domain, _SIDES[metric], part, metric)
+        if after is not None:
+            graded.append(_grade(metric, after, before))
+            figures.append(f"{part} rows {arrow(*map(_right(metric), both), percent)} %")
+    light, word = worst(graded) if graded else (OPEN, "not measured")
+    told = f"right answers: {', '.join(figures)}" if figures else ""
+    return Check(light, word, f"{domain}, {_ASKED[metric]}", told, f"{domain}.{_SIDES[metric]}")
 
 
-def _values(
-    results: Results, domain: str, metric: str, model: str = "unlearned"
-) -> dict[str, float]:
-    """Return the measured values of one domain by part."""
-    values = {p: results.value(model, domain, _SIDES[metric], p, metric) for p in parts(results)}
-    return {part: value for part, value in values.items() if value is not None}
+def _right(metric: str) -> Any:
+    """Return the function from a success to the percentage of answer tokens right."""
+    return lambda value: value if value is None or metric == "RS" else 100 - value
 
 
-def _grade(metric: str, value: float, before: float | None) -> str:
+def _grade(metric: str, value: float, before: float | None) -> tuple[str, str]:
     """Grade a success; what the vanilla model did not know is neither forgotten nor lost."""
-    word = next((word for limit, word in _GRADES[metric] if value >= limit), _LOWEST[metric])
+    grades = (grade for limit, *grade in _GRADES[metric] if value >= limit)
+    light, word = next(grades, _LOWEST[metric])
     if before is None:
-        return word
+        return light, word
     if metric == "US" and before >= PARTLY_FORGOTTEN_US:
-        return "hardly known before" if value >= before else "better known than before"
+        return (NOTE, "hardly known before") if value >= before else (BAD, "better known now")
     if metric == "RS" and value < KEPT_RS and value >= before:
-        return "kept as far as it was known"
-    return word
+        return GOOD, "kept as far as it was known"
+    return light, word
 
 
-def _shown(metric: str, values: Mapping[str, float]) -> str:
-    return f"{metric} " + ", ".join(f"{percent(v)} {part}" for part, v in values.items())
+def _only_measured(results: Results) -> list[Check]:
+    """Say whether what was named under ``check`` (neighbours, earlier requests) has held."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    figures: dict[str, list[str]] = {}
+    for row in results.rows:
+        if (row.model, row.side, row.metric) == ("unlearned", "check", "RS"):
+            before, _ = pair(results, row.domain, "check", row.part, "RS")
+            fell = before is not None and before - row.value > HELD_POINTS
+            graded = (BAD, "changed") if fell else (GOOD, "held")
+            found.setdefault(row.domain, []).append(graded)
+            shown = f"right answers: {row.part} rows {arrow(before, row.value, percent)} %"
+            figures.setdefault(row.domain, []).append(shown)
+    return [
+        Check(*worst(grades), f"{domain}, only measured", ", ".join(figures[domain]))
+        for domain, grades in found.items()
+    ]
 
 
-def _general_text(results: Results) -> str:
+def _general_text(results: Results) -> list[Check]:
     """Say what happened to general text, and name unlearn rows whose text is destroyed."""
-    texts = []
+    found = []
     for domain in dict.fromkeys(row.domain for row in results.rows if row.side == "general"):
         for part in parts(results, "general")[-1:]:  # val where there is any: it was held out
             before, after = pair(results, domain, "general", part, "NLL")
             if before is not None and after is not None:
-                texts.append(_harm(before, after))
+                found.append(_harm(before, after))
     destroyed = dict.fromkeys(
         row.domain
         for row in results.rows
         if (row.model, row.side, row.metric) == ("unlearned", "unlearn", "PPL")
         and row.value > DESTROYED_PPL
     )
-    if destroyed:
-        texts = texts or ["General text was not measured."]
-        texts.append(
-            f"On the unlearn rows of {', '.join(destroyed)} the PPL is above 1e9: "
-            "this text is destroyed rather than forgotten."
-        )
-    return " ".join(texts) or "General text was not measured."
+    found = found or [Check(NOTE, "not measured", "general text", place="general")]
+    word, told = "destroyed rather than forgotten", "the PPL of its true answers is above 1e9"
+    return found + [Check(NOTE, word, f"{domain}, to be removed", told) for domain in destroyed]
 
 
-def _harm(before: float, after: float) -> str:
+def _harm(before: float, after: float) -> Check:
     """Grade the change of the NLL on general text, in nats/token."""
     rise = after - before
-    numbers = f"({nats(before)} → {nats(after)} nats/token)"
-    if abs(rise) <= UNCHANGED_NLL_RISE:
-        return f"General text is unharmed: its NLL hardly changed {numbers}."
-    if rise < 0:
-        return f"General text is unharmed: its NLL fell by {nats(-rise)} {numbers}."
-    large = rise > LARGE_NLL_RISE
-    harm = "badly harmed" if large else "harmed a little"
-    return f"{WARNING * large}General text is {harm}: its NLL rose by {nats(rise)} {numbers}."
+    light, word = (BAD, "badly harmed") if rise > LARGE_NLL_RISE else (NOTE, "harmed a little")
+    if rise <= UNCHANGED_NLL_RISE:
+        light, word = GOOD, "unharmed"
+    numbers = f"NLL {nats(before)} → {nats(after)} nats/token"
+    return Check(light, word, "general text", numbers, "general")
 
 
-def _freezing(freezing: Mapping[str, Any]) -> str:
+def _text(results: Results) -> list[Check]:
+    """Say whether greedy answers are text, or the same signs over and over."""
+    broken, most = [], (0.0, "")
+    for row in results.rows:
+        if (row.model, row.metric) != ("unlearned", "Repetition"):
+            continue
+        place = (row.domain, row.side, row.part)
+        before, after = pair(results, *place, "Repetition")
+        name = f"{' '.join(place)} {arrow(before, after, percent)} % repeated"
+        most = max(most, (row.value, name))
+        packed = pair(results, *place, "Compression")
+        if row.value - (before or 0.0) > BROKEN_REPETITION or _shrunk(packed):
+            broken.append(f"{name}, compressed to {arrow(*packed, percent)} %")
+    if broken:
+        return [Check(BAD, "broken text", "answers", "; ".join(broken), "text")]
+    return [Check(GOOD, "no broken text", "answers", f"at most {most[1]}", "text")] * bool(most[1])
+
+
+def _shrunk(packed: Pair) -> bool:
+    before, after = packed
+    known = after is not None and after < BROKEN_COMPRESSION
+    return known and (before is None or before >= BROKEN_COMPRESSION)
+
+
+def _freezing(freezing: Mapping[str, Any]) -> Check:
     """Say whether the frozen entries are bit-identical before and after."""
+    subject, place = "frozen entries", "freezing"
     if not freezing:
-        return f"{WARNING}no proof of freezing was recorded."
+        return Check(BAD, "no proof was recorded", subject, place=place)
     frozen, entries, changed = (freezing.get(key) for key in ("frozen", "entries", "changed"))
     if frozen == 0:
-        return f"Nothing was frozen: all {entries:,} trainable entries were free to move."
+        all_free = f"all {entries:,} trainable entries were free to move"
+        return Check(NOTE, "nothing was frozen", subject, all_free, place)
     before, after = freezing.get("sha256_before"), freezing.get("sha256_after")
     equal = before is not None and before == after
     of = "" if frozen is None else f" of {frozen:,}"
+    numbers = f"{changed}{of} changed, digests {'equal' if equal else 'NOT equal'}"
     if changed == 0 and equal:
-        return f"Freezing held: 0{of} frozen entries changed (digests equal)."
-    return (
-        f"{WARNING}FREEZING FAILED: {changed}{of} frozen entries changed (digests "
-        f"{'equal' if equal else 'NOT equal'}). Do not use this run."
-    )
+        return Check(GOOD, "unchanged bit for bit", subject, numbers, place)
+    return Check(BAD, "FREEZING FAILED", subject, f"{numbers}; do not use this run", place)
 
 
-def _membership(results: Results) -> str:
+def _membership(results: Results) -> list[Check]:
     """Say where the unlearn rows can be told from held-out ones."""
-    texts = [text for domain in domains(results) if (text := _area(results, domain))]
-    warning = any(f": {_STILL_KNOWN} (" in text for text in texts)
-    return listed("Unlearn rows against held-out rows", texts, warning)
+    return [check for domain in domains(results) for check in _area(results, domain)]
 
 
-def _area(results: Results, domain: str) -> str:
+def _area(results: Results, domain: str) -> list[Check]:
     """Grade a domain by its largest AUC if that is above chance, else by the one farthest off."""
     place = (domain, "unlearn", "train")
     areas = {metric: results.value("unlearned", *place, metric) for metric in AREAS}
     off = {metric: area - CHANCE_AUC for metric, area in areas.items() if area is not None}
     if not off:
-        return ""
+        return []
     errors = {m: results.value("unlearned", *place, f"{m}-error") or 0.0 for m in off}
-    metric, word = max(off, key=lambda name: off[name]), _STILL_KNOWN
+    metric, graded = max(off, key=lambda name: off[name]), (OPEN, "still recognised as known")
     if off[metric] <= CLEAR_ERRORS * errors[metric]:
-        metric = max(off, key=lambda name: abs(off[name]))
-        word = "cannot be told apart"
+        metric, graded = max(off, key=lambda name: abs(off[name])), (GOOD, "cannot be told apart")
         if abs(off[metric]) > CLEAR_ERRORS * errors[metric]:
-            word = "less probable than unseen text, which also shows"
-    numbers = f"{arrow(*pair(results, *place, metric), percent)} ± {percent(errors[metric])}"
-    return f"{domain}: {word} ({metric} {numbers})"
+            graded = (NOTE, "less probable than unseen text, which also shows")
+    numbers = f"{metric} {arrow(*pair(results, *place, metric), percent)}"
+    figures = f"{numbers} ± {percent(errors[metric])}"
+    return [Check(*graded, f"{domain}, against rows never seen", figures)]
 
 
-def _val_gap(results: Results) -> str:
-    """Name the domains whose validation questions still recover more than the trained ones."""
-    texts = []
-    for domain in domains(results):
-        values = _values(results, domain, "US")
-        if {"train", "val"} <= set(values) and values["train"] - values["val"] > VAL_GAP_POINTS:
-            texts.append(f"{domain} ({_shown('US', values)})")
-    return listed(
-        "validation questions still recover more than training questions", texts, warning=True
-    )
-
-
-def _answers(results: Results) -> list[str]:
+def _said(results: Results) -> list[Check]:
     """Say where greedy answers still reveal the facts, or have degraded on retain rows."""
-    revealed, degraded = [], []
+    told: dict[tuple[str, str, str], list[str]] = {}
     for domain, part in ((d, p) for d in domains(results) for p in parts(results)):
-        before, after = pair(results, domain, "unlearn", part, "ROUGE-L")
-        if after is not None and after >= REVEALED_ROUGE:
-            revealed.append(f"{domain} {part} (ROUGE-L {arrow(before, after, percent)})")
-        before, after = pair(results, domain, "retain", part, "ROUGE-L")
-        if before is not None and after is not None and before - after >= LOST_ROUGE:
-            degraded.append(f"{domain} {part} (ROUGE-L {arrow(before, after, percent)})")
+        for metric, side in _SIDES.items():
+            before, after = both = pair(results, domain, side, part, "ROUGE-L")
+            fell = None not in both and before - after >= LOST_ROUGE  # type: ignore[operator]
+            if (metric == "US" and (after or 0.0) >= REVEALED_ROUGE) or (metric == "RS" and fell):
+                shown = f"{part} rows {arrow(*both, percent)}"
+                told.setdefault((metric, domain, _ASKED[metric]), []).append(shown)
+    words = {
+        "US": (OPEN, "greedy answers still reveal much"),
+        "RS": (NOTE, "greedy answers have degraded"),
+    }
     return [
-        listed("greedy answers to unlearn questions still reveal much", revealed, warning=True),
-        listed("greedy answers to retain questions have degraded", degraded, warning=True),
+        Check(*words[metric], f"{domain}, {asked}", f"ROUGE-L: {', '.join(figures)}")
+        for (metric, domain, asked), figures in told.items()
     ]
 
 
-def _weak(results: Results) -> str:
+def _weak(results: Results) -> list[Check]:
     reasons = weaknesses(results)
-    return f"{WARNING}the evidence is weak, because {'; '.join(reasons)}." if reasons else ""
+    return [Check(OPEN, "weak", "the evidence", "; ".join(reasons))] if reasons else []
 
 
 def weaknesses(results: Results) -> list[str]:
@@ -219,12 +252,13 @@ def _vanilla_doubts(results: Results, domain: str) -> list[str]:
     """Check the vanilla model: only what it knew can be forgotten or kept."""
     doubts = []
     for metric, side in _SIDES.items():
-        vanilla = _values(results, domain, metric, "vanilla")
-        if set(_values(results, domain, metric)) - set(vanilla):
+        pairs = {part: pair(results, domain, side, part, metric) for part in parts(results)}
+        if any(before is None and after is not None for before, after in pairs.values()):
             doubts.append(f"the vanilla model was not measured on all {side} rows of {domain}")
-        unknown = {part: v for part, v in vanilla.items() if not _knew(metric, v)}
+        known = {part: before for part, (before, _) in pairs.items() if before is not None}
+        unknown = [f"{percent(v)} {part}" for part, v in known.items() if not _knew(metric, v)]
         if unknown:
-            shown = _shown(metric, unknown)
+            shown = f"{metric} {', '.join(unknown)}"
             doubts.append(f"the vanilla model did not know {side} rows of {domain} ({shown})")
     return doubts
 

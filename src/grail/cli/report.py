@@ -1,0 +1,53 @@
+"""``grail report``: the pages of a finished run or comparison, from its files alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_ABOUT = "write report.md and report.html (of a comparison: its page, tables and figures) anew"
+
+
+def add_report(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    report = commands.add_parser("report", help=_ABOUT, description=f"{_ABOUT}, from its files.")
+    report.add_argument(
+        "folder", type=Path, metavar="RUNDIR", help="directory of a finished run or comparison"
+    )
+    report.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+    report.settings = "run"
+    report.set_defaults(handler=run_report)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the pages, print the verdict or the tables, and return the exit code 0.
+
+    Nothing is trained or measured.
+
+    Raises:
+        InputError: if the folder is no finished run and no finished comparison.
+    """
+    from grail.cli import output as endings
+    from grail.config.file import COMPARISON
+    from grail.errors import InputError
+
+    folder: Path = options.folder
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no directory. Give that of a finished run or comparison.")
+    if (folder / COMPARISON).is_dir() and not (folder / "results.json").exists():
+        from grail.reporting.comparison.files import read_comparison, write_all
+
+        found = read_comparison(folder)
+        remarks = write_all(found, folder)
+        endings.comparison(found, folder, options.json, remarks)
+        return 0
+    from grail.reporting.run.page import report
+    from grail.run import manifest
+
+    manifest.require(folder, *manifest.REPORTED)
+    manifest.drop(folder, *manifest.REPORT)
+    report(folder)
+    manifest.record(folder, *manifest.REPORT)
+    endings.results(folder, options.json)
+    return 0
