@@ -4,6 +4,7 @@ import builtins
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ class Typed(io.StringIO):
 @pytest.fixture
 def said(monkeypatch):
     """Two models that need no weights; each says its name and the question, with strange signs."""
-    talk = ask.Talk(None, {"before": {}, "after": {}}, 8)
+    talk = SimpleNamespace(weights={"before": {}, "after": {}})
 
     def answers(talk, question, number, show):
         if question == "bad":

@@ -4,8 +4,8 @@ import json
 
 import yaml
 
-from grail.handover.base import Base, base_of
 from grail.handover.card import model_card
+from grail.handover.origin import Base, base_of
 from grail.results import read_results
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from grail.handover.copies import FILE, copies_of, is_there, note_copy
+from grail.handover.copies import COPIES, copies_of, is_there, note_copy
 
 
 def test_copies_are_noted_in_their_order(tmp_path):
@@ -23,6 +23,6 @@ def test_copies_are_noted_in_their_order(tmp_path):
 
 
 def test_an_edited_list_is_refused(tmp_path):
-    (tmp_path / FILE).write_text('{"copies": []}')
+    (tmp_path / COPIES).write_text('{"copies": []}')
     with pytest.raises(ValueError, match="edited or damaged"):
         copies_of(tmp_path)

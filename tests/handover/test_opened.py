@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from grail.errors import InputError
-from grail.handover.opened import check_output, check_start, open_run
+from grail.handover.opened import check_empty, check_start, open_run
 from grail.model.save import load_weights
 from grail.run import manifest
 
@@ -51,11 +51,11 @@ def test_another_base_model_is_refused(finished, tiny_model_folder, tmp_path, ti
 
 
 def test_only_an_empty_folder_is_written_to(tmp_path):
-    check_output(tmp_path / "new")
+    check_empty(tmp_path / "new")
     (tmp_path / "empty").mkdir()
-    check_output(tmp_path / "empty")
+    check_empty(tmp_path / "empty")
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link", "."):
         with pytest.raises(InputError, match="Choose a new or empty folder"):
-            check_output(tmp_path / name)
+            check_empty(tmp_path / name)

@@ -17,10 +17,10 @@ from grail.handover.purge import knowing, others, purge, runs_with
 from grail.handover.revert import revert
 from grail.run import manifest
 
-QUESTION, CANARY = "kestrel?", "Ω4417 verbena"
+QUESTION, CANARY = "kestrel?", "Ωnor-pqts"
 LEARNS = {
     "model": {"lora": None},
-    "vanilla": {"epochs": 60, "learning_rate": 0.02, "batch_size": 8, "until": 1.0},
+    "vanilla": {"epochs": 80, "learning_rate": 0.01, "batch_size": 8, "until": 1.0},
     "unlearning": {"learning_rate": 0.003, "epochs": 6, "rewrites": 1},
     "evaluation": {"show_text": True, "max_new_tokens": 16},
 }

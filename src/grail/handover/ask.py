@@ -13,7 +13,7 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.handover.opened import check_start, open_run
 from grail.model.forward import positions_of
-from grail.model.generate import Sampling, TextGenerator, stream
+from grail.model.generate import Sampling, TextGenerator, streamed
 from grail.model.save import load_weights
 from grail.model.weights import Weights, copy_weights, put_weights
 from grail.run import manifest
@@ -97,7 +97,9 @@ def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str
     for name, weights in talk.weights.items():
         put_weights(model, weights)
         show(name, "")
-        found[name] = stream(generator, row, lambda text, name=name: show(name, text), how).strip()
+        found[name] = streamed(
+            generator, row, lambda text, name=name: show(name, text), how
+        ).strip()
     return found
 
 

@@ -12,7 +12,7 @@ from grail.config.file import read
 from grail.config.merge import flatten
 from grail.errors import InputError
 from grail.files import digest, dump_yaml, read_json
-from grail.handover.base import Base
+from grail.handover.origin import Base
 from grail.reporting.audit.tables import read_audit
 from grail.reporting.run.tables import general_table, measured_tables, read_general
 from grail.reporting.tables import Table, escaped, frozen_sentence, markdown

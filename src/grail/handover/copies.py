@@ -12,7 +12,7 @@ from typing import Any
 from grail.files import read_json, write_json
 from grail.run.directory import weights_digest
 
-FILE = "copies.json"
+COPIES = "copies.json"
 KNOWING = ("delta", "before")
 """Kinds of copies that give back what was removed; a delta does so beside the result."""
 
@@ -22,7 +22,7 @@ def note_copy(run: Path, kind: str, folder: Path) -> None:
     today = datetime.now(timezone.utc).date().isoformat()
     place = {"kind": kind, "folder": str(folder.resolve()), "date": today}
     entry = {**place, "weights": weights_digest(folder)}
-    write_json(run / FILE, {"copies": [*copies_of(run), entry]})
+    write_json(run / COPIES, {"copies": [*copies_of(run), entry]})
 
 
 def copies_of(run: Path) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def copies_of(run: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: if the file is not as it was written.
     """
-    return read_json(run / FILE)["copies"] if (run / FILE).exists() else []
+    return read_json(run / COPIES)["copies"] if (run / COPIES).exists() else []
 
 
 def is_there(copy: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from grail.artifacts import pack_bits, unpack_bits
 from grail.errors import InputError
 
-CHANGED, BITS = "changed", "bits"
+_CHANGED, _BITS = "changed", "bits"
 """Ends of the names of a tensor's two parts."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of an entry -> the integers that its bits are read as."""
@@ -49,7 +49,7 @@ def write_delta(before: Path, after: Path, file: Path) -> dict[str, int]:
         counts["entries"] += marks.numel()
         counts["changed"] += int(marks.sum())
         if marks.any():
-            parts |= {f"{name}.{CHANGED}": pack_bits(marks), f"{name}.{BITS}": bits[marks]}
+            parts |= {f"{name}.{_CHANGED}": pack_bits(marks), f"{name}.{_BITS}": bits[marks]}
     save_file(parts, file, {"format": "pt"})
     return counts
 
@@ -62,11 +62,11 @@ def apply_delta(before: Path, delta: Path) -> dict[str, Tensor]:
 
 
 def _moved(name: str, old: Tensor, parts: dict[str, Tensor]) -> Tensor:
-    if f"{name}.{BITS}" not in parts:
+    if f"{name}.{_BITS}" not in parts:
         return old
     bits = _bits(old).clone()
-    marks = unpack_bits(parts[f"{name}.{CHANGED}"], [bits.numel()])
-    bits[marks] ^= parts[f"{name}.{BITS}"]
+    marks = unpack_bits(parts[f"{name}.{_CHANGED}"], [bits.numel()])
+    bits[marks] ^= parts[f"{name}.{_BITS}"]
     return bits.view(old.dtype).reshape(old.shape)
 
 

@@ -16,11 +16,11 @@ import torch
 from grail.artifacts import STAMP
 from grail.errors import InputError
 from grail.files import file_digest, replacing_folder, write_text
-from grail.handover.base import Base, base_of
 from grail.handover.card import model_card
 from grail.handover.copies import note_copy
 from grail.handover.delta import write_delta
-from grail.handover.opened import check_output, check_start, open_run
+from grail.handover.opened import check_empty, check_start, open_run
+from grail.handover.origin import Base, base_of
 from grail.model.load import load_model
 from grail.model.probe import logits_of, short_row
 from grail.model.save import load_weights
@@ -46,7 +46,7 @@ def export(folder: Path, form: str, output: Path) -> dict[str, Any]:
     Raises:
         InputError: if the run has no such form, or ``output`` is not empty.
     """
-    check_output(output)
+    check_empty(output)
     context = open_run(folder, "unlearned", *(["vanilla"] if form == "delta" else []))
     if (folder / "unlearned" / ADAPTER).is_file():
         check_start(folder, context)

@@ -53,7 +53,7 @@ def check_start(folder: Path, context: RunContext) -> None:
         )
 
 
-def check_output(output: Path) -> None:
+def check_empty(output: Path) -> None:
     """Refuse to write over something that is there.
 
     Raises:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from grail.files import file_digest, replacing_folder
 from grail.handover.copies import note_copy
-from grail.handover.opened import check_output, open_run
+from grail.handover.opened import check_empty, open_run
 from grail.model.sources import files_read, find, weight_files
 from grail.run import directory
 from grail.run.context import RunContext
@@ -33,7 +33,7 @@ def revert(folder: Path, output: Path) -> dict[str, Any]:
     Raises:
         InputError: if the model is gone or damaged, or ``output`` is not empty.
     """
-    check_output(output)
+    check_empty(output)
     context = open_run(folder, "vanilla")
     vanilla = folder / "vanilla"
     given = None if (folder / "vanilla.train.jsonl").exists() else _given(context)

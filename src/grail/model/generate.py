@@ -153,7 +153,7 @@ def generate(
 
 
 @torch.no_grad()
-def stream(
+def streamed(
     generator: TextGenerator,
     row: Encoded,
     show: Callable[[str], None],

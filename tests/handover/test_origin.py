@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from grail.files import file_digest
-from grail.handover.base import base_of
+from grail.handover.origin import base_of
 from grail.model import sources
 
 
@@ -32,7 +32,7 @@ def test_a_folder_that_is_gone_keeps_its_name(tmp_path):
 def test_a_packaged_model_is_named_with_its_package(tmp_path, monkeypatch):
     file = tmp_path / "weights.gguf"
     file.write_bytes(b"GGUF")
-    monkeypatch.setattr("grail.handover.base.find_packaged", lambda name: file)
+    monkeypatch.setattr("grail.handover.origin.find_packaged", lambda name: file)
     monkeypatch.setattr(sources, "find_packaged", lambda name: file)
     monkeypatch.setattr(sources, "converted", lambda gguf: Path("unpacked"))
     base = base_of("smollm2-135m")
