@@ -117,8 +117,8 @@ def others(folder: Path) -> list[str]:
     }
     sentences = [f"{file}: rows that were removed." for file in sorted(files)]
     if not (folder / "vanilla.train.jsonl").exists():
-        place = config.vanilla.adapter or config.model.name
-        here = "" if config.vanilla.adapter is None else " (an adapter)"
+        place = config.adapter or config.model.name
+        here = "" if config.adapter is None else " (an adapter)"
         sentences.append(f"{place}{here}: the model that the run was given.")
     for copy in (copy for run in runs_with(folder) for copy in copies_of(run)):
         if copy["kind"] in KNOWING and Path(copy["folder"]).exists():
