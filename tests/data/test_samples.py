@@ -226,7 +226,7 @@ def test_problems_of_all_sources_come_in_one_error(put, tmp_path):
     ]
     assert f"{missing} does not exist. Correct the path" in lines[0]
     assert "e.jsonl is empty. A side needs at least one row" in lines[1]
-    assert f"{folder} is a folder. Give one file: *.jsonl, *.json, *.csv, *.parquet" in lines[2]
+    assert f"{folder} is a folder. Give one file: *.jsonl, *.json, *.csv, *.tsv, *.xlsx" in lines[2]
     assert "a.txt is of no known kind. Allowed: *.jsonl" in lines[3]
 
 

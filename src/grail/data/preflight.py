@@ -13,7 +13,7 @@ from itertools import product
 from math import ceil
 
 from grail.data.heldout import HELD_OUT
-from grail.data.samples import Sample, Text, normalised
+from grail.data.samples import CHECK, Sample, Text, normalised
 from grail.data.words import words_of
 
 SIMILAR = 0.9  # two prompts are nearly the same from here on (0-1)
@@ -46,7 +46,7 @@ def check_samples(samples: Sequence[Sample]) -> list[Finding]:
         group.setdefault((sample.domain, sample.side), []).append(normalised(sample))
     findings: list[Finding] = []
     for (name, texts), (other, others) in product(sides.items(), repeat=2):
-        if name[1] == "unlearn" and other[1] != "unlearn":
+        if name[1] == "unlearn" and other[1] in ("retain", CHECK):
             findings += _same_rows(".".join(name), texts, ".".join(other), others)
         if name[1] == "unlearn" and other[1] == "retain":
             findings += _similar_prompts(".".join(name), texts, ".".join(other), others)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from grail.config.presets import REQUEST
@@ -87,15 +88,18 @@ def write_draft(output: Path, made: Draft) -> None:
 
 
 def _check(text: str, folder: Path, files: Mapping[Path, str]) -> None:
-    """Refuse settings that ``grail validate`` would refuse; general questions are known to be good.
+    """Refuse settings that ``grail validate`` would refuse.
 
     Raises:
         InputError: with the problems.
     """
-    sections = parse_yaml(text) | {"output": str(folder / "runs" / "draft")}
-    if files:  # not written yet
-        sections["domains"]["request"]["retain"]["train"] = sections["general"]["train"]
-    read_inputs(parse_config(sections, folder))
+    with TemporaryDirectory() as place:  # what is not written yet is looked at elsewhere
+        for path, content in files.items():
+            Path(place, path.name).write_text(content, encoding="utf-8")
+        sections = parse_yaml(text) | {"output": str(folder / "runs" / "draft")}
+        for path in files:
+            sections["domains"]["request"]["retain"]["train"] = str(Path(place, path.name))
+        read_inputs(parse_config(sections, folder))
 
 
 def _from(folder: Path, source: str) -> str:
