@@ -184,3 +184,21 @@ def test_resets_under_the_same_training():
         assert config.localization == flagship.localization
     assert parsed("distill").unlearning.reset is None
     assert parsed("grail").unlearning.reset is None
+
+
+@pytest.mark.parametrize(
+    ("given", "preset"),
+    [
+        ({}, "request"),
+        ({"teach": None, "unlearning": {"epochs": 3}}, "request"),
+        ({"preset": "grail"}, "grail"),
+        ({"unlearning": {"objective": "npo"}}, None),
+        ({"teach": True}, None),
+        ({"teach": {"epochs": 3}}, None),
+    ],
+)
+def test_a_given_model_has_the_preset_of_a_request_unless_something_else_is_asked(given, preset):
+    config = parse_config(SMALLEST | given)
+    assert config.preset == preset
+    assert (config.unlearning.stop is not None) == (preset == "request")
+    assert parse_config(config.model_dump(mode="json", exclude={"made_with"})) == config

@@ -214,3 +214,17 @@ def test_weights_that_training_rounds_are_told_before_it(make, tiny_model_folder
     made.check()
     told = [text for text in heard if "Set model.dtype: float32" in text]
     assert len(told) == (lora is None and dtype == "bfloat16")
+
+
+def test_before_the_facts_is_the_adapter_that_they_were_taught_on_top_of(make, finished_run):
+    """Taught on a given adapter, and not on the base under it."""
+    made = make(model={"name": str(finished_run / "vanilla")}, teach=True)
+    given = {name: p.detach().clone() for name, p in trainable(made.model).items()}
+    with torch.no_grad():
+        for p in trainable(made.model).values():
+            p.add_(1.0)
+    before = made.before()
+    assert before.keys() == given.keys()
+    assert all(torch.equal(before[name], given[name]) for name in given)
+    taken = make(model={"name": str(finished_run / "vanilla")})
+    assert all((p == 0).all() for name, p in taken.before().items() if "lora_B" in name)

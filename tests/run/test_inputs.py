@@ -252,3 +252,16 @@ def test_an_output_can_be_written(tmp_path):
     with pytest.raises(InputError, match="cannot be written to"):
         check_output(tmp_path / "run")
     tmp_path.chmod(0o700)
+
+
+def test_rows_that_are_only_measured_have_a_name_of_their_own(tiny_config, tmp_path):
+    config = tiny_config(domains=("d",), val=0)
+    (tmp_path / "others.jsonl").write_text('{"prompt": "x?", "completion": "y"}\n')
+    rows = {"rows": str(tmp_path / "others.jsonl")}
+    inputs = read_inputs(load_config(config, {"check": {"others": rows}}))
+    assert "others.check.val" in inputs.digests
+    with pytest.raises(InputError, match=r"check\.d: domains has that name too"):
+        read_inputs(load_config(config, {"check": {"d": rows}}))
+    same = {"rows": str(tmp_path / "data" / "d_unlearn_train.jsonl")}
+    with pytest.raises(InputError, match="cannot be unlearned and stay"):
+        read_inputs(load_config(config, {"check": {"others": same}}))
