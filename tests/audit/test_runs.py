@@ -8,6 +8,7 @@ import yaml
 
 from grail.audit.runs import read_oracle, read_run
 from grail.errors import InputError
+from grail.run import manifest
 
 
 def change(folder, section, key, value):
@@ -15,6 +16,8 @@ def change(folder, section, key, value):
     raw = yaml.safe_load(file.read_text())
     raw[section][key] = value
     file.write_text(yaml.safe_dump(raw))
+    manifest.drop(folder, "config.yaml")  # as if the run had been made so
+    manifest.record(folder)
 
 
 def test_a_finished_run_is_taken_with_the_settings_of_its_audit(runs):
@@ -89,6 +92,7 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
     sides["unlearn"]["val"] = None
     del raw["made_with"]["data"]["privacy.unlearn.val"]
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    manifest.drop(folder, "config.yaml")
     with pytest.raises(InputError, match="made with other rows"):
         read_oracle(run, folder)
 
@@ -100,14 +104,13 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
 def test_an_oracle_that_was_taught_otherwise_is_refused(runs, copied, key, value, refused):
     """One that learned less knows less for that alone."""
     run, folder = read_run(runs["run"]), copied("oracle")
-    change(folder, "vanilla", key, value)
+    change(folder, "teach", key, value)
     if refused:
-        with pytest.raises(InputError, match=f"trained with another vanilla.{key}"):
+        with pytest.raises(InputError, match=f"trained with another teach.{key}"):
             read_oracle(run, folder)
     else:
         assert read_oracle(run, folder).is_oracle
-    given = run.config.vanilla.model_copy(update={"skip": True})
-    config = run.config.model_copy(update={"vanilla": given})
+    config = run.config.model_copy(update={"teach": None})
     assert read_oracle(dataclasses.replace(run, config=config), folder).is_oracle
 
 

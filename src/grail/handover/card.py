@@ -19,6 +19,8 @@ from grail.reporting.tables import Table, escaped, frozen_sentence, markdown
 from grail.reporting.verdict import verdict
 from grail.results import Results, read_results
 
+_MUST = {"unlearn": "lost", "retain": "kept", "check": "as it was (measured only)"}
+"""Side -> what must become of its rows."""
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -80,7 +82,7 @@ def _scope(results: Results) -> Table:
         if row.metric in ("US", "RS") and row.model == "unlearned"
     }
     rows = tuple(
-        (domain, "lost" if side == "unlearn" else "kept", part, str(count))
+        (domain, _MUST.get(side, side), part, str(count))
         for (domain, side, part), count in counts.items()
     )
     return Table("Scope", ("Domain", "Must be", "Rows", "Count"), rows)

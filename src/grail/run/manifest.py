@@ -45,7 +45,7 @@ def record(folder: Path, *names: str) -> None:
         names: Files and folders in it; none: all of ``NAMES``. Some alone are recorded only where
             there is a manifest: one of a part would be no manifest of the directory.
     """
-    content, found = _read(folder), set(_found(folder, names))
+    content, found = _read(folder), set(files_of(folder, *names))
     if content is None and names:
         return
     content = content or _empty()
@@ -61,6 +61,16 @@ def drop(folder: Path, *names: str) -> None:
     if content is not None:
         files = {n: e for n, e in content["files"].items() if not _covers(names, n)}
         _write(folder, content | {"files": files})
+
+
+def entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of each file, by its name; of purged ones too, with their "date".
+
+    Raises:
+        InputError: if the manifest is damaged.
+    """
+    content = _read(folder) or _empty()
+    return content["files"] | content["purged"]
 
 
 def record_purged(folder: Path, paths: Iterable[Path | str]) -> None:
@@ -125,10 +135,15 @@ def problems(folder: Path) -> list[str]:
                 f"{name} was changed: SHA-256 {found} ({size} bytes), recorded "
                 f"{entry['sha256']} ({entry['bytes']} bytes)."
             )
-    for name in sorted(set(_found(folder, ())) - files.keys()):
+    for name in sorted(set(files_of(folder)) - files.keys()):
         since = f"is back, but was purged on {purged[name]['date']}" if name in purged else "is new"
         texts.append(f"{name} {since}: no stage recorded it.")
     return texts
+
+
+def files_of(folder: Path, *names: str) -> list[str]:
+    """Return the files on disk that a manifest is about, as far as names cover them (none: all)."""
+    return [name for name in _files_in(folder, NAMES) if _covers(names, name)]
 
 
 def purged(folder: Path) -> dict[str, str]:
@@ -215,11 +230,6 @@ def _covers(names: Iterable[str], name: str) -> bool:
     """Tell whether a file is among names, or in a folder among them; no names are all."""
     names = tuple(names)
     return not names or any(name == own or name.startswith(f"{own}/") for own in names)
-
-
-def _found(folder: Path, names: Iterable[str]) -> Iterator[str]:
-    """Yield the files on disk that a manifest is about, as far as names cover them."""
-    return (name for name in _files_in(folder, NAMES) if _covers(names, name))
 
 
 def _files_in(folder: Path, names: Iterable[str]) -> Iterator[str]:

@@ -40,12 +40,12 @@ def report(folder: Path) -> tuple[Path, Path]:
         InputError: if the run is not finished, or a file of it is damaged.
     """
     missing = [name for name in _NEEDED if not (folder / name).exists()]
-    if missing:
+    results = None if "results.json" in missing else read_results(folder / "results.json")
+    if missing or results is None:
         raise InputError(
             f"{folder} is not a finished run: it has no {', '.join(missing)}. "
             f"Finish it first: grail run {folder}"
         )
-    results = read_results(folder / "results.json")
     try:
         run = {
             "config": read(folder / "config.yaml")[1],
