@@ -51,7 +51,7 @@ def test_a_mask_that_does_not_fit_is_refused(finished_run, tmp_path):
     for other in ({**shapes, name: (1, 1)}, {n: shapes[n] for n in shapes if n != name}):
         with pytest.raises(InputError, match=rf"1 tensors differ \(first: {name}\)"):
             check_fit(run, model, other)
-    with pytest.raises(InputError, match="is not the directory of a run that has made its mask"):
+    with pytest.raises(InputError, match="is no directory of a run that has made its mask"):
         check_folder(str(tmp_path))
 
 

@@ -20,7 +20,7 @@ from grail.localization.damage_budget import damage_budget
 from grail.localization.describe import describe
 from grail.localization.evidence import Evidence, SideScores
 from grail.localization.memflex import check_thresholds, memflex
-from grail.localization.reused import KEY, check_folder, reused, seal_of_mask
+from grail.localization.reused import FROM, check_folder, reused, seal_of_mask
 
 Localizer = Callable[[Evidence], Mask]
 """Your own localizer: a function that returns a Mask for the evidence.
@@ -64,7 +64,7 @@ def make_mask(
     )
     method = settings.method
     if localizer is None and settings.reused is not None:
-        method, localizer = KEY, reused(settings.reused)
+        method, localizer = FROM, reused(settings.reused)
         mask = localizer(evidence)
         _check_mask(mask, evidence, method)
     elif localizer is None and method in LOCALIZERS:

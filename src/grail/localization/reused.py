@@ -12,7 +12,7 @@ from grail.artifacts import Mask
 from grail.config.file import run_settings
 from grail.errors import InputError
 
-KEY = "localization.from"
+FROM = "localization.from"
 _FILE = "mask.safetensors"
 
 
@@ -42,7 +42,7 @@ def check_folder(run: str) -> None:
     """
     if "made_with" not in run_settings(Path(run)) or not (Path(run) / _FILE).is_file():
         raise InputError(
-            f"{KEY}: {run} is not the directory of a run that has made its mask. Give one that has."
+            f"{FROM}: {run} is no directory of a run that has made its mask. Give one that has."
         )
 
 
@@ -59,11 +59,13 @@ def check_fit(run: str, start: str, shapes: Mapping[str, Any]) -> None:
     """
     check_folder(run)
     if (run_settings(Path(run))["made_with"] or {}).get("model") != start:
-        raise InputError(f"{KEY}: {run} is a run of another model. A mask fits its own model only.")
+        raise InputError(
+            f"{FROM}: {run} is a run of another model. A mask fits its own model only."
+        )
     own = {name: tuple(bits.shape) for name, bits in reused(run)(None).frozen.items()}
     wanted = {name: tuple(shape) for name, shape in shapes.items()}
     if differing := sorted({name for name, _ in own.items() ^ wanted.items()}):
         raise InputError(
-            f"{KEY}: the mask of {run} is about other entries than those that are trained here: "
+            f"{FROM}: the mask of {run} is about other entries than those that are trained here: "
             f"{len(differing)} tensors differ (first: {differing[0]}). Use the same model.lora."
         )
