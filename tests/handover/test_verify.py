@@ -38,6 +38,14 @@ def test_an_honest_run_passes(attested, signing_key):
     assert len(found.checked) == len(module.CHECKS) + 3  # manifest, metrics, attestation
 
 
+def test_further_checks_are_made_and_named(attested):
+    also = {"two and two": lambda folder: [f"{folder.name}: four"], "broken": lambda _: 1 / 0}
+    found = verify(attested, also=also)
+    assert found.changes[0] == "run: four"
+    assert found.changes[1].startswith("broken: could not be recomputed (ZeroDivisionError")
+    assert "two and two" in found.checked
+
+
 TAMPERINGS = {
     "mask": ("mask.safetensors", flip),
     "weights": ("unlearned/model.safetensors", flip),
@@ -81,9 +89,16 @@ def test_a_changed_row_of_the_data_is_named(attested, tmp_path):
     record_anew(attested)
     (attested / "attestation.json").unlink()
     assert not [text for text in verify(attested).changes if text.startswith("data")]
-    flip(file, 20)
+    content = file.read_text()
+    file.write_text(content.replace("?", "!", 1))
     wanted = "data: the rows of privacy.unlearn.train are not those of the run."
     assert wanted in verify(attested).changes
+    file.write_text(content.replace("{", "[", 1))
+    assert any(
+        text.startswith("data: domains.privacy.unlearn") for text in verify(attested).changes
+    )
+    file.unlink()  # deleted, as the request may ask for: nothing was changed
+    assert not [text for text in verify(attested).changes if text.startswith("data")]
 
 
 def record_anew(folder):

@@ -14,7 +14,7 @@ from grail import __version__
 from grail.errors import InputError
 from grail.files import SEAL, read_json, replacing_file, write_json, write_text
 from grail.handover import attestation, signing
-from grail.handover.evidence import Evidence, raw
+from grail.handover.evidence import Opened, raw
 from grail.reporting.attestation import attestation_page
 from grail.reporting.audit.tables import read_audit
 from grail.run import manifest
@@ -24,7 +24,7 @@ _LONGEST = 200
 
 
 def attest(
-    run: Evidence,
+    run: Opened,
     request: str,
     output: Path,
     oracle: Path | None = None,
@@ -65,7 +65,7 @@ def check_request(request: str) -> None:
 
 
 def check_attestation(
-    file: Path, run: Evidence | None, public_key: Path | None
+    file: Path, run: Opened | None, public_key: Path | None
 ) -> tuple[list[str], list[str]]:
     """Check an attestation: itself, its signature, its page, and the run that it is about.
 
@@ -102,9 +102,7 @@ def check_attestation(
     return changes, remarks
 
 
-def _about_run(
-    content: Mapping[str, Any], file: Path, run: Evidence
-) -> tuple[list[str], list[str]]:
+def _about_run(content: Mapping[str, Any], file: Path, run: Opened) -> tuple[list[str], list[str]]:
     """Make the content of an attestation again from the run, and compare."""
     recorded, remarks = manifest.entries(run.folder), []
     known = content["models"]["before"] | content["models"]["after"] | content["evidence"]

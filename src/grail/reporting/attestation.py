@@ -111,7 +111,7 @@ def _counts(scope: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for domain, sides in scope.items():
         for side, parts in sides.items():
-            word = words.get(side, side)
+            word = str(words.get(side, side))
             found += [(domain, word, part, str(of["rows"])) for part, of in parts.items()]
     return found
 
