@@ -172,12 +172,16 @@ def finished(finished_run, tiny_config, tmp_path):
     Takes the arguments of ``tiny_config``, for the configuration alone: the run has none of them.
     """
 
+    from grail.run import manifest
+
     def make(**sections):
         copy = tmp_path / "run"
         shutil.copytree(finished_run, copy)
         for file in copy.rglob("*"):  # settings and reports hold the paths of data and output
             if file.is_file() and bytes(finished_run.parent) in (content := file.read_bytes()):
                 file.write_bytes(content.replace(bytes(finished_run.parent), bytes(tmp_path)))
+        manifest.drop(copy)  # all of it
+        manifest.record(copy)
         return tiny_config(**sections)
 
     return make

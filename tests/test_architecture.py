@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 MAX_LINES = 300
 PUBLIC = {"api", "artifacts", "data", "errors", "results", "training"}  # have public names
-MAX_ENTRIES = 20  # folders and modules at the top of the package, without __init__ and __main__
+MAX_ENTRIES = 21  # folders and modules at the top of the package, without __init__ and __main__
 MAX_FLOORS = 10  # units on the longest chain of imports
 
 LEAVES = {"errors", "files", "progress"}  # every unit may import them; they import nothing of ours

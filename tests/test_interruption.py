@@ -13,6 +13,8 @@ import interrupted
 import pytest
 import yaml
 
+from grail.run import manifest
+
 KILLED = -9
 SECONDS = re.compile(rb'"seconds": [0-9.]+')
 
@@ -22,7 +24,7 @@ def files(folder):
     found = {
         path.relative_to(folder).as_posix(): path.read_bytes().replace(bytes(folder), b"RUN")
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "manifest.json")
     }
     return {name: SECONDS.sub(b"", content) for name, content in found.items()}
 
@@ -79,6 +81,8 @@ def whole(uninterrupted, tmp_path):
     for file in own.rglob("*"):
         if file.is_file() and bytes(folder) in (content := file.read_bytes()):
             file.write_bytes(content.replace(bytes(folder), bytes(own)))
+    manifest.drop(own)
+    manifest.record(own)
     return files(folder), config
 
 

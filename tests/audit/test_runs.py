@@ -8,6 +8,7 @@ import yaml
 
 from grail.audit.runs import read_oracle, read_run
 from grail.errors import InputError
+from grail.run import manifest
 
 
 def change(folder, section, key, value):
@@ -15,6 +16,8 @@ def change(folder, section, key, value):
     raw = yaml.safe_load(file.read_text())
     raw[section][key] = value
     file.write_text(yaml.safe_dump(raw))
+    manifest.drop(folder, "config.yaml")  # as if the run had been made so
+    manifest.record(folder)
 
 
 def test_a_finished_run_is_taken_with_the_settings_of_its_audit(runs):
@@ -89,6 +92,7 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
     sides["unlearn"]["val"] = None
     del raw["made_with"]["data"]["privacy.unlearn.val"]
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    manifest.drop(folder, "config.yaml")
     with pytest.raises(InputError, match="made with other rows"):
         read_oracle(run, folder)
 

@@ -142,7 +142,7 @@ def test_check_names_the_setting_where_the_precision_moves_the_top_sets(finished
 @pytest.mark.parametrize(("worst", "code"), [(9e-6, 0), (2e-5, 1), (float("inf"), 1)])
 def test_check_fails_where_the_two_ways_disagree(worst, code, finished, capsys, monkeypatch):
     config, found = str(finished()), Agreement(worst, "w.mean_sq", 3, "torch.float64")
-    monkeypatch.setattr("grail.run.pipeline.self_check", lambda *_: found)
+    monkeypatch.setattr("grail.run.trainings.self_check", lambda *_: found)
     assert main(["score", config, "--check", "3"]) == code
     out = capsys.readouterr().out
     assert f"at most {worst:.2e} relative (allowed: 1e-05; at w.mean_sq, in torch.float64)" in out

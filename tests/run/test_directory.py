@@ -13,15 +13,16 @@ from grail.config import file as config_file
 from grail.config.run import parse_config
 from grail.errors import InputError
 from grail.files import write_json
+from grail.run import manifest
 from grail.run.directory import (
     COMPARISON,
-    RESULTS,
     alone,
     checkpoint_of,
     drop_checkpoint,
     drop_mask,
     has_mask,
     has_settings,
+    is_made,
     keep_scores,
     outdate,
     refuse_comparison,
@@ -36,19 +37,31 @@ CONFIG = parse_config({"domains": {"d": SIDES}, "output": "x"})
 
 
 def test_the_same_settings_are_recognised(tmp_path):
-    assert not has_settings(tmp_path, CONFIG, {})
+    heard = []
+    assert not has_settings(tmp_path, CONFIG, {}, heard.append)
     values = CONFIG.model_dump(mode="json", exclude={"made_with"}) | {"made_with": {"grail": "1"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    assert has_settings(tmp_path, CONFIG, {"grail": "1"})
-    assert not has_settings(tmp_path, CONFIG, {"grail": "2"})
-    assert not has_settings(tmp_path, CONFIG.model_copy(update={"seed": 1}), {"grail": "1"})
+    assert has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)
+    assert not has_settings(tmp_path, CONFIG, {"grail": "2"}, heard.append)
+    assert not has_settings(
+        tmp_path, CONFIG.model_copy(update={"seed": 1}), {"grail": "1"}, heard.append
+    )
+    manifest.record(tmp_path)
+    assert has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)
+    assert not heard
+    with (tmp_path / "config.yaml").open("a") as file:
+        file.write("# the same settings, but not what was written")
+    assert not has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)
+    assert "config.yaml is not as grail wrote it" in heard[0]
+    with pytest.raises(InputError, match=r"config.yaml is not as grail wrote it"):
+        refuse_run(CONFIG, tmp_path)
     for broken in ("[", "a: b", "", "\x00"):
         (tmp_path / "config.yaml").write_text(broken)
-        assert not has_settings(tmp_path, CONFIG, {"grail": "1"})
+        assert not has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)
 
 
 def test_only_results_are_outdated(tmp_path):
-    for name in (*RESULTS, "train.jsonl", "config.yaml"):
+    for name in (*manifest.RESULTS, "train.jsonl", "config.yaml"):
         (tmp_path / name).touch()
     outdate(tmp_path)
     outdate(tmp_path)  # nothing left to drop is no error
@@ -187,3 +200,20 @@ def test_a_comparison_shares_no_run_that_would_lose_its_results(tmp_path):
     refuse_comparison(tmp_path / "own", run)
     with pytest.raises(InputError, match=r"^shared: .* has the results of a run of other settings"):
         refuse_comparison(tmp_path / "own", other)
+
+
+def test_an_output_is_made_if_its_inputs_are_these_and_nobody_changed_it_since(tmp_path):
+    model, heard = tmp_path / "vanilla", []
+    model.mkdir()
+    (model / "tokenizer.json").write_text("{}")
+    write_json(model / STAMP, {"inputs": "key"})
+    manifest.record(tmp_path)
+    assert is_made(tmp_path, model, "key", heard.append)
+    assert not heard
+    assert not is_made(tmp_path, model, "another", heard.append)
+    assert heard == [f"{model} was made with other settings or data: making it again."]
+    (model / "tokenizer.json").write_text("[]")
+    assert not is_made(tmp_path, model, "key", heard.append)
+    assert "tokenizer.json is not as grail wrote it" in heard[1]
+    assert not is_made(tmp_path, tmp_path / "unlearned", "key", heard.append)
+    assert len(heard) == 2  # what was never made is made without a word

@@ -22,10 +22,11 @@ from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.files import write_json
+from grail.files import read_json, write_json
 from grail.progress import NullListener
 from grail.reporting.run.verdict import run_checks
 from grail.results import read_results
+from grail.run import manifest
 from grail.run.directory import alone, stamp, weights_digest
 from grail.run.inputs import FRESH_ADAPTER, read_inputs
 from grail.run.pipeline import Run
@@ -39,11 +40,16 @@ STAMPED = re.compile(rb'"seconds": [0-9.]+')
 
 
 def files(folder):
-    """Name -> bytes of all files, but for the lock and the seconds of the training logs."""
+    """Name -> bytes of all files, but for the lock and the seconds of the training logs.
+
+    The manifest knows the digests of the logs, seconds and all; it must fit what is there.
+    """
+    if (folder / "results.json").exists():
+        assert manifest.problems(folder) == []
     return {
         path.relative_to(folder).as_posix(): STAMPED.sub(b"", path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "manifest.json")
     }
 
 
@@ -108,6 +114,7 @@ def test_a_run_writes_what_the_contract_says_and_a_second_changes_nothing(
     ]
     first = files(folder)
     assert first.keys() == contracted()
+    assert read_json(folder / "manifest.json")["files"].keys() == first.keys()
     check_run(folder)
     done, kept = run("run", config)
     assert done == ["report"]
@@ -672,29 +679,29 @@ def test_what_was_edited_is_named_and_made_again(name, edit, finished, tmp_path,
     capsys.readouterr()
     reported = main(["report", str(folder)])
     err = capsys.readouterr().err
-    if name in ("localization.json", "results.json", "samples.jsonl"):  # what a report reads
+    if name in manifest.REPORTED:
         assert reported == 2
         assert f"{folder / name} is not as grail wrote it" in err
         assert "Traceback" not in err
     else:
         assert reported == 0, err
     assert main(["run", str(config)]) == 0
-    if name not in ("results.json", "samples.jsonl"):  # never read by a run: written each time
-        named = folder / name.removesuffix("/stage.json")
-        assert f"{named} is not as grail wrote it" in capsys.readouterr().err
+    named = folder / name.removesuffix("/stage.json")
+    assert f"{named} is not as grail wrote it" in capsys.readouterr().err
     assert not differing(before, files(folder))
 
 
 def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):
     """What the proof says was true when training ended; the files must still be those."""
     config, folder = finished(), tmp_path / "run"
-    file = folder / "unlearned" / "adapter_model.safetensors"
+    before, file = files(folder), folder / "unlearned" / "adapter_model.safetensors"
     values = load_file(file)
     next(iter(values.values())).add_(1.0)
     save_file(values, file, {"format": "pt"})
-    (folder / "results.json").unlink()
-    run("run", config, code=2)
-    assert not (folder / "results.json").exists()
+    run("report", folder)  # reads no weights
+    done, _ = run("run", config)
+    assert done[0] == "unlearn"
+    assert not differing(before, files(folder))
 
 
 def test_weights_that_are_no_numbers_stop_the_run_with_a_message(finished, tmp_path, capsys):
@@ -705,6 +712,8 @@ def test_weights_that_are_no_numbers_stop_the_run_with_a_message(finished, tmp_p
     save_file({k: torch.full_like(v, float("nan")) for k, v in load_file(file).items()}, file)
     values = stamp(file.parent) | {"weights": weights_digest(file.parent)}
     write_json(file.parent / "stage.json", values)  # as if training had made them
+    manifest.drop(folder)
+    manifest.record(folder)
     capsys.readouterr()
     assert main(["run", str(config)]) == 1
     err = capsys.readouterr().err

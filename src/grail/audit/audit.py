@@ -24,7 +24,7 @@ from grail.progress import Listener, NullListener
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
-from grail.run import directory
+from grail.run import directory, manifest
 from grail.run.context import RunContext
 from grail.training.accelerator import make_accelerator
 
@@ -51,8 +51,12 @@ def audit_run(
     """
     run = read_run(folder, overrides)
     oracle_run = None if oracle is None else read_oracle(run, oracle)
+    heard = listener or NullListener()
     with directory.alone(folder):
-        return Auditor(run, oracle_run, listener or NullListener()).run_all()
+        manifest.discard(folder, heard.warn, *manifest.AUDIT)
+        found = Auditor(run, oracle_run, heard).run_all()
+        manifest.record(folder, *manifest.AUDIT)
+        return found
 
 
 class Auditor:

@@ -16,12 +16,15 @@ from grail.errors import InputError
 from grail.evaluation import equal_retention
 from grail.files import digest
 from grail.results import read_pace, read_results
-from grail.run import directory
+from grail.run import directory, manifest
 from grail.run.inputs import Inputs, read_inputs
 from grail.run.provenance import model_identity
 
 _LEARNING = ("batch_size", "epochs", "include_val", "learning_rate", "max_grad_norm", "until")
 """Keys of ``vanilla`` that say how well a model learns its rows."""
+
+_READ = ("config.yaml", *manifest.MODELS, *manifest.MASKS, *manifest.RESULTS[:2], "train.jsonl")
+"""What an audit reads of a run."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
         )
     run = FinishedRun(folder, config, inputs, _check_weights(folder, config))
     _ = run.seconds  # a damaged log is told now
+    manifest.require(folder, *_READ)
     return run
 
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from grail.cli.strict import add_strict, strict_code
+
 _ABOUT = "attack the unlearned model of a finished run, measure again, and say what comes back"
 
 
@@ -22,12 +24,13 @@ def add_audit_parser(commands: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="audit.KEY=VALUE"
     )
     audit.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+    add_strict(audit)
     audit.settings = "run: audit"
     audit.set_defaults(handler=run_audit)
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Audit, print the verdict, and return the exit code 0, whatever the verdict is.
+    """Audit, print the verdict, and return the exit code: 0 whatever it is, but for --strict.
 
     Raises:
         InputError: if the run cannot be audited.
@@ -46,7 +49,7 @@ def run_audit(options: argparse.Namespace) -> int:
         keys = ("outcome", "passed", "outcomes", "sentences", "measured")
         summary = {"output": str(folder / FILE), **{key: audit[key] for key in keys}}
         sys.stdout.write(json.dumps(summary) + "\n")
-        return 0
+        return strict_code(options, folder)
     console = Console(highlight=False)
     console.print(render(lights_table(audit)))
     for sentence in audit["sentences"]:
@@ -57,4 +60,4 @@ def run_audit(options: argparse.Namespace) -> int:
         f"to put it into the report: grail report {folder}",
     ):
         console.print(line, markup=False, soft_wrap=True)
-    return 0
+    return strict_code(options, folder)

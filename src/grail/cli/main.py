@@ -1,6 +1,7 @@
 """The command line: arguments in, handlers, messages and exit codes out.
 
-Exit codes: 0 done; 2 the input is wrong; 1 anything else. Heavy imports happen inside handlers.
+Exit codes: 0 done; 2 the input is wrong; 3 the verdict is not a pass, with --strict; 4 ``verify``
+found a change; 1 anything else. Heavy imports happen inside handlers.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from grail import __version__
 from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
+from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
 from grail.cli.report import add_report
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
+from grail.cli.strict import add_strict, strict_code
 from grail.errors import DivergenceError, InputError
 
 _STAGE_HELP = {
@@ -110,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(compare, "comparison")
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
-    add_report(commands)
-    add_audit_parser(commands)
+    add_strict(demo, commands.choices["run"])
+    for add in (add_report, add_audit_parser, add_attest, add_settings):
+        add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
-    add_settings(commands)
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
@@ -180,6 +183,7 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
         endings.results(Path(config.output), options.json)
+        return strict_code(options, Path(config.output))
     else:
         endings.files(Path(config.output), last, options.json)
     return 0

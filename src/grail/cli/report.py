@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from grail.cli.strict import add_strict, strict_code
+
 _ABOUT = "write report.md and report.html (of a comparison: its page, tables and figures) anew"
 
 
@@ -19,12 +21,13 @@ def add_report(commands: Any) -> None:
         help="directory of a finished run or comparison, or a run's YAML file",
     )
     report.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
+    add_strict(report)
     report.settings = "run"
     report.set_defaults(handler=run_report)
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Write the pages, print the verdict or the tables, and return the exit code 0.
+    """Write the pages, print the verdict or the tables, and return the exit code.
 
     Nothing is trained or measured.
 
@@ -45,7 +48,11 @@ def run_report(options: argparse.Namespace) -> int:
         endings.comparison(found, folder, options.json, remarks)
         return 0
     from grail.reporting.run.page import report
+    from grail.run import manifest
 
+    manifest.require(folder, *manifest.REPORTED)
+    manifest.drop(folder, *manifest.REPORT)
     report(folder)
+    manifest.record(folder, *manifest.REPORT)
     endings.results(folder, options.json)
-    return 0
+    return strict_code(options, folder)

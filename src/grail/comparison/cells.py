@@ -21,7 +21,7 @@ from grail.config.merge import difference
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import digest, file_digest, read_json, replacing_file, replacing_folder, write_json
-from grail.run import directory
+from grail.run import directory, manifest
 from grail.run.inputs import own_code
 from grail.run.provenance import model_identity
 
@@ -56,6 +56,8 @@ class Store:
         """Tell whether the cell has its results, and nobody has changed them since."""
         folder = self.folder(config)
         record, results = record_of(folder / RECORD), folder / "results.json"
+        if is_changed(folder, *manifest.REPORTED, *manifest.MEASURED):
+            return False
         if record.get("cell") != folder.name or not (folder / "samples.jsonl").exists():
             return False
         return results.exists() and record["results"] == file_digest(results)
@@ -173,6 +175,14 @@ def record_of(file: Path) -> dict[str, Any]:
         return read_json(file)
     except (OSError, ValueError):
         return {}
+
+
+def is_changed(folder: Path, *names: str) -> bool:
+    """Tell whether a file of a run directory is not as it was written, or the manifest is not."""
+    try:
+        return bool(manifest.changed(folder, *names))
+    except InputError:
+        return True
 
 
 def _contents(source: str | None) -> str | None:

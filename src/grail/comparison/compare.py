@@ -79,7 +79,7 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
 def has_base(plan: ComparisonPlan) -> bool:
     """Tell whether the base is made of these settings and data, and no other comparison's since."""
     made = cells.record_of(plan.output / directory.COMPARISON / _BASE)
-    return made == cells.base_record(plan.base)
+    return made == cells.base_record(plan.base) and not cells.is_changed(Path(plan.base.output))
 
 
 def _make_base(plan: ComparisonPlan, listener: Listener) -> None:

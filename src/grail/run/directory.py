@@ -16,28 +16,38 @@ from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import REMADE, digest, file_digest, read_json
+from grail.run import manifest
 
-RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
-RESULTS += ("report.md", "report.html")
-SIDE_MASKS = ("mask.unlearn.safetensors", "mask.retain.safetensors")
+LOCALIZATION = "localization.json"
 
 
-def has_settings(folder: Path, config: Config, about: dict[str, Any]) -> bool:
-    """Tell whether ``config.yaml`` already says this: the same settings, data and versions."""
+def has_settings(
+    folder: Path, config: Config, about: dict[str, Any], warn: Callable[[str], None]
+) -> bool:
+    """Tell whether ``config.yaml`` already says this: the same settings, data and versions.
+
+    One that was changed since it was written says nothing, and is warned of.
+    """
+    if edited := manifest.changed(folder, "config.yaml"):
+        warn(REMADE.format(edited[0]))
+        return False
     wanted = config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
     return run_settings(folder) == wanted
 
 
 def refuse_run(config: Config, source: Path | None) -> None:
-    """Refuse a run of other settings in a comparison's folder, but for that of a comparison's base.
+    """Refuse a run of settings that were edited in its directory, or in a comparison's folder.
+
+    There a run loses nothing if it is that of the comparison's base.
 
     Args:
         config: The settings of the run.
         source: The file or folder that they come from, if they come from one.
 
     Raises:
-        InputError: naming what would be lost.
+        InputError: naming what was edited, or what would be lost.
     """
+    manifest.require_settings(source)
     folder = Path(config.output)
     own = source is not None and source.resolve().parent.name == COMPARISON
     if own or not (folder / COMPARISON).is_dir():
@@ -76,7 +86,7 @@ def outdate(folder: Path) -> None:
 
     They come back from ``evaluation/`` in no time where nothing that they depend on has changed.
     """
-    for name in RESULTS:
+    for name in (*manifest.RESULTS, *manifest.REPORT):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -87,23 +97,48 @@ def keep_scores(folder: Path, names: Collection[str]) -> None:
             file.unlink()
 
 
+def is_made(folder: Path, path: Path, key: str, warn: Callable[[str], None]) -> bool:
+    """Tell whether an output was made from inputs of this digest; warn if it has to be made again.
+
+    What a killed process left of a finished training is dropped.
+
+    Args:
+        folder: The run directory.
+        path: The file or folder in it.
+        key: Digest of the inputs.
+        warn: Called with the reason, if there is something else.
+    """
+    found = artifacts.inputs_of(path)
+    damaged = manifest.changed(folder, path.relative_to(folder).as_posix()) if found == key else []
+    if found not in (None, key):
+        warn(f"{path} was made with other settings or data: making it again.")
+    elif path.exists() and (damaged or found is None):
+        warn(REMADE.format((damaged or [path])[0]))
+    if found != key or damaged:
+        return False
+    drop_checkpoint(path)
+    return True
+
+
 def has_mask(folder: Path, by_side: bool, warn: Callable[[str], None]) -> bool:
     """Tell whether all that belongs to a mask is there as it was written; warn of what is not."""
-    files = [folder / name for name in ("mask.safetensors", *(SIDE_MASKS if by_side else ()))]
+    files = [folder / name for name in (manifest.MASKS if by_side else manifest.MASKS[:1])]
     files = [file for file in files if artifacts.inputs_of(file) is None]
+    files += [f for f in manifest.changed(folder, *manifest.MASKS, LOCALIZATION) if f not in files]
     try:
-        read_json(folder / "localization.json")
+        read_json(folder / LOCALIZATION)
     except (OSError, ValueError):
-        files.append(folder / "localization.json")
-    for file in (file for file in files if file.exists()):
+        files.append(folder / LOCALIZATION)
+    for file in dict.fromkeys(file for file in files if file.exists()):
         warn(REMADE.format(file))
     return not files
 
 
 def drop_mask(folder: Path) -> None:
     """Drop a mask with its side files and the results; first the file that vouches for it."""
-    for name in ("mask.safetensors", *SIDE_MASKS, "localization.json"):
+    for name in (*manifest.MASKS, LOCALIZATION):
         (folder / name).unlink(missing_ok=True)
+    manifest.drop(folder, *manifest.MASKS, LOCALIZATION)
     outdate(folder)
 
 

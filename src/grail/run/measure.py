@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from grail.data.heldout import HELD_OUT
 from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
 from grail.evaluation.evaluate import Evaluator
-from grail.evaluation.values import SampleValue
+from grail.evaluation.membership import membership_results
+from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached
 from grail.model.weights import copy_weights, put_weights
 from grail.progress import Tick
+from grail.results import Result
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import Take
@@ -50,6 +53,16 @@ def values_of(
     heard = context.listener
     found = cached(path, key, measure, lambda: heard.skipped(f"evaluate {name}"), heard.warn)
     return [SampleValue(**value) for value in found["values"]]
+
+
+def rows_of(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
+    """Return the rows of ``results.json`` for what was measured on all models.
+
+    Args:
+        values: The values of every model.
+        unseen: Keys of the unlearn rows that no training has read.
+    """
+    return [*to_results(values), *membership_results(values, unseen)]
 
 
 def _go_back(context: RunContext, evaluator: Evaluator, take: Take, tick: Tick) -> dict[str, float]:

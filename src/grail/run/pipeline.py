@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.evaluation.equal_retention import model_digests
-from grail.evaluation.membership import membership_results
-from grail.evaluation.values import SampleValue, to_results
-from grail.files import REMADE, digest, file_digest, replacing_folder, write_json, write_text
-from grail.importance.self_check import Agreement, self_check
-from grail.localization.describe import overlap_of_tops
+from grail.evaluation.values import SampleValue
+from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.importance.self_check import Agreement
 from grail.localization.evidence import Evidence
 from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
@@ -35,13 +31,13 @@ from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
 from grail.results import make_results, write_results
-from grail.run import directory, reset
+from grail.run import directory, manifest, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
-from grail.run.measure import values_of
+from grail.run.measure import rows_of, values_of
 from grail.run.provenance import made_with
-from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
+from grail.run.trainings import agreement_of_scores, run_scorer, unlearn_training, vanilla_training
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
@@ -57,14 +53,15 @@ class Run:
         self.folder = Path(config.output)
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
         heard = self.accelerator.is_main_process
-        self.listener: Listener = (
-            (listener or NullListener()) if heard else NullListener(silent=True)
-        )
+        self.listener: Listener = (listener or NullListener()) if heard else NullListener(True)
         self.context = RunContext(config, inputs, self.listener, self.accelerator.device)
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
         with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
+            if self.accelerator.is_main_process:
+                manifest.renew(self.folder, self.listener.warn)
+            self.accelerator.wait_for_everyone()
             self._settle(made_with(self.context.start, self.inputs.digests))
             if self.config.unlearning.trackers:
                 self.accelerator.init_trackers("grail")
@@ -72,6 +69,8 @@ class Run:
                 self.accelerator.wait_for_everyone()
                 if stage in TRAININGS or self.accelerator.is_main_process:
                     STAGES[stage](self)
+                if self.accelerator.is_main_process:
+                    manifest.record(self.folder)
             self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
 
@@ -82,22 +81,19 @@ class Run:
         """
         with directory.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
+            manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
             self._measure("vanilla", weights)
             outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
+            manifest.record(self.folder)
         return self.folder / "evaluation" / "vanilla.json"
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        in_turn = zip_longest(*self.context.sides().values())
-        rows = [row for group in in_turn for row in group if row is not None][:count]
-        self._take("vanilla")
-        overlap = partial(overlap_of_tops, how=self.config.localization)
-        with self.listener.stage("check") as tick:
-            return self_check(run_scorer(self.context), rows, overlap, tick)
+        return agreement_of_scores(self.context, count, self._take)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
-        known = directory.has_settings(self.folder, self.config, about)
+        known = directory.has_settings(self.folder, self.config, about, self.listener.warn)
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if known:
             return
@@ -105,12 +101,11 @@ class Run:
         check_general(self.context)
         rows = [row for row in self.context.rows if row.part == "train"]
         run_scorer(self.context).check(sorted(rows, key=lambda row: (len(row.ids), row.key))[:2])
-        told = unrecognised(self.config.localization.layer, trainable(self.context.model))
-        if told is not None:
+        if told := unrecognised(self.config.localization.layer, trainable(self.context.model)):
             self.listener.warn(told)
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
             directory.outdate(self.folder)
+            manifest.drop(self.folder, "config.yaml")
             config_file.write(self.folder / "config.yaml", self.config, about)
 
     def _vanilla(self) -> None:
@@ -147,6 +142,7 @@ class Run:
             if not loaded:
                 self._take("vanilla")
                 loaded = True
+            manifest.drop(self.folder, f"scores/{path.name}")
             with self.listener.stage(f"score {name}") as tick:
                 artifacts.write_scores(path, run_scorer(self.context).score(rows, tick), key)
 
@@ -168,6 +164,7 @@ class Run:
 
     def _reset(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
+        manifest.discard(self.folder, self.listener.warn, reset.REWRITES)
         reset.write_rewrites(self.folder, self.context, weights, self._take)
         how, path = self.config.unlearning.reset, self.folder / reset.SURVIVORS
         if how is None:
@@ -177,6 +174,7 @@ class Run:
         facts = {"reset": how.model_dump(), "mask": file_digest(mask), "scores": scores}
         key = self.context.key("seed", weights=weights, **facts)
         if not self._fresh(path, key, "reset"):
+            manifest.drop(self.folder, reset.SURVIVORS)
             with self.listener.stage("reset") as tick:
                 found = Evidence(self._sides(), self._vanilla_on_cpu, self.config.seed)
                 artifacts.write_mask(path, survivors(found, artifacts.read_mask(mask), how), key)
@@ -224,14 +222,15 @@ class Run:
         self._save("unlearned", key, {"freezing": proof})
 
     def _evaluate(self) -> None:
+        manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED, *manifest.RESULTS)
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
         values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(samples := self.folder / "samples.jsonl", "".join(lines))
-        areas = membership_results(values, self.context.unseen)
-        rows, freezing = [*to_results(values), *areas], stamps["unlearned"]["freezing"]
+        rows = rows_of(values, self.context.unseen)
+        freezing = stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
         measure_general(self.folder, self.context, weights, self._take)
@@ -240,20 +239,17 @@ class Run:
         return values_of(self.folder, self.context, name, weights, self._take)
 
     def _report(self) -> None:
+        manifest.require(self.folder, *manifest.REPORTED)
+        manifest.discard(self.folder, self.listener.warn, *manifest.REPORT)
         with self.listener.stage("report") as tick:
             report(self.folder)
             tick(1, 1, "report written")
 
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
-        if (found := artifacts.inputs_of(path)) == key:
-            directory.drop_checkpoint(path)
+        if directory.is_made(self.folder, path, key, self.listener.warn):
             self.listener.skipped(stage)
             return True
-        if found is not None:
-            self.listener.warn(f"{path} was made with other settings or data: making it again.")
-        elif path.exists():
-            self.listener.warn(REMADE.format(path))
         directory.outdate(self.folder)
         return False
 
@@ -273,6 +269,8 @@ class Run:
     def _files(self, name: str, key: str) -> LoopFiles:
         """Return the log and the checkpoint folder of the training that makes a model."""
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
+        if self.accelerator.is_main_process:
+            manifest.drop(self.folder, log, *([manifest.LOOKS] if name == "unlearned" else []))
         return LoopFiles(self.folder / log, directory.checkpoint_of(self.folder / name), key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
@@ -282,6 +280,7 @@ class Run:
                 self.context.tokenizer.save_pretrained(partial)
                 weights = directory.weights_digest(partial)
                 write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})
+                manifest.drop(self.folder, name)
             directory.drop_checkpoint(self.folder / name)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from grail.config.importance import Importance
@@ -12,9 +14,12 @@ from grail.data import substitutes
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
+from grail.importance.self_check import Agreement, self_check
+from grail.localization.describe import overlap_of_tops
 from grail.model.forward import Policy
 from grail.model.weights import Weights, copy_weights
 from grail.run.context import RunContext
+from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
@@ -156,3 +161,19 @@ def _substitute(model: Policy, tokenizer: Any, labels: str, seed: int) -> substi
         refusal = tokenizer(substitutes.REFUSAL, add_special_tokens=False)["input_ids"]
         return substitutes.refusal(refusal)
     return substitutes.truth
+
+
+def agreement_of_scores(context: RunContext, count: int, take: Take) -> Agreement:
+    """Compare batched and looped scores of the vanilla model.
+
+    Args:
+        context: The run's model, rows and settings.
+        count: How many train rows, taken from all sides in turn.
+        take: Puts the weights of a model on disk into the run's model.
+    """
+    in_turn = zip_longest(*context.sides().values())
+    rows = [row for group in in_turn for row in group if row is not None][:count]
+    take("vanilla")
+    overlap = partial(overlap_of_tops, how=context.config.localization)
+    with context.listener.stage("check") as tick:
+        return self_check(run_scorer(context), rows, overlap, tick)

@@ -1,0 +1,110 @@
+"""The files of a finished run, opened to be recomputed: settings, rows, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grail.config import file as config_file
+from grail.config.run import Config
+from grail.errors import InputError
+from grail.model.save import load_weights
+from grail.model.sources import find
+from grail.model.weights import copy_weights
+from grail.progress import NullListener
+from grail.run import manifest
+from grail.run.context import RunContext
+from grail.run.inputs import Inputs, read_inputs
+
+
+@dataclass
+class Opened:
+    """A run directory and what its figures are recomputed with.
+
+    Attributes:
+        folder: The run directory.
+        config: Its settings.
+        made_with: What ``config.yaml`` says of versions, model and data.
+        context: Tokenizer, model and rows, loaded when first needed.
+        has_rows: Whether the data files are there.
+        broken: What is wrong with data files that are there; then they are not those of the run.
+        purged: Date of each file that was deleted on purpose.
+        remarks: What could not be checked, and why.
+    """
+
+    folder: Path
+    config: Config
+    made_with: dict[str, Any]
+    context: RunContext
+    has_rows: bool
+    broken: list[str]
+    purged: dict[str, str]
+    remarks: list[str] = field(default_factory=list)
+
+    def lacks(self, what: str, names: Iterable[str]) -> bool:
+        """Tell whether a file that a check needs was purged, and remark that it was not made."""
+        gone = [name for name in names if name in self.purged]
+        if gone:
+            when = self.purged[gone[0]]
+            self.remarks.append(f"{what}: not recomputed, {gone[0]} was purged on {when}.")
+        return bool(gone)
+
+    def has_model(self, what: str, name: str) -> bool:
+        """Tell whether a model's weights are there; remark that a check was not made if not."""
+        prefix, found = f"{name}/", self.folder / name
+        return not self.lacks(what, [n for n in self.purged if n.startswith(prefix)]) and (
+            found.is_dir()
+        )
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """Return the trainable weights of a model on disk, on the CPU."""
+        load_weights(self.context.model, self.folder / name)
+        return {n: weight.cpu() for n, weight in copy_weights(self.context.model).items()}
+
+
+def open_evidence(folder: Path) -> Opened:
+    """Open a run directory.
+
+    Raises:
+        InputError: if it is none, is not finished, or its settings cannot be read.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
+    if not (folder / "results.json").is_file():
+        raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
+    made_with = config_file.read(folder)[1].get("made_with") or {}
+    config = config_file.load_config(folder)
+    inputs, broken, remarks = Inputs((), (), (), {}), list[str](), list[str]()
+    try:
+        inputs = read_inputs(config)
+    except InputError as error:
+        gone = [s for s in sources(config) if not Path(s.partition("#")[0]).exists()]
+        if gone or not Path(find(config.model.name).base).exists():
+            remarks.append(f"rows and model: not compared ({'; '.join(error.problems)})")
+        else:
+            broken = list(error.problems)
+    context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
+    try:
+        purged = manifest.purged(folder)
+    except InputError:
+        purged = {}  # the manifest is damaged, which its own check tells
+    has_rows = bool(inputs.samples)
+    return Opened(folder, config, made_with, context, has_rows, broken, purged, remarks)
+
+
+def sources(config: Config) -> list[str]:
+    """Return the data files of a run, without those of the Hub, sorted."""
+    parts = [own for sides in config.domains.values() for own in sides.model_dump().values()]
+    files = [file for own in parts for file in (own or {}).values()] + [config.general.train]
+    return sorted({file for file in files if file and not file.startswith("hub:")})
+
+
+def raw(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, whatever its own digest says."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,165 @@
+"""Is a run directory, and an attestation of it, still what was written? Every change is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from grail.errors import InputError
+from grail.evaluation.equal_retention import CALIBRATED
+from grail.handover.attest import ATTESTATION, check_attestation
+from grail.handover.evidence import Opened, open_evidence, raw
+from grail.handover.recompute import CHECKS
+from grail.model.save import load_weights
+from grail.progress import Listener, NullListener
+from grail.run import manifest
+from grail.run.measure import rows_of
+
+Also = Mapping[str, Callable[[Path], list[str]]]
+NEAR = {"rel_tol": 1e-3, "abs_tol": 0.05}
+"""How near a figure that is measured again must come: other machines add in another order."""
+
+
+@dataclass
+class Verified:
+    """What ``verify`` found.
+
+    Attributes:
+        changes: A sentence for each change, which names the file; none: nothing was changed.
+        remarks: What was not checked, and why.
+        checked: What was checked.
+    """
+
+    changes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+
+
+def verify(
+    target: Path,
+    metrics: bool = False,
+    public_key: Path | None = None,
+    listener: Listener | None = None,
+    also: Also = MappingProxyType({}),
+) -> Verified:
+    """Check a run directory with the attestation in it, or an attestation file.
+
+    An attestation that lies in its run directory is checked with it, any other by itself.
+
+    Args:
+        target: The directory, or the JSON file of an attestation.
+        metrics: Whether both models are measured again.
+        public_key: File with the public key that must have signed; None: the one that the
+            attestation names itself.
+        listener: Called with the stages of measuring.
+        also: Further checks of a run directory: name -> function from the folder to sentences.
+
+    Raises:
+        InputError: if there is nothing to check, or the key cannot be read.
+    """
+    folder = target if target.is_dir() else target.parent
+    file = folder / ATTESTATION if target.is_dir() else target
+    found, run = Verified(), None
+    if not target.is_dir() and not target.is_file():
+        raise InputError(f"{target} does not exist. Give a run directory or an attestation.")
+    if public_key is not None and not file.exists():
+        raise InputError(f"{folder} has no {ATTESTATION} that --key could check.")
+    if target.is_dir() or (folder / manifest.MANIFEST).exists():
+        if not any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST)):
+            raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
+        run = check_run(folder, found, also)
+        if metrics and run is not None:
+            found.changes += measured_again(run, listener or NullListener(silent=True))
+            found.checked.append("both models, measured again")
+    elif metrics:
+        raise InputError(f"--metrics: {folder} is not a run directory. Give one.")
+    if file.exists():
+        changes, remarks = _attested(file, run, public_key, bool(found.changes))
+        found.changes += changes
+        found.remarks += remarks
+        found.checked.append("attestation")
+    return found
+
+
+def _attested(
+    file: Path, run: Opened | None, public_key: Path | None, damaged: bool
+) -> tuple[list[str], list[str]]:
+    """Check an attestation; if files are damaged that it is about, without them."""
+    try:
+        return check_attestation(file, run, public_key)
+    except InputError:
+        if not damaged:
+            raise
+    changes, remarks = check_attestation(file, None, public_key)
+    return changes, [*remarks, f"{file.name}: not compared with the damaged run."]
+
+
+def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
+    """Check a run directory and write down what is found; return it opened, if it can be.
+
+    Raises:
+        InputError: if the directory is of no finished run.
+    """
+    found.changes += manifest.problems(folder)
+    found.checked.append(f"{len(manifest.files_of(folder))} files against {manifest.MANIFEST}")
+    damaged = bool(found.changes)
+    try:
+        run = open_evidence(folder)
+    except InputError as error:
+        found.changes += [] if damaged else error.problems
+        if not damaged and not (folder / "config.yaml").exists():
+            raise
+        found.remarks.append(f"nothing was recomputed: {'; '.join(error.problems)}")
+        return None
+    found.remarks += [f"{name}: purged on {date}." for name, date in run.purged.items()]
+    more = {name: partial(check, folder) for name, check in also.items()}
+    for name, check in ({n: partial(c, run) for n, c in CHECKS.items()} | more).items():
+        before = len(run.remarks)
+        try:
+            found.changes += check()
+        except Exception as error:  # damaged files fail in any way, and must not stop the others
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            texts = found.remarks if damaged else found.changes
+            texts.append(f"{name}: could not be recomputed ({reason}).")
+        else:
+            found.checked += [name] if len(run.remarks) == before else []
+    found.remarks += run.remarks
+    return run
+
+
+def measured_again(run: Opened, listener: Listener) -> list[str]:
+    """Measure both models and compare each figure of ``results.json``.
+
+    Raises:
+        InputError: if the rows or a model are not there any more.
+    """
+    names = manifest.MODELS
+    if not run.has_rows or not all(run.has_model("metrics", name) for name in names):
+        reason = "; ".join(run.remarks)
+        raise InputError(f"--metrics: {run.folder} cannot be measured again ({reason}).")
+    values, context = [], run.context
+    evaluator = context.evaluator(run.config.evaluation.generate)
+    for name in names:
+        with listener.stage(f"measure {name}") as tick:
+            load_weights(context.model, run.folder / name)
+            values += evaluator.run(name, [*context.rows, *context.general], tick)
+    place = ("model", "domain", "side", "part", "metric")
+    rows = raw(run.folder / "results.json")["rows"]
+    found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
+    made = rows_of(values, context.unseen)
+    again = {tuple(getattr(row, key) for key in place): row.value for row in made}
+    return [
+        f"results.json: {' '.join(key)} is {found.get(key)}, measured again {again.get(key)}."
+        for key in dict.fromkeys((*again, *(key for key in found if key[0] != CALIBRATED)))
+        if not near(found.get(key), again.get(key))
+    ]
+
+
+def near(one: float | None, other: float | None) -> bool:
+    """Tell whether two measurements of one figure agree but for rounding."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= max(NEAR["rel_tol"] * max(abs(one), abs(other)), NEAR["abs_tol"])
