@@ -30,7 +30,7 @@ _SAMPLES_PER_SIDE = 2
 
 
 _STEPS = Path("evaluation") / "steps.json"
-_NEEDED = ("config.yaml", "localization.json", "samples.jsonl", "results.json")
+_NEEDED = ("config.yaml", "localization.json", "results.json")
 
 
 def report(folder: Path) -> tuple[Path, Path]:
@@ -52,7 +52,7 @@ def report(folder: Path) -> tuple[Path, Path]:
             "localization": read_json(folder / "localization.json"),
             "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
             "steps": read_json(steps) if (steps := folder / _STEPS).exists() else {},
-            "samples": _read_lines(folder / "samples.jsonl"),
+            "samples": _read_lines(told) if (told := folder / "samples.jsonl").exists() else [],
             "general": read_general(folder),
             "audit": read_audit(folder),
         }
