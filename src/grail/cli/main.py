@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_strict(demo, commands.choices["run"])
-    everyone = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
-    for add in (*everyone, add_settings):
+    added = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
+    for add in (*added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
