@@ -218,8 +218,8 @@ def test_without_unseen_rows_one_sentence_says_why():
     assert table.rows == ()
     assert table.note == (
         "Not measured for a, b: no unlearn rows are known to be new to the model. Give some "
-        "as domains.NAME.unlearn.heldout, or have it trained here without the val rows "
-        "(vanilla.include_val: false)."
+        "as domains.NAME.unlearn.heldout, or have it taught here without the val rows "
+        "(teach.include_val: false)."
     )
 
 
