@@ -74,18 +74,19 @@ def _graded(results: Results, domain: str, metric: str) -> Check:
     """Grade one side of one domain by its worst part."""
     graded, figures = [], []
     for part in parts(results):
-        before, after = both = pair(results, domain, _SIDES[metric], part, metric)
+        before, after = pair(results, domain, _SIDES[metric], part, metric)
         if after is not None:
             graded.append(_grade(metric, after, before))
-            figures.append(f"{part} rows {arrow(*map(_right(metric), both), percent)} %")
+            right = _right(metric, before), _right(metric, after)
+            figures.append(f"{part} rows {arrow(*right, percent)} %")
     light, word = worst(graded) if graded else (OPEN, "not measured")
     told = f"right answers: {', '.join(figures)}" if figures else ""
     return Check(light, word, f"{domain}, {_ASKED[metric]}", told, f"{domain}.{_SIDES[metric]}")
 
 
-def _right(metric: str) -> Any:
-    """Return the function from a success to the percentage of answer tokens right."""
-    return lambda value: value if value is None or metric == "RS" else 100 - value
+def _right(metric: str, value: float | None) -> float | None:
+    """Return the percentage of answer tokens right that a success stands for."""
+    return value if value is None or metric == "RS" else 100 - value
 
 
 def _grade(metric: str, value: float, before: float | None) -> tuple[str, str]:
