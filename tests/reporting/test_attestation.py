@@ -92,10 +92,15 @@ def test_attacks_are_a_table_of_lights():
 def test_what_was_not_looked_at_is_listed():
     assert not_covered(None)[0] == "Attacks: none was made."
     skipped = [{"attack": "paraphrase", "reason": "no row carries paraphrases"}]
-    texts = not_covered({"oracle": None, "skipped": skipped})
+    asked = ["quantise", "prune", "adapter", "relearn", "paraphrase", "sample"]
+    audit = {"oracle": None, "skipped": skipped, "settings": {"attacks": asked}}
+    texts = not_covered(audit)
     assert texts[0].startswith("What a model that never knew the rows would show")
-    assert texts[1] == "paraphrase: not tried (no row carries paraphrases)."
-    assert len(not_covered({"oracle": "given", "skipped": []})) == len(texts) - 2
+    assert texts[1:3] == [
+        "half of the answer given: not asked for.",
+        "paraphrase: not tried (no row carries paraphrases).",
+    ]
+    assert len(not_covered(audit | {"oracle": "given", "skipped": []})) == len(texts) - 2
 
 
 @pytest.mark.parametrize("outcome", ["pass", "fail", "undecided"])
