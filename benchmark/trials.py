@@ -69,7 +69,7 @@ def _stability(options: argparse.Namespace, trials: int) -> dict[str, Any]:
 def _draw(options: argparse.Namespace, trials: int, seed: int) -> Path:
     folder = options.work / f"{trials}-{seed}"
     settings = {
-        "vanilla.adapter": (options.run / "vanilla").resolve(),
+        "teach.adapter": (options.run / "vanilla").resolve(),
         "data.max_rows": options.rows,
         "data.max_val_rows": 1,
         "importance.trials": trials,

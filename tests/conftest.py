@@ -66,9 +66,10 @@ def tiny_model_folder(tmp_path_factory):
 
 SMALL = {
     "data": {"template": "plain", "max_tokens": 64},
-    "vanilla": {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "checkpoint_steps": 2},
+    "teach": {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "checkpoint_steps": 2},
     "importance": {"trials": 2, "batch_tokens": 128},
     "unlearning": {
+        "objective": "ascent_descent",
         "epochs": 2,
         "batch_size": 2,
         "learning_rate": 0.01,
@@ -121,7 +122,8 @@ def _tiny_config(tmp_path, tiny_model_folder):
         }
         for key, value in sections.items():
             old = config.get(key)
-            config[key] = {**old, **value} if isinstance(old, dict) else value
+            both = isinstance(old, dict) and isinstance(value, dict)
+            config[key] = {**old, **value} if both else value
         from grail.files import dump_yaml
 
         file = tmp_path / f"{name}.yaml"

@@ -36,7 +36,7 @@ def settings(tmp_path, tiny_model_folder):
         },
         "data": {"template": "plain"},
         "general": {"train": None},
-        "vanilla": {"epochs": 1},
+        "teach": {"epochs": 1},
         "unlearning": {"epochs": 1},
         "evaluation": {"generate": False},
         "output": str(tmp_path / "run"),
@@ -110,7 +110,7 @@ def test_the_stages_in_memory_are_those_of_a_run(settings, tmp_path):
     from grail.model.load import load_model, load_tokenizer
     from grail.model.save import load_weights
 
-    settings |= {"vanilla": {"skip": True}, "model": settings["model"] | {"lora": None}}
+    settings |= {"teach": None, "model": settings["model"] | {"lora": None}}
     expected, folder = run(settings), tmp_path / "run"
     section = Model(**settings["model"])
     model, tokenizer = load_model(section, None, 0), load_tokenizer(section)

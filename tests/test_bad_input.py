@@ -131,7 +131,7 @@ def adapter_on_an_adapter(make, folder):
         (folder / name).mkdir()
         settings = {"peft_type": "LORA", "base_model_name_or_path": base}
         (folder / name / "adapter_config.json").write_text(json.dumps(settings))
-    sections = {"model": {"name": str(folder / "a")}, "vanilla": {"adapter": str(folder / "b")}}
+    sections = {"model": {"name": str(folder / "a")}, "teach": {"adapter": str(folder / "b")}}
     return ["run", str(make(**sections))]
 
 
@@ -139,7 +139,7 @@ def adapter_of_another_model(make, folder):
     (folder / "adapter").mkdir()
     settings = {"peft_type": "LORA", "target_modules": ["nothing_here"], "task_type": "CAUSAL_LM"}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
-    return ["run", str(make(vanilla={"adapter": str(folder / "adapter")}))]
+    return ["run", str(make(teach={"adapter": str(folder / "adapter")}))]
 
 
 def output_is_a_file(make, folder):
@@ -190,7 +190,7 @@ CASES = {
     "unknown section": (setting(localisation={}), ["localisation", "Did you mean 'localization'"]),
     "unknown key": (setting("unlearning.lr=1"), ["unknown key unlearning.lr"]),
     "wrong type": (setting("seed=many"), ["seed", "'many'"]),
-    "a number in words": (setting("vanilla.epochs=two"), ["vanilla.epochs", "'two'"]),
+    "a number in words": (setting("teach.epochs=two"), ["teach.epochs", "'two'"]),
     "k in percent": (setting("localization.k_op_ur=10"), ["k_op_ur", "Did you mean 0.1?"]),
     "k of zero": (setting("localization.k_op_rr=0"), ["localization.k_op_rr"]),
     "unknown localizer": (setting("localization.method=gral"), ["Did you mean 'grail'"]),
@@ -219,8 +219,8 @@ CASES = {
         ["unlearning.objective: exact", "localization.method: none"],
     ),
     "exact without a vanilla stage": (
-        setting("unlearning.objective=exact", "localization.method=none", "vanilla.skip=true"),
-        ["unlearning.objective: exact", "vanilla.skip"],
+        setting("unlearning.objective=exact", "localization.method=none", "teach=null"),
+        ["unlearning.objective: exact", "teach: true"],
     ),
     "unknown optimizer": (setting("unlearning.optimizer=adam"), ["unlearning.optimizer", "adamw"]),
     "random by side": (
@@ -233,11 +233,12 @@ CASES = {
         ["model", "float16 cannot train all weights"],
     ),
     "no retain weight": (setting("unlearning.retain_weight=0"), ["unlearning.retain_weight"]),
-    "two sources": (setting("vanilla.skip=true", "vanilla.adapter=x"), ["vanilla"]),
+    "the old name": (setting("vanilla.epochs=2"), ["vanilla", "teach"]),
+    "the old switch": (setting("vanilla.skip=true"), ["vanilla.skip", "Leave"]),
     "set without a value": (setting("seed"), ["--set needs KEY=VALUE"]),
     "set below a value": (
-        setting("vanilla.epochs.deep=1"),
-        ["vanilla.epochs.deep=1", "not a section"],
+        setting("teach.epochs.deep=1"),
+        ["teach.epochs.deep=1", "not a section"],
     ),
     "set to broken YAML": (setting("seed=[1"), ["--set seed=[1"]),
     "missing data": (data("privacy_retain_val", None), ["privacy.retain.val", "does not exist"]),
@@ -266,9 +267,9 @@ CASES = {
     "a folder that is no model": (model_folder_without_config, ["model.name", "config.json"]),
     "half a model": (model_of_half_a_file, ["model.name"]),
     "no such GGUF": (setting("model.name=/no/such.gguf"), ["model.name", "/no/such.gguf"]),
-    "no such adapter": (setting("vanilla.adapter=/no/such"), ["vanilla.adapter", "/no/such"]),
-    "an adapter on an adapter": (adapter_on_an_adapter, ["vanilla.adapter", "an adapter too"]),
-    "another model's adapter": (adapter_of_another_model, ["vanilla.adapter", "adapter"]),
+    "no such adapter": (setting("teach.adapter=/no/such"), ["teach.adapter", "/no/such"]),
+    "an adapter on an adapter": (adapter_on_an_adapter, ["teach.adapter", "an adapter too"]),
+    "another model's adapter": (adapter_of_another_model, ["teach.adapter", "adapter"]),
     "modules that are not there": (
         setting("model.lora.target_modules=[nothing]"),
         ["model.lora.target_modules", "nothing"],
@@ -302,7 +303,7 @@ CASES = {
     "output of somebody else": (output_of_somebody_else, ["output", "thesis.tex"]),
     "output of another tool": (output_of_another_tool, ["output", "(config.yaml)"]),
     "results that are none": (results_that_are_none, ["results.json is not as grail wrote it"]),
-    "results without the rest": (results_without_the_rest, ["missing or damaged", "config.yaml"]),
+    "results without the rest": (results_without_the_rest, ["not a finished run", "config.yaml"]),
 }
 
 

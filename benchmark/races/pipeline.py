@@ -140,7 +140,7 @@ def _settings(plan: Plan, model: str) -> dict[str, Any]:
         "domains": {"privacy": sides},
         "data": {"template": "plain", "max_rows": plan.pipeline},
         "general": {"train": None},
-        "vanilla": {"epochs": plan.vanilla_epochs, "include_val": False},
+        "teach": {"epochs": plan.vanilla_epochs, "include_val": False},
         "unlearning": {
             "epochs": 2,
             "max_token_nll": None,

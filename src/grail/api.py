@@ -22,7 +22,15 @@ from grail.config.file import load_config
 from grail.config.importance import Importance
 from grail.config.localization import Localization
 from grail.config.messages import checked
-from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlearning, parse_config
+from grail.config.run import (
+    EVERY,
+    FULL_WEIGHTS_RATE,
+    Config,
+    Data,
+    Evaluation,
+    Unlearning,
+    parse_config,
+)
 from grail.data.encode import Encoded
 from grail.data.readers import read_rows
 from grail.data.samples import Place, Sample, samples_from
@@ -37,6 +45,7 @@ from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
+from grail.run.looks import looks_of
 from grail.run.memory import (
     before_in_memory,
     check_rows,
@@ -244,13 +253,16 @@ def unlearn(
     encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     task = taught(task, unlearning, before)
+    every = EVERY if unlearning.stop else None
+    looks = looks_of(model, encoded, tokenizer.pad_token_id, every, unlearning.stop, before)
     reset_in_memory(model, unlearning, mask, before, seed)
     was_training = model.training
     with TemporaryDirectory() as folder:
         files = LoopFiles(Path(folder) / "train.jsonl", Path(folder) / "checkpoint", "")
         try:
             model.train()
-            proof = Loop(trainable(model), task, mask, steps, make_accelerator()).run(files)
+            loop = Loop(trainable(model), task, mask, steps, make_accelerator())
+            proof = loop.run(files, looks=looks)
         finally:
             model.train(was_training)
         lines = files.log.read_text(encoding="utf-8").splitlines()

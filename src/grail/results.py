@@ -28,7 +28,8 @@ class Result:
         metric: "US" (unlearn rows), "RS" (retain rows), "NLL", "PPL", "ROUGE-L"; rows with a side:
             "ES" (extraction strength), "Prob", "Repetition", "Compression"; unlearn train rows
             against held-out rows: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++", and the
-            standard error of each, as "AUC-loss-error". Exact memorization is the token accuracy in US and RS.
+            standard error of each, as "AUC-loss-error". Exact memorization is the token accuracy
+            in US and RS.
         value: The mean over ``n`` samples (PPL: exp of the mean NLL; infinite values are capped).
         n: Number of samples (for an AUC, members and held-out rows together).
     """

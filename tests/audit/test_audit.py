@@ -288,7 +288,7 @@ def test_a_base_that_knows_gives_all_back_when_the_adapter_is_taken_off(tmp_path
     source = yaml.safe_load((runs["run"] / "config.yaml").read_text())
     source |= {"output": str(tmp_path / "over"), "model": {"name": str(runs["run"] / "vanilla")}}
     source["model"] |= {"lora": {"r": 2}, "dtype": "float32"}
-    source["vanilla"] = {"skip": True}
+    source["teach"] = None
     source["unlearning"] |= {"learning_rate": 0.02}
     del source["made_with"], source["preset"]
     file = tmp_path / "over.yaml"

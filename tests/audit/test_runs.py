@@ -104,14 +104,13 @@ def test_an_oracle_of_another_model_template_or_data_is_refused(runs, copied, tm
 def test_an_oracle_that_was_taught_otherwise_is_refused(runs, copied, key, value, refused):
     """One that learned less knows less for that alone."""
     run, folder = read_run(runs["run"]), copied("oracle")
-    change(folder, "vanilla", key, value)
+    change(folder, "teach", key, value)
     if refused:
-        with pytest.raises(InputError, match=f"trained with another vanilla.{key}"):
+        with pytest.raises(InputError, match=f"trained with another teach.{key}"):
             read_oracle(run, folder)
     else:
         assert read_oracle(run, folder).is_oracle
-    given = run.config.vanilla.model_copy(update={"skip": True})
-    config = run.config.model_copy(update={"vanilla": given})
+    config = run.config.model_copy(update={"teach": None})
     assert read_oracle(dataclasses.replace(run, config=config), folder).is_oracle
 
 

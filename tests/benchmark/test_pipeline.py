@@ -14,7 +14,7 @@ def test_both_are_told_the_same_and_find_the_same(tmp_path):
     config = tmp_path / "run.yaml"
     given = pipeline._settings(QUICK, pipeline._model(QUICK, tmp_path))
     given["model"] |= {"dtype": "float32"}
-    config.write_text(yaml.safe_dump(given | {"vanilla": {"skip": True}}))
+    config.write_text(yaml.safe_dump(given | {"teach": None}))
     pipeline.by_grail(config, tmp_path / "grail")
     pipeline.by_parts(config, tmp_path / "naive")
     tables = pipeline.tables_of(tmp_path / "grail", tmp_path / "naive")

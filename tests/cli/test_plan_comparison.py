@@ -27,7 +27,7 @@ def add(ranges):
 
 def test_every_run_counts_once(plan):
     grid = {"unlearning.learning_rate": [0.001, 0.05, 0.1]}
-    methods = {"one": {"grid": grid}, "two": {}, "same": {}, "own": {"set": {"vanilla.epochs": 2}}}
+    methods = {"one": {"grid": grid}, "two": {}, "same": {}, "own": {"set": {"teach.epochs": 2}}}
     found = forecast_of(plan(methods, seeds=[0, 1], parallel=2))
     lines = {line.name: line for line in found.lines}
     assert {name: line.cells for name, line in lines.items()} == {

@@ -79,7 +79,7 @@ def based(plan):
         {
             "same": {},
             "scored": {"set": {"importance": {"trials": 1}}},
-            "other": {"set": {"vanilla": {"epochs": 2}}},
+            "other": {"set": {"teach": {"epochs": 2}}},
         }
     )
     (found.output / ".comparison").mkdir(parents=True)

@@ -289,7 +289,7 @@ def test_without_matplotlib_all_tables_are_there(played, comparison, tmp_path, c
 @pytest.mark.slow
 def test_a_method_with_a_vanilla_model_of_its_own_is_marked(played, plan, tmp_path):
     found = run_comparison(
-        plan({"same": {}, "own": {"set": {"vanilla": {"epochs": 2}}}}), NullListener()
+        plan({"same": {}, "own": {"set": {"teach": {"epochs": 2}}}}), NullListener()
     )
     assert [cell["own_vanilla"] for cell in found["cells"]] == [False, True]
     assert found["vanilla"]["rows"]
@@ -362,7 +362,7 @@ def test_a_shared_base_that_another_comparison_has_remade_is_made_again(
     shared = ["--set", f"shared={tmp_path / 'base'}", "--set", "figures=[]"]
     file = comparison({"one": {}})
     assert main(["compare", str(file), *shared]) == 0
-    other = ["--set", "base.vanilla.epochs=2", "--output", str(tmp_path / "other")]
+    other = ["--set", "base.teach.epochs=2", "--output", str(tmp_path / "other")]
     assert main(["compare", str(file), *shared, *other]) == 0
     played.clear()
     assert main(["compare", str(file), *shared]) == 0

@@ -38,10 +38,10 @@ def test_base_then_preset_then_set_then_point_then_seed(plan):
 def test_all_cells_share_the_seeds_of_vanilla_and_labels(plan):
     found = plan({"a": {}}, base={"seed": 4}, seeds=[0, 1])
     cells = found.cells(found.rows[0], {})
-    assert [(c.config.vanilla.seed, c.config.importance.seed) for c in cells] == [(4, 4)] * 2
-    assert (found.base.vanilla.seed, found.base.seed) == (4, 4)
-    own = plan({"a": {}}, base={"vanilla": {"seed": 8}})
-    assert (own.base.vanilla.seed, own.base.importance.seed) == (8, 0)
+    assert [(c.config.teach.seed, c.config.importance.seed) for c in cells] == [(4, 4)] * 2
+    assert (found.base.teach.seed, found.base.seed) == (4, 4)
+    own = plan({"a": {}}, base={"teach": {"seed": 8}})
+    assert (own.base.teach.seed, own.base.importance.seed) == (8, 0)
 
 
 def test_vary_makes_rows_in_order(plan):
@@ -57,9 +57,9 @@ def test_vary_makes_rows_in_order(plan):
 
 
 def test_whole_keys_where_last_words_would_not_tell(plan):
-    vary = {"vanilla.epochs": [1], "unlearning.epochs": [2]}
+    vary = {"teach.epochs": [1], "unlearning.epochs": [2]}
     found = plan({"k": {"vary": vary}})
-    assert found.rows[0].name == "k, vanilla.epochs=1, unlearning.epochs=2"
+    assert found.rows[0].name == "k, teach.epochs=1, unlearning.epochs=2"
 
 
 def test_own_grid_and_seeds_replace_the_general_ones(plan):
@@ -107,8 +107,8 @@ def test_every_problem_is_told_once_and_where_it_stands(comparison):
 
 
 def test_a_section_that_is_none_is_told_of(comparison):
-    with pytest.raises(InputError, match="base: vanilla should be a section"):
-        plan_comparison(*load_comparison(comparison({"a": {}}), ["base.vanilla=3"]))
+    with pytest.raises(InputError, match="base: teach should be a section"):
+        plan_comparison(*load_comparison(comparison({"a": {}}), ["base.teach=3"]))
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,9 @@ def test_a_setting_given_twice_is_refused(put, more):
 
 
 def test_paths_of_general_text_and_adapter(put, tmp_path):
-    config = load_config(put(), ["general.train=../g.jsonl", "vanilla.adapter=my/adapter"])
+    config = load_config(put(), ["general.train=../g.jsonl", "teach.adapter=my/adapter"])
     assert config.general.train == str(tmp_path / "g.jsonl")
-    assert config.vanilla.adapter == str(tmp_path / "conf" / "my" / "adapter")
+    assert config.teach.adapter == str(tmp_path / "conf" / "my" / "adapter")
     assert load_config(put(), []).general.train == "embedded"
     assert load_config(put(), ["general.train=null"]).general.train is None
 
@@ -141,7 +141,7 @@ def test_a_model_name_that_begins_like_a_path_is_one(put, tmp_path, monkeypatch,
 
 def test_the_home_folder_is_expanded_in_every_path(put, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    keys = ["general.train", "vanilla.adapter", "domains.privacy.unlearn.train", "output"]
+    keys = ["general.train", "teach.adapter", "domains.privacy.unlearn.train", "output"]
     config = load_config(put(), [*(f"{key}=~/x" for key in keys), "evaluation.general_tasks=[~/x]"])
     values = dict(flatten(config.model_dump()))
     assert [values[key] for key in keys] == ["/home/me/x"] * len(keys)
@@ -337,8 +337,8 @@ def test_adapter_and_all_weights_are_not_exchanged_on_a_complete_file(put, tmp_p
     with pytest.raises(InputError, match=r"--set model\.lora: .*learning rates"):
         load_config(tmp_path, [f"model.lora={new}"])
     with pytest.raises(InputError, match=r"--set model\.lora"):
-        load_config(tmp_path, [f"model.lora={new}", "vanilla.learning_rate=1e-4"])
-    rates = ["vanilla.learning_rate=1e-4", "unlearning.learning_rate=1e-5"]
+        load_config(tmp_path, [f"model.lora={new}", "teach.learning_rate=1e-4"])
+    rates = ["teach.learning_rate=1e-4", "unlearning.learning_rate=1e-5"]
     config = load_config(tmp_path, [f"model.lora={new}", *rates])
     assert (config.model.lora is None) == (new == "null")
     assert config.unlearning.learning_rate == 1e-5

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from grail.config.run import Config, parse_config
+from grail.config.teach import Teach
 from grail.config.unlearning import Reset
 from grail.errors import InputError
 
@@ -97,9 +98,9 @@ BAD = [
     ("model.lora.target_modules", ["q_proj", 5], "a name or a list of names"),
     ("data.max_tokens", 7, "greater than or equal to 8"),
     ("data.max_rows", 0, "greater than or equal to 1"),
-    ("vanilla.learning_rate", 0, "greater than 0"),
-    ("vanilla.learning_rate", float("inf"), "finite"),
-    ("vanilla.until", 0, "greater than 0"),
+    ("teach.learning_rate", 0, "greater than 0"),
+    ("teach.learning_rate", float("inf"), "finite"),
+    ("teach.until", 0, "greater than 0"),
     ("importance.trials", 2.5, "integer"),
     ("importance.batch_tokens", "1024", "integer"),
     ("unlearning.epochs", True, "integer"),
@@ -114,7 +115,7 @@ BAD = [
     ("unlearning.delta", -1, "greater than or equal to 0"),
     ("unlearning.retain_rows", "ood", "domain or general"),
     ("unlearning.rectify", "perhaps", "boolean"),
-    ("vanilla.seed", -1, "greater than or equal to 0"),
+    ("teach.seed", -1, "greater than or equal to 0"),
     ("importance.seed", 1.5, "integer"),
     ("evaluation.min_k", 0, "greater than 0"),
     ("evaluation.min_k", 20, "less than or equal to 1"),
@@ -241,7 +242,7 @@ def test_all_errors_are_told_at_once():
         "unlearning.optimizer": "lion",
         "domains.a b": SIDES,
         "domains.privacy.retain.train": None,
-        "vanilla": {"skip": True, "adapter": "x"},
+        "vanilla": {"skip": True},
     }
     for key, value in wrong.items():
         raw = with_value(key, value, raw)
@@ -252,13 +253,6 @@ def test_all_errors_are_told_at_once():
     assert error.value.problems == lines
     for key in wrong:
         assert any(line.removeprefix("unknown key ").startswith(key) for line in lines), key
-
-
-def test_two_sources_of_the_vanilla_model_exclude_each_other():
-    text = error_of(with_value("vanilla", {"skip": True, "adapter": "x"}))
-    assert text.startswith("vanilla: adapter and skip exclude each other")
-    parse_config(with_value("vanilla", {"skip": True}))
-    parse_config(with_value("vanilla", {"adapter": "x"}))
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 3])
@@ -289,7 +283,7 @@ def test_no_setting_can_be_changed_afterwards(key):
     *sections, last = key.split(".")
     for section in sections:
         inside = getattr(place, section)
-        place = Reset() if section == "reset" else inside  # by default, there is none
+        place = {"reset": Reset(), "teach": Teach()}.get(section, inside)  # null
     with pytest.raises(ValidationError, match="frozen"):
         setattr(place, last, getattr(place, last))
 
@@ -350,10 +344,10 @@ def test_float16_is_for_a_frozen_base_only():
         parse_config(with_value("model", {"lora": None, "dtype": dtype}))
 
 
-@pytest.mark.parametrize("section", ["vanilla", "unlearning"])
+@pytest.mark.parametrize("section", ["teach", "unlearning"])
 def test_full_weights_have_a_learning_rate_of_their_own(section):
     def rate(**raw):
-        return getattr(parse_config(SMALLEST | raw), section).learning_rate
+        return getattr(parse_config(SMALLEST | {"teach": True} | raw), section).learning_rate
 
     adapter = rate()
     full = rate(model={"lora": None})
@@ -363,12 +357,13 @@ def test_full_weights_have_a_learning_rate_of_their_own(section):
 
 
 @pytest.mark.parametrize(
-    ("section", "name"), [("vanilla", "vanilla_seed"), ("importance", "label_seed")]
+    ("section", "name"), [("teach", "vanilla_seed"), ("importance", "label_seed")]
 )
 def test_a_stages_seed_is_its_own_or_the_runs(section, name):
-    assert getattr(parse_config(SMALLEST | {"seed": 7}), name) == 7
+    taught = SMALLEST | {"teach": True, "seed": 7}
+    assert getattr(parse_config(taught), name) == 7
     for seed in (0, 3):
-        config = parse_config(SMALLEST | {"seed": 7, section: {"seed": seed}})
+        config = parse_config(taught | {section: {"seed": seed}})
         assert getattr(config, name) == seed
         others = {"vanilla_seed", "label_seed"} - {name}
         assert [getattr(config, other) for other in others] == [7]

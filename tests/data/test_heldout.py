@@ -2,11 +2,11 @@
 
 import pytest
 
-from grail.config.run import Vanilla
+from grail.config.teach import Teach
 from grail.data.heldout import HELD_OUT, unseen
 from grail.data.samples import Sample
 
-APART = Vanilla(include_val=False)
+APART = Teach(include_val=False)
 
 
 def sample(part, row, text=None, side="unlearn", domain="d"):
@@ -20,25 +20,21 @@ BOTH = [
     for part in ("train", "val")
     for row in range(2)
 ]
-GIVEN = [{"skip": True}, {"adapter": "x"}]
 
 
-@pytest.mark.parametrize(
-    "vanilla", [Vanilla(), APART, Vanilla(skip=True), Vanilla(adapter="x", include_val=False)]
-)
-def test_held_out_rows_are_unseen_whatever_the_vanilla_model(vanilla):
+@pytest.mark.parametrize("teach", [Teach(), APART, None, Teach(adapter="x", include_val=False)])
+def test_held_out_rows_are_unseen_whatever_the_vanilla_model(teach):
     held = [sample(HELD_OUT, row) for row in range(3)]
-    assert unseen(BOTH + held, vanilla) == {row.key for row in held}
+    assert unseen(BOTH + held, teach) == {row.key for row in held}
 
 
-@pytest.mark.parametrize("include_val", [True, False])
-@pytest.mark.parametrize("given", GIVEN)
-def test_of_a_given_model_nobody_knows_what_it_has_read(given, include_val):
-    assert unseen(BOTH, Vanilla(**given, include_val=include_val)) == frozenset()
+@pytest.mark.parametrize("given", [None, Teach(adapter="x"), Teach(adapter="x", include_val=False)])
+def test_of_a_given_model_nobody_knows_what_it_has_read(given):
+    assert unseen(BOTH, given) == frozenset()
 
 
 def test_val_rows_that_the_vanilla_model_is_trained_on_are_none():
-    assert unseen(BOTH, Vanilla()) == frozenset()
+    assert unseen(BOTH, Teach()) == frozenset()
 
 
 def test_val_rows_stand_in_where_the_vanilla_model_is_trained_here_without_them():

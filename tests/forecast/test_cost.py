@@ -74,10 +74,10 @@ def test_checkpoints_are_as_large_as_planned(tiny_model, tmp_path, payload, name
     state = State(direction=direction)
     save_checkpoint(tmp_path / "c", parameters, optimizer, state, "x")
     files = [file for file in (tmp_path / "c").iterdir() if file.suffix != ".json"]
-    config = make_config(unlearning={"optimizer": name, "rectify": rectify})
+    config = make_config(teach=True, unlearning={"optimizer": name, "rectify": rectify})
     sizes = artifact_bytes(config, shape_of(model))
     assert sizes["unlearned.checkpoint"] == payload(*files)
-    skipped = make_config(vanilla={"skip": True})
+    skipped = make_config(teach=None)
     assert artifact_bytes(skipped, SHAPE)["vanilla.checkpoint"] == 0
     masters = sum(p.nbytes for p in parameters.values())
     assert sizes["vanilla.checkpoint"] == masters + optimizer_bytes("adamw", shape_of(model))

@@ -57,7 +57,7 @@ def test_timed_steps_are_those_of_the_stages(context, monkeypatch):
     everything = [*context.rows, *context.general]
     assert sum((w.forward for w in timed["evaluate"]), Passes()) == passes_of(everything)
     whole = workload(context.config, context.rows, context.general)
-    epochs = context.config.vanilla.epochs
+    epochs = context.config.teach.epochs
     assert (
         sum((w.backward for w in timed["vanilla"]), Passes()) * epochs == whole["vanilla"].backward
     )

@@ -33,7 +33,7 @@ RUNS = {
     "refusal": {
         "unlearning": {**STAYS, "objective": "refusal", "phases": [["privacy"], ["copyright"]]},
         "importance": {"labels": "true"},
-        "vanilla": {"include_val": False, **STAYS},
+        "teach": {"include_val": False, **STAYS},
         "evaluation": {"generate": False},
     },
     "exact": {
@@ -79,7 +79,7 @@ class Counter:
 @pytest.fixture(params=[*RUNS, "padded"], scope="module")
 def finished(request, module_config):
     sections = RUNS.get(request.param, RUNS["more"] | {"model": {"attention": "eager"}})
-    sections = {"vanilla": STAYS, "unlearning": STAYS} | sections
+    sections = {"teach": STAYS, "unlearning": STAYS} | sections
     config = load_config(module_config(name=request.param, **sections), [], None)
     counter = Counter()
     run = Run(config, read_inputs(config), counter)
@@ -153,7 +153,7 @@ def test_twice_the_rows_are_twice_the_work(module_config):
 
 
 def test_a_given_model_is_not_trained_and_a_target_is_searched(module_config):
-    config = load_config(module_config(name="given"), ["vanilla.skip=true"], None)
+    config = load_config(module_config(name="given"), ["teach=null"], None)
     context = RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
     rows = rows_of(context)
     assert workload(config, rows, [])["vanilla"] == Work()

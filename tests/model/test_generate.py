@@ -14,6 +14,7 @@ from grail.model.generate import (
     generate,
     groups_of,
     most_new,
+    streamed,
 )
 
 FAMILIES = ["llama", "qwen2", "gemma", "gemma2", "gpt_neox", "gpt2"]
@@ -239,3 +240,20 @@ def test_a_batch_is_parted_as_the_model_allows(sharing, sizes, talker, tokenizer
     assert sorted(map(len, parts)) == sorted(sizes)
     assert sorted(i for part in parts for i in part) == [0, 1, 2, 3]
     assert generate(talker, prompts, [5, 6, 7, 8], tokenizer) == whole
+
+
+def test_a_streamed_text_is_the_text_in_pieces(talker, tokenizer, tiny_rows):
+    rows = tiny_rows(4, prompt=(3, 9), answer=(8, 9))
+    generator = TextGenerator(talker, tokenizer, 12, 1)
+    for row in rows:
+        pieces = []
+        text = streamed(generator, row, pieces.append)
+        prompt = row.ids[: row.start]
+        (ids,) = generate(
+            talker, [prompt], [12], tokenizer, None, end_tokens(talker, tokenizer, [row])
+        )
+        assert text == "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True)
+        assert "" not in pieces
+    sampling = [Sampling(1.0, seed) for seed in (3, 3, 4)]
+    one, same, other = (streamed(generator, rows[0], len, how) for how in sampling)
+    assert one == same != other

@@ -67,7 +67,7 @@ def test_load_all_weights(tiny_model_folder):
     assert same(state(model), state(base))
 
 
-@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+@pytest.mark.parametrize("way", ["model.name", "teach.adapter"])
 def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
     saved = load_file(adapter_folder / "adapter_model.safetensors")
     if way == "model.name":
@@ -79,7 +79,7 @@ def test_load_a_trained_adapter(way, adapter_folder, tiny_model_folder):
         assert torch.equal(parameter, saved[name.replace(".default", "")])
 
 
-@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+@pytest.mark.parametrize("way", ["model.name", "teach.adapter"])
 def test_an_adapter_is_merged_where_all_weights_are_trained(way, adapter_folder, tiny_model_folder):
     if way == "model.name":
         model = load_model(named(adapter_folder, lora=None), None, 0)
@@ -295,7 +295,7 @@ def test_load_tokenizer(tiny_model_folder, adapter_folder):
     assert load_tokenizer(named(adapter_folder)).get_vocab() == found.get_vocab()
 
 
-@pytest.mark.parametrize("way", ["model.name", "vanilla.adapter"])
+@pytest.mark.parametrize("way", ["model.name", "teach.adapter"])
 @pytest.mark.parametrize("what", ["tokenizer and template", "template", "nothing"])
 def test_an_adapters_own_tokenizer_and_template_are_used(
     what, way, adapter_folder, tiny_model_folder, tiny_tokenizer

@@ -74,7 +74,7 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
         ("unlearning", "checkpoint_steps", 1),
         ("unlearning", "trackers", ["tensorboard"]),
         ("importance", "memory_gib", 1.5),
-        ("vanilla", "checkpoint_steps", 1),
+        ("teach", "checkpoint_steps", 1),
         ("data", "max_rows", 2),
         ("data", "max_val_rows", 2),
         ("evaluation", "general_tasks", ["mmlu"]),
@@ -82,7 +82,8 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
     ],
 )
 def test_key_ignores_what_changes_nothing_that_is_made(make, section, name, value):
-    assert make().key(section) == make(**{section: {name: value}}).key(section)
+    plain = make(**{section: {}})
+    assert plain.key(section) == make(**{section: {name: value}}).key(section)
 
 
 def test_key_of_rows_that_are_cut_short_differs(make):
@@ -119,9 +120,9 @@ def test_starting_over_is_a_model_that_was_just_loaded(make, tiny_model_folder, 
 
 def test_the_seeds_of_stages_are_not_their_sections(make):
     """They stand in the keys by their value: a section that names the run's seed is no other."""
-    assert make().key("vanilla", "importance") == make(
-        vanilla={"seed": 0}, importance={"seed": 9}
-    ).key("vanilla", "importance")
+    assert make(teach=True).key("teach", "importance") == make(
+        teach={"seed": 0}, importance={"seed": 9}
+    ).key("teach", "importance")
 
 
 @pytest.fixture

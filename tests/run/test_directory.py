@@ -26,6 +26,7 @@ from grail.run.directory import (
     keep_scores,
     outdate,
     refuse_comparison,
+    refuse_purged,
     refuse_run,
     sound,
     stamp,
@@ -217,3 +218,18 @@ def test_an_output_is_made_if_its_inputs_are_these_and_nobody_changed_it_since(t
     assert "tokenizer.json is not as grail wrote it" in heard[1]
     assert not is_made(tmp_path, tmp_path / "unlearned", "key", heard.append)
     assert len(heard) == 2  # what was never made is made without a word
+
+
+def test_a_purged_folder_is_refused_and_a_purge_of_less_is_not(tmp_path):
+    config = CONFIG.model_copy(update={"output": str(tmp_path)})
+    (tmp_path / "vanilla").mkdir()
+    for name in ("vanilla/model.safetensors", "rewrites.json"):
+        (tmp_path / name).write_text("x")
+    manifest.record_purged(tmp_path, ["rewrites.json"])
+    refuse_purged(tmp_path)
+    manifest.record_purged(tmp_path, ["vanilla"])
+    for refuse in (lambda: refuse_run(config, None), lambda: refuse_comparison(tmp_path, config)):
+        with pytest.raises(InputError, match=r"was purged on \d{4}-\d\d-\d\d: the model before"):
+            refuse()
+    (tmp_path / "manifest.json").write_text("{")
+    refuse_purged(tmp_path)

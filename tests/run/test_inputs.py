@@ -42,7 +42,7 @@ def test_general_tasks_are_read_with_everything_else(tiny_config, tmp_path, monk
 
 
 def test_every_problem_is_named_at_once(tiny_config, tmp_path):
-    config = tiny_config(vanilla={"adapter": str(tmp_path / "none")})
+    config = tiny_config(teach={"adapter": str(tmp_path / "none")})
     (tmp_path / "data" / "privacy_unlearn_train.jsonl").write_text("{\n")
     (tmp_path / "data" / "general.jsonl").unlink()
     (tmp_path / "run").touch()
@@ -57,7 +57,7 @@ def test_every_problem_is_named_at_once(tiny_config, tmp_path):
     text = str(caught.value)
     wanted = ("privacy_unlearn_train.jsonl line 1", "general.train: ", "model.name: /no/such/model")
     settings = ("localization.method: 'gral'", "unlearning.objective: 'nppo'")
-    for piece in (*wanted, *settings, "vanilla.adapter: ", "output: "):
+    for piece in (*wanted, *settings, "teach.adapter: ", "output: "):
         assert piece in text
 
 
@@ -114,11 +114,11 @@ UNLEARNING = [
     (["unlearning.objective=ascent", "unlearning.rectify=true"], "unlearning.rectify: ascent"),
     (["unlearning.objective=ascent_kl", "unlearning.retain_weight=0"], "retain_weight: 0 leaves"),
     (
-        ["unlearning.objective=exact", "localization.method=none", "vanilla.skip=true"],
-        "Leave out vanilla.adapter and vanilla.skip.",
+        ["unlearning.objective=exact", "localization.method=none", "teach=null"],
+        "Give teach: true, and no teach.adapter.",
     ),
     (
-        ["unlearning.objective=exact", "localization.method=none", "vanilla.adapter=x"],
+        ["unlearning.objective=exact", "localization.method=none", "teach.adapter=x"],
         "unlearning.objective: exact trains the vanilla model again without the unlearn rows",
     ),
     (["unlearning.objective=exact"], "Set localization.method: none."),
@@ -128,7 +128,7 @@ UNLEARNING = [
     ),
     (
         ["unlearning.objective=exact", "localization.method=none", "unlearning.general_weight=1"],
-        "unlearning.general_weight: exact trains a new model as the vanilla section says",
+        "unlearning.general_weight: exact trains a new model as the section teach says",
     ),
     (
         [
@@ -136,7 +136,7 @@ UNLEARNING = [
             "localization.method=none",
             "unlearning.phases=[[privacy]]",
         ],
-        "unlearning.phases: exact trains a new model as the vanilla section says",
+        "unlearning.phases: exact trains a new model as the section teach says",
     ),
 ]
 
@@ -173,7 +173,7 @@ def test_every_objective_passes(name, tiny_config):
 
 def test_a_problem_that_two_checks_find_is_named_once(tiny_config, tmp_path):
     (tmp_path / "adapter_config.json").touch()
-    config = tiny_config(vanilla={"adapter": str(tmp_path)}, model={"name": "/no/such/model"})
+    config = tiny_config(teach={"adapter": str(tmp_path)}, model={"name": "/no/such/model"})
     with pytest.raises(InputError) as caught:
         read_inputs(load_config(config, []))
     assert str(caught.value).count("/no/such/model") == 1
@@ -192,8 +192,8 @@ def test_the_same_rows_on_both_sides_are_refused_and_similar_ones_reported(tiny_
 
 def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
     check_adapter(load_config(tiny_config(), []))
-    given = load_config(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
-    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* is not a PEFT adapter folder"):
+    given = load_config(tiny_config(teach={"adapter": str(tmp_path)}), [])
+    with pytest.raises(InputError, match=r"^teach\.adapter: .* is not a PEFT adapter folder"):
         check_adapter(given)
     (tmp_path / "adapter_config.json").touch()
     with pytest.raises(InputError, match="is not a PEFT configuration"):
@@ -204,7 +204,7 @@ def test_an_adapter_is_a_peft_folder(tiny_config, tmp_path):
 
 def test_an_adapter_of_a_base_that_is_not_here_is_a_warning(tiny_config, tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
-    given = load_config(tiny_config(vanilla={"adapter": str(tmp_path)}), [])
+    given = load_config(tiny_config(teach={"adapter": str(tmp_path)}), [])
     (warning,) = read_inputs(given).warnings
     assert "names the base owner/name" in warning
     assert given.model.name in warning
@@ -217,8 +217,8 @@ def test_an_adapter_on_an_adapter_is_refused(tiny_config, tiny_model_folder, tmp
         base = {"base_model_name_or_path": str(tiny_model_folder)}
         (folder / "adapter_config.json").write_text(json.dumps(base))
     check_adapter(load_config(tiny_config(model={"name": str(model)}), []))
-    both = tiny_config(model={"name": str(model)}, vanilla={"adapter": str(on_top)})
-    with pytest.raises(InputError, match=r"^vanilla\.adapter: model\.name .* is an adapter too"):
+    both = tiny_config(model={"name": str(model)}, teach={"adapter": str(on_top)})
+    with pytest.raises(InputError, match=r"^teach\.adapter: model\.name .* is an adapter too"):
         check_adapter(load_config(both, []))
 
 

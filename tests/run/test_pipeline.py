@@ -24,7 +24,7 @@ from grail.config.file import load_config
 from grail.errors import InputError
 from grail.files import read_json, write_json
 from grail.progress import NullListener
-from grail.reporting.run.verdict import run_verdict
+from grail.reporting.run.verdict import run_checks
 from grail.results import read_results
 from grail.run import manifest
 from grail.run.directory import alone, stamp, weights_digest
@@ -188,7 +188,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(finished, run, 
 
 
 def test_changed_data_redoes_only_their_side(tiny_config, run, tmp_path):
-    config = tiny_config(vanilla={"skip": True})
+    config = tiny_config(teach=None)
     run("run", config)
     with (tmp_path / "data" / "privacy_retain_train.jsonl").open("a") as file:
         file.write('{"prompt": "new?", "completion": "row"}\n')
@@ -239,14 +239,14 @@ def test_val_rows_are_held_out_where_no_model_was_trained_on_them(tiny_config, r
         rows = read_results(tmp_path / "run" / "results.json").rows
         return {(row.model, row.domain, row.n) for row in rows if row.metric == "AUC-min-k++"}
 
-    config = tiny_config(vanilla={"include_val": False})
+    config = tiny_config(teach={"include_val": False})
     domains = ("privacy", "copyright")
     assert areas() == {(m, d, 4 + 2) for m in ("vanilla", "unlearned") for d in domains}
-    assert areas("--set", "vanilla.skip=true") == set()
+    assert areas("--set", "teach=null") == set()
 
 
 def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config, run, tmp_path):
-    own = {"vanilla": {"seed": 5}, "importance": {"seed": 6}}
+    own = {"teach": {"seed": 5}, "importance": {"seed": 6}}
     config, folder = tiny_config(**own), tmp_path / "run"
     run("run", config)
     shared = {f"score {d}.{s}" for d in ("privacy", "copyright") for s in ("unlearn", "retain")}
@@ -260,12 +260,12 @@ def test_seeds_of_their_own_let_runs_share_vanilla_model_and_scores(tiny_config,
     assert "unlearned/adapter_model.safetensors" in changed
     # a seed of its own that is the run's is no other seed; one that is not, is
     scores = shared - {"vanilla", "evaluate vanilla"}
-    same = ("--set", "seed=5", "--set", "vanilla.seed=null")
+    same = ("--set", "seed=5", "--set", "teach.seed=null")
     done, kept = run("score", config, *same)
     assert (done, set(kept)) == ([], scores | {"vanilla"})
     done, kept = run("score", config, "--set", "importance.seed=7")
     assert (set(done), kept) == (scores, ["vanilla"])
-    done, _ = run("score", config, "--set", "vanilla.seed=7")
+    done, _ = run("score", config, "--set", "teach.seed=7")
     assert done[0] == "vanilla"
 
 
@@ -277,9 +277,9 @@ def copied_model(folder, name):
 def test_another_base_model_in_the_same_place_redoes_everything(
     tiny_config, tiny_model_folder, run, tmp_path
 ):
-    """The adapter of vanilla.skip is the same bytes on any base: its digest would not tell."""
+    """A fresh adapter is the same bytes on any base: its digest would not tell."""
     base = copied_model(tiny_model_folder, tmp_path / "model")
-    config = tiny_config(vanilla={"skip": True}, model={"name": str(base)})
+    config = tiny_config(teach=None, model={"name": str(base)})
     done, _ = run("run", config)
     before = files(tmp_path / "run")
     (base / "model.safetensors").touch()
@@ -315,7 +315,8 @@ def test_results_do_not_outlive_the_settings_they_came_from(finished, run, tmp_p
     run("score", config, "--set", "unlearning.learning_rate=0.02")
     assert not (folder / "results.json").exists()
     assert not (folder / "report.md").exists()
-    done, kept = run("report", folder)
+    assert main(["report", str(folder)]) == 2  # it trains nothing
+    done, kept = run("run", folder)
     assert done == ["unlearn", "evaluate unlearned", "report"]
     assert "evaluate vanilla" in kept
 
@@ -354,7 +355,7 @@ VARIANTS = {
         "evaluation": {"generate": False},
     },
     "vanilla as it is, plain loop": {
-        "vanilla": {"skip": True},
+        "teach": None,
         "importance": {"gradients": "loop"},
     },
     "ascent, accumulated": {"unlearning": {"objective": "ascent", "accumulation": 2}},
@@ -463,7 +464,7 @@ def test_a_moved_run_goes_on_in_its_new_place(tiny_config, run, tmp_path):
 
 def test_a_vanilla_adapter_is_taken_as_it_is(finished_run, tiny_config, run, tmp_path):
     adapter = finished_run / "vanilla"
-    run("run", tiny_config(name="second", vanilla={"adapter": str(adapter)}))
+    run("run", tiny_config(name="second", teach={"adapter": str(adapter)}))
     name = "adapter_model.safetensors"
     assert (tmp_path / "second" / "vanilla" / name).read_bytes() == (adapter / name).read_bytes()
 
@@ -471,7 +472,7 @@ def test_a_vanilla_adapter_is_taken_as_it_is(finished_run, tiny_config, run, tmp
 def test_a_full_weight_model_of_a_run_is_a_model_to_start_from(tiny_config, run, tmp_path):
     run("run", tiny_config(model={"lora": None}))
     given = {"name": str(tmp_path / "run" / "unlearned"), "lora": None}
-    run("vanilla", tiny_config(name="second", model=given, vanilla={"skip": True}))
+    run("vanilla", tiny_config(name="second", model=given, teach=None))
     name = "model.safetensors"
     one, other = (tmp_path / run / name for run in ("run/unlearned", "second/vanilla"))
     assert one.read_bytes() == other.read_bytes()
@@ -494,7 +495,9 @@ def test_val_on_one_side_only_reaches_the_report(side, tiny_config, run, tmp_pat
     )
     assert results.summary["val"]["unlearned"]["Avg"] == pytest.approx((us + rs) / 2)
     value = results.value("unlearned", "privacy", side, "val", metric)
-    assert f"{value:.1f} val" in next(s for s in run_verdict(results) if f"({metric} " in s)
+    right = 100 - value if metric == "US" else value
+    checks = [c for c in run_checks(results) if c.place == f"privacy.{side}"]
+    assert f"→ {right:.1f} %" in checks[0].figures.partition("val rows")[2]
 
     both = [f"domains.{d}.{other}.val=null" for d in ("privacy", "copyright")]
     run("run", config, *(word for text in both for word in ("--set", text)))
@@ -527,19 +530,16 @@ def warned(config, last, *overrides):
 
 
 def test_a_fresh_adapter_as_the_vanilla_model_is_warned_of(tiny_config, run, tmp_path):
-    config = tiny_config(vanilla={"skip": True})
+    config = tiny_config(teach=None)
     assert read_inputs(load_config(config, [])).warnings == (FRESH_ADAPTER,)
-    with pytest.warns(UserWarning, match=r"vanilla\.skip with a fresh adapter"):
+    with pytest.warns(UserWarning, match="a fresh adapter on a model"):
         api.run(load_config(config, [f"output={tmp_path / 'api'}"]))
     assert warned(tiny_config(name="trained"), "vanilla") == []
     assert read_inputs(load_config(tiny_config(name="trained"), [])).warnings == ()
     adapter = tmp_path / "trained" / "vanilla"
-    given = {"vanilla": {"skip": True}, "model": {"name": str(adapter)}}
+    given = {"teach": None, "model": {"name": str(adapter)}}
     assert read_inputs(load_config(tiny_config(name="given", **given), [])).warnings == ()
-    assert (
-        warned(tiny_config(name="full", vanilla={"skip": True}, model={"lora": None}), "vanilla")
-        == []
-    )
+    assert warned(tiny_config(name="full", teach=None, model={"lora": None}), "vanilla") == []
 
 
 def test_blocks_that_no_name_tells_of_are_warned_of(tiny_config, monkeypatch):
@@ -619,7 +619,7 @@ def test_single_stages_do_what_they_need_and_no_more(tiny_config, run, tmp_path)
     for stage, name in wanted.items():
         assert not (folder / name).exists()
         done, _ = run(stage, config)
-        assert {word.split()[0] for word in done} == {stage}
+        assert {word.split()[0] for word in done} == ({stage} if stage != "report" else set())
         assert (folder / name).exists()
 
 

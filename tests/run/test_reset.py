@@ -168,9 +168,9 @@ def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_mo
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"vanilla": {"skip": True}}, "resetting the adapter removes nothing"),
+        ({"teach": None}, "resetting the adapter removes nothing"),
         (
-            {"vanilla": {"skip": True}, "unlearning": {"reset": None, "teacher": "before"}},
+            {"teach": None, "unlearning": {"reset": None, "teacher": "before"}},
             "the base model itself knows them",
         ),
         (
@@ -189,7 +189,7 @@ def test_what_cannot_be_reset_is_refused_before_any_work(tiny_config, settings, 
 def test_all_weights_go_back_to_the_model_before_the_vanilla_stage(tiny_config):
     config = tiny_config(
         model={"lora": None},
-        vanilla={"learning_rate": 0.01},
+        teach={"learning_rate": 0.01},
         unlearning={**HEAL, "reset": {"share": 1.0, "keep": "random"}},
     )
     run = made(config)
@@ -202,7 +202,7 @@ def test_all_weights_go_back_to_the_model_before_the_vanilla_stage(tiny_config):
 def test_without_a_model_before_all_weights_shrink_and_the_teacher_is_suppressed(tiny_config):
     config = tiny_config(
         model={"lora": None},
-        vanilla={"skip": True},
+        teach=None,
         unlearning={**HEAL, "reset": {"share": 0.5, "amount": 0.3}},
     )
     run = made(config)

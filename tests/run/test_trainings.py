@@ -10,8 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from grail.config.file import load_config
-from grail.config.run import Unlearning, Vanilla
+from grail.config.run import Unlearning
+from grail.config.teach import Teach
+from grail.config.unlearning import Stop
+from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
+from grail.data.samples import Sample
 from grail.data.substitutes import REFUSAL, random_targets, truth
 from grail.localization.localizers import LOCALIZERS
 from grail.model.forward import trainable
@@ -21,6 +25,7 @@ from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import (
+    epochs_of,
     loop_settings,
     run_scorer,
     schedule_of,
@@ -53,13 +58,13 @@ def keys(rows):
 
 @pytest.mark.parametrize("include_val", [True, False])
 def test_the_vanilla_stage_trains_on_both_sides(context, include_val):
-    made = context("seed=3", vanilla={"include_val": include_val, "seed": 8})
+    made = context("seed=3", teach={"include_val": include_val, "seed": 8})
     task, settings = vanilla_training(made)
     parts = ("train", "val") if include_val else ("train",)
     assert keys(task.rows) == keys(row for row in made.rows if row.part in parts)
     assert {row.side for row in task.rows} == {"unlearn", "retain"}
-    assert (task.seed, settings) == (8, loop_settings(made.config.vanilla, 8))
-    section = made.config.vanilla
+    assert (task.seed, settings) == (8, loop_settings(made.config.teach, 8))
+    section = made.config.teach
     assert (task.batch_size, task.until) == (section.batch_size, section.until)
     assert task.model is made.model
 
@@ -141,7 +146,7 @@ EXACTLY = ("unlearning.objective=exact", "localization.method=none")
 
 @pytest.mark.parametrize("include_val", [True, False])
 def test_exact_starts_over_and_reads_the_retain_rows_only(context, include_val):
-    made = context(*EXACTLY, "seed=4", vanilla={"include_val": include_val})
+    made = context(*EXACTLY, "seed=4", teach={"include_val": include_val})
     fresh = trainable(load_model(made.config.model, None, 4))
     with torch.no_grad():
         for p in trainable(made.model).values():
@@ -154,7 +159,7 @@ def test_exact_starts_over_and_reads_the_retain_rows_only(context, include_val):
     parts = ("train", "val") if include_val else ("train",)
     wanted = [row for row in made.rows if row.part in parts and row.side == "retain"]
     assert keys(task.rows) == keys(wanted)
-    assert settings == loop_settings(made.config.vanilla, 4)
+    assert settings == loop_settings(made.config.teach, 4)
 
 
 def test_exact_starts_where_the_vanilla_stage_started(context):
@@ -183,9 +188,9 @@ def test_the_loop_gets_every_setting_that_it_shares_with_stage_three():
 
 
 def test_the_loop_gets_every_setting_that_it_shares_with_the_vanilla_section():
-    given = Vanilla(epochs=7, learning_rate=0.5, max_grad_norm=0.25, checkpoint_steps=9)
+    given = Teach(epochs=7, learning_rate=0.5, max_grad_norm=0.25, checkpoint_steps=9)
     made = loop_settings(given, 11)
-    shared = {f.name for f in dataclasses.fields(made)} & set(Vanilla.model_fields)
+    shared = {f.name for f in dataclasses.fields(made)} & set(Teach.model_fields)
     shared -= {"seed"}  # the run's, where the section gives none
     assert shared == {"epochs", "learning_rate", "max_grad_norm", "checkpoint_steps"}
     assert {n: getattr(made, n) for n in shared} == {n: getattr(given, n) for n in shared}
@@ -195,11 +200,35 @@ def test_the_loop_gets_every_setting_that_it_shares_with_the_vanilla_section():
 def test_the_schedule_is_that_of_the_section():
     until = {"row_accuracy": 0.3, "domain_accuracy": 0.2}
     given = Unlearning.model_validate(
-        {"batch_size": 3, "epochs": 5, "phases": [["a"], ["b"]], "until": until, "retain_ratio": 4}
+        {
+            "stop": None,
+            "batch_size": 3,
+            "epochs": 5,
+            "phases": [["a"], ["b"]],
+            "until": until,
+            "retain_ratio": 4,
+        }
     )
     assert schedule_of(given) == Schedule(3, 5, [["a"], ["b"]], **until, retain_ratio=4)
-    defaults = Unlearning()
-    assert schedule_of(defaults) == Schedule()
+    assert schedule_of(Unlearning()) == Schedule()
+    assert schedule_of(Unlearning(stop=Stop())) == Schedule(goes_on=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "epochs"),
+    [
+        (4, {"batch_size": 4, "stop": {}}, 100),  # one step an epoch, and a hundred are allowed
+        (4, {"batch_size": 3, "stop": {}}, 50),
+        (4, {"batch_size": 4, "stop": {"steps": 30}}, 30),
+        (4, {"batch_size": 4, "stop": None}, 8),
+        (400, {"batch_size": 4, "stop": {}}, 8),
+        (40, {"batch_size": 4, "epochs": 2, "stop": {}}, 10),
+    ],
+)
+def test_few_rows_are_passed_over_more_often(rows, given, epochs):
+    made = [Encoded(Sample("d", "unlearn", "train", i, "", ""), (1, 2), 1) for i in range(rows)]
+    others = [Encoded(Sample("d", "retain", "train", i, "", ""), (1, 2), 1) for i in range(9)]
+    assert epochs_of(Unlearning.model_validate(given), made + others) == epochs
 
 
 # -- through the pipeline -------------------------------------------------------------------------
@@ -248,11 +277,11 @@ def test_the_exact_model_is_trained_as_the_vanilla_section_says(tiny_config):
     config = tiny_config(domains=("d",), unlearning={"objective": EXACT})
     folder, _ = unlearned(config, "localization.method=none")
     lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-    settings = load_config(config, []).vanilla
+    settings = load_config(config, []).teach
     assert {line["epoch"] for line in lines} <= set(range(settings.epochs))
     assert {line["lr"] for line in lines} == {settings.learning_rate}
     assert set(lines[0]["terms"]) == {"nll"}
-    _, kept = unlearned(config, "localization.method=none", "vanilla.checkpoint_steps=7")
+    _, kept = unlearned(config, "localization.method=none", "teach.checkpoint_steps=7")
     assert "unlearn" in kept  # how often state is saved makes no other model
     _, kept = unlearned(config, "localization.method=none", "unlearning.rectify=false")
     assert "unlearn" in kept

@@ -9,7 +9,7 @@ import pytest
 LEARNS = {
     "domains": ("privacy",),
     "model": {"lora": None},
-    "vanilla": {"epochs": 30, "learning_rate": 0.02, "batch_size": 8, "until": 1.0},
+    "teach": {"epochs": 30, "learning_rate": 0.02, "batch_size": 8, "until": 1.0},
     "importance": {"trials": 1},
     "unlearning": {"learning_rate": 0.003, "epochs": 6},
     "evaluation": {"generate": False},

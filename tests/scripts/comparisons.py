@@ -6,7 +6,7 @@ import io
 import pytest
 import yaml
 
-SHORT = {"vanilla": {"epochs": 1}, "unlearning": {"epochs": 1}, "evaluation": {"generate": False}}
+SHORT = {"teach": {"epochs": 1}, "unlearning": {"epochs": 1}, "evaluation": {"generate": False}}
 """Short runs: a comparison makes many of them."""
 
 

@@ -21,7 +21,7 @@ from grail.run.inputs import Inputs, read_inputs
 from grail.run.provenance import model_identity
 
 _LEARNING = ("batch_size", "epochs", "include_val", "learning_rate", "max_grad_norm", "until")
-"""Keys of ``vanilla`` that say how well a model learns its rows."""
+"""Keys of ``teach`` that say how well a model learns its rows."""
 
 _READ = ("config.yaml", *manifest.MODELS, *manifest.MASKS, *manifest.RESULTS[:2], "train.jsonl")
 """What an audit reads of a run."""
@@ -45,7 +45,7 @@ class FinishedRun:
     def retraining(self) -> str:
         """The options that make this run an exact one; "" if it did not teach all it unlearned."""
         settings = self.config
-        if self.is_oracle or settings.vanilla.skip or settings.vanilla.adapter:
+        if self.is_oracle or not settings.teaches:
             return ""
         unread = {"general_weight": 0, "phases": "null"}  # given keys win over the preset's
         given = [
@@ -78,6 +78,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
         )
     if not folder.is_dir():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
+    directory.refuse_purged(folder)
     made_with = config_file.read(folder)[1].get("made_with") or {}
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
@@ -88,7 +89,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
             f"{folder}: the data files are not those of the run any more. Restore them, or run "
             f"it again: grail run {folder}"
         )
-    identity = model_identity(config.model.name, config.vanilla.adapter)
+    identity = model_identity(config.model.name, config.adapter)
     if made_with.get("model") not in (None, identity):
         raise InputError(
             f"{folder}: model.name, {config.model.name}, holds another model than when the run "
@@ -146,11 +147,10 @@ def _difference(run: FinishedRun, oracle: FinishedRun) -> str:
     for section in ("model", "data"):
         if settings[section] != others[section]:
             return f"has another section '{section}'"
-    vanilla = run.config.vanilla
-    if not vanilla.skip and vanilla.adapter is None:  # else the model was not trained here
+    if run.config.teaches:  # else the model was not trained here
         for key in _LEARNING:
-            if settings["vanilla"][key] != others["vanilla"][key]:
-                return f"was trained with another vanilla.{key} (it would know more or less)"
+            if settings["teach"][key] != others["teach"][key]:
+                return f"was trained with another teach.{key} (it would know more or less)"
     rows, other_rows = (
         {name: value for name, value in r.inputs.digests.items() if not name.startswith("general.")}
         for r in (run, oracle)

@@ -22,9 +22,13 @@ from grail import __version__
 from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
+from grail.cli.ask import add_ask
 from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
+from grail.cli.export import add_export
+from grail.cli.purge import add_purge
 from grail.cli.report import add_report
+from grail.cli.revert import add_revert
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import substitute_signs
 from grail.cli.strict import add_strict, strict_code
@@ -114,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_strict(demo, commands.choices["run"])
-    for add in (add_report, add_audit_parser, add_attest, add_settings):
+    added = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
+    for add in (*added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))

@@ -15,7 +15,10 @@ def add_report(commands: Any) -> None:
     """Add the command to the parser's commands."""
     report = commands.add_parser("report", help=_ABOUT, description=f"{_ABOUT}, from its files.")
     report.add_argument(
-        "folder", type=Path, metavar="RUNDIR", help="directory of a finished run or comparison"
+        "folder",
+        type=Path,
+        metavar="RUNDIR",
+        help="directory of a finished run or comparison, or a run's YAML file",
     )
     report.add_argument("--json", action="store_true", help="machine-readable summary on stdout")
     add_strict(report)
@@ -32,12 +35,11 @@ def run_report(options: argparse.Namespace) -> int:
         InputError: if the folder is no finished run and no finished comparison.
     """
     from grail.cli import output as endings
-    from grail.config.file import COMPARISON
-    from grail.errors import InputError
+    from grail.config.file import COMPARISON, load_config
 
     folder: Path = options.folder
     if not folder.is_dir():
-        raise InputError(f"{folder} is no directory. Give that of a finished run or comparison.")
+        folder = Path(load_config(folder).output)
     if (folder / COMPARISON).is_dir() and not (folder / "results.json").exists():
         from grail.reporting.comparison.files import read_comparison, write_all
 

@@ -39,17 +39,44 @@ def _handle(options: argparse.Namespace) -> int:
         name = f"{sample.domain}.{sample.side}.{sample.part}"
         counts[name] = counts.get(name, 0) + 1
     counts |= {t.name: len(t.items) for t in inputs.tasks if not isinstance(t, str)}
+    plan = training_plan(config, inputs.samples)
     if options.json:
-        print(json.dumps({"rows": counts, "warnings": warnings}))
+        print(json.dumps({"rows": counts, "warnings": warnings, "trained": plan}))
         return 0
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name, count in counts.items():
-        print(f"{name}: {count} rows")
+        print(f"{name}: {many(count, 'row')}")
+    print(plan)
     kind = "found" if Path(config.model.name).exists() else "by name, not looked up"
     print(f"model: {config.model.name} ({kind})")
     print(f"{options.config} is valid. It would write to {Path(config.output).absolute()}.")
     return 0
+
+
+def training_plan(config: Any, samples: Any) -> str:
+    """Say in one line what a run trains on which rows."""
+
+    def count(side: str, *parts: str) -> int:
+        return sum(row.side == side and row.part in parts for row in samples)
+
+    model, parts = config.model.name, ("train", "val")
+    first = f"takes {model} as it is"
+    if config.adapter:
+        first = f"takes the adapter {config.adapter} on {model} as it is"
+    elif config.teaches:
+        parts = parts if config.teach.include_val else ("train",)
+        facts = f"{count('unlearn', *parts)} unlearn and {count('retain', *parts)} retain rows"
+        first = f"teaches {facts} to {model} first"
+    unlearned, kept = many(count("unlearn", "train"), "row"), count("retain", "train")
+    if config.unlearning.objective == "exact":
+        return f"{first}, then trains it anew on {many(kept, 'retain row')} alone"
+    return f"{first}, then unlearns {unlearned} and retains {many(kept, 'row')}"
+
+
+def many(count: int, word: str) -> str:
+    """Return a number and a word, in the plural unless it is one."""
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _validate_comparison(options: argparse.Namespace) -> int:
@@ -66,6 +93,6 @@ def _validate_comparison(options: argparse.Namespace) -> int:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name, count in counts.items():
-        print(f"{name}: {count} runs")
+        print(f"{name}: {many(count, 'run')}")
     print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")
     return 0

@@ -31,7 +31,7 @@ RECORD = "cell.json"
 _COPY = ".copy"
 """Marks a folder that stands in for a link to a cell."""
 
-_VANILLA = ("model", "domains", "data", "vanilla")
+_VANILLA = ("model", "domains", "data", "teach")
 """Sections that the vanilla model depends on."""
 
 _VANILLA_FILES = ("vanilla/*", "evaluation/vanilla.json", "evaluation/general.vanilla.json")
@@ -132,7 +132,7 @@ def config_digest(config: Config) -> str:
     """
     settings = comparable_settings(config)
     del settings["preset"], settings["audit"]
-    adapter = settings["vanilla"].pop("adapter")  # counts by its contents too
+    adapter = (settings["teach"] or {}).pop("adapter", None)  # counts by its contents too
     identity = model_identity(config.model.name, adapter)
     settings["made_with"] = [__version__, identity, adapter is not None, own_code(config)]
     for sides in settings["domains"].values():

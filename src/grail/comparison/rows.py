@@ -17,6 +17,7 @@ from grail.comparison.settings import Axes, Comparison, Method
 from grail.config.merge import Sections, merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import Config, parse_config
+from grail.config.teach import switched
 from grail.errors import InputError, collecting
 
 Point = dict[str, Any]
@@ -173,11 +174,10 @@ def _pinned(base: Sections) -> Sections:
     sections = {key: value for key, value in with_preset(base).items() if key != "preset"}
     seed = sections.get("seed", 0)
     pinned: Sections = {"seed": seed}
-    for name in ("vanilla", "importance"):
+    sections["teach"] = switched(sections.get("teach"))
+    for name in ("teach", "importance"):
         section = sections.get(name, {})
-        if (
-            isinstance(section, dict) and section.get("seed") is None
-        ):  # else: an error, reported later
+        if isinstance(section, dict) and section.get("seed") is None:  # else: none, or an error
             pinned[f"{name}.seed"] = seed
     return merge(sections, pinned)
 

@@ -11,6 +11,7 @@ import yaml
 
 from grail.config.merge import Sections, flatten, merge, with_overrides
 from grail.config.run import Config, parse_config
+from grail.config.teach import upgraded
 from grail.errors import InputError
 from grail.files import dump_yaml, parse_yaml, write_text
 
@@ -38,6 +39,7 @@ def load_config(
     if is_comparison(raw):
         raise InputError(f"{file} is a comparison, not one run. Use: grail compare {file}")
     if raw.pop("made_with", None) is not None:
+        raw = upgraded(raw)
         _check_complete(raw, overrides)
     if path.is_dir():
         raw["output"] = str(path)
@@ -67,9 +69,9 @@ def _check_complete(raw: Sections, overrides: Sequence[str] | Mapping[str, Any])
     """Refuse overrides of a run's own file that need defaults: it gives every value already."""
     reason = "this file is a run's own and gives every value"
     start = "start from the YAML file that the run was made from"
+    after_of = with_overrides(raw, overrides)
     changes, before, after = (
-        dict(flatten(sections))
-        for sections in (with_overrides({}, overrides), raw, with_overrides(raw, overrides))
+        dict(flatten(sections)) for sections in (with_overrides({}, overrides), raw, after_of)
     )
     if after.get("preset") != before.get("preset"):
         raise InputError(
@@ -77,11 +79,11 @@ def _check_complete(raw: Sections, overrides: Sequence[str] | Mapping[str, Any])
             f"preset's. Set the keys one by one, or {start}."
         )
     switched = (before.get("model.lora", {}) is None) != (after.get("model.lora", {}) is None)
-    if switched and not {"vanilla.learning_rate", "unlearning.learning_rate"} <= changes.keys():
+    rates = [f"{name}.learning_rate" for name in ("teach", "unlearning") if after_of.get(name)]
+    if switched and not set(rates) <= changes.keys():
         raise InputError(
             f"--set model.lora: {reason}, also the learning rates; those of an adapter are about "
-            "100 times those of all weights. Set vanilla.learning_rate and "
-            f"unlearning.learning_rate too, or {start}."
+            f"100 times those of all weights. Set {' and '.join(rates)} too, or {start}."
         )
 
 

@@ -94,7 +94,8 @@ def _put(settings: Sections, key: str, value: Any) -> Sections:
     first, dot, rest = key.partition(".")
     if not dot:
         return {**settings, key: value}
-    section = {} if settings.get(first) is None else settings[first]
+    section = settings.get(first)
+    section = {} if section is None or section is True else section  # true: with its defaults
     if not isinstance(section, dict):
         raise InputError(f"'{first}' is a value, not a section.")
     return {**settings, first: _put(section, rest, value)}

@@ -11,12 +11,12 @@ from typing import Any
 
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
-from grail.config.unlearning import PUBLISHED, Reset, Unlearning
+from grail.config.unlearning import PUBLISHED, Reset, Stop, Unlearning
 from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
-_OWNED += ("reset", "teacher", "rewrites", "retain_ratio")
+_OWNED += ("reset", "teacher", "rewrites", "retain_ratio", "stop")
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {
@@ -78,7 +78,11 @@ def _healed(**reset: Any) -> Sections:
     return _method("distill", reset=how, rewrites=12, retain_ratio=4, general_weight=0.5)
 
 
+REQUEST = "request"
+"""The preset of a model that is given, where nothing else is asked for."""
+
 PRESETS: dict[str, Sections] = {
+    REQUEST: _method("distill", "grail", general_weight=0.5, stop=Stop().model_dump()),
     "ascent": _paper("ascent"),
     "random-labels": _paper("random_labels"),
     "adversarial-labels": _paper("adversarial_labels"),
@@ -111,10 +115,17 @@ PRESETS: dict[str, Sections] = {
 def with_preset(raw: Sections) -> Sections:
     """Return ``raw`` with the values of its ``preset`` for the keys that it does not give.
 
+    A model that is given (no ``teach``) has the preset of a request, unless ``raw`` names another
+    or an objective.
+
     Raises:
         InputError: if there is no such preset.
     """
     name = raw.get("preset")
+    unlearning = raw.get("unlearning")
+    asked = isinstance(unlearning, dict) and "objective" in unlearning
+    if name is None and not asked and not raw.get("teach"):
+        raw, name = {**raw, "preset": REQUEST}, REQUEST
     if name is None:
         return raw
     if not isinstance(name, str) or name not in PRESETS:

@@ -16,32 +16,34 @@ from grail.config.localization import Localization
 from grail.config.merge import merge
 from grail.config.messages import explain, short
 from grail.config.presets import PRESETS, with_preset
+from grail.config.teach import FORMER, Teach, refuse_old, switched
 from grail.config.unlearning import Unlearning
 from grail.config.values import (
     Count,
     DataSource,
     Date,
     DomainName,
-    FilePath,
     Fraction,
     GeneralTask,
     ModelName,
     Name,
     Output,
     Percent,
-    Positive,
     Section,
     Seed,
     Share,
     words,
 )
-from grail.errors import InputError
+from grail.errors import InputError, collecting
 
 FULL_WEIGHTS_RATE = 2e-5
-"""Default ``learning_rate`` of vanilla and unlearning with ``model.lora: null``."""
+"""Default ``learning_rate`` of teach and unlearning with ``model.lora: null``."""
 
 DATE = "2025-01-01"
 """Default ``data.date``: with today's, equal runs would differ."""
+
+EVERY = 4
+"""Default steps between looks, where the end of the training depends on them."""
 
 GENERAL_TASKS = ("mmlu", "arc_challenge", "truthfulqa_mc1", "social_iqa", "race")
 """The paper's general tasks (Table II), by their names in lm-eval."""
@@ -130,42 +132,14 @@ class General(Section):
     """Rows of general text: a file, hub:OWNER/NAME or embedded."""
 
 
-class Vanilla(Section):
-    """The model before unlearning: trained on both sides of all domains, or given."""
-
-    epochs: Count = 24
-    """Upper limit of passes over the rows."""
-    learning_rate: Positive = 3e-3
-    """Learning rate, constant. Default without an adapter (model.lora: null): 2e-5."""
-    batch_size: Count = 16
-    """Rows per step."""
-    until: Fraction = 0.99
-    """Stop once every side's mean token accuracy (0-1) has reached this."""
-    include_val: bool = True
-    """Train on the val rows too."""
-    adapter: FilePath | None = None
-    """A trained PEFT adapter folder to take as the vanilla model."""
-    skip: bool = False
-    """Take model.name as the vanilla model, as it is."""
-    max_grad_norm: Positive = 1.0
-    """Gradient norm to clip at."""
-    checkpoint_steps: Count = 20
-    """Steps between checkpoints."""
-    seed: Seed | None = None
-    """Seed of the row order. A number lets runs share the model. null: the run's."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Vanilla:
-        if self.adapter is not None and self.skip:
-            raise ValueError("adapter and skip exclude each other: give one of them")
-        return self
-
-
 class Evaluation(Section):
     """What is measured before and after unlearning."""
 
     generate: bool = True
     """Generate answers (ROUGE-L)."""
+    every: Count | None = None
+    """Steps of Stage 3 between looks at the model: success on train rows, NLL of general text, on
+    at most 64 rows each. null: 4 where unlearning.stop reads them; else none."""
     batch_size: Count = 32
     """Rows per batch."""
     max_new_tokens: Count = 96
@@ -196,7 +170,9 @@ class Config(Section):
     """Name of a domain -> its rows."""
     data: Data = Data()
     general: General = General()
-    vanilla: Vanilla = Vanilla()
+    teach: Annotated[Teach | None, BeforeValidator(switched)] = None
+    """Teach the rows first (true: as the defaults say). null: model.name is the model before
+    unlearning, taken as it is."""
     importance: Importance = Importance()
     localization: Localization = Localization()
     unlearning: Unlearning = Unlearning()
@@ -211,9 +187,26 @@ class Config(Section):
     """Versions and hashes, added by a finished run; not read."""
 
     @property
+    def teaches(self) -> bool:
+        """Whether the rows are taught in this run before they are unlearned."""
+        return self.teach is not None and self.teach.adapter is None
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that is put on ``model.name``, if one is given beside it."""
+        return self.teach.adapter if self.teach else None
+
+    @property
+    def every(self) -> int | None:
+        """Steps of Stage 3 between looks at the model; None: none are taken."""
+        return self.evaluation.every or (EVERY if self.unlearning.stop else None)
+
+    @property
     def vanilla_seed(self) -> int:
-        """The seed of the vanilla model: its own, or the run's."""
-        return self.seed if self.vanilla.seed is None else self.vanilla.seed
+        """The seed of the vanilla model: that of its teaching, of the scores if none, the run's."""
+        if self.teach is None:  # draws a fresh adapter: a comparison's cells must share it
+            return self.label_seed
+        return self.seed if self.teach.seed is None else self.teach.seed
 
     @property
     def label_seed(self) -> int:
@@ -233,11 +226,19 @@ def parse_config(raw: Any, folder: Path | str = "") -> Config:
     """
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")
+    raw, problems = merge(raw), list[str]()
+    with collecting(problems):
+        refuse_old(raw)
+    raw.pop(FORMER, None)
     try:
-        sections = _with_layer(_with_rates(with_preset(with_attacks(merge(raw)))))
-        return Config.model_validate(sections, context=folder)
+        sections = _with_layer(_with_rates(with_preset(with_attacks(raw))))
+        config = Config.model_validate(sections, context=folder)
     except ValidationError as error:
-        raise InputError(explain(dict(problem), Config) for problem in error.errors()) from error
+        problems += [explain(dict(problem), Config) for problem in error.errors()]
+        raise InputError(problems) from error
+    if problems:
+        raise InputError(problems)
+    return config
 
 
 def _with_layer(raw: dict[str, Any]) -> dict[str, Any]:
@@ -255,4 +256,6 @@ def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(model, dict) or model.get("lora", "adapter") is not None:
         return raw
     rate = {"learning_rate": FULL_WEIGHTS_RATE}
-    return merge({"vanilla": rate, "unlearning": rate}, raw)
+    teach = switched(raw.get("teach"))
+    taught = {"teach": merge(rate, teach)} if isinstance(teach, dict) else {}
+    return merge({"unlearning": rate}, raw, taught)

@@ -64,7 +64,30 @@ class Reset(Section):
     not read). Frozen entries survive in any case."""
     amount: Fraction = 1.0
     """How far the others go back (0-1). An adapter goes back to a fresh one, all weights to the
-    model before the vanilla stage. Where there is none, weights shrink and get noise (UNDO)."""
+    model before the teaching. Where there is none, weights shrink and get noise (UNDO)."""
+
+
+class Stop(Section):
+    """End the training by what it has done, and keep the best model that was seen.
+
+    The model is looked at every few steps (evaluation.every). The best look harms least beyond the
+    bounds, then has forgotten most, then harms least; its weights are the result.
+    """
+
+    forgotten: Accuracy = 0.15
+    """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is at
+    most this, or near what a model guesses that never knew: the model before unlearning on the
+    domain's heldout rows, or else the model from before the facts on the rows themselves."""
+    above: NotNegative = 5.0
+    """What is near: points (percent of tokens) above such a guess."""
+    retain: NotNegative = 5.0
+    """Bound: points (percent of tokens) that a domain's RS on train rows may fall."""
+    general: NotNegative = 0.1
+    """Bound: nats per token that the NLL of held-out general text may rise."""
+    patience: Count = 10
+    """End after this many looks in a row beyond a bound."""
+    steps: Count = 100
+    """Few rows are passed over more often than epochs says: up to this many steps."""
 
 
 class Unlearning(Section):
@@ -79,7 +102,7 @@ class Unlearning(Section):
     """Reset a share of the entries before the training. null: start from the vanilla model."""
     teacher: Literal["auto", "before", "suppressed", "refusal"] = "auto"
     """Whom distill follows on unlearn rows: the model before it learnt the facts (its adapter off,
-    or its weights before the vanilla stage), the vanilla model with the true token pushed down, or
+    or its weights before the teaching), the vanilla model with the true token pushed down, or
     a refusal. auto: before, where there is such a model; else suppressed."""
     retain_rows: Literal["domain", "general"] = "domain"
     """Rows of the retain term: the retain rows of the domains, or the general text (out of
@@ -109,6 +132,9 @@ class Unlearning(Section):
     """Ascent leaves a token alone once its NLL exceeds this many nats. null: never. Read by ascent,
     ascent_descent and ascent_kl; the others have no such bound."""
     until: Annotated[Until, BeforeValidator(_both_off)] = Until()
+    stop: Stop | None = None
+    """End when all is forgotten, within bounds on harm ({}: the defaults of these). null: after the
+    epochs."""
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     """The optimizer of Stage 3."""
     momentum: Share = 0.9

@@ -99,7 +99,7 @@ class Evaluator:
         if not math.isfinite(nll):
             raise DivergenceError(
                 f"the NLL of the {name} model on {row.key} is {nll}: its weights are broken. "
-                "Delete its folder, lower the learning rate that made it (vanilla.learning_rate or "
+                "Delete its folder, lower the learning rate that made it (teach.learning_rate or "
                 "unlearning.learning_rate) and run again."
             )
         answer = self.tokenizer.decode(row.words, skip_special_tokens=True)  # may have been cut

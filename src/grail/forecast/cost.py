@@ -101,12 +101,12 @@ def artifact_bytes(config: Config, shape: Shape) -> dict[str, int]:
     Checkpoints are dropped when their training ends; while one is replaced, there are two.
     """
     settings, weights, masters = config.unlearning, shape.trainable_bytes, shape.master_bytes
-    provided = config.vanilla.skip or config.vanilla.adapter is not None
     masks = 3 if config.localization.freeze == "by_side" else 1
-    state = optimizer_bytes(settings.optimizer, shape) + settings.rectify * masters
+    more = (settings.rectify + (settings.stop is not None)) * masters  # a direction, the best
+    state = optimizer_bytes(settings.optimizer, shape) + more
     return {
         "vanilla": weights,
-        "vanilla.checkpoint": 0 if provided else masters + optimizer_bytes("adamw", shape),
+        "vanilla.checkpoint": (masters + optimizer_bytes("adamw", shape)) * config.teaches,
         "scores": 2 * len(config.domains) * len(STATISTICS) * FLOAT * shape.trainable,
         "mask": masks * sum(-(-math.prod(tensor) // 8) for tensor in shape.tensors),
         "unlearned": weights,

@@ -235,7 +235,7 @@ def done(config: Config, inputs: Inputs) -> set[str]:
     folder = Path(config.output)
     settings = run_settings(folder)
     source = settings.pop("made_with", None) or {}
-    identity = model_identity(config.model.name, config.vanilla.adapter)
+    identity = model_identity(config.model.name, config.adapter)
     wanted = inputs.digests, identity
     same = settings == config.model_dump(mode="json", exclude={"made_with"})
     if not same or (source.get("data"), source.get("model")) != wanted:

@@ -58,7 +58,7 @@ def outline(config: Config) -> Policy:
             return model
         from peft import LoraConfig, get_peft_model
 
-        lora, start = settings.lora, config.vanilla.adapter or source.adapter
+        lora, start = settings.lora, config.adapter or source.adapter
         adapter: Any = LoraConfig(
             r=lora.r, target_modules=lora.target_modules, task_type="CAUSAL_LM"
         )

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from grail.config.run import Config
+from grail.config.teach import Teach
 from grail.data.batches import by_tokens
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.evaluation.equal_retention import MOST
 from grail.evaluation.evaluate import BATCH_TOKENS
 from grail.model.generate import most_new
+from grail.run.looks import looked_at
+from grail.run.trainings import epochs_of
 from grail.unlearning.objectives import EXACT, make_objective
 
 Rows = Sequence[Encoded]
@@ -73,14 +76,13 @@ def models_of(config: Config) -> int:
 
 def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -> dict[str, Work]:
     """Return the work of each stage, in order; scoring takes ``score_passes`` over its rows."""
-    vanilla, models = config.vanilla, models_of(config)
-    parts = ("train", "val") if vanilla.include_val else ("train",)
+    teach, models = config.teach, models_of(config)
+    parts = ("train", "val") if teach and teach.include_val else ("train",)
     learned = [row for row in rows if row.part in parts]
     retain = [row for row in learned if row.side == "retain"]
-    provided = vanilla.skip or vanilla.adapter is not None
     exact = config.unlearning.objective == EXACT
     work = {
-        "vanilla": Work() if provided else _descent(config, learned),
+        "vanilla": _descent(config, learned) if config.teaches else Work(),
         "score": Work(backward=_scoring(config, rows) * score_passes),
         "localize": Work(),
         "unlearn": _descent(config, retain) if exact else _unlearning(config, rows, general),
@@ -95,8 +97,9 @@ def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -
 
 
 def _descent(config: Config, rows: Rows) -> Work:
-    steps = math.ceil(len(rows) / config.vanilla.batch_size)
-    return Work(backward=passes_of(rows, steps) * config.vanilla.epochs, at_most=True)
+    how = config.teach or Teach()
+    passes = passes_of(rows, math.ceil(len(rows) / how.batch_size))
+    return Work(backward=passes * how.epochs, at_most=True)
 
 
 def _measured(rows: Rows) -> Passes:
@@ -123,6 +126,7 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     """
     settings, batches = config.unlearning, 0
     sides = dict.fromkeys(make_objective(settings).sides, NO_PASSES)
+    epochs = epochs_of(settings, rows)
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains))
         steps = math.ceil(count / settings.batch_size)
@@ -131,10 +135,14 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
         wanted = {"unlearn": count, "retain": retain_rows, "general": general_rows}
         for side in sides:
             members = _train([*rows, *general], side, [*domains, "general"])
-            sides[side] += passes_of(members, 0) * (settings.epochs * wanted[side] / len(members))
-        batches += settings.epochs * steps * settings.accumulation
+            sides[side] += passes_of(members, 0) * (epochs * wanted[side] / len(members))
+        batches += epochs * steps * settings.accumulation
     split = settings.rectify or config.localization.freeze == "by_side"
-    return unlearning_work(config, sides, batches * (1 + split))
+    work = unlearning_work(config, sides, batches * (1 + split))
+    if config.every is None:
+        return work
+    looks = 2 + batches // (settings.accumulation * config.every)  # before, between and after
+    return replace(work, forward=work.forward + _measured(looked_at([*rows, *general])) * looks)
 
 
 def unlearning_work(config: Config, sides: Mapping[str, Passes], batches: int = 1) -> Work:
@@ -149,7 +157,8 @@ def unlearning_work(config: Config, sides: Mapping[str, Passes], batches: int = 
         refused = side == "unlearn" and objective.labels == "refusal"
         forward += (passes + Passes(batches)) * (objective.compares(side) + refused)
         backward += passes
-    early = until.row_accuracy is not None or until.domain_accuracy is not None
+    ends = (until.row_accuracy, until.domain_accuracy, config.unlearning.stop)
+    early = any(end is not None for end in ends)
     return Work(forward, backward, at_most=early)
 
 

@@ -152,6 +152,47 @@ def generate(
     return [_until(ends, row[:limit]) for row, limit in new]
 
 
+@torch.no_grad()
+def streamed(
+    generator: TextGenerator,
+    row: Encoded,
+    show: Callable[[str], None],
+    sampling: Sampling | None = None,
+) -> str:
+    """Continue one row's prompt, word by word, and return the text.
+
+    Args:
+        generator: The model, and the most tokens of the text.
+        row: The row, whose answer is not read.
+        show: Called with each piece of the text as soon as it is certain.
+        sampling: How to sample; None: greedily.
+    """
+    from transformers import TextStreamer
+
+    model, tokenizer = generator.model, generator.tokenizer
+    pieces: list[str] = []
+
+    def take(text: str, stream_end: bool = False) -> None:
+        del stream_end
+        if text:
+            pieces.append(text)
+            show(text)
+
+    streamer: Any = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.on_finalized_text = take
+    pad, ends = tokenizer.pad_token_id, sorted(end_tokens(model, tokenizer, [row]))
+    limits = {"max_new_tokens": generator.limit, "pad_token_id": pad, "eos_token_id": ends}
+    ids = torch.tensor([row.ids[: row.start]], device=device_of(model))
+    with evaluating(model), fused(model), _settings(model, sampling, limits) as settings:
+        model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=settings,
+            streamer=streamer,
+        )
+    return "".join(pieces)
+
+
 def _generating(model: Policy) -> Any:
     """Return the model that has the generation settings."""
     return model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]

@@ -30,7 +30,7 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
 
     Args:
         settings: The ``model`` section.
-        adapter: PEFT folder to start from (``vanilla.adapter``), or None for a new adapter.
+        adapter: PEFT folder to start from (``teach.adapter``), or None for a new adapter.
         seed: Determines a new adapter's initial values.
 
     Raises:
@@ -39,7 +39,7 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     """
     source = find(settings.name)
     start = Path(adapter) if adapter is not None else source.adapter
-    what = f"vanilla.adapter or model.name: the adapter {start}"
+    what = f"teach.adapter or model.name: the adapter {start}"
     if start is not None:
         _check_readable(start, what)
     with torch.random.fork_rng():  # PEFT draws an adapter's values from the global generator
@@ -61,7 +61,7 @@ def load_tokenizer(settings: Model, adapter: str | None = None) -> Any:
 
     Args:
         settings: The ``model`` section.
-        adapter: PEFT folder (``vanilla.adapter``), or None: that of ``model.name``, if any.
+        adapter: PEFT folder (``teach.adapter``), or None: that of ``model.name``, if any.
 
     Raises:
         InputError: if there is no tokenizer, or it has no end token.

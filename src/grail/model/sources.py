@@ -171,7 +171,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any(file for pattern in _TOKENIZER for file in folder.glob(pattern))
 
 
-def adapter_settings(folder: Path, key: str = "vanilla.adapter") -> dict[str, Any]:
+def adapter_settings(folder: Path, key: str = "teach.adapter") -> dict[str, Any]:
     """Return the ``adapter_config.json`` of an adapter that grail can train or merge.
 
     Args:
@@ -186,7 +186,7 @@ def adapter_settings(folder: Path, key: str = "vanilla.adapter") -> dict[str, An
     if found := [name for name in _MODEL_WEIGHTS if (folder / name).is_file()]:
         raise InputError(
             f"{key}: {folder} holds an adapter ({ADAPTER}) and a model ({found[0]}). Give each a "
-            "folder of its own: the model as model.name, the adapter as vanilla.adapter."
+            "folder of its own: the model as model.name, the adapter as teach.adapter."
         )
     settings = _json(folder / ADAPTER)
     kind = settings.get("peft_type")
@@ -198,7 +198,7 @@ def adapter_settings(folder: Path, key: str = "vanilla.adapter") -> dict[str, An
     if settings.get("revision") not in (None, "main"):
         raise InputError(
             f"{key}: {folder} belongs to revision {settings['revision']} of its base. Download "
-            "that revision, and give its folder as model.name and the adapter as vanilla.adapter."
+            "that revision, and give its folder as model.name and the adapter as teach.adapter."
         )
     return settings
 
@@ -209,7 +209,7 @@ def _folder(path: Path) -> Source:
         if not base:
             raise InputError(
                 f"model.name: {path}/{ADAPTER} names no base model (base_model_name_or_path). Add "
-                "it, or give the base as model.name and the adapter as vanilla.adapter."
+                "it, or give the base as model.name and the adapter as teach.adapter."
             )
         if (Path(base) / ADAPTER).is_file():
             raise InputError(

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grail.reporting.tables import BAD, GOOD, NOTE, OPEN, WARNING
 
-LIGHTS = {GOOD: "good", NOTE: "note", OPEN: "open", BAD: "bad"}
+LIGHTS = {GOOD: "good", NOTE: "look", OPEN: "open", BAD: "bad"}
 """Light -> its class in the page's style."""
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,10 +20,10 @@ from grail.reporting.audit.knowledge import (
     UNDECIDED,
     judge_all,
 )
-from grail.reporting.audit.lights import lights_table
+from grail.reporting.audit.lights import AS_IT_IS, lights_table
 from grail.reporting.audit.verdict import HEADLINES, harm
 from grail.reporting.run.verdict import run_checks
-from grail.reporting.tables import BAD, GOOD, NOTE, OPEN, WORST_LAST, Check, Table
+from grail.reporting.tables import BAD, GOOD, MISSING, NOTE, OPEN, WORST_LAST, Check, Table
 from grail.results import Results
 
 OUTCOMES = {"pass": (GOOD, "Passed"), "fail": (BAD, "Not passed"), "undecided": (OPEN, "Undecided")}
@@ -88,15 +89,15 @@ def _unattacked(checks: Sequence[Check]) -> Verdict:
     doubted = [check for check in checks if check.light == OPEN]
     checks = (*checks, Check(OPEN, "not tried yet", "attacks"))
     if bad:
-        return Verdict("fail", _named("not good enough", bad), checks, _NEXT["fail"])
+        return Verdict("fail", _named("", bad), checks, _NEXT["fail"])
     headline = "good as far as it was measured, but it has not been attacked yet."
     if doubted:
-        headline = _named("not attacked yet, and in doubt", doubted)
+        headline = _named("not attacked yet, and in doubt: ", doubted)
     return Verdict("undecided", headline, checks, _NEXT["attack"])
 
 
 def _named(words: str, checks: Sequence[Check]) -> str:
-    return f"{words}: {'; '.join(f'{check.subject}: {check.word}' for check in checks)}."
+    return f"{words}{'; '.join(f'{check.subject}: {check.word}' for check in checks)}."
 
 
 def _attacked(checks: Sequence[Check], audit: Mapping[str, Any]) -> Verdict:
@@ -117,7 +118,7 @@ def _attacked(checks: Sequence[Check], audit: Mapping[str, Any]) -> Verdict:
     outcome = {GOOD: "pass", OPEN: "undecided"}.get(_LIGHTS.get(worst, BAD), "fail")
     if failed and outcome != "fail":
         reasons = [check for check in shown if check.light == BAD]
-        outcome, headline = "fail", _named("removed, but", reasons)
+        outcome, headline = "fail", _named("removed, but: ", reasons)
     elif outcome == "pass" and not audit.get("passed"):
         outcome, headline = "undecided", "removed, but not every attack could be made."
     alone = "oracle" if audit["oracle"] is None else "rows"
@@ -136,14 +137,17 @@ def _judged(check: Check, outcomes: Mapping[str, str], bad: set[str]) -> Check:
         return replace(check, light=BAD, word=word)
     if check.light in (GOOD, NOTE) or (check.place == "freezing" and check.light == BAD):
         return check
-    return replace(check, light=NOTE, word=f"{check.word}, within the audit's bounds")
+    kept = side == "retain" or check.place == "general"
+    return replace(check, light=NOTE, word=check.word + ", within the audit's bounds" * kept)
 
 
 def _attacks(audit: Mapping[str, Any]) -> Check:
     """Sum up the lights of all attacks in one."""
-    rows = lights_table(audit).rows
+    rows = [row for row in lights_table(audit).rows if not row[2].startswith(AS_IT_IS)]
     light = max((row[0][:1] for row in rows), key=WORST_LAST.index, default=OPEN)
-    names = [f"{row[1]}: {row[2]}" for row in rows if row[0][:1] == light]
-    words = {GOOD: "nothing comes back", NOTE: "nothing comes back; look at", OPEN: "undecided"}
-    figures = f"{len(rows)} looked at" if light == GOOD else "; ".join(names)
+    counts = Counter(row[1] for row in rows if row[0][:1] == light)
+    words = {GOOD: "nothing comes back", NOTE: "nothing comes back, but see", OPEN: "undecided"}
+    found = [f"{count} on {domain}" for domain, count in counts.items() if domain != MISSING]
+    found += [f"{counts[MISSING]} not tried"] if MISSING in counts else []
+    figures = f"{', '.join(found)}, of {len(rows)}; see the table of attacks"
     return Check(light, words.get(light, "comes back"), "attacks", figures)

@@ -59,26 +59,27 @@ class RunContext:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return load_tokenizer(self.config.model, self.config.vanilla.adapter)
+        return load_tokenizer(self.config.model, self.config.adapter)
 
     @cached_property
     def model(self) -> Policy:
         """The policy, on its device."""
-        made = load_model(self.config.model, self.config.vanilla.adapter, self.config.vanilla_seed)
+        made = load_model(self.config.model, self.config.adapter, self.config.vanilla_seed)
         return made.to(self.device)
 
     def start_over(self, seed: int) -> None:
-        """Put weights into the model as they are before the vanilla stage."""
-        fresh = load_model(self.config.model, self.config.vanilla.adapter, seed)
+        """Put weights into the model as they are before the teaching."""
+        fresh = load_model(self.config.model, self.config.adapter, seed)
         put_weights(self.model, dict(fresh.named_parameters()))
 
     def before(self) -> Weights | None:
         """Return the trainable weights from before the facts were learnt, if they are known."""
         if not knows_before(self.config):
             return None
-        if is_adapter(self.model):
+        on_top = self.config.teaches and find(self.config.model.name).adapter is not None
+        if is_adapter(self.model) and not on_top:
             return fresh_adapter(self.model, self.config.seed)
-        return copy_weights(load_model(self.config.model, None, 0))
+        return copy_weights(load_model(self.config.model, None, 0).to(self.device))
 
     @cached_property
     def rows(self) -> tuple[Encoded, ...]:
@@ -93,12 +94,12 @@ class RunContext:
     @cached_property
     def unseen(self) -> frozenset[str]:
         """Keys of the unlearn rows that no training has read."""
-        return unseen(self.inputs.samples, self.config.vanilla)
+        return unseen(self.inputs.samples, self.config.teach)
 
     @cached_property
     def start(self) -> str:
         """Digest of the identity of the model and adapter that the run starts from."""
-        return model_identity(self.config.model.name, self.config.vanilla.adapter)
+        return model_identity(self.config.model.name, self.config.adapter)
 
     def check(self) -> None:
         """Load tokenizer, rows and model, and refuse rows that the model has no room for.

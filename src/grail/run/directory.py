@@ -35,8 +35,26 @@ def has_settings(
     return run_settings(folder) == wanted
 
 
+def refuse_purged(folder: Path) -> None:
+    """Refuse work in a run directory whose model before unlearning was purged.
+
+    Raises:
+        InputError: with the day.
+    """
+    dates: list[str] = []
+    with suppress(InputError):  # a damaged manifest is told by those who write to it
+        found = manifest.purged(folder).items()
+        dates = [day for name, day in found if name.startswith("vanilla/")]
+    if dates:
+        raise InputError(
+            f"{folder} was purged on {dates[0]}: the model before unlearning is gone, on purpose. "
+            "What is left can be read (grail report, grail ask, grail export). For another run "
+            "choose another --output."
+        )
+
+
 def refuse_run(config: Config, source: Path | None) -> None:
-    """Refuse a run of settings that were edited in its directory, or in a comparison's folder.
+    """Refuse a run in a purged folder, of settings edited there, or in a comparison's folder.
 
     There a run loses nothing if it is that of the comparison's base.
 
@@ -49,6 +67,7 @@ def refuse_run(config: Config, source: Path | None) -> None:
     """
     manifest.require_settings(source)
     folder = Path(config.output)
+    refuse_purged(folder)
     own = source is not None and source.resolve().parent.name == COMPARISON
     if own or not (folder / COMPARISON).is_dir():
         return
@@ -69,6 +88,7 @@ def refuse_comparison(folder: Path, base: Config) -> None:
         InputError: naming what would be lost.
     """
     shared = Path(base.output)
+    refuse_purged(shared)
     if (shared / "results.json").is_file() and shared != folder and _differs(shared, base):
         raise InputError(
             f"shared: {shared} has the results of a run of other settings, which the base would "

@@ -21,12 +21,12 @@ from grail.run.provenance import other_base
 from grail.unlearning.objectives import EXACT, make_objective
 
 FRESH_ADAPTER = (
-    "vanilla.skip with a fresh adapter: its B is 0, so that every A entry scores 0 and only B "
-    "entries are localized. Give a trained adapter, or model.lora: null to localize the model's "
-    "own weights."
+    "a fresh adapter on a model that is taken as it is: its B is 0, so that every A entry scores 0 "
+    "and only B entries are localized. Give a trained adapter, or model.lora: null to localize the "
+    "model's own weights."
 )
 OTHER_BASE = (
-    "vanilla.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
+    "teach.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
     "sure that they are the same model."
 )
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
@@ -82,25 +82,25 @@ def read_inputs(config: Config) -> Inputs:
         raise InputError(problems)  # each once: two checks may find the same
     notes += remarks(config)
     notes += [finding.text for finding in findings if finding.level == "warning"]
-    if config.vanilla.skip and config.model.lora and not find(config.model.name).adapter:
+    if config.teach is None and config.model.lora and not find(config.model.name).adapter:
         notes.append(FRESH_ADAPTER)
     digests = data_digest([*samples, *general]) | task_digests(tasks)
     return Inputs(tuple(samples), tuple(general), tuple(notes), digests, tuple(tasks))
 
 
 def check_adapter(config: Config) -> list[str]:
-    """Refuse a ``vanilla.adapter`` that is no PEFT folder, or that belongs on something else.
+    """Refuse a ``teach.adapter`` that is no PEFT folder, or that belongs on something else.
 
     Returns:
         A warning, if it names a base that cannot be compared with ``model.name``.
     """
-    adapter, model = config.vanilla.adapter, config.model.name
+    adapter, model = config.adapter, config.model.name
     if adapter is None:
         return []
     adapter_settings(Path(adapter))
     if find(model).adapter is not None:
         raise InputError(
-            f"vanilla.adapter: model.name ({model}) is an adapter too. Give the base "
+            f"teach.adapter: model.name ({model}) is an adapter too. Give the base "
             "model as model.name."
         )
     base = other_base(model, adapter)
@@ -110,11 +110,11 @@ def check_adapter(config: Config) -> list[str]:
 def knows_before(config: Config) -> bool:
     """Tell whether there is a model from before the facts were learnt.
 
-    It is the model without its adapter, or all weights as they were before the vanilla stage.
+    It is the model without its adapter, or all weights as they were before the teaching.
     """
-    if config.vanilla.skip:
+    if config.teach is None:
         return config.model.lora is not None and find(config.model.name).adapter is not None
-    return config.model.lora is not None or config.vanilla.adapter is None
+    return config.model.lora is not None or config.adapter is None
 
 
 def check_unlearning(config: Config) -> None:
@@ -139,22 +139,32 @@ def check_unlearning(config: Config) -> None:
     if settings.teacher == "before" and not knows_before(config):
         raise InputError(
             "unlearning.teacher: before, but there is no model from before the facts were learnt: "
-            "with vanilla.skip, the base model itself knows them. Use suppressed or refusal."
+            "without teach, the base model itself knows them. Use suppressed or refusal."
         )
+    _check_reset(config)
+    if settings.objective == EXACT:
+        _check_exact(config)
+
+
+def _check_reset(config: Config) -> None:
+    settings = config.unlearning
     if settings.reset and config.model.lora and not knows_before(config):
         raise InputError(
             "unlearning.reset: the base under a fresh adapter knows the facts, so that resetting "
             "the adapter removes nothing. Use model.lora: null, or reset: null."
         )
-    if settings.objective == EXACT:
-        _check_exact(config)
+    if settings.reset and settings.stop:
+        raise InputError(
+            "unlearning.stop: its bounds compare with the model at the start of Stage 3, which a "
+            "reset has harmed already. Set unlearning.stop: null, or reset: null."
+        )
 
 
 def _check_exact(config: Config) -> None:
-    if config.vanilla.skip or config.vanilla.adapter is not None:
+    if not config.teaches:
         raise InputError(
             "unlearning.objective: exact trains the vanilla model again without the unlearn rows; "
-            "that needs a vanilla model trained here. Leave out vanilla.adapter and vanilla.skip."
+            "that needs a model that was taught here. Give teach: true, and no teach.adapter."
         )
     if config.localization.method != "none":
         raise InputError(
@@ -162,11 +172,11 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key in ("phases", "general_weight", "reset", "rewrites"):
+    for key in ("phases", "general_weight", "reset", "rewrites", "stop"):
         given = getattr(settings, key)
         if given:
             raise InputError(
-                f"unlearning.{key}: exact trains a new model as the vanilla section says, and does "
+                f"unlearning.{key}: exact trains a new model as the section teach says, and does "
                 "not read this. Leave it out."
             )
 

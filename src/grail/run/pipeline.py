@@ -35,14 +35,21 @@ from grail.run import directory, manifest, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
+from grail.run.looks import run_looks, write_looks
 from grail.run.measure import rows_of, values_of
 from grail.run.provenance import made_with
-from grail.run.trainings import agreement_of_scores, run_scorer, unlearn_training, vanilla_training
+from grail.run.trainings import (
+    agreement_of_scores,
+    run_scorer,
+    unlearn_facts,
+    unlearn_training,
+    vanilla_training,
+)
 from grail.training.accelerator import make_accelerator
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning.objectives import EXACT, make_objective
+from grail.unlearning.objectives import EXACT
 
 
 class Run:
@@ -109,11 +116,11 @@ class Run:
             config_file.write(self.folder / "config.yaml", self.config, about)
 
     def _vanilla(self) -> None:
-        given = self.config.vanilla
-        parts = ("train", "val") if given.include_val else ("train",)
-        data = {} if given.skip or given.adapter else self.context.data(*parts)
+        teach = self.config.teach
+        parts = ("train", "val") if teach and teach.include_val else ("train",)
+        data = self.context.data(*parts) if self.config.teaches else {}
         seed = self.config.vanilla_seed
-        key = self.context.key("model", "data", "vanilla", seed=seed, rows=data)
+        key = self.context.key("model", "data", "teach", seed=seed, rows=data)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
             return
         if data:
@@ -192,22 +199,13 @@ class Run:
 
     def _unlearn(self) -> None:
         file = self.folder / "mask.safetensors"
-        facts = {
-            "mask": file_digest(file),
-            "weights": directory.stamp(self.folder / "vanilla")["weights"],
-            "rows": self.context.data("train"),
-        }
-        objective = make_objective(self.config.unlearning)
-        if "general" in objective.sides:
-            facts["general"] = self.context.data("general")
-        if objective.source:
-            facts["objective"] = objective.source
-        for name in (reset.SURVIVORS, reset.REWRITES):  # there, if the settings ask for it
-            if (self.folder / name).exists():
-                facts[name] = file_digest(self.folder / name)
-        exact = self.config.unlearning.objective == EXACT  # trained as the vanilla section says
-        how = ("unlearning", "vanilla") if exact else ("unlearning",)
-        key = self.context.key("model", "data", *how, "seed", **facts)
+        weights = directory.stamp(self.folder / "vanilla")["weights"]
+        read = (file, *(self.folder / name for name in (reset.SURVIVORS, reset.REWRITES)))
+        files = {f.name: file_digest(f) for f in read if f.exists()}  # if the settings ask for it
+        exact = self.config.unlearning.objective == EXACT  # trained as the section teach says
+        how = ("unlearning", "teach") if exact else ("unlearning",)
+        facts = unlearn_facts(self.context) | files
+        key = self.context.key("model", "data", *how, "seed", weights=weights, **facts)
         if self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
@@ -216,9 +214,11 @@ class Run:
         rewritten = reset.read_rewrites(self.folder, self.config.unlearning.rewrites)
         task, settings = unlearn_training(self.context, mask.by_side, before, rewritten)
         reset.reset_model(self.folder, self.context, before)
-        loop = self._loop(task, mask, settings)
+        loop, looks = self._loop(task, mask, settings), run_looks(self.context)
         with self.listener.stage("unlearn") as tick:
-            proof = loop.run(self._files("unlearned", key), tick)
+            proof = loop.run(self._files("unlearned", key), tick, looks)
+        if self.accelerator.is_main_process:
+            write_looks(self.folder, looks, loop.looked, self.listener.warn)
         self._save("unlearned", key, {"freezing": proof})
 
     def _evaluate(self) -> None:

@@ -62,7 +62,7 @@ def model_identity(name: str, adapter: str | None = None) -> str:
 
     Args:
         name: ``model.name``.
-        adapter: ``vanilla.adapter``, if any.
+        adapter: ``teach.adapter``, if any.
 
     Raises:
         InputError: if there is no such model.
@@ -94,7 +94,7 @@ def other_base(name: str, adapter: str) -> str | None:
     one, other = ([_sampled(f) for f in weight_files(Path(place))] for place in (named, base))
     if one != other:
         raise InputError(
-            f"vanilla.adapter: {adapter} was trained on {named}, whose weights are not those of "
+            f"teach.adapter: {adapter} was trained on {named}, whose weights are not those of "
             f"model.name ({name}). Give {named} as model.name; if the adapter is meant for "
             f"{name}, write that into its adapter_config.json (base_model_name_or_path)."
         )

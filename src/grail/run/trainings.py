@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -9,9 +10,11 @@ from itertools import zip_longest
 from typing import Any
 
 from grail.config.importance import Importance
-from grail.config.run import Unlearning, Vanilla
+from grail.config.run import Unlearning
+from grail.config.teach import Teach
 from grail.data import substitutes
 from grail.data.encode import Encoded
+from grail.data.heldout import HELD_OUT
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
@@ -38,7 +41,7 @@ def vanilla_training(context: RunContext) -> Training:
 
 def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training:
     """Return the vanilla stage's training on some sides."""
-    section, pad = context.config.vanilla, context.tokenizer.pad_token_id
+    section, pad = context.config.teach or Teach(), context.tokenizer.pad_token_id
     parts = ("train", "val") if section.include_val else ("train",)
     rows = tuple(row for row in context.rows if row.part in parts and row.side in sides)
     task = DescentTask(context.model, rows, pad, seed, section.batch_size, section.until)
@@ -53,7 +56,7 @@ def unlearn_training(
 ) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
-    ``exact`` starts over instead: the weights before the vanilla stage, trained as that stage does
+    ``exact`` starts over instead: the weights before the teaching, trained as that stage does
     but on the retain rows alone.
 
     Args:
@@ -74,6 +77,19 @@ def unlearn_training(
         context.model, context.tokenizer, rows, section, config.seed, by_side
     )
     return taught(task, section, before), settings
+
+
+def unlearn_facts(context: RunContext) -> dict[str, Any]:
+    """Return what Stage 3 depends on, besides settings and the files of earlier stages."""
+    objective = make_objective(context.config.unlearning)
+    facts: dict[str, Any] = {"rows": context.data("train")}
+    if "general" in objective.sides:
+        facts["general"] = context.data("general")
+    if objective.source:
+        facts["objective"] = objective.source
+    if every := context.config.every:
+        facts |= {"every": every, "read": context.data("train", HELD_OUT, "general")}
+    return facts
 
 
 def taught(task: UnlearnTask, section: Unlearning, before: Weights | None) -> UnlearnTask:
@@ -100,6 +116,7 @@ def unlearn_task(
         seed: Fixes the order of rows and the random labels.
         by_side: Whether the mask has entries of their own for each side.
     """
+    section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)
     parts, sides = ("train", REWRITTEN), objective.sides
     read = tuple(row for row in rows if row.part in parts and row.side in sides)
@@ -118,15 +135,24 @@ def unlearn_task(
     return task, loop_settings(section, seed)
 
 
+def epochs_of(section: Unlearning, rows: Sequence[Encoded]) -> int:
+    """Return the passes over the unlearn rows: where they are few, more than the setting."""
+    if section.stop is None:
+        return section.epochs
+    count = sum((row.side, row.part) == ("unlearn", "train") for row in rows)
+    steps = max(1, math.ceil(count / section.batch_size))
+    return max(section.epochs, math.ceil(section.stop.steps / steps))
+
+
 def schedule_of(section: Unlearning) -> Schedule:
     """Return which rows Stage 3 trains, and when."""
     until = section.until
     limits = (until.row_accuracy, until.domain_accuracy)
     sizes = (section.batch_size, section.epochs, section.phases)
-    return Schedule(*sizes, *limits, section.retain_ratio)
+    return Schedule(*sizes, *limits, section.retain_ratio, section.stop is not None)
 
 
-def loop_settings(section: Vanilla | Unlearning, seed: int) -> LoopSettings:
+def loop_settings(section: Teach | Unlearning, seed: int) -> LoopSettings:
     """Return how the loop steps: the settings that it shares with a section, by name."""
     shared = {field.name for field in fields(LoopSettings)} & set(type(section).model_fields)
     values: dict[str, Any] = {name: getattr(section, name) for name in shared}

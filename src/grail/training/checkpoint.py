@@ -26,6 +26,8 @@ class State:
         index: Steps of this epoch's plan that are done.
         direction: The moving average of retain gradients (empty without ``rectify``).
         task: The task's own memory, as JSON values.
+        looks: What each look at the model found (``grail.training.looks``).
+        best: The weights of the best look (empty where the last weights are kept).
     """
 
     step: int = 0
@@ -33,6 +35,8 @@ class State:
     index: int = 0
     direction: dict[str, Tensor] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -58,12 +62,13 @@ def save_checkpoint(
         if isinstance(value, Tensor)
     }
     files = {"weights": parameters, "direction": state.direction, "optimizer": moments}
+    files["best"] = state.best
     with replacing_folder(folder) as partial:
         for name, tensors in files.items():
             plain = {n: value.detach().contiguous() for n, value in tensors.items()}
             save_file(plain, partial / name)
         numbers = {"step": state.step, "epoch": state.epoch, "index": state.index}
-        text = json.dumps({"inputs": inputs, **numbers, "task": state.task})
+        text = json.dumps({"inputs": inputs, **numbers, "task": state.task, "looks": state.looks})
         (partial / "state.json").write_text(text, encoding="utf-8")
 
 
@@ -90,8 +95,11 @@ def load_checkpoint(
         index, _, key = name.partition(".")
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    direction = load_file(folder / "direction")
-    return State(**about, direction={n: v.to(parameters[n].device) for n, v in direction.items()})
+    direction, best = (
+        {n: v.to(parameters[n].device) for n, v in load_file(folder / name).items()}
+        for name in ("direction", "best")
+    )
+    return State(**about, direction=direction, best=best)
 
 
 @contextmanager

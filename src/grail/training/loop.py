@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from grail.artifacts import Mask
@@ -28,6 +28,7 @@ from grail.progress import Tick, silent
 from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
 from grail.training.freezing import Freezing, Gradients
 from grail.training.gru import averaged, rectified
+from grail.training.looks import NO_LOOKS, Looks, Row
 from grail.training.optimizer import (
     OPTIMIZERS,
     LoopSettings,
@@ -67,24 +68,29 @@ class Loop:
         self.parameters, self.task, self.settings = parameters, task, settings
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
         self.masters = masters_of(parameters)
+        self.looked: list[Row] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
 
-    def run(self, files: LoopFiles, tick: Tick = silent) -> dict[str, Any]:
+    def run(self, files: LoopFiles, tick: Tick = silent, looks: Looks = NO_LOOKS) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and return the proof of freezing.
+
+        With bounds, ``looks`` say when the end is reached, and the best weights are those left.
+        What the looks found is in ``self.looked``, rows as in ``steps.json``.
 
         Raises:
             DivergenceError: if a term or the gradient is not finite; the last checkpoint stays.
             RuntimeError: if a frozen entry moved after all.
         """
         state, settings = self._resume(files), self.settings
+        self._look(looks, state, 1)
         with training_log(files.log, state.step, self.accelerator.is_main_process) as write:
-            while state.epoch < settings.epochs:
+            while state.epoch < settings.epochs and not looks.end(state.looks):
                 plan = self.task.plan(state.epoch)
                 total = state.step - state.index + len(plan) * (settings.epochs - state.epoch)
                 if not state.index and restarts(settings, state.epoch):
                     self.optimizer.state.clear()
                     state.direction.clear()
-                while state.index < len(plan):
+                while state.index < len(plan) and not looks.end(state.looks):
                     began = time.perf_counter()
                     done = cycle_progress(settings, state.epoch + state.index / len(plan))
                     rows, rate = plan[state.index], learning_rate(settings, done)
@@ -93,10 +99,32 @@ class Loop:
                     self.accelerator.log(line["terms"], step=state.step)
                     note = ", ".join(f"{name} {v:.2f}" for name, v in line["terms"].items())
                     tick(state.step, total, note)
+                    self._look(looks, state, len(plan))
                     if state.step % settings.checkpoint_steps == 0:
                         self._save(state, files)
-                state.epoch, state.index = state.epoch + 1, 0
+                if state.index >= len(plan):
+                    state.epoch, state.index = state.epoch + 1, 0
+        self._look(looks, state, 1, last=True)
+        self._put_best(state)
+        self.looked = state.looks
         return self.freezing.proof()
+
+    def _look(self, looks: Looks, state: State, steps: int, last: bool = False) -> None:
+        """Look at the model where a look is due; ``steps`` are those of an epoch."""
+        due = last or state.step % looks.every == 0 if looks.every else False
+        if not due or any(row["step"] == state.step for row in state.looks):
+            return
+        where = {"step": state.step, "epoch": round(state.epoch + state.index / steps, 4)}
+        (found,) = broadcast_object_list([looks.measure()])  # all processes decide alike
+        state.looks += [where | row for row in found]
+        if looks.bounds and looks.kept(state.looks) == state.step:
+            state.best = {name: p.detach().clone() for name, p in self.masters.items()}
+
+    @torch.no_grad()
+    def _put_best(self, state: State) -> None:
+        for name, best in state.best.items():
+            self.masters[name].copy_(best)
+        write_back(self.masters, self.parameters)
 
     def _step(
         self, rows: list[Encoded], state: State, rate: float, files: LoopFiles

@@ -36,6 +36,8 @@ class Schedule:
         domain_accuracy: The rows of a domain no longer contribute once their mean accuracy, as last
             seen, is at most this; None: they always do.
         retain_ratio: Retain rows of a step for each of its unlearn rows.
+        goes_on: Whether steps go on once every unlearn row counts as unlearned: the others are
+            still trained, and the unlearn rows looked after.
     """
 
     batch_size: int = 4
@@ -44,6 +46,7 @@ class Schedule:
     row_accuracy: float | None = 0.1
     domain_accuracy: float | None = None
     retain_ratio: int = 1
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class UnlearnTask:
     teacher: Weights | None = None
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
-        """Return the steps of an epoch; none once every unlearn row counts as unlearned.
+        """Return the steps of an epoch; none once all is unlearned, unless ``goes_on``.
 
         An epoch sees each unlearn row of the phase's domains once, the domains interleaved. A step
         also holds ``retain_ratio`` retain rows of the same domain for each, and general rows, where
@@ -100,10 +103,10 @@ class UnlearnTask:
             for row in interleaved
             if epoch != first and not self._contributes(row, accuracies, forgotten)
         ]
-        if len(unlearned) == len(interleaved):
+        if len(unlearned) == len(interleaved) and not self.schedule.goes_on:
             return []
         resting = {row.key for row in unlearned if seen[row.key][0] == epoch - 1}
-        remaining = [row for row in interleaved if row.key not in resting]
+        remaining = [row for row in interleaved if row.key not in resting] or interleaved
         retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
         general = self._cycle("general", "general", epoch)
         steps = []

@@ -11,7 +11,7 @@ from grail.audit.audit import Auditor
 from grail.audit.runs import read_run
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.evaluation.fluency import leak_at_k
+from grail.evaluation.fluency import leak_at_k, repetition
 from grail.evaluation.metrics import rouge_l
 from grail.model.generate import Sampling, TextGenerator, generate, most_new
 from grail.progress import NullListener, silent

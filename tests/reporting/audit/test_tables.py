@@ -11,7 +11,6 @@ from grail.reporting.audit.tables import (
     audit_markdown,
     audit_section,
     read_audit,
-    strongest_table,
 )
 from grail.reporting.tables import MISSING
 
@@ -29,6 +28,7 @@ def found():
     ]
     entries = [
         ("vanilla", "plain", "plain", plain),
+        ("unlearned", "plain", "plain", plain[:1]),
         ("unlearned", "quantise", "int4", after),
         ("oracle", "quantise", "int4", [row("unlearn", "US", 65.0)]),
     ]
@@ -37,6 +37,8 @@ def found():
         "format": AUDIT_FORMAT,
         "measured": [dict(zip(names, entry, strict=True)) for entry in entries],
         "weights": {"vanilla": "x", "unlearned": "y"},
+        "oracle": "given",
+        "skipped": [],
         "settings": Audit().model_dump(mode="json"),
         "sentences": ["Removed: <b>."],
     }
@@ -46,9 +48,9 @@ LINE = ("d|e", "quantise int4", "+5.0 [+1.0, +9.0]", "40.0 ± 2.0", "35.0", MISS
 
 
 def test_every_attack_has_a_line_and_the_oracle_comes_first():
-    strongest, attacks, harm = audit_section(found())["tables"]
+    attacks, harm = audit_section(found())["tables"]
     assert attacks.columns[2:6] == ("Above oracle", "Unlearned %", "Oracle %", "Vanilla %")
-    assert strongest.rows == attacks.rows == ((*LINE, "60.0", "7"),)
+    assert attacks.rows[1:] == ((*LINE, "60.0", "7"),)
     assert harm.columns == ("Model", "Attack", "RS d|e", "NLL general")
     assert harm.rows == (
         ("vanilla", MISSING, "98.0", "2.50"),
@@ -63,8 +65,8 @@ def test_relearning_has_a_line_for_each_attacker():
             for name in ("relearn-few@0.1", "relearn-few@9, all"):
                 entry = {"model": model, "attack": name, "amount": step}
                 case["measured"].append(entry | {"rows": [row("unlearn", "US", us + more)]})
-    (_, attacks, curves, _) = audit_section(case)["tables"]
-    assert len(attacks.rows) == 1
+    (attacks, curves, _) = audit_section(case)["tables"]
+    assert [row[1] for row in attacks.rows] == ["as it is", "quantise int4"]
     assert curves.columns == ("Domain", "Attack", "Attacker", "0", "5", "area")
     cells = ("30.0 / 15.0", "60.0 / 45.0", "50.0 / 35.0")
     assert curves.rows == (
@@ -100,18 +102,6 @@ def test_the_section_is_markdown_and_escaped():
     assert "- Removed: &lt;b>." in page
     assert "d\\|e | quantise int4 | +5.0 [+1.0, +9.0]" in page
     assert audit_markdown(audit_section(None)) == ""
-
-
-def test_the_strongest_of_each_attack_is_shown():
-    case = found()
-    for amount, us in (("int8", 70.0), ("int2", 65.0)):
-        rows = [row("unlearn", "US", us, change=1.0, change_error=1.0, beyond=us - 65.0)]
-        entry = {"model": "unlearned", "attack": "quantise", "amount": amount, "rows": rows}
-        case["measured"].append(entry)
-    assert [line[1] for line in strongest_table(case).rows] == ["quantise int4"]
-    case["measured"][-1]["rows"][0] |= {"value": 10.0, "beyond": -9.0}
-    shown = [line[1:4] for line in strongest_table(case).rows]
-    assert shown == [("quantise int2", "+9.0", "90.0 ± 2.0")]
 
 
 def test_an_audit_of_other_weights_is_not_read(tmp_path):

@@ -26,7 +26,9 @@ def test_tables_and_figures(tmp_path):
     cells = [{"method": "m", "folder": f, "rows": []} for f in ("lost/0", "none/0", "grail/0")]
     found = EXAMPLES.comparison(EXAMPLES.method("grail"), cells=cells, figures=["heatmap"])
     assert write_all(found, tmp_path) == []
-    assert {"comparison.md", "comparison.tex", "comparison.csv"} < names(tmp_path)
+    assert {"comparison.html", "comparison.md", "comparison.tex", "comparison.csv"} < names(
+        tmp_path
+    )
     assert "figures/heatmap.svg" in names(tmp_path)
 
 
@@ -35,5 +37,10 @@ def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
     found = EXAMPLES.comparison(EXAMPLES.method("grail"))
     (remark,) = write_all(found, tmp_path)
     assert "pip install" in remark
-    assert names(tmp_path) == {"comparison.md", "comparison.tex", "comparison.csv"}
+    assert names(tmp_path) == {
+        "comparison.html",
+        "comparison.md",
+        "comparison.tex",
+        "comparison.csv",
+    }
     assert write_all(found | {"figures": []}, tmp_path) == []

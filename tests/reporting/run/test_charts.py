@@ -4,11 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grail.reporting.run.charts import BOTTOM, LEFT, POINTS, RIGHT, TOP, curve, layer_chart
+from grail.reporting.charts import BOTTOM, LEFT, RIGHT, TOP
+from grail.reporting.run.charts import POINTS, curve, layer_chart, looks
 
 
 def line(step, unlearn, retain=0.5):
     return {"step": step, "terms": {"unlearn/nll": unlearn, "retain/nll": retain}}
+
+
+def points(chart, kind):
+    """The points of the lines of one kind, line by line."""
+    lines = [line.points.split() for line in chart.lines if line.kind == kind]
+    return [[tuple(map(float, place.split(","))) for place in line] for line in lines]
 
 
 def read(label):
@@ -28,7 +35,7 @@ def test_rules_are_round_and_reach_over_the_largest_value(largest):
 
 def test_a_curve_has_every_step_in_its_place():
     drawn = curve([line(step, float(step), 2.0) for step in range(1, 6)])
-    places = [tuple(map(float, place.split(","))) for place in drawn.lines["unlearn"].split()]
+    (places,) = points(drawn, "unlearn")
     assert [x for x, _ in places] == pytest.approx(
         [LEFT + (RIGHT - LEFT) * part / 4 for part in range(5)], abs=0.06
     )
@@ -36,12 +43,12 @@ def test_a_curve_has_every_step_in_its_place():
     assert [y for _, y in places] == pytest.approx(
         [BOTTOM - (BOTTOM - TOP) * value / top for value in range(1, 6)], abs=0.06
     )
-    assert (drawn.first, drawn.last) == ("step 1", "step 5")
+    assert [text for _, text, _ in drawn.ticks] == ["step 1", "step 5"]
 
 
 def test_long_runs_are_thinned_and_say_so():
     drawn = curve([line(step, 1.0) for step in range(3 * POINTS)])
-    assert len(drawn.lines["unlearn"].split()) == POINTS
+    assert len(points(drawn, "unlearn")[0]) == POINTS
     assert "Every 3th step is drawn." in drawn.caption
     assert curve([{"step": 1, "terms": {"unlearn/kl": 1.0}}]) is None
 
@@ -56,6 +63,35 @@ def test_layers_are_bars_on_one_line():
         assert label == f"model.layers.{number}: {number * 10.0:.1f}%"
         assert x >= LEFT
         assert x + width <= RIGHT
-    assert (drawn.first, drawn.last) == ("0", "4")
+    assert [text for _, text, _ in drawn.ticks] == ["0", "4"]
     assert "model.layers." in drawn.caption
     assert layer_chart({}) is None
+
+
+def look(step, domain, side, success, nll=1.0):
+    return {"step": step, "domain": domain, "side": side, "success": success, "nll": nll}
+
+
+def test_looks_are_a_line_for_each_side_and_one_for_general_text():
+    rows = [
+        look(step, domain, side, 50.0 + step)
+        for step in (0, 5, 10)
+        for domain in ("a", "b")
+        for side in ("unlearn", "retain")
+    ]
+    rows += [look(step, None, "general", None, 2.0 + step) for step in (0, 5, 10)]
+    successes, general = looks({"rows": rows, "kept": 5})
+    names = ["a forgotten", "a kept", "b forgotten", "b kept", "step 5 was kept"]
+    assert [line.name for line in successes.lines] == names
+    one, other = (line for line in successes.lines if line.kind == "unlearn")
+    assert one.dash != other.dash
+    ((top, bottom),) = points(successes, "kept")
+    assert (top, bottom) == (((LEFT + RIGHT) / 2, TOP), ((LEFT + RIGHT) / 2, BOTTOM))
+    ((*_, last),) = points(general, "general")
+    scale = read(general.rules[-1][1])
+    assert last[1] == pytest.approx(BOTTOM - (BOTTOM - TOP) * 12.0 / scale, abs=0.06)
+
+
+def test_without_looks_nothing_is_drawn():
+    assert looks({}) == []
+    assert looks({"rows": [look(0, "a", "unlearn", None)], "kept": None}) == []

@@ -171,11 +171,20 @@ def test_memorization_table_shows_what_was_measured():
         Result("unlearned", "general", "general", "val", "NLL", 3.0, 7),
     ]
     table = memorization_of(Results(tuple(rows), {}, {}))
-    assert table.columns == ("Domain", "Side", "Part", "ES", "Prob", "Repetition", "n")
-    after = (f"{MISSING} → 0.0", f"{MISSING} → 50.0")
+    assert table.columns == (
+        "Domain",
+        "Side",
+        "Part",
+        "ES",
+        "Prob",
+        "Repetition",
+        "Compression",
+        "n",
+    )
+    after = (f"{MISSING} → 0.0", f"{MISSING} → 50.0", MISSING)
     assert table.rows == (
         ("a", "unlearn", "train", "100.0 → 12.2", *after, "6"),
-        ("a", "retain", "val", f"97.0 → {MISSING}", MISSING, MISSING, "5"),
+        ("a", "retain", "val", f"97.0 → {MISSING}", *[MISSING] * 3, "5"),
     )
     without = memorization_of(Results(tuple(rows[-2:]), {}, {}))
     assert (without.rows, without.note) == ((), "Not measured.")
@@ -208,9 +217,9 @@ def test_without_unseen_rows_one_sentence_says_why():
     table = membership_table(Results(tuple(named("a", "b")), {}, {}))
     assert table.rows == ()
     assert table.note == (
-        "Not measured for a, b: no unlearn rows are known to be new to the vanilla model. Give "
-        "some as domains.NAME.unlearn.heldout, or have it trained here without the val rows "
-        "(vanilla.include_val: false)."
+        "Not measured for a, b: no unlearn rows are known to be new to the model. Give some "
+        "as domains.NAME.unlearn.heldout, or have it taught here without the val rows "
+        "(teach.include_val: false)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The verdict says what the rows say, and is loud where something is wrong."""
+"""The checks say what the rows say, and are graded by the worst of their figures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from grail.reporting.run.verdict import run_verdict
-from grail.reporting.tables import WARNING
+from grail.reporting.run.verdict import run_checks
+from grail.reporting.tables import BAD, GOOD, NOTE, OPEN
 from grail.results import Result, Results
 
 HELD = {
@@ -36,86 +36,145 @@ def rows_of(
     return rows
 
 
-def general(before: float, after: float) -> list[Result]:
+def both(domain, side, part, metric, before, after) -> list[Result]:
     models = {"vanilla": before, "unlearned": after}
-    return [Result(m, "general", "general", "train", "NLL", v, 40) for m, v in models.items()]
+    return [Result(m, domain, side, part, metric, v, 40) for m, v in models.items()]
 
 
-def said(rows: list[Result], freezing: dict | None = None) -> list[str]:
-    return run_verdict(Results(tuple(rows), HELD if freezing is None else freezing, {}))
+def general(before: float, after: float) -> list[Result]:
+    return both("general", "general", "train", "NLL", before, after)
 
 
-def test_a_clean_run_has_four_sentences_and_no_warning():
-    assert said(rows_of() + general(2.9, 2.95)) == [
-        "To be removed: privacy: forgotten (US 93.1 train, 88.0 val).",
-        "To be kept: privacy: kept (RS 97.0 train, 95.0 val).",
-        "General text is unharmed: its NLL hardly changed (2.90 → 2.95 nats/token).",
-        "Freezing held: 0 of 100 frozen entries changed (digests equal).",
+def checked(rows: list[Result], freezing: dict | None = None):
+    return run_checks(Results(tuple(rows), HELD if freezing is None else freezing, {}))
+
+
+def about(rows: list[Result], subject: str, freezing: dict | None = None):
+    """The one check of a subject, as light, word and figures."""
+    (found,) = [c for c in checked(rows, freezing) if c.subject == subject]
+    return found.light, found.word, found.figures
+
+
+def test_a_clean_run_has_four_good_checks():
+    found = checked(rows_of() + general(2.9, 2.95))
+    assert {check.light for check in found} == {GOOD}
+    assert [check.sentence for check in found] == [
+        "privacy, to be removed: forgotten (right answers: train rows 98.0 → 6.9 %, "
+        "val rows 98.0 → 12.0 %).",
+        "privacy, to be kept: kept (right answers: train rows 98.0 → 97.0 %, "
+        "val rows 98.0 → 95.0 %).",
+        "general text: unharmed (NLL 2.90 → 2.95 nats/token).",
+        "frozen entries: unchanged bit for bit (0 of 100 changed, digests equal).",
     ]
 
 
 @pytest.mark.parametrize(
-    ("us", "words"),
+    ("us", "light", "word"),
     [
-        ((85.0, 85.0), "privacy: forgotten (US 85.0 train, 85.0 val)"),
-        ((84.0, 84.0), "privacy: partly forgotten (US 84.0 train, 84.0 val)"),
-        ((50.0,), "privacy: partly forgotten (US 50.0 train)"),
-        ((49.0,), "privacy: still known (US 49.0 train)"),
-        ((90.0, 20.0), "privacy: forgotten on train, still known on val (US 90.0 train, 20.0 val)"),
-        ((), "privacy: not measured"),
+        ((85.0, 85.0), GOOD, "forgotten"),
+        ((99.0, 84.0), OPEN, "partly forgotten"),
+        ((50.0,), OPEN, "partly forgotten"),
+        ((49.0,), BAD, "still known"),
+        ((90.0, 20.0), BAD, "still known"),
+        ((20.0, 90.0), BAD, "still known"),
+        ((), OPEN, "not measured"),
     ],
 )
-def test_what_was_removed(us, words):
-    assert said(rows_of(us=us))[0] == f"To be removed: {words}."
+def test_what_was_removed_is_graded_by_the_worst_part(us, light, word):
+    assert about(rows_of(us=us), "privacy, to be removed")[:2] == (light, word)
 
 
 @pytest.mark.parametrize(
-    ("rs", "words"),
+    ("rs", "light", "word"),
     [
-        ((85.0,), "privacy: kept (RS 85.0 train)"),
-        ((84.0,), "privacy: damaged a little (RS 84.0 train)"),
-        ((69.0,), "privacy: lost (RS 69.0 train)"),
-        ((), "privacy: not measured"),
+        ((85.0,), GOOD, "kept"),
+        ((84.0,), NOTE, "damaged a little"),
+        ((99.0, 69.0), BAD, "lost"),
+        ((), OPEN, "not measured"),
     ],
 )
-def test_what_was_kept(rs, words):
-    assert said(rows_of(rs=rs))[1] == f"To be kept: {words}."
-
-
-def test_three_domains_are_graded_each_in_one_sentence():
-    rows = rows_of("a") + rows_of("b", us=(60.0, 60.0)) + rows_of("c", us=(1.0, 1.0))
-    sentences = said(rows)
-    assert len(sentences) == 4
-    for words in ("a: forgotten", "b: partly forgotten", "c: still known"):
-        assert words in sentences[0]
+def test_what_was_kept_is_graded_by_the_worst_part(rs, light, word):
+    assert about(rows_of(rs=rs), "privacy, to be kept")[:2] == (light, word)
 
 
 @pytest.mark.parametrize(
-    ("after", "words"),
+    ("vanilla", "us", "rs", "removed", "kept"),
     [
-        (3.05, "hardly changed"),
-        (3.4, "harmed a little: its NLL rose by 0.40 (3.00 → 3.40"),
-        (3.6, "badly harmed: its NLL rose by 0.60"),
-        (2.5, "unharmed: its NLL fell by 0.50"),
+        ((60.0, 98.0), (70.0,), (97.0,), (NOTE, "hardly known before"), (GOOD, "kept")),
+        ((60.0, 98.0), (55.0,), (97.0,), (BAD, "better known now"), (GOOD, "kept")),
+        (
+            (2.0, 40.0),
+            (90.0,),
+            (41.0,),
+            (GOOD, "forgotten"),
+            (GOOD, "kept as far as it was known"),
+        ),
     ],
 )
-def test_general_text(after, words):
-    sentence = said(rows_of() + general(3.0, after))[2]
-    assert words in sentence
-    assert sentence.startswith(WARNING) == ("badly" in words)
-    assert sentence.removeprefix(WARNING).startswith("General text is ")
+def test_what_was_not_known_is_neither_forgotten_nor_lost(vanilla, us, rs, removed, kept):
+    rows = rows_of(us=us, rs=rs, vanilla=vanilla)
+    assert about(rows, "privacy, to be removed")[:2] == removed
+    assert about(rows, "privacy, to be kept")[:2] == kept
+
+
+def test_domains_have_checks_of_their_own_and_none_is_said():
+    rows = rows_of("a") + rows_of("b", us=(1.0, 1.0))
+    assert about(rows, "a, to be removed")[0] == GOOD
+    assert about(rows, "b, to be removed")[0] == BAD
+    assert checked([])[0].word == "no domain was measured"
+
+
+@pytest.mark.parametrize(("after", "light"), [(91.0, GOOD), (80.0, BAD)])
+def test_rows_that_are_only_measured_must_hold(after, light):
+    rows = [*rows_of(), *both("neighbours", "check", "train", "RS", 95.0, after)]
+    assert about(rows, "neighbours, only measured")[0] == light
+    assert not [c for c in checked(rows) if c.subject == "neighbours, to be kept"]
+
+
+@pytest.mark.parametrize(
+    ("after", "light", "word"),
+    [
+        (3.05, GOOD, "unharmed"),
+        (3.4, NOTE, "harmed a little"),
+        (3.6, BAD, "badly harmed"),
+        (2.5, GOOD, "unharmed"),
+    ],
+)
+def test_general_text(after, light, word):
+    figures = f"NLL 3.00 → {after:.2f} nats/token"
+    assert about(rows_of() + general(3.0, after), "general text") == (light, word, figures)
 
 
 def test_general_text_not_measured_is_said():
-    assert said(rows_of())[2] == "General text was not measured."
+    assert about(rows_of(), "general text")[:2] == (NOTE, "not measured")
 
 
 @pytest.mark.parametrize("ppl", [math.exp(50), math.inf])
 def test_destroyed_text_is_named(ppl):
     destroyed = Result("unlearned", "privacy", "unlearn", "train", "PPL", ppl, 24)
-    assert "unlearn rows of privacy the PPL is above 1e9" in said([*rows_of(), destroyed])[2]
+    words = [check.word for check in checked([*rows_of(), destroyed])]
+    assert "destroyed rather than forgotten" in words
     merely_high = Result("unlearned", "privacy", "unlearn", "train", "PPL", 1e6, 24)
-    assert "PPL" not in said([*rows_of(), merely_high])[2]
+    assert "destroyed" not in str(checked([*rows_of(), merely_high]))
+
+
+@pytest.mark.parametrize(
+    ("repeated", "packed", "light"),
+    [
+        ((2.0, 21.0), (90.0, 80.0), GOOD),
+        ((2.0, 23.0), (90.0, 80.0), BAD),  # over 20 points more
+        ((50.0, 60.0), (90.0, 80.0), GOOD),
+        ((2.0, 2.0), (90.0, 39.0), BAD),
+        ((2.0, 2.0), (39.0, 30.0), GOOD),  # as before
+    ],
+)
+def test_broken_text_is_told_by_repetition_or_compression(repeated, packed, light):
+    place = ("privacy", "unlearn", "train")
+    rows = both(*place, "Repetition", *repeated) + both(*place, "Compression", *packed)
+    rows += both("privacy", "retain", "train", "Repetition", 1.0, 1.0)
+    found, word, figures = about(rows_of() + rows, "answers")
+    assert (found, word) == (light, "broken text" if light == BAD else "no broken text")
+    assert f"privacy unlearn train {repeated[0]:.1f} → {repeated[1]:.1f} % repeated" in figures
 
 
 @pytest.mark.parametrize(
@@ -123,22 +182,15 @@ def test_destroyed_text_is_named(ppl):
     [{"changed": 3}, {"sha256_after": "cd" * 32}, {"sha256_before": None, "sha256_after": None}],
 )
 def test_failed_freezing_is_loud(change):
-    sentence = said(rows_of(), {**HELD, **change})[3]
-    assert sentence.startswith(f"{WARNING}FREEZING FAILED")
-    assert "of 100 frozen entries" in sentence
+    light, word, figures = about(rows_of(), "frozen entries", {**HELD, **change})
+    assert (light, word) == (BAD, "FREEZING FAILED")
+    assert "of 100 changed" in figures
 
 
 def test_nothing_frozen_and_no_proof():
-    free = said(rows_of(), {**HELD, "frozen": 0})[3]
-    assert free == "Nothing was frozen: all 1,000 trainable entries were free to move."
-    assert said(rows_of(), {})[3] == f"{WARNING}no proof of freezing was recorded."
-
-
-def test_val_gap_is_said_above_ten_points_only():
-    assert not any("recover more" in s for s in said(rows_of(us=(95.0, 85.0))))
-    (sentence,) = [s for s in said(rows_of(us=(95.1, 85.0))) if "recover more" in s]
-    assert "privacy (US 95.1 train, 85.0 val)" in sentence
-    assert not any("recover more" in s for s in said(rows_of(us=(80.0, 95.0))))
+    free = about(rows_of(), "frozen entries", {**HELD, "frozen": 0})
+    assert free == (NOTE, "nothing was frozen", "all 1,000 trainable entries were free to move")
+    assert about(rows_of(), "frozen entries", {})[:2] == (BAD, "no proof was recorded")
 
 
 @pytest.mark.parametrize(
@@ -150,55 +202,60 @@ def test_val_gap_is_said_above_ten_points_only():
     ],
 )
 def test_weak_evidence(change, words):
-    last = said(rows_of(**change))[-1]
-    assert last.startswith(f"{WARNING}the evidence is weak")
-    assert words in last
+    light, word, figures = about(rows_of(**change), "the evidence")
+    assert (light, word) == (OPEN, "weak")
+    assert words in figures
+
+
+def test_missing_vanilla_is_weak_evidence():
+    rows = [row for row in rows_of() if row.model == "unlearned"]
+    figures = about(rows, "the evidence")[2]
+    assert "vanilla model was not measured on all unlearn rows of privacy" in figures
 
 
 def areas(domain: str, loss: float, other: float, error: float = 5.0) -> list[Result]:
     """AUCs by the NLL and by Min-K%, after unlearning; 99 before."""
     place, rows = (domain, "unlearn", "train"), []
     for metric, value in (("AUC-loss", loss), ("AUC-min-k", other)):
-        rows.append(Result("vanilla", *place, metric, 99.0, 44))
-        rows.append(Result("unlearned", *place, metric, value, 44))
+        rows += both(*place, metric, 99.0, value)
         rows.append(Result("unlearned", *place, f"{metric}-error", error, 44))
     return rows
 
 
+KNOWN, ALIKE = (OPEN, "still recognised as known"), (GOOD, "cannot be told apart")
+
+
 @pytest.mark.parametrize(
-    ("loss", "other", "words"),
+    ("loss", "other", "graded", "numbers"),
     [
-        (55.0, 60.0, "cannot be told apart (AUC-min-k 99.0 → 60.0 ± 5.0)"),
-        (62.5, 40.0, "cannot be told apart (AUC-loss 99.0 → 62.5 ± 5.0)"),
-        (62.6, 55.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
-        (62.6, 0.0, "still known (AUC-loss 99.0 → 62.6 ± 5.0)"),
+        (55.0, 60.0, ALIKE, "AUC-min-k 99.0 → 60.0 ± 5.0"),
+        (62.5, 40.0, ALIKE, "AUC-loss 99.0 → 62.5 ± 5.0"),
+        (62.6, 55.0, KNOWN, "AUC-loss 99.0 → 62.6 ± 5.0"),
+        (62.6, 0.0, KNOWN, "AUC-loss 99.0 → 62.6 ± 5.0"),
         (
             60.0,
             37.0,
-            "less probable than unseen text, which also shows (AUC-min-k 99.0 → 37.0",
+            (NOTE, "less probable than unseen text, which also shows"),
+            "AUC-min-k 99.0 → 37.0 ± 5.0",
         ),
     ],
 )
-def test_membership_is_told_by_the_clearest_score(loss, other, words):
-    (sentence,) = [s for s in said(rows_of() + areas("privacy", loss, other)) if "held-out" in s]
-    assert f"Unlearn rows against held-out rows: privacy: {words}" in sentence
-    assert sentence.startswith(WARNING) == ("still known" in words)
+def test_membership_is_told_by_the_clearest_score(loss, other, graded, numbers):
+    rows = rows_of() + areas("privacy", loss, other)
+    assert about(rows, "privacy, against rows never seen") == (*graded, numbers)
 
 
-def test_membership_of_several_domains_is_one_sentence_and_of_none_is_none():
-    rows = rows_of() + areas("a", 100.0, 50.0, error=0.0) + areas("b", 50.0, 50.0)
-    (sentence,) = [s for s in said(rows) if "held-out" in s]
-    assert sentence.startswith(f"{WARNING}Unlearn rows against held-out rows: a: still known (")
-    assert "; b: cannot be told apart (" in sentence
-    assert not [s for s in said(rows_of()) if "held-out" in s]
-
-
-def test_missing_vanilla_is_weak_evidence():
-    rows = [row for row in rows_of() if row.model == "unlearned"]
-    assert "vanilla model was not measured on all unlearn rows of privacy" in said(rows)[-1]
-
-
-def test_never_more_than_six_sentences_and_no_rows_cope():
-    worst = rows_of(us=(90.0, 10.0), vanilla=(50.0, 50.0), n=1) + general(1.0, 9.0)
-    assert len(said(worst, {**HELD, "changed": 1})) == 6
-    assert said([])[0] == "To be removed: no domain was measured."
+@pytest.mark.parametrize(
+    ("side", "before", "after", "word"),
+    [
+        ("unlearn", 99.0, 50.0, "greedy answers still reveal much"),
+        ("unlearn", 99.0, 49.0, ""),
+        ("retain", 99.0, 69.0, "greedy answers have degraded"),
+        ("retain", 99.0, 69.1, ""),
+    ],
+)
+def test_greedy_answers(side, before, after, word):
+    rows = rows_of() + both("privacy", side, "val", "ROUGE-L", before, after)
+    told = [check for check in checked(rows) if "greedy" in check.word]
+    assert [check.word for check in told] == [word] * bool(word)
+    assert all(c.figures == f"ROUGE-L: val rows 99.0 → {after:.1f}" for c in told)

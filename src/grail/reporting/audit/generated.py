@@ -38,15 +38,22 @@ def broken_text(audit: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return broken, sound
 
 
+def generated(audit: Mapping[str, Any], domain: str) -> list[Known]:
+    """Return how much of the true answers sampled and begun answers hold, of one domain."""
+    rows = known(audit, "unlearned", domain, "train", ROUGE)
+    one = ("sample", "1")  # it is the usual answer, no attack
+    kinds = ("sample", "extract")
+    return [r for r in rows if r.attack in kinds and (r.attack, r.amount) != one]
+
+
 def revealing(audit: Mapping[str, Any], row: Known) -> bool:
-    """Tell whether sampled or begun answers surely hold more of the truth than the oracle's.
+    """Tell whether generated answers surely hold more of the truth than the oracle's.
 
     By over ``back`` points and over ``errors`` standard errors; False without an oracle.
     """
     limits = audit["settings"]["thresholds"]
-    generated = row.attack in ("sample", "extract") and (row.attack, row.amount) != ("sample", "1")
     least = max(limits["back"], limits["errors"] * (row.beyond_error or 0.0))
-    return generated and row.beyond is not None and row.beyond > least
+    return row.beyond is not None and row.beyond > least
 
 
 def generated_warning(audit: Mapping[str, Any]) -> str:
@@ -54,7 +61,7 @@ def generated_warning(audit: Mapping[str, Any]) -> str:
     more = [
         f"{domain}, {row.name} ({plus_minus(row.beyond, row.beyond_error, '+')} points; n {row.n})"
         for domain in audit_domains(audit)
-        for row in known(audit, "unlearned", domain, "train", ROUGE)
+        for row in generated(audit, domain)
         if revealing(audit, row)
     ]
     return listed("Generates more of the true answers than the oracle", more, warning=True)

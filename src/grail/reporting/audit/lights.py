@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from grail.reporting.audit.generated import revealing
+from grail.reporting.audit.generated import generated, revealing
 from grail.reporting.audit.knowledge import (
     NOT,
     NOTHING,
-    ROUGE,
     WORDS,
     Case,
     Known,
     audit_domains,
     judge_all,
-    known,
     strongest,
 )
 from grail.reporting.tables import (
@@ -33,6 +31,7 @@ from grail.reporting.tables import (
     plus_minus,
 )
 
+AS_IT_IS = "as it is"
 PLAIN_NAMES = {
     "quantise": "weights rounded to few bits",
     "prune": "small weights set to zero",
@@ -62,8 +61,7 @@ def lights_table(audit: Mapping[str, Any]) -> Table:
     for domain in audit_domains(audit):
         own = [case for case in cases if case.domain == domain]
         lines += [_line(audit, domain, *found) for found in (*_asked(own), *_attacked(own))]
-        written = known(audit, "unlearned", domain, "train", ROUGE)
-        written = [row for row in written if row.attack in ("sample", "extract")]
+        written = generated(audit, domain)
         for row in strongest(written, size=lambda row: (revealing(audit, row), row.level)):
             found = (NOTE, "more than it could guess") if revealing(audit, row) else (GOOD, "held")
             name = f"{PLAIN_NAMES[row.attack]} ({row.name})"
@@ -78,7 +76,7 @@ def lights_table(audit: Mapping[str, Any]) -> Table:
 def _asked(cases: list[Case]) -> Iterator[tuple[str, str, str, Known]]:
     """Yield light, word, name and figures of the model as it is, for train and for val rows."""
     for case in cases[:1]:
-        for name, row in (("as it is", case.now), *(("as it is, val rows", r) for r in case.val)):
+        for name, row in ((AS_IT_IS, case.now), *((f"{AS_IT_IS}, val rows", r) for r in case.val)):
             found = (BAD, "still known") if row in case.left else (GOOD, "gone")
             if row in case.below:
                 found = BAD, "below guessing"

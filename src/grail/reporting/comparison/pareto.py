@@ -13,11 +13,11 @@ _HEIGHT, _BOTTOM = 470, 420.0
 _NEAR = 15.0  # units between two texts
 _PLACES = ((16, 5), (-16, 5), (0, -12), (0, 24), (28, 18), (-28, 18))
 
-Point = tuple[str, str, float, float]
+Spot = tuple[str, str, float, float]
 """Name, kind (method, oracle or vanilla), US and RS (percent, means over domains and seeds)."""
 
 
-def points_of(comparison: Mapping[str, Any], part: str) -> list[Point]:
+def points_of(comparison: Mapping[str, Any], part: str) -> list[Spot]:
     """Return vanilla and all methods that were measured on a part, in the order of the table."""
     domains = comparison["settings"]["domains"]
     oracles = {
@@ -25,7 +25,7 @@ def points_of(comparison: Mapping[str, Any], part: str) -> list[Point]:
         for cell in comparison["cells"]
         if cell.get("overrides", {}).get("unlearning.objective") == "exact"
     }
-    found: list[Point] = []
+    found: list[Spot] = []
     numbers = [
         ("vanilla", comparison["vanilla"]),
         *((m["method"], m) for m in comparison["methods"]),
@@ -40,7 +40,7 @@ def points_of(comparison: Mapping[str, Any], part: str) -> list[Point]:
     return found
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(points: Sequence[Spot]) -> list[Spot]:
     """Return the methods that no other one beats in both, by growing US; no oracle, no vanilla."""
     methods = [point for point in points if point[1] == "method"]
     kept = [
@@ -51,7 +51,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return sorted(kept, key=lambda point: (point[2], -point[3]))
 
 
-def pareto(points: Sequence[Point], part: str) -> Chart | None:
+def pareto(points: Sequence[Spot], part: str) -> Chart | None:
     """Draw the points and the staircase of the frontier; None without a method."""
     if len(points) < 2:
         return None
@@ -101,7 +101,7 @@ def _free(x: float, y: float, marks: Sequence[Mark]) -> tuple[float, float]:
     return round(x + _PLACES[0][0], 1), round(y + _PLACES[0][1], 1)
 
 
-def pareto_table(points: Sequence[Point], part: str) -> Table:
+def pareto_table(points: Sequence[Spot], part: str) -> Table:
     """Return the chart's points as numbers."""
     kept = {point[0] for point in frontier(points)}
     rows = tuple(

@@ -30,7 +30,7 @@ _SAMPLES_PER_SIDE = 2
 
 
 _STEPS = Path("evaluation") / "steps.json"
-_NEEDED = ("config.yaml", "localization.json", "samples.jsonl", "results.json")
+_NEEDED = ("config.yaml", "localization.json", "results.json")
 
 
 def report(folder: Path) -> tuple[Path, Path]:
@@ -40,19 +40,19 @@ def report(folder: Path) -> tuple[Path, Path]:
         InputError: if the run is not finished, or a file of it is damaged.
     """
     missing = [name for name in _NEEDED if not (folder / name).exists()]
-    if missing:
+    results = None if "results.json" in missing else read_results(folder / "results.json")
+    if missing or results is None:
         raise InputError(
             f"{folder} is not a finished run: it has no {', '.join(missing)}. "
             f"Finish it first: grail run {folder}"
         )
-    results = read_results(folder / "results.json")
     try:
         run = {
             "config": read(folder / "config.yaml")[1],
             "localization": read_json(folder / "localization.json"),
             "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
             "steps": read_json(steps) if (steps := folder / _STEPS).exists() else {},
-            "samples": _read_lines(folder / "samples.jsonl"),
+            "samples": _read_lines(told) if (told := folder / "samples.jsonl").exists() else [],
             "general": read_general(folder),
             "audit": read_audit(folder),
         }

@@ -147,8 +147,8 @@ def membership_table(results: Results) -> Table:
     if without:
         notes.append(
             f"Not measured for {', '.join(without)}: no unlearn rows are known to be new to the "
-            "model. Give some as domains.NAME.unlearn.heldout, or have it trained here "
-            "without the val rows (vanilla.include_val: false)."
+            "model. Give some as domains.NAME.unlearn.heldout, or have it taught here "
+            "without the val rows (teach.include_val: false)."
         )
     columns = ("Domain", *(metric.removeprefix("AUC-") for metric in AREAS), "±", "n")
     return Table("Membership (AUC)", columns, tuple(rows), " ".join(notes))

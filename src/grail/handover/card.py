@@ -1,0 +1,91 @@
+"""The model card of an exported model: what was removed and how, with figures and without texts."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from grail.config.file import read
+from grail.config.merge import flatten
+from grail.errors import InputError
+from grail.files import digest, dump_yaml, read_json
+from grail.handover.origin import Base
+from grail.reporting.audit.tables import read_audit
+from grail.reporting.run.tables import general_table, measured_tables, read_general
+from grail.reporting.tables import Table, escaped, frozen_sentence, markdown
+from grail.reporting.verdict import verdict
+from grail.results import Results, read_results
+
+_ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def model_card(folder: Path, form: str, base: Base, remarks: list[str]) -> str:
+    """Return the README.md of an exported model.
+
+    Args:
+        folder: The run directory.
+        form: "merge", "adapter" or "delta".
+        base: The base model, as others know it.
+        remarks: What the form has to say.
+
+    Raises:
+        InputError: if the results of the run are missing or damaged.
+    """
+    results, settings = read_results(folder / "results.json"), read(folder / "config.yaml")[1]
+    try:
+        localization, audit = read_json(folder / "localization.json"), read_audit(folder)
+        general = general_table(read_general(folder))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: a file of this run is missing or damaged: {error}") from error
+    made_with = settings.get("made_with") or {}
+    tables = [table for table in (measured_tables(results)["success"], general) if table.rows]
+    flat = dict(flatten(settings))
+    content: dict[str, Any] = {
+        "header": dump_yaml(_header(form, base)),
+        "base": base,
+        "form": form,
+        "dtype": flat["model.dtype"],
+        "remarks": remarks,
+        "scope": markdown(_scope(results)).partition("\n\n")[2],
+        "digest": digest({k: v for k, v in made_with.get("data", {}).items() if ".unlearn." in k}),
+        "localizer": flat["localization.method"],
+        "objective": flat["unlearning.objective"],
+        "frozen": frozen_sentence(localization),
+        "seed": flat["seed"],
+        "verdict": list(map(escaped, verdict(results, audit).sentences[:-1])),  # no advice
+        "figures": [markdown(table).replace("## ", "### ", 1) for table in tables],
+        "audit": audit,
+        "attacked": list(map(escaped, audit["sentences"])) if audit else [],
+        "versions": [(name, value) for name, value in flatten(_versions(made_with)) if value],
+    }
+    source = resources.files("grail.handover").joinpath("card.md.jinja")
+    return _ENVIRONMENT.from_string(source.read_text(encoding="utf-8")).render(content)
+
+
+def _header(form: str, base: Base) -> dict[str, Any]:
+    """Return what the Hub reads: the library, the base if it is on the Hub, and words to find."""
+    library = "peft" if form == "adapter" else "transformers"
+    named = {"base_model": base.name} if base.on_hub else {}
+    return {"library_name": library, **named, "tags": ["machine-unlearning", "grail"]}
+
+
+def _scope(results: Results) -> Table:
+    """Count the rows of each side of each domain: no row is told."""
+    counts = {
+        (row.domain, row.side, row.part): row.n
+        for row in results.rows
+        if row.metric in ("US", "RS") and row.model == "unlearned"
+    }
+    rows = tuple(
+        (domain, "lost" if side == "unlearn" else "kept", part, str(count))
+        for (domain, side, part), count in counts.items()
+    )
+    return Table("Scope", ("Domain", "Must be", "Rows", "Count"), rows)
+
+
+def _versions(made_with: dict[str, Any]) -> dict[str, Any]:
+    """Return the versions of grail, Python and what it computes with."""
+    return {key: made_with.get(key, {}) for key in ("grail", "python", "packages")}

@@ -1,0 +1,40 @@
+"""The copies of a run's models that grail wrote elsewhere: where they are, and which still know.
+
+They are noted in ``copies.json`` of the run directory, so that they can be found again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from grail.files import read_json, write_json
+from grail.run.directory import weights_digest
+
+COPIES = "copies.json"
+KNOWING = ("delta", "before")
+"""Kinds of copies that give back what was removed; a delta does so beside the result."""
+
+
+def note_copy(run: Path, kind: str, folder: Path) -> None:
+    """Note a copy: its kind, its folder, the digest of its weights, and today."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    place = {"kind": kind, "folder": str(folder.resolve()), "date": today}
+    entry = {**place, "weights": weights_digest(folder)}
+    write_json(run / COPIES, {"copies": [*copies_of(run), entry]})
+
+
+def copies_of(run: Path) -> list[dict[str, Any]]:
+    """Return the copies in the order in which they were made.
+
+    Raises:
+        ValueError: if the file is not as it was written.
+    """
+    return read_json(run / COPIES)["copies"] if (run / COPIES).exists() else []
+
+
+def is_there(copy: dict[str, Any]) -> bool:
+    """Tell whether a noted copy lies where it was put, with the same weights."""
+    folder = Path(copy["folder"])
+    return folder.is_dir() and weights_digest(folder) == copy["weights"]

@@ -1,0 +1,152 @@
+"""What the looks of a run measure, and the file that they are written to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from grail.config.unlearning import Stop
+from grail.data.batches import by_tokens, collate
+from grail.data.encode import Encoded
+from grail.data.heldout import HELD_OUT
+from grail.evaluation import metrics
+from grail.evaluation.evaluate import BATCH_TOKENS
+from grail.files import write_json
+from grail.model.answers import answers_of, mean_per_row
+from grail.model.forward import Policy, device_of, evaluating
+from grail.model.weights import Weights, holding
+from grail.run.context import RunContext
+from grail.training.looks import Bounds, Looks, Row
+
+MOST = {"unlearn": 64, "retain": 64, "general": 24}
+"""Rows of a side that a look reads, spread evenly: it must cost less than the steps between."""
+STEPS = Path("evaluation", "steps.json")
+NOTHING_KEPT = (
+    "every look at the training model was beyond the bounds of unlearning.stop, so that the result "
+    "is the model as it was: nothing was unlearned. Lower unlearning.learning_rate, give more "
+    "retain rows, or raise unlearning.stop.retain or unlearning.stop.general."
+)
+BROKEN = 1e9
+"""The NLL (nats) that stands for one that is not finite."""
+
+
+def looks_of(
+    model: Policy,
+    rows: Sequence[Encoded],
+    pad: int,
+    every: int | None,
+    stop: Stop | None,
+    before: Weights | None,
+) -> Looks:
+    """Return how a model is looked at; it holds the weights of before the training now.
+
+    Args:
+        model: The model.
+        rows: Encoded rows of all sides; train rows are read, of general text held-out (val) ones.
+        pad: Padding token id.
+        every: Steps between looks; None: none.
+        stop: The bounds, or None.
+        before: The trainable weights from before the facts were learnt, if they are known.
+    """
+    if every is None:
+        return Looks()
+    read = looked_at(rows)
+
+    def measure() -> list[Row]:
+        return measured(model, read, pad)
+
+    if stop is None:
+        return Looks(every, measure)
+    guess = guesses(model, rows, pad, before)
+    wanted = metrics.unlearn_success([stop.forgotten])
+    domains = dict.fromkeys(row.domain for row in read if row.side == "unlearn")
+    forgotten = {d: max(0.0, min(wanted, guess.get(d, 100.0) - stop.above)) for d in domains}
+    bounds = Bounds(forgotten, stop.retain, stop.general, stop.patience)
+    return Looks(every, measure, bounds, guess)
+
+
+def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
+    """Return the rows that a look reads."""
+    sides: dict[tuple[str, str], list[Encoded]] = {}
+    for row in rows:
+        if row.part == "train" and row.side in ("unlearn", "retain"):
+            sides.setdefault((row.domain, row.side), []).append(row)
+    general = [row for row in rows if row.side == "general"]
+    if general:
+        unread = [row for row in general if row.part == "val"]
+        sides["general", "general"] = unread or general
+    return [row for (_, side), members in sides.items() for row in _spread(members, MOST[side])]
+
+
+def guesses(
+    model: Policy, rows: Sequence[Encoded], pad: int, before: Weights | None
+) -> dict[str, float]:
+    """Return domain -> US (percent) of a model that never knew, as far as that can be measured.
+
+    The model as it is answers the domain's heldout rows; where there are none, the model from
+    before the facts answers the unlearn rows.
+    """
+    found: list[Row] = []
+    if before is not None:
+        with holding(model, before):
+            found += measured(model, [r for r in looked_at(rows) if r.side == "unlearn"], pad)
+    found += measured(model, [row for row in rows if row.part == HELD_OUT], pad)
+    return {row["domain"]: row["success"] for row in found}
+
+
+@torch.no_grad()
+def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Row]:
+    """Return success (percent) and NLL (nats) of each side of rows, without generating."""
+    sides: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    for group in by_tokens(rows, BATCH_TOKENS):
+        with evaluating(model):
+            answers = answers_of(model, collate(group, pad, device_of(model)))
+        nlls = mean_per_row(answers.nll, answers.lengths).tolist()
+        for row, accuracy, nll in zip(group, answers.accuracy.tolist(), nlls, strict=True):
+            accuracies, losses = sides.setdefault((row.domain, row.side), ([], []))
+            accuracies.append(accuracy)
+            losses.append(nll if math.isfinite(nll) else BROKEN)
+    success = {"unlearn": metrics.unlearn_success, "retain": metrics.retain_success}
+    return [
+        {
+            "domain": None if side == "general" else domain,
+            "side": side,
+            "success": success[side](found) if side in success else None,
+            "nll": metrics.mean(losses),
+        }
+        for (domain, side), (found, losses) in sorted(sides.items())
+    ]
+
+
+def run_looks(context: RunContext) -> Looks:
+    """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
+    config, rows = context.config, [*context.rows, *context.general]
+    pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
+    before = context.before() if stop else None
+    return looks_of(context.model, rows, pad, config.every, stop, before)
+
+
+def write_looks(
+    folder: Path, looks: Looks, rows: Sequence[Row], warn: Callable[[str], None]
+) -> None:
+    """Write ``evaluation/steps.json`` of a run, or drop that of others where nothing was seen.
+
+    It is said if the best model that was seen is the one before the training.
+    """
+    if not rows:
+        (folder / STEPS).unlink(missing_ok=True)
+        return
+    kept = looks.kept(rows)
+    found = {"rows": list(rows), "kept": kept, "guess": dict(looks.guess)}
+    write_json(folder / STEPS, found)
+    if looks.bounds and not kept:
+        warn(NOTHING_KEPT)
+
+
+def _spread(rows: list[Encoded], most: int) -> list[Encoded]:
+    """Return at most so many rows, evenly apart."""
+    count = min(most, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]

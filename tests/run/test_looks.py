@@ -1,0 +1,107 @@
+"""What a look measures, against the evaluation of the same model, and when a run may end."""
+
+import json
+
+import pytest
+
+from grail.config.file import load_config
+from grail.config.unlearning import Stop
+from grail.data.encode import Encoded
+from grail.data.samples import Sample
+from grail.progress import NullListener
+from grail.run.inputs import read_inputs
+from grail.run.looks import NOTHING_KEPT, looked_at, looks_of, measured
+from grail.run.pipeline import Run
+
+
+class Heard(NullListener):
+    def __init__(self):
+        super().__init__()
+        self.warnings = []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def run_of(file, listener=None):
+    config = load_config(file, [])
+    return Run(config, read_inputs(config), listener)
+
+
+def steps_of(run):
+    return json.loads((run.folder / "evaluation" / "steps.json").read_text())
+
+
+@pytest.mark.parametrize("every", [3, 8, 100])
+def test_a_run_is_looked_at_and_what_is_seen_is_what_the_evaluation_measures(tiny_config, every):
+    """Eight rows in steps of two: four steps an epoch, two epochs."""
+    run = run_of(tiny_config(evaluation={"every": every, "generate": False}))
+    run.through("evaluate")
+    found = steps_of(run)
+    steps = sorted({row["step"] for row in found["rows"]})
+    assert steps == sorted({*range(0, 9, every), 0, 8})
+    assert found["kept"] == 8
+    assert {row["epoch"] for row in found["rows"] if row["step"] == 8} == {2.0}
+    results = json.loads((run.folder / "results.json").read_text())["rows"]
+    at = {(r["model"], r["domain"], r["side"], r["part"], r["metric"]): r["value"] for r in results}
+    for step, model in ((0, "vanilla"), (8, "unlearned")):
+        for row in (row for row in found["rows"] if row["step"] == step):
+            domain, side = row["domain"] or "general", row["side"]
+            assert row["nll"] == pytest.approx(at[model, domain, side, "train", "NLL"], rel=1e-5)
+            metric = {"unlearn": "US", "retain": "RS"}.get(side)
+            expected = at[model, domain, side, "train", metric] if metric else None
+            assert row["success"] == (metric and pytest.approx(expected))
+    run_of(run.folder.parent / "run.yaml").through("unlearn")  # nothing is made again
+    assert steps_of(run) == found
+
+
+def test_a_run_without_looks_has_no_file_of_an_earlier_one(tiny_config):
+    run = run_of(tiny_config(evaluation={"every": 8}))
+    run.through("unlearn")
+    assert steps_of(run)["rows"]
+    run = run_of(tiny_config(unlearning={"learning_rate": 0.02}), Heard())
+    run.through("unlearn")
+    assert not (run.folder / "evaluation" / "steps.json").exists()
+
+
+def test_harm_beyond_all_bounds_leaves_the_model_as_it_was_and_is_told(tiny_config):
+    stop = {"retain": 0.0, "general": 0.0, "steps": 4}
+    config = tiny_config(evaluation={"every": 2}, unlearning={"stop": stop, "learning_rate": 0.1})
+    heard = Heard()
+    run = run_of(config, heard)
+    run.through("unlearn")
+    assert steps_of(run)["kept"] == 0
+    assert NOTHING_KEPT in heard.warnings
+    stamps = [
+        json.loads((run.folder / n / "stage.json").read_text()) for n in ("vanilla", "unlearned")
+    ]
+    assert stamps[0]["weights"] == stamps[1]["weights"]
+
+
+def rows_of(side, part, count, domain="d"):
+    return [Encoded(Sample(domain, side, part, i, "", ""), (1, 5, 2), 1) for i in range(count)]
+
+
+def test_a_look_reads_few_rows_evenly_and_of_general_text_those_held_out():
+    rows = [*rows_of("unlearn", "train", 128), *rows_of("retain", "train", 3)]
+    rows += [*rows_of("unlearn", "val", 5), *rows_of("unlearn", "heldout", 5)]
+    general = rows_of("general", "train", 40, "general"), rows_of("general", "val", 30, "general")
+    read = looked_at([*rows, *general[0], *general[1]])
+    unlearn, kept, text = (
+        [r for r in read if r.side == s] for s in ("unlearn", "retain", "general")
+    )
+    assert [row.sample.row for row in unlearn] == list(range(0, 128, 2))
+    assert (len(kept), len(text), {row.part for row in text}) == (3, 24, {"val"})
+    assert {row.part for row in looked_at([*rows, *general[0]])} == {"train"}
+
+
+def test_rows_that_no_model_has_seen_say_what_can_be_guessed(tiny_model):
+    """A model that guesses a third of them right need not be driven below that."""
+    model = tiny_model()
+    plain = rows_of("unlearn", "train", 2)
+    held = rows_of("unlearn", "heldout", 2)
+    (row,) = measured(model, held, 0)
+    for given, level in ((0.0, row["success"]), (1.0, 0.0)):
+        looks = looks_of(model, [*plain, *held], 0, 4, Stop(forgotten=given, above=0), None)
+        assert looks.bounds.forgotten == {"d": pytest.approx(level)}
+    assert looks_of(model, plain, 0, 4, Stop(forgotten=0.25), None).bounds.forgotten == {"d": 75.0}
