@@ -69,7 +69,10 @@ def seals(run: Opened) -> list[str]:
 def masks(run: Opened) -> list[str]:
     """Make the mask, and what survives a reset, again from the scores."""
     names = [n for n in run.purged if n.startswith(("scores/", "mask", "vanilla/"))]
-    if run.lacks("mask", names):
+    other = getattr(run.config.localization, "reused", None)
+    if other and not Path(other).exists():
+        run.remarks.append(f"mask: not recomputed, the run that it is from is gone ({other}).")
+    if run.lacks("mask", names) or (other and not Path(other).exists()):
         return []
     pairs = [(domain, side) for domain in run.config.domains for side in ("unlearn", "retain")]
     files = {pair: run.folder / "scores" / f"{'.'.join(pair)}.safetensors" for pair in pairs}
