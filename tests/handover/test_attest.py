@@ -96,3 +96,13 @@ def test_without_the_rows_nothing_is_attested(finished, tmp_path):
     (tmp_path / "data" / "privacy_unlearn_train.jsonl").unlink()
     with pytest.raises(InputError, match="Attest before rows are deleted"):
         attest(open_evidence(tmp_path / "run"), "R", tmp_path / "out")
+
+
+def test_an_attestation_of_another_grail_is_checked_by_its_digests(finished_run, tmp_path):
+    made = attest(open_evidence(finished_run), "R", tmp_path)
+    made["made_with"]["grail"] = "0.0.1"
+    made["outcome"] = "pass"  # its words cannot be made again
+    write_json(tmp_path / FILE, made)
+    changes, remarks = check_attestation(tmp_path / FILE, open_evidence(finished_run), None)
+    assert changes == []
+    assert remarks[-1] == "attestation.json: another grail (0.0.1) made it."

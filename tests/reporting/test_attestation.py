@@ -9,7 +9,7 @@ from grail.reporting.attestation import GLOSSARY, attestation_page, not_covered,
 CONTENT = {
     "request": "R <script>",
     "date": "2026-01-02 03:04:05",
-    "made_with": {"python": "3.12"},
+    "made_with": {"python": "3.12", "grail": "1.0"},
     "scope": {
         "d&d": {
             "unlearn": {"train": {"rows": 3, "hashes": ["ab" * 32]}, "val": {"rows": 2}},
@@ -24,7 +24,6 @@ CONTENT = {
         "adapter": True,
         "seed": 7,
         "retraining": "",
-        "grail": "1.0",
     },
     "outcome": "undecided",
     "headline": "not attacked yet.",

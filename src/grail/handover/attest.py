@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from grail import __version__
 from grail.errors import InputError
 from grail.files import SEAL, read_json, replacing_file, write_json, write_text
 from grail.handover import attestation, signing
@@ -18,6 +17,7 @@ from grail.handover.evidence import Opened, raw
 from grail.reporting.attestation import attestation_page
 from grail.reporting.audit.tables import read_audit
 from grail.run import manifest
+from grail.run.provenance import versions
 
 ATTESTATION, PAGE, KEY = "attestation.json", "attestation.html", "attestation.key"
 _LONGEST = 200
@@ -91,8 +91,9 @@ def check_attestation(
         read_json(file)
     except ValueError:
         changes.append(f"{file.name}: its content does not fit its own digest.")
-    if content["how"]["grail"] != __version__:
-        return changes, [*remarks, f"{file.name}: made by grail {content['how']['grail']}."]
+    now, made = versions(), content["made_with"]
+    if any(made[key] != now[key] for key in ("grail", "git")):
+        return changes, [*remarks, f"{file.name}: another grail ({made['grail']}) made it."]
     shown = file.with_name(PAGE)
     if shown.exists() and shown.read_bytes() != page.encode():
         changes.append(f"{PAGE}: it does not say what {file.name} says.")

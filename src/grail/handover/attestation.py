@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail import __version__
 from grail.artifacts import STAMP
 from grail.config.file import COMPARISON
 from grail.data.samples import Sample
@@ -170,7 +169,6 @@ def _how(run: Opened, audit: Mapping[str, Any] | None) -> dict[str, Any]:
         "seed": config.seed,
         "retraining": "" if audit is None else audit["retraining"],
         "run_with": {k: v for k, v in run.made_with.items() if k not in ("data", "model")},
-        "grail": __version__,
     }
 
 

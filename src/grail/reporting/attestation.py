@@ -154,7 +154,10 @@ def _asked(
         ("Training anew without the rows", again),
         ("A model that never knew", never),
         ("Seed", str(how["seed"])),
-        ("Software", f"grail {how['grail']}, Python {content['made_with']['python']}"),
+        (
+            "Software",
+            f"grail {content['made_with']['grail']}, Python {content['made_with']['python']}",
+        ),
     )
 
 
