@@ -170,7 +170,7 @@ def test_an_attestation_is_checked_without_its_run(attested, tmp_path, signing_k
     assert (found.changes, found.checked) == ([], ["attestation"])
     edit(alone, "harm", 0, "after")
     assert "alone.json: the signature is not one of this content." in verify(alone).changes
-    with pytest.raises(InputError, match="--metrics"):
+    with pytest.raises(InputError, match="not a run directory"):
         verify(alone, metrics=True)
     alone.write_text("{}")
     assert verify(alone).changes == ["alone.json is damaged: it cannot be read as an attestation."]

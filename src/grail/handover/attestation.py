@@ -24,9 +24,10 @@ from grail.run import manifest
 from grail.run.provenance import versions
 
 ATTESTATION_FORMAT = 1
-DERIVED = ("scope", "outcome", "headline", "checks", "attacks", "harm", "not_covered", "next")
-DERIVED += ("how", "models", "evidence")
-"""Keys that follow from the files of the run, whenever they are read."""
+FIGURES = ("scope", "how", "harm")
+"""Keys that follow from the files of the run, by any grail."""
+DERIVED = (*FIGURES, "outcome", "headline", "checks", "attacks", "not_covered", "next")
+"""Keys that the same grail writes in the same words."""
 
 
 def content(
