@@ -200,3 +200,14 @@ def test_rounding_is_no_difference():
     assert near(2000.0, 2001.0)
     assert near(None, None)
     assert not near(None, 0.0)
+
+
+def test_a_run_that_is_not_finished_is_refused_unless_something_was_changed(attested):
+    (attested / "results.json").unlink()
+    (attested / ATTESTATION).unlink()
+    found = verify(attested)
+    assert "results.json is missing." in found.changes
+    assert found.remarks[0].startswith("nothing was recomputed: ")
+    manifest.record(attested, "results.json")  # as a run leaves it that was stopped before
+    with pytest.raises(InputError, match="is not finished"):
+        verify(attested)

@@ -97,8 +97,7 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
     try:
         run = open_evidence(folder)
     except InputError as error:
-        found.changes += [] if damaged else error.problems
-        if not damaged and not (folder / "config.yaml").exists():
+        if not damaged:
             raise
         found.remarks.append(f"nothing was recomputed: {'; '.join(error.problems)}")
         return None
