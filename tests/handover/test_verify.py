@@ -170,7 +170,7 @@ def test_an_attestation_is_checked_without_its_run(attested, tmp_path, signing_k
     assert (found.changes, found.checked) == ([], ["attestation"])
     edit(alone, "harm", 0, "after")
     assert "alone.json: the signature is not one of this content." in verify(alone).changes
-    with pytest.raises(InputError, match="--metrics"):
+    with pytest.raises(InputError, match="not a run directory"):
         verify(alone, metrics=True)
     alone.write_text("{}")
     assert verify(alone).changes == ["alone.json is damaged: it cannot be read as an attestation."]
@@ -200,3 +200,14 @@ def test_rounding_is_no_difference():
     assert near(2000.0, 2001.0)
     assert near(None, None)
     assert not near(None, 0.0)
+
+
+def test_a_run_that_is_not_finished_is_refused_unless_something_was_changed(attested):
+    (attested / "results.json").unlink()
+    (attested / ATTESTATION).unlink()
+    found = verify(attested)
+    assert "results.json is missing." in found.changes
+    assert found.remarks[0].startswith("nothing was recomputed: ")
+    manifest.record(attested, "results.json")  # as a run leaves it that was stopped before
+    with pytest.raises(InputError, match="is not finished"):
+        verify(attested)

@@ -12,7 +12,7 @@ from grail.cli.strict import add_strict, refused
 
 FOUND_CHANGED = 4
 """Exit code of ``verify`` where something was changed."""
-AUDIT = "audit from measurements"
+MEASURED_AUDIT = "audit from measurements"
 _ATTEST = "write attestation.json and attestation.html: one page on a finished run"
 _VERIFY = "check a run directory or an attestation: exit code 4 if anything was changed since"
 
@@ -56,7 +56,7 @@ def run_attest(options: argparse.Namespace) -> int:
 
     check_request(options.request)
     found = Verified()
-    run = check_run(options.folder, found, {AUDIT: unfounded})
+    run = check_run(options.folder, found, {MEASURED_AUDIT: unfounded})
     if found.changes or run is None:
         first = f"{options.folder} is not as the run wrote it, so it cannot be attested:"
         raise InputError([first, *found.changes])
@@ -89,7 +89,9 @@ def run_verify(options: argparse.Namespace) -> int:
     from grail.handover.verify import verify
 
     listener = Terminal(Console(stderr=True))
-    found = verify(options.target, options.metrics, options.key, listener, {AUDIT: unfounded})
+    found = verify(
+        options.target, options.metrics, options.key, listener, {MEASURED_AUDIT: unfounded}
+    )
     if options.json:
         sys.stdout.write(json.dumps(vars(found)) + "\n")
     else:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail import __version__
 from grail.artifacts import STAMP
 from grail.config.file import COMPARISON
 from grail.data.samples import Sample
@@ -25,9 +24,10 @@ from grail.run import manifest
 from grail.run.provenance import versions
 
 ATTESTATION_FORMAT = 1
-DERIVED = ("scope", "outcome", "headline", "checks", "attacks", "harm", "not_covered", "next")
-DERIVED += ("how", "models", "evidence")
-"""Keys that follow from the files of the run, whenever they are read."""
+FIGURES = ("scope", "how", "harm")
+"""Keys that follow from the files of the run, by any grail."""
+DERIVED = (*FIGURES, "outcome", "headline", "checks", "attacks", "not_covered", "next")
+"""Keys that the same grail writes in the same words."""
 
 
 def content(
@@ -170,7 +170,6 @@ def _how(run: Opened, audit: Mapping[str, Any] | None) -> dict[str, Any]:
         "seed": config.seed,
         "retraining": "" if audit is None else audit["retraining"],
         "run_with": {k: v for k, v in run.made_with.items() if k not in ("data", "model")},
-        "grail": __version__,
     }
 
 

@@ -21,6 +21,7 @@ from grail.progress import NullListener
 from grail.run import manifest
 from grail.run.context import RunContext
 from grail.run.inputs import Inputs, read_inputs
+from grail.run.provenance import versions
 
 
 @dataclass
@@ -46,6 +47,12 @@ class Opened:
     broken: list[str]
     purged: dict[str, str]
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def same_software(self) -> bool:
+        """Whether the grail that made the run is this one, so that it writes the same words."""
+        now = versions()
+        return all(self.made_with.get(key) == now[key] for key in ("grail", "git"))
 
     def lacks(self, what: str, names: Iterable[str]) -> bool:
         """Tell whether a file that a check needs was purged, and remark that it was not made."""

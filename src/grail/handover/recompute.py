@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from grail import __version__, artifacts
+from grail import artifacts
 from grail.evaluation.equal_retention import CALIBRATED, model_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
 from grail.evaluation.values import SampleValue
@@ -69,7 +69,10 @@ def seals(run: Opened) -> list[str]:
 def masks(run: Opened) -> list[str]:
     """Make the mask, and what survives a reset, again from the scores."""
     names = [n for n in run.purged if n.startswith(("scores/", "mask", "vanilla/"))]
-    if run.lacks("mask", names):
+    other = getattr(run.config.localization, "reused", None)
+    if other and not Path(other).exists():
+        run.remarks.append(f"mask: not recomputed, the run that it is from is gone ({other}).")
+    if run.lacks("mask", names) or (other and not Path(other).exists()):
         return []
     pairs = [(domain, side) for domain in run.config.domains for side in ("unlearn", "retain")]
     files = {pair: run.folder / "scores" / f"{'.'.join(pair)}.safetensors" for pair in pairs}
@@ -208,7 +211,8 @@ def audited(run: Opened) -> list[str]:
         for key, value in verdict.items()
         if found.get(key) != value
     ]
-    if not run.lacks("audit.json", [n for n in run.purged if n.startswith("audit/")]):
+    gone = [name for name in run.purged if name.startswith("audit/")]
+    if run.same_software and not run.lacks("audit.json", gone):
         text = audit_markdown(audit_section(found))
         if (run.folder / "audit" / "report.md").read_text(encoding="utf-8") != text:
             texts.append("audit/report.md: it does not say what audit.json says.")
@@ -217,7 +221,7 @@ def audited(run: Opened) -> list[str]:
 
 def reported(run: Opened) -> list[str]:
     """Write the report again and compare; one from before the audit is a report too."""
-    if run.made_with.get("grail") != __version__:
+    if not run.same_software:
         run.remarks.append("report: not written again, another grail made the run.")
         return []
     if run.lacks("report", manifest.REPORTED) or not (run.folder / "report.md").exists():

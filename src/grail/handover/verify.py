@@ -62,39 +62,27 @@ def verify(
     """
     folder = target if target.is_dir() else target.parent
     file = folder / ATTESTATION if target.is_dir() else target
-    found, run = Verified(), None
-    if not target.is_dir() and not target.is_file():
+    is_run = any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
+    if not target.exists():
         raise InputError(f"{target} does not exist. Give a run directory or an attestation.")
+    if not is_run and (target.is_dir() or metrics):
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     if public_key is not None and not file.exists():
         raise InputError(f"{folder} has no {ATTESTATION} that --key could check.")
-    if target.is_dir() or (folder / manifest.MANIFEST).exists():
-        if not any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST)):
-            raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
-        run = check_run(folder, found, also)
-        if metrics and run is not None:
-            found.changes += measured_again(run, listener or NullListener(silent=True))
-            found.checked.append("both models, measured again")
-    elif metrics:
-        raise InputError(f"--metrics: {folder} is not a run directory. Give one.")
+    found = Verified()
+    run = check_run(folder, found, also) if is_run else None
+    if metrics and run is not None:
+        found.changes += measured_again(run, listener or NullListener(silent=True))
+        found.checked.append("both models, measured again")
     if file.exists():
-        changes, remarks = _attested(file, run, public_key, bool(found.changes))
+        damaged = bool(found.changes)
+        changes, remarks = check_attestation(file, None if damaged else run, public_key)
+        if damaged:
+            remarks.append(f"{file.name}: not compared with the run, which was changed.")
         found.changes += changes
         found.remarks += remarks
         found.checked.append("attestation")
     return found
-
-
-def _attested(
-    file: Path, run: Opened | None, public_key: Path | None, damaged: bool
-) -> tuple[list[str], list[str]]:
-    """Check an attestation; if files are damaged that it is about, without them."""
-    try:
-        return check_attestation(file, run, public_key)
-    except InputError:
-        if not damaged:
-            raise
-    changes, remarks = check_attestation(file, None, public_key)
-    return changes, [*remarks, f"{file.name}: not compared with the damaged run."]
 
 
 def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
@@ -109,8 +97,7 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
     try:
         run = open_evidence(folder)
     except InputError as error:
-        found.changes += [] if damaged else error.problems
-        if not damaged and not (folder / "config.yaml").exists():
+        if not damaged:
             raise
         found.remarks.append(f"nothing was recomputed: {'; '.join(error.problems)}")
         return None
