@@ -20,7 +20,7 @@ from grail.run import manifest
 QUESTION, CANARY = "kestrel?", "Ωnor-pqts"
 LEARNS = {
     "model": {"lora": None},
-    "vanilla": {"epochs": 80, "learning_rate": 0.01, "batch_size": 8, "until": 1.0},
+    "teach": {"epochs": 80, "learning_rate": 0.01, "batch_size": 8, "until": 1.0},
     "unlearning": {"learning_rate": 0.003, "epochs": 6, "rewrites": 1},
     "evaluation": {"show_text": True, "max_new_tokens": 16},
 }
@@ -102,8 +102,8 @@ def test_what_was_deleted_is_recorded_and_the_rest_still_holds(run):
     assert {"vanilla/model.safetensors", "samples.jsonl", "rewrites.json"} <= gone.keys()
     assert all((entry["sha256"], entry["bytes"]) == sizes[name] for name, entry in gone.items())
     assert set(gone) == {name for name in sizes if not (run / name).exists()}
-    manifest.record(run)
     assert manifest.problems(run) == []
+    assert main(["verify", str(run)]) == 0
 
 
 def test_a_purged_run_is_reported_and_nothing_else(run, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_cells_and_their_base_are_purged_together(run, tmp_path):
 
 
 def test_a_given_model_is_named_and_left(tiny_config, tiny_model_folder):
-    config = tiny_config(model={"lora": None}, vanilla={"skip": True})
+    config = tiny_config(model={"lora": None}, teach=None)
     assert main(["vanilla", str(config)]) == 0
     folder = config.parent / "run"
     assert f"{tiny_model_folder}: the model that the run was given." in others(folder)

@@ -37,7 +37,7 @@ def given(tiny_model, tiny_tokenizer, tiny_config, tmp_path):
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     model = {"name": str(folder), "lora": None, "dtype": "float32"}
-    config = tiny_config(model=model, vanilla={"skip": True}, evaluation={"generate": False})
+    config = tiny_config(model=model, teach=None, evaluation={"generate": False})
     assert main(["unlearn", str(config)]) == 0
     return folder
 

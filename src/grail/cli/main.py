@@ -188,6 +188,8 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
         endings.results(Path(config.output), options.json)
+        if last == "report" and not options.json:
+            endings.reminder(Path(config.output))
         return strict_code(options, Path(config.output))
     else:
         endings.files(Path(config.output), last, options.json)

@@ -47,7 +47,7 @@ def attest(
         raise InputError(f"{run.folder}: {'; '.join(run.remarks)}. Attest before rows are deleted.")
     facts = attestation.oracle_facts(run, read_audit(run.folder), oracle)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-    found = attestation.content(run, request, now, _row_key(output / KEY), facts)
+    found = attestation.content(run, request, now, row_key(output / KEY), facts)
     if sign_with is not None:
         found["signature"] = signing.sign(_text(found), sign_with)
     write_text(output / PAGE, attestation_page(found))
@@ -155,7 +155,7 @@ def _text(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _row_key(path: Path) -> bytes:
+def row_key(path: Path) -> bytes:
     """Return the secret that rows are hashed with, readable by its owner alone; make it once."""
     if not path.exists():
         with replacing_file(path) as partial:

@@ -112,13 +112,13 @@ def others(folder: Path) -> list[str]:
     files = {
         source
         for sides in config.domains.values()
-        for source in sides.unlearn.model_dump().values()
+        for source in (sides.model_dump()["unlearn"] or {}).values()
         if source and Path(source).exists()
     }
     sentences = [f"{file}: rows that were removed." for file in sorted(files)]
     if not (folder / "vanilla.train.jsonl").exists():
-        place = config.vanilla.adapter or config.model.name
-        here = "" if config.vanilla.adapter is None else " (an adapter)"
+        place = config.adapter or config.model.name
+        here = "" if config.adapter is None else " (an adapter)"
         sentences.append(f"{place}{here}: the model that the run was given.")
     for copy in (copy for run in runs_with(folder) for copy in copies_of(run)):
         if copy["kind"] in KNOWING and Path(copy["folder"]).exists():

@@ -49,7 +49,7 @@ def revert(folder: Path, output: Path) -> dict[str, Any]:
 
 def _given(context: RunContext) -> Path | None:
     """Return the folder of the model or adapter that the run was given, if it is one."""
-    adapter = context.config.vanilla.adapter
+    adapter = context.config.adapter
     found = find(context.config.model.name)
     place = Path(adapter) if adapter else found.adapter or Path(found.base)
     return place if place.is_dir() else None
