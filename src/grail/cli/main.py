@@ -26,6 +26,7 @@ from grail.cli.ask import add_ask
 from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
 from grail.cli.export import add_export
+from grail.cli.init import add_init
 from grail.cli.purge import add_purge
 from grail.cli.report import add_report
 from grail.cli.revert import add_revert
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(handler=_compare)
     add_strict(demo, commands.choices["run"])
     added = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
-    for add in (*added, add_settings):
+    for add in (add_init, *added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
