@@ -134,11 +134,7 @@ def figures(run: Opened) -> list[str]:
         for value in raw(run.folder / file)["values"]
     ]
     results = raw(run.folder / "results.json")
-<<<<<<< HEAD
-    texts = compare_rows(results, rows_of(values, run.context.unseen), run.has_rows)
-=======
-    texts = compared(results, rows_of(values, run.context.unseen, run.folder), run.has_rows)
->>>>>>> w-request
+    texts = compare_rows(results, rows_of(values, run.context.unseen, run.folder), run.has_rows)
     lines = "".join(json.dumps(v.as_json(), ensure_ascii=False) + "\n" for v in values)
     samples = run.folder / "samples.jsonl"
     if not run.lacks("samples.jsonl", ["samples.jsonl"]):

@@ -68,12 +68,8 @@ class Loop:
         self.parameters, self.task, self.settings = parameters, task, settings
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
         self.masters = masters_of(parameters)
-<<<<<<< HEAD
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
-        self.looked: list[Row] = []
-=======
         self.looked: list[Seen] = []
->>>>>>> w-request
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
 
     def run(self, files: LoopFiles, tick: Tick = silent, looks: Looks = NO_LOOKS) -> dict[str, Any]:

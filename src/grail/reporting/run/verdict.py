@@ -78,16 +78,11 @@ def _graded(results: Results, domain: str, metric: str) -> Check:
     for part in parts(results):
         before, after = pair(results, domain, _SIDES[metric], part, metric)
         if after is not None:
-<<<<<<< HEAD
-            graded.append(_grade(metric, after, before))
-            right = _right(metric, before), _right(metric, after)
-            figures.append(f"{part} rows {arrow(*right, percent)} %")
-=======
             known = before is None or before < PARTLY_FORGOTTEN_US
             near = guess is not None and known and after >= guess - GUESS_POINTS
             graded.append((GOOD, "forgotten") if near else _grade(metric, after, before))
-            figures.append(f"{part} rows {arrow(*map(_right(metric), both), percent)} %")
->>>>>>> w-request
+            right = _right(metric, before), _right(metric, after)
+            figures.append(f"{part} rows {arrow(*right, percent)} %")
     light, word = worst(graded) if graded else (OPEN, "not measured")
     if guess is not None:
         figures.append(f"{percent(100 - guess)} % by a model that never knew")
