@@ -22,15 +22,7 @@ from grail.config.file import load_config
 from grail.config.importance import Importance
 from grail.config.localization import Localization
 from grail.config.messages import checked
-from grail.config.run import (
-    EVERY,
-    FULL_WEIGHTS_RATE,
-    Config,
-    Data,
-    Evaluation,
-    Unlearning,
-    parse_config,
-)
+from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlearning, parse_config
 from grail.data.encode import Encoded
 from grail.data.readers import read_rows
 from grail.data.samples import Place, Sample, samples_from
@@ -253,8 +245,7 @@ def unlearn(
     encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
     task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     task = taught(task, unlearning, before)
-    every = EVERY if unlearning.stop else None
-    looks = looks_of(model, encoded, tokenizer.pad_token_id, every, unlearning.stop, before)
+    looks = looks_of(model, encoded, tokenizer.pad_token_id, None, unlearning.stop, before)
     reset_in_memory(model, unlearning, mask, before, seed)
     was_training = model.training
     with TemporaryDirectory() as folder:

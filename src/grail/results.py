@@ -21,15 +21,16 @@ class Result:
     """One measured number, in nats for NLL, in percent (0-100) for all others but PPL.
 
     Attributes:
-        model: "vanilla", "unlearned", or "calibrated" (unlearned, interpolated to equal retention).
+        model: "vanilla", "unlearned", "calibrated" (unlearned, interpolated to equal retention), or
+            "guess" (one that never knew, as far as that could be measured).
         domain: Name of the domain; "general" for the out-of-distribution rows.
-        side: "unlearn", "retain" or "general".
+        side: "unlearn", "retain", "general" or "check" (rows that are only measured).
         part: "train" or "val".
-        metric: "US" (unlearn rows), "RS" (retain rows), "NLL", "PPL", "ROUGE-L"; rows with a side:
-            "ES" (extraction strength), "Prob", "Repetition", "Compression"; unlearn train rows
-            against held-out rows: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++", and the
-            standard error of each, as "AUC-loss-error". Exact memorization is the token accuracy
-            in US and RS.
+        metric: "US" (unlearn rows), "RS" (retain and check rows), "NLL", "PPL", "ROUGE-L"; rows
+            with a side: "ES" (extraction strength), "Prob", "Repetition", "Compression"; unlearn
+            train rows against held-out rows: "AUC-loss", "AUC-zlib", "AUC-min-k", "AUC-min-k++",
+            and the standard error of each, as "AUC-loss-error". Exact memorization is the token
+            accuracy in US and RS.
         value: The mean over ``n`` samples (PPL: exp of the mean NLL; infinite values are capped).
         n: Number of samples (for an AUC, members and held-out rows together).
     """

@@ -60,3 +60,27 @@ def test_validate_warns_on_stderr(tiny_config, tmp_path, capsys):
     assert "warning: 4 rows of privacy.unlearn.train repeat" in capsys.readouterr().err
     assert main(["validate", str(config), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
+
+
+def test_errors_of_settings_and_of_rows_are_told_together(tiny_config, tmp_path, capsys):
+    config = tiny_config(unlearning={"epoch": 3})
+    (tmp_path / "data" / "privacy_unlearn_val.jsonl").write_text('{"prompt": "x", "anwser": "y"}\n')
+    assert main(["validate", str(config)]) == 2
+    text = capsys.readouterr().err
+    assert "unknown key unlearning.epoch" in text
+    assert "Did you mean 'answer'" in text
+
+
+def test_what_is_trained_on_which_rows_is_told(tiny_config, capsys):
+    def said(*sets):
+        words = [word for text in sets for word in ("--set", text)]
+        assert main(["validate", str(tiny_config(domains=("d",))), *words]) == 0
+        return capsys.readouterr().out
+
+    ending = ", then unlearns 4 rows and retains 4 rows\n"
+    assert "teaches 6 unlearn and 6 retain rows to " in (text := said())
+    assert f" first{ending}" in text
+    assert "teaches 4 unlearn and 4 retain rows" in said("teach.include_val=false")
+    assert f" as it is{ending}" in said("teach=null")
+    exact = said("unlearning.objective=exact", "localization.method=none")
+    assert "first, then trains it anew on 4 retain rows alone" in exact

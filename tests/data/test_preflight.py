@@ -176,7 +176,7 @@ def test_duplicates_are_counted_per_source():
     found = check(make("unlearn", train), make("unlearn", val, "val"))
     assert found == [
         Finding("warning", "3 rows of d.unlearn.train repeat an earlier row of it."),
-        Finding("warning", "1 rows of d.unlearn.val repeat an earlier row of it."),
+        Finding("warning", "1 row of d.unlearn.val repeats an earlier row of it."),
     ]
 
 
@@ -186,7 +186,7 @@ def test_duplicates_in_the_general_text_are_counted_and_it_has_no_sides():
         for n, (p, c) in enumerate(rows("a", 2) + rows("a", 1))
     ]
     found = check(general, make("unlearn", rows("a", 2)))
-    assert "1 rows of general.general.train repeat" in only(found, "warning")
+    assert "1 row of general.general.train repeats" in only(found, "warning")
 
 
 def test_errors_come_first():

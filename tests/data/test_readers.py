@@ -11,8 +11,9 @@ import pytest
 
 import grail
 from grail.config.run import parse_config
-from grail.data.readers import read_rows, separator
+from grail.data.readers import read_rows
 from grail.data.samples import load_general, load_samples, remarks
+from grail.data.tables import separator
 from grail.errors import InputError
 
 ROWS = [{"prompt": f"Who is {n}?", "completion": f" Person {n}\n"} for n in range(4)]
@@ -166,7 +167,7 @@ def test_json_nested_list_by_dotted_key(put):
 def test_json_errors_name_file_and_line_or_row(put):
     assert "a.json line 2: not valid JSON (Expecting value)." in failure(put("a.json", "[\n}"))
     assert "a.json must be a list of rows, got int." in failure(put("a.json", "3"))
-    assert "b.json row 1 (from 0): no known layout; keys found: 1 others." in (
+    assert "b.json row 1 (from 0): no known layout; keys found: 1 other." in (
         failure(put("b.json", json.dumps([ROWS[0], {"x": 1}])))
     )
     assert "name it *.jsonl" in failure(put("a.json", as_jsonl(ROWS)))
@@ -203,7 +204,7 @@ def test_csv_with_an_open_quote_or_other_columns(put):
     open_quote = put("a.csv", 'prompt,completion\na,b\n"c,d\ne,f\n')
     assert "a.csv line 3: not valid CSV (unexpected end of data)." in failure(open_quote)
     other = failure(put("a.csv", "prompt;reply\na;b\n"))
-    assert "a.csv line 2: no known layout; keys found: prompt, 1 others." in other
+    assert "a.csv line 2: no known layout; keys found: prompt, 1 other." in other
 
 
 def test_a_csv_without_a_header_keeps_its_first_row_to_itself(put):
@@ -411,7 +412,7 @@ def test_a_malformed_hub_row_is_named(monkeypatch):
 
     table = datasets.Dataset.from_list([{"a": "x"}])
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
-    assert "hub:o/n row 0 (from 0): no known layout; keys found: 1 others." in failure("hub:o/n")
+    assert "hub:o/n row 0 (from 0): no known layout; keys found: 1 other." in failure("hub:o/n")
 
 
 # --- embedded

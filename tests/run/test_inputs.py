@@ -186,7 +186,7 @@ def test_the_same_rows_on_both_sides_are_refused_and_similar_ones_reported(tiny_
     other.write_text(text.replace('"completion": "', '"completion": "x'))
     assert "nearly the same" in read_inputs(load_config(config, [])).warnings[0]
     other.write_text(text)
-    with pytest.raises(InputError, match="cannot be unlearned and retained"):
+    with pytest.raises(InputError, match="cannot be unlearned and stay"):
         read_inputs(load_config(config, []))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.data.samples import GENERAL, Place
+from grail.data.samples import CHECK, GENERAL, Place
 from grail.evaluation.values import SampleValue
 from grail.model.generate import TextGenerator
 from grail.model.save import load_weights
@@ -62,7 +62,7 @@ class AuditContext:
         Of the general text only the held-out half, where there is one.
         """
         groups: dict[Place, list[Encoded]] = {}
-        for row in (*self.run.rows, *self.run.general):
+        for row in (row for row in (*self.run.rows, *self.run.general) if row.side != CHECK):
             groups.setdefault(row.place, []).append(row)
         if any(row.part == "val" for row in self.run.general):
             groups.pop(GENERAL, None)

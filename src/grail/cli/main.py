@@ -26,6 +26,7 @@ from grail.cli.ask import add_ask
 from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
 from grail.cli.export import add_export
+from grail.cli.init import add_init
 from grail.cli.purge import add_purge
 from grail.cli.report import add_report
 from grail.cli.revert import add_revert
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(handler=_compare)
     add_strict(demo, commands.choices["run"])
     added = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
-    for add in (*added, add_settings):
+    for add in (add_init, *added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))
     _add_run_options(plan_command.add_plan(commands, _plan))
@@ -165,7 +166,6 @@ def _run(options: argparse.Namespace) -> int:
     from grail.run.inputs import read_inputs
 
     inputs = read_inputs(config)
-    from grail.cli import output as endings
     from grail.run import directory
 
     directory.refuse_run(config, options.config)
@@ -176,23 +176,28 @@ def _run(options: argparse.Namespace) -> int:
         terminal.warn(warning)
     run = Run(config, inputs, terminal)
     last = options.command if options.command not in ("run", "demo") else "report"
-    only_vanilla = getattr(options, "vanilla_only", False)
-    run.through("score" if only_vanilla else last)
-    if not run.accelerator.is_main_process:
-        return 0
+    run.through("score" if getattr(options, "vanilla_only", False) else last)
+    return _ended(options, run, last) if run.accelerator.is_main_process else 0
+
+
+def _ended(options: argparse.Namespace, run: Any, last: str) -> int:
+    """Print what a run's stages have come to, and return the exit code."""
+    from grail.cli import output as endings
+
+    folder = Path(run.config.output)
     if getattr(options, "check", None):
         return endings.agreement(run.check_scores(options.check), options.json)
-    if only_vanilla:
+    if getattr(options, "vanilla_only", False):
         file = run.measure_vanilla()
-        about = {"output": config.output, "evaluate": str(file)}
+        about = {"output": run.config.output, "evaluate": str(file)}
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
-        endings.results(Path(config.output), options.json)
+        endings.results(folder, options.json)
         if last == "report" and not options.json:
-            endings.reminder(Path(config.output))
-        return strict_code(options, Path(config.output))
+            endings.reminder(folder)
+        return strict_code(options, folder)
     else:
-        endings.files(Path(config.output), last, options.json)
+        endings.files(folder, last, options.json)
     return 0
 
 

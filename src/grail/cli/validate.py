@@ -25,13 +25,17 @@ def add_validate(commands: Any) -> Any:
 def _handle(options: argparse.Namespace) -> int:
     from grail.cli.terminal import quiet
     from grail.config.file import is_comparison, load_config, read
+    from grail.errors import InputError
     from grail.run.context import check_texts
-    from grail.run.inputs import read_inputs
+    from grail.run.inputs import read_inputs, row_problems
 
     quiet()
     if is_comparison(read(options.config)[1]):
         return _validate_comparison(options)
-    config = load_config(options.config, options.set, options.output)
+    try:
+        config = load_config(options.config, options.set, options.output)
+    except InputError as error:  # the rows are looked at all the same, if they can be found
+        raise InputError([*error.problems, *row_problems(options.config, options.set)]) from error
     inputs = read_inputs(config)
     warnings = [*inputs.warnings, *check_texts(config, inputs)]
     counts: dict[str, int] = {}

@@ -138,6 +138,8 @@ def config_digest(config: Config) -> str:
     for sides in settings["domains"].values():
         for parts in sides.values():
             parts.update({name: _contents(source) for name, source in parts.items()})
+    for measured in settings["check"].values():
+        measured["rows"] = _contents(measured["rows"])
     tasks = settings["evaluation"]["general_tasks"]
     settings["evaluation"]["general_tasks"] = [_contents(task) for task in tasks]
     settings["general"]["train"] = _contents(settings["general"]["train"])

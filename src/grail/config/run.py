@@ -110,6 +110,13 @@ class Domain(Section):
     retain: Part
 
 
+class Measured(Section):
+    """Rows that are measured before and after, and never trained."""
+
+    rows: DataSource
+    """What must stay as it was, such as an earlier request, neighbours or another customer."""
+
+
 class Data(Section):
     """How rows become token ids."""
 
@@ -119,6 +126,11 @@ class Data(Section):
     """The date that a chat template reads where it asks the clock."""
     max_tokens: Annotated[int, Field(strict=True, ge=8)] = 256
     """Upper limit of a row's tokens, prompt and completion."""
+    columns: dict[Literal["prompt", "completion", "paraphrases"], Name] = Field(
+        default_factory=dict
+    )
+    """What the files call a row's prompt, completion and paraphrases, if neither by these names
+    nor by those of another layout; upper and lower case are the same."""
     max_rows: Count | None = None
     """Upper limit of rows per part of each side. null: all."""
     max_val_rows: Count | None = None
@@ -168,6 +180,8 @@ class Config(Section):
     model: Model = Model()
     domains: Annotated[dict[DomainName, Domain], Field(min_length=1)]
     """Name of a domain -> its rows."""
+    check: dict[DomainName, Measured] = Field(default_factory=dict)
+    """Name -> rows that are only measured: the verdict says whether they held."""
     data: Data = Data()
     general: General = General()
     teach: Annotated[Teach | None, BeforeValidator(switched)] = None

@@ -46,8 +46,9 @@ def check_samples(samples: Sequence[Sample]) -> list[Finding]:
         group.setdefault((sample.domain, sample.side), []).append(normalised(sample))
     findings: list[Finding] = []
     for (name, texts), (other, others) in product(sides.items(), repeat=2):
-        if name[1] == "unlearn" and other[1] == "retain":
+        if name[1] == "unlearn" and other[1] != "unlearn":
             findings += _same_rows(".".join(name), texts, ".".join(other), others)
+        if name[1] == "unlearn" and other[1] == "retain":
             findings += _similar_prompts(".".join(name), texts, ".".join(other), others)
     for name, texts in sides.items():
         findings += _leaks(".".join(name), texts)
@@ -68,8 +69,8 @@ def _same_rows(name: str, texts: list[Text], other: str, others: list[Text]) -> 
         Finding(
             "error",
             f"{len(pairs)} of the {len(texts)} rows of {name} are also rows of {other}, e.g. "
-            f"{_show(pairs)} (numbers count from 0). A row cannot be unlearned and retained: drop "
-            f"it from one.{twice}",
+            f"{_show(pairs)} (numbers count from 0). A row cannot be unlearned and stay: drop it "
+            f"from one.{twice}",
         )
     ]
 
@@ -114,7 +115,11 @@ def _duplicates(name: str, texts: list[Text]) -> list[Finding]:
     for (part, _), count in counts.items():
         extra[part] += count - 1
     return [
-        Finding("warning", f"{count} rows of {name}.{part} repeat an earlier row of it.")
+        Finding(
+            "warning",
+            f"{count} {'row' if count == 1 else 'rows'} of {name}.{part} "
+            f"{'repeats' if count == 1 else 'repeat'} an earlier row of it.",
+        )
         for part, count in extra.items()
         if count
     ]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import Any
 
 from grail.data import embedded
+from grail.data.tables import Raw, csv_rows, decoded, sheet_rows
 from grail.errors import InputError, did_you_mean
 
-Raw = tuple[str, Any]  # "line 7", and the row there or, where it is not readable, an InputError
-
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-_SOURCES = "*.jsonl, *.json, *.csv, *.parquet, hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+_SOURCES = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+_SOURCES += ", hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
 
 
 def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Raw]:
@@ -37,12 +34,15 @@ def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Ra
         return _numbered(embedded.rows(*place))
     if source.startswith("hub:"):
         return _numbered(_hub(source))
-    inner = re.fullmatch(r"(.+\.json)#(.+)", source, re.IGNORECASE | re.DOTALL)
+    inner = re.fullmatch(r"(.+\.(?:json|xlsx))#(.+)", source, re.IGNORECASE | re.DOTALL)
     path = _file(inner[1] if inner else source)
     suffix = path.suffix.lower()
     if suffix == ".json":
         return _numbered(_json(path, inner[2] if inner else ""))
-    return {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[suffix](path)
+    if suffix == ".xlsx":
+        return sheet_rows(path, inner[2] if inner else "")
+    read = {".jsonl": _jsonl, ".csv": csv_rows, ".tsv": csv_rows, ".parquet": _parquet}
+    return read[suffix](path)
 
 
 def _numbered(rows: list[Any]) -> list[Raw]:
@@ -63,23 +63,10 @@ def _file(source: str) -> Path:
     return path
 
 
-def _decoded(path: Path) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 if it starts with that byte order mark."""
-    try:
-        content = path.read_bytes()
-        wide = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
-        return content.decode("utf-16" if wide else "utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} line {line}: not UTF-8. Save the file as UTF-8.") from error
-
-
 def _jsonl(path: Path) -> list[Raw]:
     """Read one JSON value a line; only a line feed ends a line (U+2028 is legal inside text)."""
     rows: list[Raw] = []
-    for number, line in enumerate(_decoded(path).split("\n"), start=1):
+    for number, line in enumerate(decoded(path).split("\n"), start=1):
         if line.strip():
             try:
                 row = json.loads(line, object_pairs_hook=_object)
@@ -116,7 +103,7 @@ def _doubled(row: Any) -> InputError | None:
 def _json(path: Path, inner: str) -> list[Any]:
     """Read the list that the file is, or the one at the dotted key ``inner``."""
     try:
-        value = json.loads(_decoded(path), object_pairs_hook=_object)
+        value = json.loads(decoded(path), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         where, reason = f"{path} line {getattr(error, 'lineno', 1)}", getattr(error, "msg", error)
         hint = " If it holds one object a line, name it *.jsonl." if reason == "Extra data" else ""
@@ -136,62 +123,6 @@ def _json(path: Path, inner: str) -> list[Any]:
     if steps or not isinstance(value, list):
         raise InputError(f"{name} must be a list of rows, got {type(value).__name__}.")
     return [_doubled(row) or row for row in value]
-
-
-def separator(source: str) -> str:
-    """Return what parts the cells of a CSV file; "" for a file of another kind.
-
-    A first line ``sep=X``, as Excel writes it, says so; else it is what the header has most of.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    return _separator(_decoded(_file(source)))[0] if source.lower().endswith(".csv") else ""
-
-
-def _separator(text: str) -> tuple[str, int]:
-    """Return what parts the cells, and how many lines stand before the header to say so."""
-    first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
-    if named := re.fullmatch('"?sep=(.)"?', first, re.IGNORECASE):
-        return named[1], 1
-    unquoted = re.sub('"[^"]*"', "", first)
-    return max(",;\t|", key=unquoted.count), 0
-
-
-def _csv(path: Path) -> list[Raw]:
-    """Read rows under a header; a row is named by the line on which it starts."""
-    rows, header, text = list[Raw](), list[str](), _decoded(path)
-    mark, skipped = _separator(text)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 else
-    lines = io.StringIO(text, newline="")
-    reader, line = csv.reader(lines, delimiter=mark, strict=True), 1
-    try:
-        for cells in reader:
-            if cells and skipped:
-                skipped = 0
-            elif cells and not header:
-                header = cells
-                _check_header(path, header)
-            elif cells and len(cells) == len(header):
-                rows.append((f"line {line}", dict(zip(header, cells, strict=True))))
-            elif cells:
-                what = "commas" if mark == "," else repr(mark)
-                problem = f"{len(cells)} cells under {len(header)} names. Quote text with {what}."
-                rows.append((f"line {line}", InputError(problem)))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        rows.append((f"line {line}", InputError(f"not valid CSV ({error}).")))
-    return rows
-
-
-def _check_header(path: Path, names: list[str]) -> None:
-    """Refuse a second column of one name, by its number: names may be private without a header."""
-    for number, name in enumerate(names):
-        if name.strip() and name in names[:number]:
-            raise InputError(
-                f"{path}: columns {names.index(name) + 1} and {number + 1} have the same name. "
-                "Keep one of them."
-            )
 
 
 def _parquet(path: Path) -> list[Raw]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from grail.config.run import Config, Data
-from grail.data.readers import Raw, read_rows, separator
-from grail.errors import InputError, collecting, did_you_mean
+from grail.config.values import EMBEDDED
+from grail.data.layouts import LAYOUTS, Turns, paraphrases_of, turns_of, with_keys
+from grail.data.readers import read_rows
+from grail.data.tables import Raw, separator
+from grail.errors import InputError, collecting
 from grail.files import digest
 
-Turns = tuple[tuple[str, str], ...]  # (role, text), oldest first
-_PAIRS = (("prompt", "completion"), ("question", "answer"), ("text", "labels"))
-_KEYS = {key for pair in _PAIRS for key in pair} | {"messages"}
-_ROLES = ("system", "user", "assistant")
-_LAYOUTS = (
-    '{"prompt", "completion"}, {"question", "answer"}, {"text", "labels"}, or '
-    '{"messages": [{"role", "content"}, ...]} ending in a user and an assistant turn'
-)
 _SHOWN = 5  # malformed rows listed one by one
-_PARAPHRASES = "paraphrases"
 
 
 class Place(NamedTuple):
@@ -38,6 +30,8 @@ class Place(NamedTuple):
 
 
 GENERAL = Place("general", "general", "train")
+CHECK = "check"
+"""The side of rows that are only measured; their part is val."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Sample:
 
 
 def load_samples(config: Config) -> list[Sample]:
-    """Read all domains in the order of the configuration: both sides, all their parts.
+    """Read all domains in the order of the configuration, both sides and all parts, then checks.
 
     Of each (domain, side, part) the first ``data.max_rows`` rows are returned; all are checked.
 
@@ -78,6 +72,8 @@ def load_samples(config: Config) -> list[Sample]:
         InputError: one line per problem over all sources, each with its configuration key.
     """
     sources = {f"domains.{place}": (place, source) for place, source in _sources(config).items()}
+    for name, checked in config.check.items():
+        sources[f"check.{name}.rows"] = Place(name, CHECK, "val"), checked.rows
     return _load_all(sources, config.data)
 
 
@@ -93,7 +89,8 @@ def load_general(config: Config) -> list[Sample]:
 
 def remarks(config: Config) -> list[str]:
     """Say of each CSV file whose cells are parted by something else than commas what it is."""
-    sources = {source for source in (*_sources(config).values(), config.general.train) if source}
+    given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
+    sources = {source for source in (*given, config.general.train) if source}
     marks = {source: separator(source) for source in sorted(sources)}
     return [
         f"{source}: its cells are parted by {'tabs' if mark.isspace() else repr(mark)}, not commas."
@@ -126,87 +123,45 @@ def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> lis
     for key, (place, source) in sources.items():
         with collecting(problems, f"{key}: "):
             limit = (place.part == "val" and limits.max_val_rows) or limits.max_rows
-            samples += _load(source, place)[:limit] if source else []
+            columns = limits.columns if source != EMBEDDED else {}
+            samples += _load(source, place, columns)[:limit] if source else []
     if problems:
         raise InputError(problems)
     return samples
 
 
-def _load(source: str, place: Place) -> list[Sample]:
-    return samples_from(read_rows(source, place), place, source)
+def _load(source: str, place: Place, columns: Mapping[str, str]) -> list[Sample]:
+    return samples_from(read_rows(source, place), place, source, columns)
 
 
-def samples_from(rows: Sequence[Raw], place: Place, source: str) -> list[Sample]:
-    """Check rows of any layout; ``source`` is their name in messages.
+def samples_from(
+    rows: Sequence[Raw], place: Place, source: str, columns: Mapping[str, str] | None = None
+) -> list[Sample]:
+    """Check rows of any layout.
+
+    Args:
+        rows: Where each stands, and the row.
+        place: Where they belong.
+        source: Their name in messages.
+        columns: Key of a layout -> the source's own name for it.
 
     Raises:
         InputError: if there are none, or listing the first malformed ones, without their text.
     """
     if not rows:
-        raise InputError(f"{source} is empty. A side needs at least one row of {_LAYOUTS}.")
+        raise InputError(f"{source} is empty. A side needs at least one row of {LAYOUTS}.")
     samples, problems = list[Sample](), list[str]()
     for number, (where, row) in enumerate(rows):
         with collecting(problems, f"{source} {where}: "):
-            *context, (_, prompt), (_, completion) = _turns(row)
+            row = with_keys(row, columns or {})
+            *context, (_, prompt), (_, completion) = turns_of(row)
             paraphrases = paraphrases_of(row)
             samples.append(Sample(*place, number, prompt, completion, tuple(context), paraphrases))
     if problems:
         more = len(problems) - _SHOWN
-        rest = [f"{source}: and {more} more malformed rows."] if more > 0 else []
-        raise InputError([*problems[:_SHOWN], *rest, f"{source}: allowed: {_LAYOUTS}."])
+        rest = [f"{source}: and {more} more malformed row{'s' * (more != 1)}."] if more > 0 else []
+        raise InputError([*problems[:_SHOWN], *rest, f"{source}: allowed: {LAYOUTS}."])
     return samples
-
-
-def _turns(row: Any) -> Turns:
-    """Return the turns of a row in any layout. Errors never repeat its text: it may be private."""
-    if isinstance(row, InputError):
-        raise row
-    if not isinstance(row, dict):
-        raise InputError(f"a row must be an object with named values, got {type(row).__name__}.")
-    for prompt, completion in _PAIRS:
-        if prompt in row and completion in row:
-            answer = text_of(row[completion], completion, empty=False)
-            return ("user", text_of(row[prompt], prompt)), ("assistant", answer)
-    if "messages" in row:
-        return _chat(row["messages"])
-    keys = sorted(_KEYS & set(row))  # another key may be private text: a CSV without a header
-    near = "".join(sorted({did_you_mean(str(key), _KEYS) for key in set(row) - _KEYS}))
-    if others := len(row) - len(keys):
-        keys.append(f"{others} others")
-    raise InputError(f"no known layout; keys found: {', '.join(keys) or 'none'}.{near}")
-
-
-def _chat(messages: Any) -> Turns:
-    """Check a conversation: known roles, ending in a user and an assistant turn."""
-    if not isinstance(messages, list):
-        raise InputError(f"messages must be a list of turns, got {type(messages).__name__}.")
-    turns: list[tuple[str, str]] = []
-    for number, turn in enumerate(messages):
-        if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
-            roles = ", ".join(_ROLES)
-            raise InputError(f"messages[{number}] must have content, and a role out of {roles}.")
-        turns.append((turn["role"], text_of(turn.get("content"), f"messages[{number}].content")))
-    ending = " and ".join(role for role, _ in turns[-2:]) or "no turns"
-    if ending != "user and assistant":
-        raise InputError(f"messages must end in a user and an assistant turn, got {ending}.")
-    text_of(turns[-1][1], f"messages[{len(turns) - 1}].content", empty=False)
-    return tuple(turns)
-
-
-def text_of(value: Any, name: str, empty: bool = True) -> str:
-    """Return a value that is text; ``name`` is its key, ``empty`` whether it may be empty.
-
-    Raises:
-        InputError: if it is no text, or cannot be written as UTF-8 (half a surrogate pair).
-    """
-    if not isinstance(value, str):
-        raise InputError(f"{name} must be text, got {type(value).__name__}.")
-    if not empty and not value.strip():
-        raise InputError(f"{name} is empty. Give the answer's text, or drop the row.")
-    if re.search("[\ud800-\udfff]", value):
-        problem = f"{name} contains half a surrogate pair, which is not text."
-        raise InputError(f"{problem} Correct it, or drop the row.")
-    return value
 
 
 @dataclass(frozen=True)
@@ -233,32 +188,3 @@ def normalised(sample: Sample) -> Text:
 
 def _plain(text: str) -> str:
     return " ".join(normalize("NFC", text).casefold().split())
-
-
-def paraphrases_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a row's other prompts; none if the key is missing, null or empty.
-
-    In a CSV file, where every cell is text, the list is written as JSON.
-
-    Raises:
-        InputError: if it is anything but a list of texts. The texts are not repeated.
-    """
-    prompts = row.get(_PARAPHRASES)
-    if isinstance(prompts, str) and prompts.strip():
-        try:
-            prompts = json.loads(prompts)
-        except (ValueError, RecursionError) as error:
-            problem = "must be a list of prompts, as JSON in a CSV file."
-            raise InputError(f"{_PARAPHRASES} {problem}") from error
-    if not prompts:
-        return ()
-    if not isinstance(prompts, list):
-        kind = type(prompts).__name__
-        raise InputError(f"{_PARAPHRASES} must be a list of prompts, got {kind}.")
-    for number, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise InputError(
-                f"{_PARAPHRASES}[{number}] must be a prompt. Give text, or leave it out."
-            )
-        text_of(prompt, f"{_PARAPHRASES}[{number}]")
-    return tuple(prompts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grail.data.heldout import HELD_OUT
+from grail.data.samples import CHECK
 from grail.evaluation import memorization, metrics
 from grail.results import Result
 
@@ -85,6 +86,7 @@ def _averages(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     success = {
         "unlearn": {"US": metrics.unlearn_success(accuracies)},
         "retain": {"RS": metrics.retain_success(accuracies)},
+        CHECK: {"RS": metrics.retain_success(accuracies)},
     }.get(side, {})
     averages = {**success, "NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
     if rouges:

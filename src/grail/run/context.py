@@ -17,7 +17,7 @@ from grail import __version__
 from grail.config.run import Config
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.heldout import unseen
-from grail.data.samples import Sample
+from grail.data.samples import CHECK, Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
@@ -156,9 +156,10 @@ class RunContext:
         return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
 
     def data(self, *parts: str) -> dict[str, str]:
-        """Digests of the given parts; the general rows are a part of their own."""
+        """Digests of the given parts; general rows and checked ones are parts of their own."""
         places = {sample.place for sample in (*self.inputs.samples, *self.inputs.general)}
-        names = [str(p) for p in places if ("general" if p.side == "general" else p.part) in parts]
+        apart = ("general", CHECK)
+        names = [str(p) for p in places if (p.side if p.side in apart else p.part) in parts]
         return {name: self.inputs.digests[name] for name in names}
 
     def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grail.config.file import run_settings
-from grail.config.run import Config
+from grail.config.file import read, run_settings
+from grail.config.merge import merge, with_overrides
+from grail.config.run import Config, parse_config
 from grail.data.preflight import check_samples
 from grail.data.samples import Sample, data_digest, load_general, load_samples, remarks
 from grail.errors import InputError, collecting
@@ -30,6 +31,8 @@ OTHER_BASE = (
     "teach.adapter: {} names the base {}, which is not on this machine. It is put on {}: make "
     "sure that they are the same model."
 )
+_ROWS = ("domains", "check", "data", "general")
+"""The sections that say which rows there are."""
 UNFINISHED = f"config.yaml{PARTIAL}"  # all that a run leaves which is killed at its first write
 
 
@@ -90,6 +93,26 @@ def read_inputs(config: Config) -> Inputs:
     return Inputs(tuple(samples), tuple(general), tuple(notes), digests, tuple(tasks))
 
 
+def row_problems(file: Path, overrides: Sequence[str]) -> list[str]:
+    """Return what is wrong with the rows of a settings file, whatever else is wrong with it.
+
+    Nothing, where the sections that name the rows are wrong themselves.
+    """
+    problems: list[str] = []
+    try:
+        path, raw = read(file)
+        sections = with_overrides(merge(raw), overrides)
+        named = {key: sections[key] for key in _ROWS if key in sections}
+        config = parse_config(named | {"output": "-"}, path.absolute().parent)
+    except InputError:
+        return []
+    samples: list[Sample] = []
+    with collecting(problems):
+        samples += load_samples(config)
+    found = [finding.text for finding in check_samples(samples) if finding.level == "error"]
+    return problems + found
+
+
 def check_adapter(config: Config) -> list[str]:
     """Refuse a ``teach.adapter`` that is no PEFT folder, or that belongs on something else.
 
@@ -130,6 +153,8 @@ def check_unlearning(config: Config) -> None:
             "unlearning.retain_rows: general and unlearning.general_weight read the general text, "
             "but general.train is null. Give it, or use retain_rows: domain and general_weight: 0."
         )
+    if both := sorted(config.domains.keys() & config.check.keys()):
+        raise InputError(f"check.{both[0]}: domains has that name too. Give it another name.")
     unknown = {name for phase in settings.phases or [] for name in phase} - set(config.domains)
     if unknown:
         raise InputError(

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from grail.config.run import EVERY
 from grail.config.unlearning import Stop
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import BATCH_TOKENS
-from grail.files import write_json
+from grail.evaluation.values import SampleValue
+from grail.files import read_json, write_json
 from grail.model.answers import answers_of, mean_per_row
 from grail.model.forward import Policy, device_of, evaluating
 from grail.model.weights import Weights, holding
+from grail.results import Result
+from grail.run import manifest
 from grail.run.context import RunContext
-from grail.training.looks import Bounds, Looks, Row
+from grail.training.looks import Bounds, Looks, Seen
 
-MOST = {"unlearn": 64, "retain": 64, "general": 24}
+LOOK_ROWS = {"unlearn": 64, "retain": 64, "general": 24}
 """Rows of a side that a look reads, spread evenly: it must cost less than the steps between."""
-STEPS = Path("evaluation", "steps.json")
 NOTHING_KEPT = (
     "every look at the training model was beyond the bounds of unlearning.stop, so that the result "
     "is the model as it was: nothing was unlearned. Lower unlearning.learning_rate, give more "
@@ -47,15 +51,16 @@ def looks_of(
         model: The model.
         rows: Encoded rows of all sides; train rows are read, of general text held-out (val) ones.
         pad: Padding token id.
-        every: Steps between looks; None: none.
+        every: Steps between looks; None: none, unless ``stop`` reads them.
         stop: The bounds, or None.
         before: The trainable weights from before the facts were learnt, if they are known.
     """
+    every = every or (EVERY if stop else None)
     if every is None:
         return Looks()
     read = looked_at(rows)
 
-    def measure() -> list[Row]:
+    def measure() -> list[Seen]:
         return measured(model, read, pad)
 
     if stop is None:
@@ -78,7 +83,9 @@ def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
     if general:
         unread = [row for row in general if row.part == "val"]
         sides["general", "general"] = unread or general
-    return [row for (_, side), members in sides.items() for row in _spread(members, MOST[side])]
+    return [
+        row for (_, side), members in sides.items() for row in _spread(members, LOOK_ROWS[side])
+    ]
 
 
 def guesses(
@@ -89,7 +96,7 @@ def guesses(
     The model as it is answers the domain's heldout rows; where there are none, the model from
     before the facts answers the unlearn rows.
     """
-    found: list[Row] = []
+    found: list[Seen] = []
     if before is not None:
         with holding(model, before):
             found += measured(model, [r for r in looked_at(rows) if r.side == "unlearn"], pad)
@@ -98,7 +105,7 @@ def guesses(
 
 
 @torch.no_grad()
-def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Row]:
+def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Seen]:
     """Return success (percent) and NLL (nats) of each side of rows, without generating."""
     sides: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
     for group in by_tokens(rows, BATCH_TOKENS):
@@ -130,20 +137,32 @@ def run_looks(context: RunContext) -> Looks:
 
 
 def write_looks(
-    folder: Path, looks: Looks, rows: Sequence[Row], warn: Callable[[str], None]
+    folder: Path, looks: Looks, rows: Sequence[Seen], warn: Callable[[str], None]
 ) -> None:
     """Write ``evaluation/steps.json`` of a run, or drop that of others where nothing was seen.
 
     It is said if the best model that was seen is the one before the training.
     """
     if not rows:
-        (folder / STEPS).unlink(missing_ok=True)
+        (folder / manifest.LOOKS).unlink(missing_ok=True)
         return
     kept = looks.kept(rows)
     found = {"rows": list(rows), "kept": kept, "guess": dict(looks.guess)}
-    write_json(folder / STEPS, found)
+    write_json(folder / manifest.LOOKS, found)
     if looks.bounds and not kept:
         warn(NOTHING_KEPT)
+
+
+def guess_results(folder: Path, values: Sequence[SampleValue]) -> list[Result]:
+    """Return rows of a model named "guess", one that never knew, from ``evaluation/steps.json``."""
+    found = (
+        read_json(folder / manifest.LOOKS).get("guess", {})
+        if (folder / manifest.LOOKS).is_file()
+        else {}
+    )
+    place = ("unlearn", "train", "vanilla")
+    told = Counter(v.domain for v in values if (v.side, v.part, v.model) == place)
+    return [Result("guess", d, "unlearn", "train", "US", us, told[d]) for d, us in found.items()]
 
 
 def _spread(rows: list[Encoded], most: int) -> list[Encoded]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.data.heldout import HELD_OUT
+from grail.data.samples import CHECK
 from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
@@ -18,6 +19,7 @@ from grail.results import Result
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import Take
+from grail.run.looks import guess_results
 
 
 def values_of(
@@ -33,7 +35,7 @@ def values_of(
         take: Puts the weights of a model on disk into the run's model.
     """
     settings = context.config.evaluation
-    rows = context.data("train", "val", HELD_OUT, "general")
+    rows = context.data("train", "val", HELD_OUT, CHECK, "general")
     facts = {"weights": weights, "rows": rows, "repetition": "characters"}
     key = context.key("model", "data", "evaluation", **facts)
 
@@ -55,14 +57,16 @@ def values_of(
     return [SampleValue(**value) for value in found["values"]]
 
 
-def rows_of(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
+def rows_of(values: Sequence[SampleValue], unseen: Collection[str], folder: Path) -> list[Result]:
     """Return the rows of ``results.json`` for what was measured on all models.
 
     Args:
         values: The values of every model.
         unseen: Keys of the unlearn rows that no training has read.
+        folder: The run directory: what its looks say of a model that never knew.
     """
-    return [*to_results(values), *membership_results(values, unseen)]
+    guessed = guess_results(folder, values)
+    return [*to_results(values), *membership_results(values, unseen), *guessed]
 
 
 def _go_back(context: RunContext, evaluator: Evaluator, take: Take, tick: Tick) -> dict[str, float]:

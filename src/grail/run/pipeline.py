@@ -228,7 +228,7 @@ class Run:
         values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(samples := self.folder / "samples.jsonl", "".join(lines))
-        rows = rows_of(values, self.context.unseen)
+        rows = rows_of(values, self.context.unseen, self.folder)
         freezing = stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = dict[str, Any]
+Seen = dict[str, Any]
 """One side at one look: step, epoch, domain, side, success (percent or None), nll (nats)."""
 
 _Key = tuple[bool, float, float]
@@ -37,7 +37,7 @@ class Bounds:
     patience: int
 
 
-def nothing() -> list[Row]:
+def nothing() -> list[Seen]:
     """Measure nothing."""
     return []
 
@@ -55,11 +55,11 @@ class Looks:
     """
 
     every: int = 0
-    measure: Callable[[], list[Row]] = nothing
+    measure: Callable[[], list[Seen]] = nothing
     bounds: Bounds | None = None
     guess: Mapping[str, float] = field(default_factory=dict)
 
-    def end(self, rows: Sequence[Row]) -> bool:
+    def end(self, rows: Sequence[Seen]) -> bool:
         """Tell whether the training is done: all is forgotten within bounds, or harm stays."""
         keys = list(self._keys(rows).values())
         if self.bounds is None or not keys:
@@ -69,14 +69,14 @@ class Looks:
         lost = len(recent) == self.bounds.patience and all(key[0] for key in recent)
         return (not beyond and not missing) or lost
 
-    def kept(self, rows: Sequence[Row]) -> int:
+    def kept(self, rows: Sequence[Seen]) -> int:
         """Return the step of the best look; without bounds, of the last."""
         keys = self._keys(rows)
         return max(keys, default=0) if self.bounds is None else min(keys, key=lambda s: keys[s])
 
-    def _keys(self, rows: Sequence[Row]) -> dict[int, _Key]:
+    def _keys(self, rows: Sequence[Seen]) -> dict[int, _Key]:
         """Return how good each look is, by step."""
-        steps: dict[int, dict[tuple[Any, str], Row]] = {}
+        steps: dict[int, dict[tuple[Any, str], Seen]] = {}
         for row in rows:
             steps.setdefault(row["step"], {})[row["domain"], row["side"]] = row
         if self.bounds is None:
@@ -88,7 +88,7 @@ class Looks:
 NO_LOOKS = Looks()
 
 
-def _key(look: Mapping[Any, Row], first: Mapping[Any, Row], bounds: Bounds) -> _Key:
+def _key(look: Mapping[Any, Seen], first: Mapping[Any, Seen], bounds: Bounds) -> _Key:
     missing, beyond, damage = 0.0, False, 0.0
     for (domain, side), row in look.items():
         before = first[domain, side]

@@ -28,7 +28,7 @@ from grail.progress import Tick, silent
 from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
 from grail.training.freezing import Freezing, Gradients
 from grail.training.gru import averaged, rectified
-from grail.training.looks import NO_LOOKS, Looks, Row
+from grail.training.looks import NO_LOOKS, Looks, Seen
 from grail.training.optimizer import (
     OPTIMIZERS,
     LoopSettings,
@@ -69,7 +69,7 @@ class Loop:
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
         self.masters = masters_of(parameters)
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
-        self.looked: list[Row] = []
+        self.looked: list[Seen] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
 
     def run(self, files: LoopFiles, tick: Tick = silent, looks: Looks = NO_LOOKS) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grail.data.layouts import text_of
 from grail.data.readers import read_rows
-from grail.data.samples import text_of
 from grail.errors import InputError, collecting
 from grail.files import digest
 

@@ -28,7 +28,8 @@ FORGOTTEN_US = 85.0
 PARTLY_FORGOTTEN_US = 50.0
 KEPT_RS = 85.0
 DAMAGED_RS = 70.0
-HELD_POINTS = 10.0  # what rows that are only measured may lose
+GUESS_POINTS = 10.0  # above the guess of a model that never knew; the audit allows as many
+HELD_POINTS = 10.0  # what rows that are only measured may lose, or win back
 UNKNOWN_TO_VANILLA_US = 10.0
 KNOWN_TO_VANILLA_RS = 90.0
 UNCHANGED_NLL_RISE = 0.1
@@ -73,19 +74,25 @@ def run_checks(results: Results) -> list[Check]:
 def _graded(results: Results, domain: str, metric: str) -> Check:
     """Grade one side of one domain by its worst part."""
     graded, figures = [], []
+    guess = results.value("guess", domain, _SIDES[metric], "train", metric)
     for part in parts(results):
-        before, after = both = pair(results, domain, _SIDES[metric], part, metric)
+        before, after = pair(results, domain, _SIDES[metric], part, metric)
         if after is not None:
-            graded.append(_grade(metric, after, before))
-            figures.append(f"{part} rows {arrow(*map(_right(metric), both), percent)} %")
+            known = before is None or before < PARTLY_FORGOTTEN_US
+            near = guess is not None and known and after >= guess - GUESS_POINTS
+            graded.append((GOOD, "forgotten") if near else _grade(metric, after, before))
+            right = _right(metric, before), _right(metric, after)
+            figures.append(f"{part} rows {arrow(*right, percent)} %")
     light, word = worst(graded) if graded else (OPEN, "not measured")
+    if guess is not None:
+        figures.append(f"{percent(100 - guess)} % by a model that never knew")
     told = f"right answers: {', '.join(figures)}" if figures else ""
     return Check(light, word, f"{domain}, {_ASKED[metric]}", told, f"{domain}.{_SIDES[metric]}")
 
 
-def _right(metric: str) -> Any:
-    """Return the function from a success to the percentage of answer tokens right."""
-    return lambda value: value if value is None or metric == "RS" else 100 - value
+def _right(metric: str, value: float | None) -> float | None:
+    """Return the percentage of answer tokens right that a success stands for."""
+    return value if value is None or metric == "RS" else 100 - value
 
 
 def _grade(metric: str, value: float, before: float | None) -> tuple[str, str]:
@@ -108,8 +115,9 @@ def _only_measured(results: Results) -> list[Check]:
     for row in results.rows:
         if (row.model, row.side, row.metric) == ("unlearned", "check", "RS"):
             before, _ = pair(results, row.domain, "check", row.part, "RS")
-            fell = before is not None and before - row.value > HELD_POINTS
-            graded = (BAD, "changed") if fell else (GOOD, "held")
+            change = 0.0 if before is None else row.value - before
+            graded = (BAD, "lost") if change < 0 else (BAD, "known better than before")
+            graded = graded if abs(change) > HELD_POINTS else (GOOD, "held")
             found.setdefault(row.domain, []).append(graded)
             shown = f"right answers: {row.part} rows {arrow(before, row.value, percent)} %"
             figures.setdefault(row.domain, []).append(shown)

@@ -1,0 +1,163 @@
+"""Read rows from tables as people have them: CSV and TSV in any dialect, and spreadsheets.
+
+Each row is a mapping from the header's names to text, unchecked; knows nothing of samples.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from pathlib import Path
+from typing import Any
+
+from grail.errors import InputError
+
+Raw = tuple[str, Any]  # "line 7", and the row there or, where it is not readable, an InputError
+
+_MARKS = ",;\t|"
+
+
+def decoded(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 if it starts with that byte order mark.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        wide = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path} line {line}: not UTF-8. Save the file as UTF-8.") from error
+
+
+def separator(source: str) -> str:
+    """Return what parts the cells of a CSV or TSV file; "" for a file of another kind.
+
+    A first line ``sep=X``, as Excel writes it, says so; else it is a tab in a TSV file whose header
+    has one, and what the header has most of in all others.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    path = Path(source).expanduser()
+    table = path.suffix.lower() in (".csv", ".tsv")
+    return _separator(path, decoded(path))[0] if table else ""
+
+
+def _separator(path: Path, text: str) -> tuple[str, int]:
+    """Return what parts the cells, and how many lines stand before the header to say so."""
+    first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    if named := re.fullmatch('"?sep=(.)"?', first, re.IGNORECASE):
+        return named[1], 1
+    unquoted = re.sub("\"[^\"]*\"|'[^']*'", "", first)
+    if path.suffix.lower() == ".tsv" and "\t" in unquoted:
+        return "\t", 0
+    return max(_MARKS, key=unquoted.count), 0
+
+
+def csv_rows(path: Path) -> list[Raw]:
+    """Read rows under a header; a row is named by the line on which it starts.
+
+    Quotes are doubled inside quoted cells; where that cannot be read, a backslash before them is
+    tried. Cells are in single quotes if all of the header are.
+
+    Raises:
+        InputError: if the file cannot be read, or two columns have the same name.
+    """
+    text = decoded(path)
+    mark, skipped = _separator(path, text)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 else
+    head = re.split("[\r\n]", text.lstrip("\r\n"))[skipped:][:1]
+    names = [name.strip() for name in "".join(head).split(mark)]
+    quote = "'" if all(re.fullmatch("'[^']*'", name) for name in names) else '"'
+    dialect: dict[str, Any] = {"delimiter": mark, "quotechar": quote, "strict": True}
+    rows = _read(path, text, skipped, dialect)
+    if "\\" + quote in text and any(isinstance(row, InputError) for _, row in rows):
+        escaped = _read(path, text, skipped, dialect | {"doublequote": False, "escapechar": "\\"})
+        rows = rows if any(isinstance(row, InputError) for _, row in escaped) else escaped
+    return rows
+
+
+def _read(path: Path, text: str, skipped: int, dialect: dict[str, Any]) -> list[Raw]:
+    rows, header = list[Raw](), list[str]()
+    reader, line = csv.reader(io.StringIO(text, newline=""), **dialect), 1
+    try:
+        for cells in reader:
+            if cells and skipped:
+                skipped = 0
+            elif cells and not header:
+                header = cells
+                _check_header(path, header)
+            elif cells and len(cells) == len(header):
+                rows.append((f"line {line}", dict(zip(header, cells, strict=True))))
+            elif cells:
+                mark = dialect["delimiter"]
+                what = "commas" if mark == "," else repr(mark)
+                problem = f"{len(cells)} cells under {len(header)} names. Quote text with {what}."
+                rows.append((f"line {line}", InputError(problem)))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        rows.append((f"line {line}", InputError(f"not valid CSV ({error}).")))
+    return rows
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    """Refuse a second column of one name, by its number: names may be private without a header."""
+    for number, name in enumerate(names):
+        if name.strip() and name in names[:number]:
+            raise InputError(
+                f"{path}: columns {names.index(name) + 1} and {number + 1} have the same name. "
+                "Keep one of them."
+            )
+
+
+def sheet_rows(path: Path, sheet: str) -> list[Raw]:
+    """Read the rows of a spreadsheet (.xlsx) under its first line; numbers and dates become text.
+
+    Args:
+        path: The file.
+        sheet: Name of the sheet; "": the only one that holds anything.
+
+    Raises:
+        InputError: if openpyxl is not installed, the file is no spreadsheet, or it is not told
+            which sheet is meant.
+    """
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs openpyxl: pip install 'grail-unlearning[xlsx]', or save it as CSV."
+        ) from error
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        sheets = {page.title: list(page.iter_rows(values_only=True)) for page in book.worksheets}
+        book.close()
+    except Exception as error:  # of a zip file, of XML or of openpyxl: no common base class
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is not a readable .xlsx file ({reason}).") from error
+    filled = [name for name, lines in sheets.items() if any(map(any, lines))]
+    if (sheet and sheet not in sheets) or (not sheet and len(filled) > 1):
+        names, problem = ", ".join(sheets), f"no sheet '{sheet}'" if sheet else "several sheets"
+        raise InputError(f"{path}: {problem}. Pick one by {path.name}#SHEET; here: {names}.")
+    lines = sheets[sheet or filled[0]] if sheet or filled else []
+    table = [(number, [_text(cell) for cell in line]) for number, line in enumerate(lines, 1)]
+    table = [(number, cells) for number, cells in table if any(cells)]
+    header = table[0][1] if table else []
+    _check_header(path, header)
+    named = [place for place, name in enumerate(header) if name.strip()]
+    return [(f"line {n}", {header[i]: cells[i] for i in named}) for n, cells in table[1:]]
+
+
+def _text(cell: Any) -> str:
+    """Return what stands in a cell as text; 5.0 is how a sheet keeps 5."""
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return cell if isinstance(cell, str) else str(cell)
