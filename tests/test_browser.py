@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grail.cli.main import main
 from grail.files import write_json
 from grail.reporting.comparison.page import comparison_html
 from grail.reporting.run.page import report
@@ -79,6 +80,12 @@ def test_the_page_of_a_comparison(tmp_path):
     own = {"machine": found["machine"], "settings": found["settings"]}
     html = comparison_html(found["comparison"] | own | {"cells": found["measurements"]})
     is_sound(*visit(tmp_path, html))
+
+
+def test_the_attestation(finished, tmp_path, capsys):
+    finished()
+    assert main(["attest", str(tmp_path / "run"), "--request", "r-1"]) == 0
+    is_sound(*visit(tmp_path, (tmp_path / "run" / "attestation.html").read_text()))
 
 
 def test_a_page_that_asks_fails_or_overflows_is_noticed(tmp_path):

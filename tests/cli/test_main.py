@@ -85,7 +85,9 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(tiny_config, tmp_path,
     assert "done" not in shown.out
     assert "frozen entries: unchanged bit for bit" in shown.out
     page = str(tmp_path / "run" / "report.html")
-    assert shown.out.endswith(f"report: {page}\n")
+    assert f"report: {page}\nresult: {tmp_path / 'run' / 'unlearned'}; " in shown.out
+    assert f"{tmp_path / 'run' / 'vanilla'} still knows what had to be lost." in shown.out
+    assert all(f"grail {word} " in shown.out for word in ("ask", "audit", "export", "purge"))
 
 
 def test_json_is_one_document_and_nothing_else(tiny_config, tmp_path, capsys):

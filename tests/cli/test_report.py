@@ -28,7 +28,7 @@ def test_a_run_is_reported_from_its_folder_or_its_file(finished, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["outcome"] in ("fail", "undecided")
 
 
-@pytest.mark.parametrize("name", ["localization.json", "samples.jsonl", "results.json"])
+@pytest.mark.parametrize("name", ["localization.json", "results.json"])
 def test_an_unfinished_run_is_refused_with_what_is_missing(name, finished, tmp_path, capsys):
     finished()
     folder = tmp_path / "run"

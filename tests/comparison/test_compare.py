@@ -1,6 +1,7 @@
 """A whole comparison: once with children played in this process, once with real ones that die."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -403,3 +404,41 @@ def test_a_cell_at_which_another_comparison_is_at_work_fails_alone(
     assert [("failed" in cell) for cell in read(tmp_path)["cells"]] == [True, False]
     assert main(["compare", str(file)]) == 0
     assert results.read_bytes() == before
+
+
+OWN = """
+import torch
+from grail.artifacts import Mask
+from grail.model.answers import mean_per_row
+
+def gentle(answers):
+    return -mean_per_row(answers.nll.clamp(max=2.0), answers.lengths)
+
+def nothing(evidence):
+    return Mask({n: torch.zeros(s, dtype=torch.bool) for n, s in evidence.shapes.items()})
+"""
+
+
+@pytest.mark.slow
+def test_an_objective_and_a_localizer_of_ones_own_reach_the_children(
+    comparison, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own_methods.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    path = os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path / "own")))
+    monkeypatch.setenv("PYTHONPATH", path)
+    names = {
+        "unlearning.objective": "own_methods:gentle",
+        "localization.method": "own_methods:nothing",
+    }
+    file = comparison({"own": {"set": names}}, figures=[])
+    assert main(["compare", str(file)]) == 0
+    assert [cell.get("failed") for cell in read(tmp_path)["cells"]] == [None]
+    cell = tmp_path / "out" / "own" / "0"
+    lines = [json.loads(line) for line in (cell / "train.jsonl").read_text().splitlines()]
+    assert "unlearn/gentle" in lines[0]["terms"]
+    assert json.loads((cell / "localization.json").read_text())["model"]["frozen"] == 0
+    names["unlearning.objective"] = "own_methods:rough"
+    assert main(["compare", str(comparison({"own": {"set": names}}))]) == 2
+    assert "has no function 'rough'" in capsys.readouterr().err

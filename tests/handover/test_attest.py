@@ -96,3 +96,25 @@ def test_without_the_rows_nothing_is_attested(finished, tmp_path):
     (tmp_path / "data" / "privacy_unlearn_train.jsonl").unlink()
     with pytest.raises(InputError, match="Attest before rows are deleted"):
         attest(open_evidence(tmp_path / "run"), "R", tmp_path / "out")
+
+
+def test_an_attestation_of_another_grail_is_checked_by_its_digests(finished_run, tmp_path):
+    made = attest(open_evidence(finished_run), "R", tmp_path)
+    made["made_with"]["grail"] = "0.0.1"
+    made["headline"] = "in the words of another grail."
+    write_json(tmp_path / FILE, made)
+    run = open_evidence(finished_run)
+    changes, remarks = check_attestation(tmp_path / FILE, run, None)
+    assert changes == []
+    assert remarks[-1] == "attestation.json: another grail (0.0.1) wrote its words."
+    made["harm"][0]["after"] += 1
+    write_json(tmp_path / FILE, made)
+    (text,), _ = check_attestation(tmp_path / FILE, run, None)
+    assert text == "attestation.json: harm does not follow from the run."
+
+
+def test_a_run_that_cannot_be_read_is_a_change(finished_run, tmp_path, monkeypatch):
+    attest(open_evidence(finished_run), "R", tmp_path)
+    monkeypatch.setattr("grail.handover.attestation.content", lambda *_: {}["outcome"])
+    (text,), _ = check_attestation(tmp_path / FILE, open_evidence(finished_run), None)
+    assert text == "attestation.json: cannot be made again (KeyError: 'outcome')."

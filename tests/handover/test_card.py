@@ -1,6 +1,7 @@
 """The model card tells counts and figures, and no row."""
 
 import json
+import re
 
 import yaml
 
@@ -48,3 +49,15 @@ def test_the_sentences_of_the_audit_are_in_it(finished, tmp_path, monkeypatch):
     card = model_card(tmp_path / "run", "delta", Base("b", "b", False, ""), [])
     assert "Outcome: undecided (not passed), without a model that never saw the rows" in card
     assert "- It \\| came.\n" in card
+
+
+def test_the_digest_is_keyed(finished, tmp_path):
+    finished()
+    run, base = tmp_path / "run", Base("b", "b", False, "")
+    (key := run / "attestation.key").unlink(missing_ok=True)
+    found = [re.search(r"`([0-9a-f]{64})`. No row", model_card(run, "merge", base, []))[1]]
+    assert key.stat().st_mode & 0o077 == 0
+    found += [re.search(r"`([0-9a-f]{64})`. No row", model_card(run, "merge", base, []))[1]]
+    key.unlink()
+    found += [re.search(r"`([0-9a-f]{64})`. No row", model_card(run, "merge", base, []))[1]]
+    assert found[0] == found[1] != found[2]

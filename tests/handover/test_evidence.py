@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from grail.errors import InputError
+from grail.handover import recompute
 from grail.handover.evidence import open_evidence, raw
 from grail.run import manifest
 
@@ -51,3 +52,12 @@ def test_an_unfinished_run_is_refused(finished, tmp_path):
 def test_raw_reads_whatever_the_digest_says(tmp_path):
     (tmp_path / "a.json").write_text('{"value": 1, "sha256": "none"}')
     assert raw(tmp_path / "a.json") == {"value": 1, "sha256": "none"}
+
+
+def test_another_grail_may_have_made_the_run(finished_run):
+    run = open_evidence(finished_run)
+    assert run.same_software
+    run.made_with["grail"] = "0.0.1"
+    assert not run.same_software
+    assert recompute.reported(run) == []
+    assert run.remarks == ["report: not written again, another grail made the run."]

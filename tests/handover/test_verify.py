@@ -38,6 +38,14 @@ def test_an_honest_run_passes(attested, signing_key):
     assert len(found.checked) == len(module.CHECKS) + 3  # manifest, metrics, attestation
 
 
+def test_further_checks_are_made_and_named(attested):
+    also = {"two and two": lambda folder: [f"{folder.name}: four"], "broken": lambda _: 1 / 0}
+    found = verify(attested, also=also)
+    assert found.changes[0] == "run: four"
+    assert found.changes[1].startswith("broken: could not be recomputed (ZeroDivisionError")
+    assert "two and two" in found.checked
+
+
 TAMPERINGS = {
     "mask": ("mask.safetensors", flip),
     "weights": ("unlearned/model.safetensors", flip),
@@ -81,9 +89,16 @@ def test_a_changed_row_of_the_data_is_named(attested, tmp_path):
     record_anew(attested)
     (attested / "attestation.json").unlink()
     assert not [text for text in verify(attested).changes if text.startswith("data")]
-    flip(file, 20)
+    content = file.read_text()
+    file.write_text(content.replace("?", "!", 1))
     wanted = "data: the rows of privacy.unlearn.train are not those of the run."
     assert wanted in verify(attested).changes
+    file.write_text(content.replace("{", "[", 1))
+    assert any(
+        text.startswith("data: domains.privacy.unlearn") for text in verify(attested).changes
+    )
+    file.unlink()  # deleted, as the request may ask for: nothing was changed
+    assert not [text for text in verify(attested).changes if text.startswith("data")]
 
 
 def record_anew(folder):
@@ -155,7 +170,7 @@ def test_an_attestation_is_checked_without_its_run(attested, tmp_path, signing_k
     assert (found.changes, found.checked) == ([], ["attestation"])
     edit(alone, "harm", 0, "after")
     assert "alone.json: the signature is not one of this content." in verify(alone).changes
-    with pytest.raises(InputError, match="--metrics"):
+    with pytest.raises(InputError, match="not a run directory"):
         verify(alone, metrics=True)
     alone.write_text("{}")
     assert verify(alone).changes == ["alone.json is damaged: it cannot be read as an attestation."]
@@ -185,3 +200,14 @@ def test_rounding_is_no_difference():
     assert near(2000.0, 2001.0)
     assert near(None, None)
     assert not near(None, 0.0)
+
+
+def test_a_run_that_is_not_finished_is_refused_unless_something_was_changed(attested):
+    (attested / "results.json").unlink()
+    (attested / ATTESTATION).unlink()
+    found = verify(attested)
+    assert "results.json is missing." in found.changes
+    assert found.remarks[0].startswith("nothing was recomputed: ")
+    manifest.record(attested, "results.json")  # as a run leaves it that was stopped before
+    with pytest.raises(InputError, match="is not finished"):
+        verify(attested)

@@ -574,8 +574,9 @@ def test_names_of_own_localizers_are_checked_before_anything_is_loaded(own_modul
 
 
 def test_the_code_of_an_own_localizer_is_part_of_what_made_the_mask(own_module):
-    assert code_of("grail") == {}
-    before = code_of("own_localizers:largest")
-    assert before == code_of("own_localizers:nothing") != {}
+    largest = Localization(method="own_localizers:largest")
+    assert code_of(Localization()) == {}
+    before = code_of(largest)
+    assert before == code_of(Localization(method="own_localizers:nothing")) != {}
     own_module.write_text(MODULE.replace("> 1", "> 2"))
-    assert code_of("own_localizers:largest") != before
+    assert code_of(largest) != before

@@ -9,7 +9,7 @@ from grail.reporting.attestation import GLOSSARY, attestation_page, not_covered,
 CONTENT = {
     "request": "R <script>",
     "date": "2026-01-02 03:04:05",
-    "made_with": {"python": "3.12"},
+    "made_with": {"python": "3.12", "grail": "1.0"},
     "scope": {
         "d&d": {
             "unlearn": {"train": {"rows": 3, "hashes": ["ab" * 32]}, "val": {"rows": 2}},
@@ -24,7 +24,6 @@ CONTENT = {
         "adapter": True,
         "seed": 7,
         "retraining": "",
-        "grail": "1.0",
     },
     "outcome": "undecided",
     "headline": "not attacked yet.",
@@ -92,10 +91,15 @@ def test_attacks_are_a_table_of_lights():
 def test_what_was_not_looked_at_is_listed():
     assert not_covered(None)[0] == "Attacks: none was made."
     skipped = [{"attack": "paraphrase", "reason": "no row carries paraphrases"}]
-    texts = not_covered({"oracle": None, "skipped": skipped})
+    asked = ["quantise", "prune", "adapter", "relearn", "paraphrase", "sample"]
+    audit = {"oracle": None, "skipped": skipped, "settings": {"attacks": asked}}
+    texts = not_covered(audit)
     assert texts[0].startswith("What a model that never knew the rows would show")
-    assert texts[1] == "paraphrase: not tried (no row carries paraphrases)."
-    assert len(not_covered({"oracle": "given", "skipped": []})) == len(texts) - 2
+    assert texts[1:3] == [
+        "half of the answer given: not asked for.",
+        "paraphrase: not tried (no row carries paraphrases).",
+    ]
+    assert len(not_covered(audit | {"oracle": "given", "skipped": []})) == len(texts) - 2
 
 
 @pytest.mark.parametrize("outcome", ["pass", "fail", "undecided"])

@@ -665,6 +665,9 @@ def unseal(data):
         ("unlearned/stage.json", change_numbers),
         ("results.json", change_numbers),
         ("samples.jsonl", change_numbers),
+        ("vanilla/tokenizer.json", lambda data: data + b" "),
+        ("unlearned/adapter_config.json", change_numbers),
+        ("config.yaml", lambda data: data + b"# edited"),
     ],
 )
 def test_what_was_edited_is_named_and_made_again(name, edit, finished, tmp_path, capsys):
@@ -686,6 +689,27 @@ def test_what_was_edited_is_named_and_made_again(name, edit, finished, tmp_path,
     named = folder / name.removesuffix("/stage.json")
     assert f"{named} is not as grail wrote it" in capsys.readouterr().err
     assert not differing(before, files(folder))
+
+
+def test_a_log_that_was_edited_is_refused_and_can_be_left_out(finished, tmp_path, capsys):
+    """Only a new training could make it again; without it the report goes without the curve."""
+    config, log = finished(), tmp_path / "run" / "train.jsonl"
+    log.write_bytes(log.read_bytes() + b" ")
+    for command in (["report", str(log.parent)], ["audit", str(log.parent)], ["run", str(config)]):
+        assert main(command) == 2
+        assert f"{log} is not as grail wrote it" in capsys.readouterr().err
+    log.unlink()
+    assert main(["run", str(config)]) == 0
+    assert manifest.problems(log.parent) == []
+
+
+def test_settings_edited_in_the_run_directory_are_refused(finished, tmp_path, capsys):
+    finished()
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: 1"))
+    for command in ("run", "audit", "report"):
+        assert main([command, str(file.parent)]) == 2
+        assert f"{file} is not as grail wrote it" in capsys.readouterr().err
 
 
 def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):

@@ -8,7 +8,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from grail.training import checkpoint
-from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
+from grail.training.checkpoint import (
+    State,
+    load_checkpoint,
+    save_checkpoint,
+    tell_reached,
+    training_log,
+)
 from grail.training.optimizer import OPTIMIZERS, LoopSettings
 
 
@@ -254,3 +260,13 @@ def test_only_the_main_process_writes(tmp_path):
     with training_log(tmp_path / "log", 3, False) as line:
         line({"n": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_steps_that_are_done_are_told_for_the_same_inputs_alone(tmp_path):
+    told = []
+    tell_reached(tmp_path / "none", "x", told.append)
+    save(tmp_path / "there", step_=7)
+    tell_reached(tmp_path / "there", "y", told.append)
+    assert told == []
+    tell_reached(tmp_path / "there", "x", told.append)
+    assert told == ["steps 1 to 7"]

@@ -10,8 +10,9 @@ from typing import Any
 
 from grail.cli.strict import add_strict, refused
 
-CHANGED = 4
+FOUND_CHANGED = 4
 """Exit code of ``verify`` where something was changed."""
+MEASURED_AUDIT = "audit from measurements"
 _ATTEST = "write attestation.json and attestation.html: one page on a finished run"
 _VERIFY = "check a run directory or an attestation: exit code 4 if anything was changed since"
 
@@ -49,13 +50,13 @@ def run_attest(options: argparse.Namespace) -> int:
     from grail.errors import InputError
 
     quiet()
+    from grail.audit.founded import unfounded
     from grail.handover.attest import ATTESTATION, PAGE, attest, check_request
-    from grail.handover.verify import Finding, check_run
-    from grail.progress import NullListener
+    from grail.handover.verify import Verified, check_run
 
     check_request(options.request)
-    found = Finding()
-    run = check_run(options.folder, found, False, NullListener(silent=True))
+    found = Verified()
+    run = check_run(options.folder, found, {MEASURED_AUDIT: unfounded})
     if found.changes or run is None:
         first = f"{options.folder} is not as the run wrote it, so it cannot be attested:"
         raise InputError([first, *found.changes])
@@ -84,10 +85,13 @@ def run_verify(options: argparse.Namespace) -> int:
     from grail.cli.terminal import Terminal, quiet
 
     quiet()
+    from grail.audit.founded import unfounded
     from grail.handover.verify import verify
 
     listener = Terminal(Console(stderr=True))
-    found = verify(options.target, options.metrics, options.key, listener)
+    found = verify(
+        options.target, options.metrics, options.key, listener, {MEASURED_AUDIT: unfounded}
+    )
     if options.json:
         sys.stdout.write(json.dumps(vars(found)) + "\n")
     else:
@@ -97,4 +101,4 @@ def run_verify(options: argparse.Namespace) -> int:
             print(f"CHANGED: {text}")
         if not found.changes:
             print(f"verified: nothing was changed ({', '.join(found.checked)}).")
-    return CHANGED if found.changes else 0
+    return FOUND_CHANGED if found.changes else 0

@@ -166,7 +166,6 @@ def _run(options: argparse.Namespace) -> int:
     from grail.run.inputs import read_inputs
 
     inputs = read_inputs(config)
-    from grail.cli import output as endings
     from grail.run import directory
 
     directory.refuse_run(config, options.config)
@@ -177,21 +176,28 @@ def _run(options: argparse.Namespace) -> int:
         terminal.warn(warning)
     run = Run(config, inputs, terminal)
     last = options.command if options.command not in ("run", "demo") else "report"
-    only_vanilla = getattr(options, "vanilla_only", False)
-    run.through("score" if only_vanilla else last)
-    if not run.accelerator.is_main_process:
-        return 0
+    run.through("score" if getattr(options, "vanilla_only", False) else last)
+    return _ended(options, run, last) if run.accelerator.is_main_process else 0
+
+
+def _ended(options: argparse.Namespace, run: Any, last: str) -> int:
+    """Print what a run's stages have come to, and return the exit code."""
+    from grail.cli import output as endings
+
+    folder = Path(run.config.output)
     if getattr(options, "check", None):
         return endings.agreement(run.check_scores(options.check), options.json)
-    if only_vanilla:
+    if getattr(options, "vanilla_only", False):
         file = run.measure_vanilla()
-        about = {"output": config.output, "evaluate": str(file)}
+        about = {"output": run.config.output, "evaluate": str(file)}
         print(json.dumps(about) if options.json else f"wrote: {file}")
     elif last in ("evaluate", "report"):
-        endings.results(Path(config.output), options.json)
-        return strict_code(options, Path(config.output))
+        endings.results(folder, options.json)
+        if last == "report" and not options.json:
+            endings.reminder(folder)
+        return strict_code(options, folder)
     else:
-        endings.files(Path(config.output), last, options.json)
+        endings.files(folder, last, options.json)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,18 @@ def results(folder: Path, as_json: bool) -> None:
     missing = f"no report of these results yet: grail report {folder}"
     last = f"report: {page}" if page.exists() else missing
     console.print(last, markup=False, soft_wrap=True)
+
+
+def reminder(folder: Path) -> None:
+    """Say which model is the result, which still knows, and what comes next."""
+    name = shlex.quote(str(folder))
+    for line in (
+        f"result: {folder / 'unlearned'}; {folder / 'vanilla'} still knows what had to be lost.",
+        f"next: grail ask {name} (talk to both), grail audit {name} (attack it),",
+        f"  grail export {name} --merge --output DIR (take it away), grail purge {name} (delete "
+        "what still knows)",
+    ):
+        print(line)
 
 
 def comparison(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from grail.config.values import Fraction, Name, NotNegative, Section
+from pydantic import ConfigDict, Field
+
+from grail.config.values import FilePath, Fraction, Name, NotNegative, Section
 
 
 class Memflex(Section):
@@ -23,9 +25,14 @@ class Memflex(Section):
 class Localization(Section):
     """Stage 2: choose the entries that are frozen while unlearning."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     method: Name = "grail"
     """The localizer: grail, none (freeze nothing), random or magnitude (controls of grail's size),
     memflex, damage_budget, or your own as package.module:function."""
+    reused: FilePath | None = Field(None, alias="from")
+    """Directory of a run on the same model whose mask is taken as it is; the other settings of this
+    section then only describe it. null: make a mask."""
     statistic: Literal["mean_abs", "mean_sq", "z_mean"] = "mean_abs"
     """Score whose top entries make grail's sets: the mean of |g| (paper), the mean of g^2, or |z|,
     the signed mean standardised per tensor (the authors' release)."""

@@ -34,7 +34,8 @@ class Setting(NamedTuple):
 def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     """Yield every setting of a section and of the sections in it; free names are ``NAME``."""
     properties = section.model_json_schema()["properties"]
-    for name, field in section.model_fields.items():
+    for own, field in section.model_fields.items():
+        name = field.alias or own
         key, inner = f"{prefix}{name}", section_in(field.annotation)
         if name not in HIDDEN and field.description:
             default = "required"

@@ -158,7 +158,8 @@ class Unlearning(Section):
     checkpoint_steps: Count = 20
     """Steps between checkpoints."""
     trackers: list[Name] = Field(default_factory=list)
-    """Experiment trackers of accelerate to log to, such as tensorboard."""
+    """Experiment trackers to log Stage 3 to, through accelerate: tensorboard, wandb, mlflow,
+    trackio or another that it knows; all: those that are installed."""
 
     @model_validator(mode="before")
     @classmethod

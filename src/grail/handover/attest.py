@@ -10,21 +10,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from grail import __version__
 from grail.errors import InputError
 from grail.files import SEAL, read_json, replacing_file, write_json, write_text
 from grail.handover import attestation, signing
-from grail.handover.evidence import Evidence, raw
+from grail.handover.evidence import Opened, raw
 from grail.reporting.attestation import attestation_page
 from grail.reporting.audit.tables import read_audit
 from grail.run import manifest
+from grail.run.provenance import versions
 
 ATTESTATION, PAGE, KEY = "attestation.json", "attestation.html", "attestation.key"
 _LONGEST = 200
 
 
 def attest(
-    run: Evidence,
+    run: Opened,
     request: str,
     output: Path,
     oracle: Path | None = None,
@@ -47,7 +47,7 @@ def attest(
         raise InputError(f"{run.folder}: {'; '.join(run.remarks)}. Attest before rows are deleted.")
     facts = attestation.oracle_facts(run, read_audit(run.folder), oracle)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-    found = attestation.content(run, request, now, _row_key(output / KEY), facts)
+    found = attestation.content(run, request, now, row_key(output / KEY), facts)
     if sign_with is not None:
         found["signature"] = signing.sign(_text(found), sign_with)
     write_text(output / PAGE, attestation_page(found))
@@ -65,7 +65,7 @@ def check_request(request: str) -> None:
 
 
 def check_attestation(
-    file: Path, run: Evidence | None, public_key: Path | None
+    file: Path, run: Opened | None, public_key: Path | None
 ) -> tuple[list[str], list[str]]:
     """Check an attestation: itself, its signature, its page, and the run that it is about.
 
@@ -91,21 +91,27 @@ def check_attestation(
         read_json(file)
     except ValueError:
         changes.append(f"{file.name}: its content does not fit its own digest.")
-    if content["how"]["grail"] != __version__:
-        return changes, [*remarks, f"{file.name}: made by grail {content['how']['grail']}."]
-    shown = file.with_name(PAGE)
-    if shown.exists() and shown.read_bytes() != page.encode():
+    now, made, shown = versions(), content["made_with"], file.with_name(PAGE)
+    same = all(made[key] == now[key] for key in ("grail", "git"))
+    if not same:
+        remarks.append(f"{file.name}: another grail ({made['grail']}) wrote its words.")
+    elif shown.exists() and shown.read_bytes() != page.encode():
         changes.append(f"{PAGE}: it does not say what {file.name} says.")
     if run is not None:
-        for texts, more in zip((changes, remarks), _about_run(content, file, run), strict=True):
-            texts += more
+        compared = attestation.DERIVED if same else attestation.FIGURES
+        try:
+            more, open_questions = _about_run(content, file, run, set(compared))
+        except Exception as error:  # what was forged can fail in any way
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            more, open_questions = [f"{file.name}: cannot be made again ({reason})."], []
+        changes, remarks = [*changes, *more], [*remarks, *open_questions]
     return changes, remarks
 
 
 def _about_run(
-    content: Mapping[str, Any], file: Path, run: Evidence
+    content: Mapping[str, Any], file: Path, run: Opened, compared: set[str]
 ) -> tuple[list[str], list[str]]:
-    """Make the content of an attestation again from the run, and compare."""
+    """Make what is compared of an attestation again from the run."""
     recorded, remarks = manifest.entries(run.folder), []
     known = content["models"]["before"] | content["models"]["after"] | content["evidence"]
     changes = [
@@ -117,14 +123,13 @@ def _about_run(
     key_file = file.with_name(KEY)
     key = _read_key(key_file) if key_file.exists() else None
     again = attestation.content(run, content["request"], content["date"], key, content["oracle"])
-    compared = set(attestation.DERIVED)
     if key is None or not run.has_rows:
         compared -= {"scope"}
         remarks.append(f"{file.name}: the hashes of rows were not compared, key or rows are gone.")
     changes += [
         f"{file.name}: {name} does not follow from the run"
         + (f", its rows and {KEY}." if name == "scope" else ".")
-        for name in sorted(compared - {"models", "evidence"})
+        for name in sorted(compared)
         if again[name] != content.get(name)
     ]
     return changes, remarks
@@ -150,7 +155,7 @@ def _text(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _row_key(path: Path) -> bytes:
+def row_key(path: Path) -> bytes:
     """Return the secret that rows are hashed with, readable by its owner alone; make it once."""
     if not path.exists():
         with replacing_file(path) as partial:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail import __version__
 from grail.artifacts import STAMP
 from grail.config.file import COMPARISON
 from grail.data.samples import Sample
 from grail.errors import InputError
-from grail.handover.evidence import Evidence, raw
+from grail.handover.evidence import Opened, raw, sources
 from grail.reporting.attestation import not_covered, what_next
 from grail.reporting.audit.lights import lights_table
 from grail.reporting.audit.tables import read_audit
@@ -25,13 +24,14 @@ from grail.run import manifest
 from grail.run.provenance import versions
 
 ATTESTATION_FORMAT = 1
-DERIVED = ("scope", "outcome", "headline", "checks", "attacks", "harm", "not_covered", "next")
-DERIVED += ("how", "models", "evidence")
-"""Keys that follow from the files of the run, whenever they are read."""
+FIGURES = ("scope", "how", "harm")
+"""Keys that follow from the files of the run, by any grail."""
+DERIVED = (*FIGURES, "outcome", "headline", "checks", "attacks", "not_covered", "next")
+"""Keys that the same grail writes in the same words."""
 
 
 def content(
-    run: Evidence, request: str, date: str, key: bytes | None, oracle: Mapping[str, Any] | None
+    run: Opened, request: str, date: str, key: bytes | None, oracle: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return all that an attestation says.
 
@@ -88,7 +88,7 @@ def row_hash(key: bytes, sample: Sample) -> str:
     return hmac.new(key, json.dumps(turns, ensure_ascii=False).encode(), hashlib.sha256).hexdigest()
 
 
-def scope(run: Evidence, key: bytes | None) -> dict[str, Any]:
+def scope(run: Opened, key: bytes | None) -> dict[str, Any]:
     """Return {domain: {side: {part: {"rows", "hashes"}}}}; only unlearn rows are hashed, sorted."""
     found: dict[str, Any] = {}
     for sample in run.context.inputs.samples:
@@ -104,7 +104,7 @@ def scope(run: Evidence, key: bytes | None) -> dict[str, Any]:
 
 
 def oracle_facts(
-    run: Evidence, audit: Mapping[str, Any] | None, oracle: Path | None
+    run: Opened, audit: Mapping[str, Any] | None, oracle: Path | None
 ) -> dict[str, Any] | None:
     """Return which model that never knew the rows the attacks were compared with; None: with none.
 
@@ -129,7 +129,7 @@ def oracle_facts(
     }
 
 
-def copies(run: Evidence) -> list[dict[str, Any]]:
+def copies(run: Opened) -> list[dict[str, Any]]:
     """Return what still knows: {"what", "where", "bytes" or None, "deleted": date or None}."""
     config, folder = run.config, run.folder
     texts = ("samples.jsonl", "evaluation") if config.evaluation.show_text else ()
@@ -149,8 +149,7 @@ def copies(run: Evidence) -> list[dict[str, Any]]:
     noted = folder / "copies.json"
     for copy in raw(noted)["copies"] if noted.exists() else []:
         found.append({"what": f"a copy: {copy['kind']}", "where": copy["folder"], "bytes": None})
-    sources = {file for sides in config.domains.values() for file in _files(sides) if file}
-    others = {"data files": ", ".join(sorted(Path(source).name for source in sources))}
+    others = {"data files": ", ".join(Path(source).name for source in sources(config))}
     others |= {"the model as it was given": Path(config.model.name).name}
     if (folder / COMPARISON).exists() or folder.resolve().parent.name == ".cells":
         others |= {"the comparison's cells": "models and scores that its runs share"}
@@ -159,11 +158,7 @@ def copies(run: Evidence) -> list[dict[str, Any]]:
     return [{"deleted": None, **entry} for entry in found]
 
 
-def _files(sides: Any) -> list[str | None]:
-    return [file for parts in sides.model_dump().values() for file in (parts or {}).values()]
-
-
-def _how(run: Evidence, audit: Mapping[str, Any] | None) -> dict[str, Any]:
+def _how(run: Opened, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     config = run.config
     return {
         "model": Path(config.model.name).name,
@@ -175,7 +170,6 @@ def _how(run: Evidence, audit: Mapping[str, Any] | None) -> dict[str, Any]:
         "seed": config.seed,
         "retraining": "" if audit is None else audit["retraining"],
         "run_with": {k: v for k, v in run.made_with.items() if k not in ("data", "model")},
-        "grail": __version__,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from grail.config.file import read
 from grail.config.merge import flatten
 from grail.errors import InputError
 from grail.files import digest, dump_yaml, read_json
+from grail.handover.attest import KEY, row_key
 from grail.handover.origin import Base
 from grail.reporting.audit.tables import read_audit
 from grail.reporting.run.tables import general_table, measured_tables, read_general
@@ -19,6 +22,8 @@ from grail.reporting.tables import Table, escaped, frozen_sentence, markdown
 from grail.reporting.verdict import verdict
 from grail.results import Results, read_results
 
+_MUST = {"unlearn": "lost", "retain": "kept", "check": "as it was (measured only)"}
+"""Side -> what must become of its rows."""
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -50,7 +55,7 @@ def model_card(folder: Path, form: str, base: Base, remarks: list[str]) -> str:
         "dtype": flat["model.dtype"],
         "remarks": remarks,
         "scope": markdown(_scope(results)).partition("\n\n")[2],
-        "digest": digest({k: v for k, v in made_with.get("data", {}).items() if ".unlearn." in k}),
+        "digest": _keyed(folder, made_with.get("data", {})),
         "localizer": flat["localization.method"],
         "objective": flat["unlearning.objective"],
         "frozen": frozen_sentence(localization),
@@ -80,10 +85,20 @@ def _scope(results: Results) -> Table:
         if row.metric in ("US", "RS") and row.model == "unlearned"
     }
     rows = tuple(
-        (domain, "lost" if side == "unlearn" else "kept", part, str(count))
+        (domain, _MUST.get(side, side), part, str(count))
         for (domain, side, part), count in counts.items()
     )
     return Table("Scope", ("Domain", "Must be", "Rows", "Count"), rows)
+
+
+def _keyed(folder: Path, digests: dict[str, str]) -> str:
+    """Return the HMAC of the digests of the rows to be lost, with the key of the attestation.
+
+    Without that key, which stays in the run directory, nobody can try out whether a text is among
+    them.
+    """
+    lost = {name: value for name, value in digests.items() if ".unlearn." in name}
+    return hmac.new(row_key(folder / KEY), digest(lost).encode(), hashlib.sha256).hexdigest()
 
 
 def _versions(made_with: dict[str, Any]) -> dict[str, Any]:

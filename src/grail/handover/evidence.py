@@ -15,15 +15,17 @@ from grail.config import file as config_file
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.model.save import load_weights
+from grail.model.sources import find
 from grail.model.weights import copy_weights
-from grail.progress import Listener, NullListener
+from grail.progress import NullListener
 from grail.run import manifest
 from grail.run.context import RunContext
 from grail.run.inputs import Inputs, read_inputs
+from grail.run.provenance import versions
 
 
 @dataclass
-class Evidence:
+class Opened:
     """A run directory and what its figures are recomputed with.
 
     Attributes:
@@ -32,6 +34,7 @@ class Evidence:
         made_with: What ``config.yaml`` says of versions, model and data.
         context: Tokenizer, model and rows, loaded when first needed.
         has_rows: Whether the data files are there.
+        broken: What is wrong with data files that are there; then they are not those of the run.
         purged: Date of each file that was deleted on purpose.
         remarks: What could not be checked, and why.
     """
@@ -41,8 +44,15 @@ class Evidence:
     made_with: dict[str, Any]
     context: RunContext
     has_rows: bool
+    broken: list[str]
     purged: dict[str, str]
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def same_software(self) -> bool:
+        """Whether the grail that made the run is this one, so that it writes the same words."""
+        now = versions()
+        return all(self.made_with.get(key) == now[key] for key in ("grail", "git"))
 
     def lacks(self, what: str, names: Iterable[str]) -> bool:
         """Tell whether a file that a check needs was purged, and remark that it was not made."""
@@ -65,7 +75,7 @@ class Evidence:
         return {n: weight.cpu() for n, weight in copy_weights(self.context.model).items()}
 
 
-def open_evidence(folder: Path, listener: Listener | None = None) -> Evidence:
+def open_evidence(folder: Path) -> Opened:
     """Open a run directory.
 
     Raises:
@@ -76,18 +86,30 @@ def open_evidence(folder: Path, listener: Listener | None = None) -> Evidence:
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
     made_with = config_file.read(folder)[1].get("made_with") or {}
-    config, remarks = config_file.load_config(folder), []
+    config = config_file.load_config(folder)
+    inputs, broken, remarks = Inputs((), (), (), {}), list[str](), list[str]()
     try:
-        inputs, has_rows = read_inputs(config), True
+        inputs = read_inputs(config)
     except InputError as error:
-        inputs, has_rows = Inputs((), (), (), {}), False
-        remarks.append(f"rows and model: not compared ({'; '.join(error.problems)})")
-    context = RunContext(config, inputs, listener or NullListener(silent=True), torch.device("cpu"))
+        gone = [s for s in sources(config) if not Path(s.partition("#")[0]).exists()]
+        if gone or not Path(find(config.model.name).base).exists():
+            remarks.append(f"rows and model: not compared ({'; '.join(error.problems)})")
+        else:
+            broken = list(error.problems)
+    context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
     try:
         purged = manifest.purged(folder)
     except InputError:
         purged = {}  # the manifest is damaged, which its own check tells
-    return Evidence(folder, config, made_with, context, has_rows, purged, remarks)
+    has_rows = bool(inputs.samples)
+    return Opened(folder, config, made_with, context, has_rows, broken, purged, remarks)
+
+
+def sources(config: Config) -> list[str]:
+    """Return the data files of a run, without those of the Hub, sorted."""
+    parts = [own for sides in config.domains.values() for own in sides.model_dump().values()]
+    files = [file for own in parts for file in (own or {}).values()] + [config.general.train]
+    return sorted({file for file in files if file and not file.startswith("hub:")})
 
 
 def raw(path: Path) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def others(folder: Path) -> list[str]:
     files = {
         source
         for sides in config.domains.values()
-        for source in sides.unlearn.model_dump().values()
+        for source in (sides.model_dump()["unlearn"] or {}).values()
         if source and Path(source).exists()
     }
     sentences = [f"{file}: rows that were removed." for file in sorted(files)]

@@ -6,20 +6,19 @@ Each check returns a sentence for every difference, and names the file that diff
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
-from grail import __version__, artifacts
-from grail.audit.findings import AttackValues, findings
+from grail import artifacts
 from grail.evaluation.equal_retention import CALIBRATED, model_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
 from grail.evaluation.values import SampleValue
 from grail.files import digest, file_digest, read_json, write_json
-from grail.handover.evidence import Evidence, raw
+from grail.handover.evidence import Opened, raw
 from grail.localization import evidence as scored
 from grail.localization.localizers import make_mask
 from grail.localization.survivors import survivors
@@ -35,10 +34,10 @@ _NO_ROWS = "AUC"
 """Metrics that begin with this compare rows, and need the data files."""
 
 
-def rows(run: Evidence) -> list[str]:
+def same_data(run: Opened) -> list[str]:
     """Compare the data files and the model with those that the run was made with."""
     if not run.has_rows:
-        return []
+        return [f"data: {problem}" for problem in run.broken]
     found, made = run.context.inputs.digests, run.made_with.get("data") or {}
     texts = [
         f"data: the rows of {name} are not those of the run."
@@ -50,7 +49,7 @@ def rows(run: Evidence) -> list[str]:
     return texts
 
 
-def seals(run: Evidence) -> list[str]:
+def seals(run: Opened) -> list[str]:
     """Compare each file that carries a digest of its own content with that content."""
     texts = []
     for name in manifest.files_of(run.folder):
@@ -67,10 +66,13 @@ def seals(run: Evidence) -> list[str]:
     return texts
 
 
-def masks(run: Evidence) -> list[str]:
+def masks(run: Opened) -> list[str]:
     """Make the mask, and what survives a reset, again from the scores."""
     names = [n for n in run.purged if n.startswith(("scores/", "mask", "vanilla/"))]
-    if run.lacks("mask", names):
+    other = getattr(run.config.localization, "reused", None)
+    if other and not Path(other).exists():
+        run.remarks.append(f"mask: not recomputed, the run that it is from is gone ({other}).")
+    if run.lacks("mask", names) or (other and not Path(other).exists()):
         return []
     pairs = [(domain, side) for domain in run.config.domains for side in ("unlearn", "retain")]
     files = {pair: run.folder / "scores" / f"{'.'.join(pair)}.safetensors" for pair in pairs}
@@ -91,7 +93,7 @@ def masks(run: Evidence) -> list[str]:
     return texts
 
 
-def freezing(run: Evidence) -> list[str]:
+def freezing(run: Opened) -> list[str]:
     """Compare the frozen entries of both models, and with the digests of the proof."""
     if run.lacks("freezing", manifest.MASKS) or not run.has_model("freezing", "unlearned"):
         return []
@@ -119,7 +121,7 @@ def freezing(run: Evidence) -> list[str]:
     return texts + [f"unlearned/: {moved} frozen entries are not those of vanilla/."] * bool(moved)
 
 
-def figures(run: Evidence) -> list[str]:
+def figures(run: Opened) -> list[str]:
     """Average what was measured on each row again: ``results.json`` and ``samples.jsonl``."""
     names = ["vanilla", "unlearned"]
     names += [CALIBRATED] if run.config.evaluation.retain_target is not None else []
@@ -132,7 +134,7 @@ def figures(run: Evidence) -> list[str]:
         for value in raw(run.folder / file)["values"]
     ]
     results = raw(run.folder / "results.json")
-    texts = compared(results, rows_of(values, run.context.unseen, run.folder), run.has_rows)
+    texts = compare_rows(results, rows_of(values, run.context.unseen, run.folder), run.has_rows)
     lines = "".join(json.dumps(v.as_json(), ensure_ascii=False) + "\n" for v in values)
     samples = run.folder / "samples.jsonl"
     if not run.lacks("samples.jsonl", ["samples.jsonl"]):
@@ -151,7 +153,7 @@ def figures(run: Evidence) -> list[str]:
     return texts
 
 
-def compared(results: Mapping[str, Any], wanted: list[Result], has_rows: bool) -> list[str]:
+def compare_rows(results: Mapping[str, Any], wanted: list[Result], has_rows: bool) -> list[str]:
     """Compare the content of ``results.json`` with the rows that it must have."""
     place = ("model", "domain", "side", "part", "metric")
     found = {tuple(row[key] for key in place): (row["value"], row["n"]) for row in results["rows"]}
@@ -174,7 +176,7 @@ def _said(values: Mapping[Any, tuple[float, int]], key: Any) -> str:
     return "not there" if key not in values else "{:g} (n {})".format(*values[key])
 
 
-def general(run: Evidence) -> list[str]:
+def general(run: Opened) -> list[str]:
     """Compare ``general.json`` and its samples with the outcomes of both models."""
     files = {n: f"evaluation/general.{n}.json" for n in ("vanilla", "unlearned")}
     if not (run.folder / "general.json").exists() or run.lacks("general.json", files.values()):
@@ -193,7 +195,7 @@ def general(run: Evidence) -> list[str]:
     return texts
 
 
-def audit(run: Evidence) -> list[str]:
+def audited(run: Opened) -> list[str]:
     """Compare the figures of ``audit.json`` with the measurements, and its verdict with them."""
     path = run.folder / "audit.json"
     if not path.exists():
@@ -209,38 +211,17 @@ def audit(run: Evidence) -> list[str]:
         for key, value in verdict.items()
         if found.get(key) != value
     ]
-    if not run.lacks("audit.json", [n for n in run.purged if n.startswith("audit/")]):
-        measured = json.loads(json.dumps(findings(_attacked(run.folder, found), found["oracle"])))
-        texts += _entries(found["measured"], measured)
+    gone = [name for name in run.purged if name.startswith("audit/")]
+    if run.same_software and not run.lacks("audit.json", gone):
         text = audit_markdown(audit_section(found))
         if (run.folder / "audit" / "report.md").read_text(encoding="utf-8") != text:
             texts.append("audit/report.md: it does not say what audit.json says.")
     return texts
 
 
-def _attacked(folder: Path, found: Mapping[str, Any]) -> AttackValues:
-    """Return what an audit has measured, in its own order."""
-    values: AttackValues = {}
-    for model, attack in dict.fromkeys((e["model"], e["attack"]) for e in found["measured"]):
-        path = folder / "audit" / f"{model}.{attack}.json"
-        if path.exists():  # a worst case over attackers has no file of its own
-            for value in (SampleValue(**v) for v in raw(path)["values"]):
-                values.setdefault((model, attack, value.model), []).append(value)
-    return values
-
-
-def _entries(found: list[Any], measured: list[Any]) -> Iterator[str]:
-    """Yield a sentence for each entry of an audit that differs from what was measured."""
-    place = ("model", "attack", "amount")
-    one, other = ({tuple(e[k] for k in place): e["rows"] for e in own} for own in (found, measured))
-    for key in dict.fromkeys((*one, *other)):
-        if one.get(key) != other.get(key):
-            yield f"audit.json: {' '.join(key)} does not follow from audit/."
-
-
-def reported(run: Evidence) -> list[str]:
+def reported(run: Opened) -> list[str]:
     """Write the report again and compare; one from before the audit is a report too."""
-    if run.made_with.get("grail") != __version__:
+    if not run.same_software:
         run.remarks.append("report: not written again, another grail made the run.")
         return []
     if run.lacks("report", manifest.REPORTED) or not (run.folder / "report.md").exists():
@@ -264,14 +245,14 @@ def reported(run: Evidence) -> list[str]:
     )
 
 
-CHECKS: dict[str, Callable[[Evidence], list[str]]] = {
-    "data and model": rows,
+CHECKS: dict[str, Callable[[Opened], list[str]]] = {
+    "data and model": same_data,
     "digests that files carry": seals,
     "mask from scores": masks,
     "frozen entries": freezing,
     "results from evaluation": figures,
     "general tasks": general,
-    "audit from measurements": audit,
+    "audit from its figures": audited,
     "report from results": reported,
 }
 """What is recomputed, in order."""
@@ -288,5 +269,5 @@ def _unsealed(path: Path) -> dict[str, Any]:
     return {key: value for key, value in raw(path).items() if key != artifacts.SEAL}
 
 
-def _has_stamp(run: Evidence, name: str) -> bool:
+def _has_stamp(run: Opened, name: str) -> bool:
     return (run.folder / name / artifacts.STAMP).is_file()

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from grail.errors import InputError
 from grail.evaluation.equal_retention import CALIBRATED
 from grail.handover.attest import ATTESTATION, check_attestation
-from grail.handover.evidence import Evidence, open_evidence, raw
+from grail.handover.evidence import Opened, open_evidence, raw
 from grail.handover.recompute import CHECKS
 from grail.model.save import load_weights
 from grail.progress import Listener, NullListener
 from grail.run import manifest
 from grail.run.measure import rows_of
 
+Also = Mapping[str, Callable[[Path], list[str]]]
 NEAR = {"rel_tol": 1e-3, "abs_tol": 0.05}
 """How near a figure that is measured again must come: other machines add in another order."""
 
 
 @dataclass
-class Finding:
+class Verified:
     """What ``verify`` found.
 
     Attributes:
@@ -39,7 +43,8 @@ def verify(
     metrics: bool = False,
     public_key: Path | None = None,
     listener: Listener | None = None,
-) -> Finding:
+    also: Also = MappingProxyType({}),
+) -> Verified:
     """Check a run directory with the attestation in it, or an attestation file.
 
     An attestation that lies in its run directory is checked with it, any other by itself.
@@ -50,74 +55,69 @@ def verify(
         public_key: File with the public key that must have signed; None: the one that the
             attestation names itself.
         listener: Called with the stages of measuring.
+        also: Further checks of a run directory: name -> function from the folder to sentences.
 
     Raises:
         InputError: if there is nothing to check, or the key cannot be read.
     """
     folder = target if target.is_dir() else target.parent
     file = folder / ATTESTATION if target.is_dir() else target
-    found, run = Finding(), None
-    if not target.is_dir() and not target.is_file():
+    is_run = any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
+    if not target.exists():
         raise InputError(f"{target} does not exist. Give a run directory or an attestation.")
+    if not is_run and (target.is_dir() or metrics):
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     if public_key is not None and not file.exists():
         raise InputError(f"{folder} has no {ATTESTATION} that --key could check.")
-    if target.is_dir() or (folder / manifest.MANIFEST).exists():
-        run = check_run(folder, found, metrics, listener or NullListener(silent=True))
-    elif metrics:
-        raise InputError(f"--metrics: {folder} is not a run directory. Give one.")
+    found = Verified()
+    run = check_run(folder, found, also) if is_run else None
+    if metrics and run is not None:
+        found.changes += measured_again(run, listener or NullListener(silent=True))
+        found.checked.append("both models, measured again")
     if file.exists():
-        changes, remarks = _attested(file, run, public_key, bool(found.changes))
+        damaged = bool(found.changes)
+        changes, remarks = check_attestation(file, None if damaged else run, public_key)
+        if damaged:
+            remarks.append(f"{file.name}: not compared with the run, which was changed.")
         found.changes += changes
         found.remarks += remarks
         found.checked.append("attestation")
     return found
 
 
-def _attested(
-    file: Path, run: Evidence | None, public_key: Path | None, damaged: bool
-) -> tuple[list[str], list[str]]:
-    """Check an attestation; if files are damaged that it is about, without them."""
-    try:
-        return check_attestation(file, run, public_key)
-    except InputError:
-        if not damaged:
-            raise
-    changes, remarks = check_attestation(file, None, public_key)
-    return changes, [*remarks, f"{file.name}: not compared with the damaged run."]
+def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
+    """Check a run directory and write down what is found; return it opened, if it can be.
 
-
-def check_run(folder: Path, found: Finding, metrics: bool, listener: Listener) -> Evidence | None:
-    """Check a run directory and write down what is found; return it opened, if it can be."""
+    Raises:
+        InputError: if the directory is of no finished run.
+    """
     found.changes += manifest.problems(folder)
     found.checked.append(f"{len(manifest.files_of(folder))} files against {manifest.MANIFEST}")
     damaged = bool(found.changes)
     try:
-        run = open_evidence(folder, listener)
+        run = open_evidence(folder)
     except InputError as error:
-        found.changes += [] if damaged else error.problems
-        if not damaged and not (folder / "config.yaml").exists():
+        if not damaged:
             raise
         found.remarks.append(f"nothing was recomputed: {'; '.join(error.problems)}")
         return None
     found.remarks += [f"{name}: purged on {date}." for name, date in run.purged.items()]
-    for name, check in CHECKS.items():
+    more = {name: partial(check, folder) for name, check in also.items()}
+    for name, check in ({n: partial(c, run) for n, c in CHECKS.items()} | more).items():
         before = len(run.remarks)
         try:
-            found.changes += check(run)
+            found.changes += check()
         except Exception as error:  # damaged files fail in any way, and must not stop the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             texts = found.remarks if damaged else found.changes
             texts.append(f"{name}: could not be recomputed ({reason}).")
         else:
             found.checked += [name] if len(run.remarks) == before else []
-    if metrics:
-        found.changes += measured_again(run, listener)
-        found.checked.append("both models, measured again")
     found.remarks += run.remarks
     return run
 
 
-def measured_again(run: Evidence, listener: Listener) -> list[str]:
+def measured_again(run: Opened, listener: Listener) -> list[str]:
     """Measure both models and compare each figure of ``results.json``.
 
     Raises:
@@ -138,8 +138,6 @@ def measured_again(run: Evidence, listener: Listener) -> list[str]:
     found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
     made = rows_of(values, context.unseen)
     again = {tuple(getattr(row, key) for key in place): row.value for row in made}
-    if any(row["model"] == CALIBRATED for row in rows):
-        run.remarks.append("the model at equal retention lies on no disk and was not measured.")
     return [
         f"results.json: {' '.join(key)} is {found.get(key)}, measured again {again.get(key)}."
         for key in dict.fromkeys((*again, *(key for key in found if key[0] != CALIBRATED)))

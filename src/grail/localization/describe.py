@@ -45,6 +45,7 @@ def describe(evidence: Evidence, mask: Mask) -> dict[str, Any]:
         "k_op_ur": evidence.k_op_ur,
         "k_op_rr": evidence.k_op_rr,
         "freeze": mask.about["freeze"],
+        **({"from": mask.about["from"]} if "from" in mask.about else {}),
         **({method: mask.about[method]} if method in mask.about else {}),
         "model": {**sizes(list(mask.frozen)), "sets": counts},
         "layers": {

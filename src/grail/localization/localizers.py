@@ -20,6 +20,7 @@ from grail.localization.damage_budget import damage_budget
 from grail.localization.describe import describe
 from grail.localization.evidence import Evidence, SideScores
 from grail.localization.memflex import check_thresholds, memflex
+from grail.localization.reused import FROM, check_folder, reused, seal_of_mask
 
 Localizer = Callable[[Evidence], Mask]
 """Your own localizer: a function that returns a Mask for the evidence.
@@ -62,7 +63,11 @@ def make_mask(
         *(settings.statistic, settings.layer, settings.k_op_ur, settings.k_op_rr),
     )
     method = settings.method
-    if localizer is None and method in LOCALIZERS:
+    if localizer is None and settings.reused is not None:
+        method, localizer = FROM, reused(settings.reused)
+        mask = localizer(evidence)
+        _check_mask(mask, evidence, method)
+    elif localizer is None and method in LOCALIZERS:
         mask = LOCALIZERS[method](evidence, settings)
     else:
         if localizer is None:
@@ -83,19 +88,23 @@ def make_mask(
     return mask, describe(evidence, mask)
 
 
-def code_of(method: str) -> dict[str, str]:
-    """Return {"code": SHA-256 of the module} for a user's localizer, {} for one of LOCALIZERS.
+def code_of(settings: Localization) -> dict[str, str]:
+    """Return {"code": SHA-256} of a user's localizer or of a reused mask, {} for LOCALIZERS.
 
-    A mask is made again when the code that made it has changed.
+    A mask is made again when what made it has changed.
     """
-    if ":" not in method:
+    if settings.reused is not None:
+        return {"code": seal_of_mask(settings.reused)}
+    if ":" not in settings.method:
         return {}
-    return {"code": file_digest(Path(getfile(imported(method, "localization.method"))))}
+    return {"code": file_digest(Path(getfile(imported(settings.method, "localization.method"))))}
 
 
 def check_method(settings: Localization) -> None:
     """Raise InputError for an unknown ``localization.method`` or settings that contradict it."""
     method = settings.method
+    if settings.reused is not None:
+        check_folder(settings.reused)
     if ":" in method:
         imported(method, "localization.method")
     elif method not in LOCALIZERS:

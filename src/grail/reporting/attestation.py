@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from grail.reporting.audit.lights import PLAIN_NAMES
 from grail.reporting.html import render_page
 from grail.reporting.tables import MISSING, Table, arrow, nats, percent
 from grail.reporting.verdict import OUTCOMES
@@ -48,6 +49,9 @@ def not_covered(audit: Mapping[str, Any] | None) -> list[str]:
     texts = []
     if audit["oracle"] is None:
         texts.append("What a model that never knew the rows would show: none was compared.")
+    kinds = dict.fromkeys(name.partition("-")[0] for name in PLAIN_NAMES)
+    unasked = [kind for kind in kinds if kind not in audit["settings"]["attacks"]]
+    texts += [f"{PLAIN_NAMES.get(kind, kind)}: not asked for." for kind in unasked]
     texts += [f"{one['attack']}: not tried ({one['reason']})." for one in audit["skipped"]]
     return [*texts, *_NEVER_COVERED]
 
@@ -111,7 +115,7 @@ def _counts(scope: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for domain, sides in scope.items():
         for side, parts in sides.items():
-            word = words.get(side, side)
+            word = str(words.get(side, side))
             found += [(domain, word, part, str(of["rows"])) for part, of in parts.items()]
     return found
 
@@ -150,7 +154,10 @@ def _asked(
         ("Training anew without the rows", again),
         ("A model that never knew", never),
         ("Seed", str(how["seed"])),
-        ("Software", f"grail {how['grail']}, Python {content['made_with']['python']}"),
+        (
+            "Software",
+            f"grail {content['made_with']['grail']}, Python {content['made_with']['python']}",
+        ),
     )
 
 

@@ -37,7 +37,7 @@ _NEXT = {
     "oracle": "make an oracle (the same YAML file with preset=exact and another output) and "
     "audit again with --oracle.",
     "rows": "give more rows, or more wordings of the same facts; then run and audit again.",
-    "fail": "see what to try in the tutorial, 'If the verdict is not what you want'.",
+    "fail": "see what to try: 'If the verdict is not what you want' in docs/troubleshooting.md.",
     "pass": "hand the model over, then delete what still knows: vanilla/ and your data files.",
 }
 

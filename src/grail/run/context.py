@@ -21,6 +21,7 @@ from grail.data.samples import CHECK, Sample
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
+from grail.localization.reused import check_fit
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
 from grail.model.sources import find
@@ -109,6 +110,8 @@ class RunContext:
         """
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
+        if (run := self.config.localization.reused) is not None:
+            check_fit(run, self.start, {n: p.shape for n, p in trainable(self.model).items()})
         if any(p.dtype.itemsize < 4 for p in trainable(self.model).values()):
             self.listener.warn(ROUNDED.format(str(self.model.dtype).removeprefix("torch.")))
 

@@ -19,6 +19,7 @@ from grail.files import PARTIAL
 from grail.localization.localizers import check_method, code_of
 from grail.model.sources import adapter_settings, find
 from grail.run.provenance import other_base
+from grail.training.accelerator import check_trackers
 from grail.unlearning.objectives import EXACT, make_objective
 
 FRESH_ADAPTER = (
@@ -79,6 +80,7 @@ def read_inputs(config: Config) -> Inputs:
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: check_unlearning(config))
+    attempt(lambda: check_trackers(config.unlearning.trackers))
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]
     if problems:
@@ -208,7 +210,7 @@ def _check_exact(config: Config) -> None:
 
 def own_code(config: Config) -> list[str]:
     """Return the digests of the files that define the user's own localizer and objective."""
-    codes = list(code_of(config.localization.method).values())
+    codes = list(code_of(config.localization).values())
     own = ":" in config.unlearning.objective
     return codes + ([make_objective(config.unlearning).source] if own else [])
 

@@ -45,7 +45,8 @@ from grail.run.trainings import (
     unlearn_training,
     vanilla_training,
 )
-from grail.training.accelerator import make_accelerator
+from grail.training.accelerator import make_accelerator, start_trackers
+from grail.training.checkpoint import tell_reached
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
@@ -56,8 +57,7 @@ class Run:
     """One run directory and its stages; each puts the weights it needs into the one model."""
 
     def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
-        self.config, self.inputs = config, inputs
-        self.folder = Path(config.output)
+        self.config, self.inputs, self.folder = config, inputs, Path(config.output)
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
         heard = self.accelerator.is_main_process
         self.listener: Listener = (listener or NullListener()) if heard else NullListener(True)
@@ -70,8 +70,7 @@ class Run:
                 manifest.renew(self.folder, self.listener.warn)
             self.accelerator.wait_for_everyone()
             self._settle(made_with(self.context.start, self.inputs.digests))
-            if self.config.unlearning.trackers:
-                self.accelerator.init_trackers("grail")
+            start_trackers(self.accelerator, self.config.unlearning.model_dump(mode="json"))
             for stage in list(STAGES)[: list(STAGES).index(last) + 1]:
                 self.accelerator.wait_for_everyone()
                 if stage in TRAININGS or self.accelerator.is_main_process:
@@ -157,7 +156,7 @@ class Run:
         how = self.config.localization
         path = self.folder / "mask.safetensors"
         hashes = self._score_seals()
-        key = self.context.key("localization", "seed", scores=hashes, **code_of(how.method))
+        key = self.context.key("localization", "seed", scores=hashes, **code_of(how))
         whole = directory.has_mask(self.folder, how.freeze == "by_side", self.listener.warn)
         if whole and self._fresh(path, key, "localize"):
             return
@@ -271,7 +270,8 @@ class Run:
         log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
         if self.accelerator.is_main_process:
             manifest.drop(self.folder, log, *([manifest.LOOKS] if name == "unlearned" else []))
-        return LoopFiles(self.folder / log, directory.checkpoint_of(self.folder / name), key)
+        tell_reached(at := directory.checkpoint_of(self.folder / name), key, self.listener.skipped)
+        return LoopFiles(self.folder / log, at, key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:

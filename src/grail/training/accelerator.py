@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, LoggerType
 
+from grail.config.merge import flatten
 from grail.errors import InputError, did_you_mean
 
 _READ = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FORK_LAUNCHED")
@@ -27,7 +30,7 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
         InputError: for a tracker that is unknown or not installed, environment variables that
             accelerate cannot follow, or a distributed setup other than plain data parallelism.
     """
-    _check_trackers(trackers)
+    check_trackers(trackers)
     given = {name: value for name, value in os.environ.items() if name.startswith(_READ)}
     try:
         accelerator = Accelerator(
@@ -54,7 +57,34 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
     return accelerator
 
 
-def _check_trackers(trackers: Sequence[str]) -> None:
+def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    """Start the trackers that the accelerator was made with; their own files are in its folder.
+
+    Args:
+        accelerator: As ``make_accelerator`` returns it.
+        settings: Those of the training, which are logged with it.
+
+    Raises:
+        InputError: if one of them cannot start, for example because nobody is logged in.
+    """
+    names = [str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with]
+    if not names:
+        return
+    plain = {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in flatten(settings)
+    }
+    own = {"wandb": {"dir": str(accelerator.project_dir)}}
+    try:
+        accelerator.init_trackers("grail", config=plain, init_kwargs=own)
+    except Exception as error:  # each tracker fails in its own way
+        raise InputError(
+            f"unlearning.trackers: {', '.join(names)} cannot start ({type(error).__name__}: "
+            f"{str(error).strip().rstrip('.')}). Log in or configure it, or leave it out."
+        ) from error
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
     """Refuse what accelerate does not know, and what it would leave out: it is not installed."""
     installed = {str(tracker) for tracker in get_available_trackers()}
     installed |= LOGGER_TYPE_TO_CLASS.keys() - set(LoggerType.list())  # registered by the user

@@ -102,6 +102,14 @@ def load_checkpoint(
     return State(**about, direction=direction, best=best)
 
 
+def tell_reached(folder: Path, inputs: str, tell: Callable[[str], None]) -> None:
+    """Say which steps a training has done already, if it has a checkpoint of the same inputs."""
+    file = folder / "state.json"
+    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if about.get("inputs") == inputs:
+        tell(f"steps 1 to {about['step']}")
+
+
 @contextmanager
 def training_log(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a writer of JSON lines; the file gets its name when the block ends.

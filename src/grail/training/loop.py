@@ -68,6 +68,7 @@ class Loop:
         self.parameters, self.task, self.settings = parameters, task, settings
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
         self.masters = masters_of(parameters)
+        self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
         self.looked: list[Seen] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
 
@@ -96,7 +97,8 @@ class Loop:
                     rows, rate = plan[state.index], learning_rate(settings, done)
                     line = self._step(rows, state, rate, files)
                     write(line | {"seconds": round(time.perf_counter() - began, 4)})
-                    self.accelerator.log(line["terms"], step=state.step)
+                    if self.tracked:
+                        self.accelerator.log(line["terms"], step=state.step)
                     note = ", ".join(f"{name} {v:.2f}" for name, v in line["terms"].items())
                     tick(state.step, total, note)
                     self._look(looks, state, len(plan))

@@ -94,8 +94,10 @@ class Known:
         if self.beyond is None:
             return ""
         around = errors * (self.beyond_error or 0.0)
-        ends = f" [{self.beyond - around:+.1f}, {self.beyond + around:+.1f}]"
-        return f"{self.beyond:+.1f}{'' if self.beyond_error is None else ends}"
+        low, middle, high = (  # + 0.0: no "-0.0"
+            f"{round(self.beyond + sign * around, 1) + 0.0:+.1f}" for sign in (-1, 0, 1)
+        )
+        return middle if self.beyond_error is None else f"{middle} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,12 @@ def _asked(cases: list[Case]) -> Iterator[tuple[str, str, str, Known]]:
     """Yield light, word, name and figures of the model as it is, for train and for val rows."""
     for case in cases[:1]:
         for name, row in ((AS_IT_IS, case.now), *((f"{AS_IT_IS}, val rows", r) for r in case.val)):
-            found = (BAD, "still known") if row in case.left else (GOOD, "gone")
+            light, word = (BAD, "still known") if row in case.left else (GOOD, "gone")
             if row in case.below:
-                found = BAD, "below guessing"
+                light, word = BAD, "below guessing"
             if case.outcome in (NOT, NOTHING):
-                found = (BAD, NOT) if case.outcome == NOT else (OPEN, NOTHING)
-            yield *found, name, row
+                light, word = (BAD, NOT) if case.outcome == NOT else (OPEN, NOTHING)
+            yield light, word, name, row
 
 
 def _attacked(cases: list[Case]) -> Iterator[tuple[str, str, str, Known]]:
@@ -90,9 +90,10 @@ def _attacked(cases: list[Case]) -> Iterator[tuple[str, str, str, Known]]:
     found: dict[str, list[tuple[str, str, Known, Case]]] = {}
     for case in cases:
         for row in case.attacks:
-            graded = (OPEN, "undecided") if row in case.rising else (GOOD, "held")
-            graded = (BAD, "comes back") if row in case.back else graded
-            found.setdefault(row.attack, []).append((*graded, row, case))
+            light, word = (OPEN, "undecided") if row in case.rising else (GOOD, "held")
+            if row in case.back:
+                light, word = BAD, "comes back"
+            found.setdefault(row.attack, []).append((light, word, row, case))
     for attack, graded in found.items():
         light, word, row, case = max(
             graded, key=lambda one: (WORST_LAST.index(one[0]), one[3] is cases[0], one[2].level)

@@ -55,7 +55,7 @@ def pareto(points: Sequence[Spot], part: str) -> Chart | None:
     """Draw the points and the staircase of the frontier; None without a method."""
     if len(points) < 2:
         return None
-    low_x, low_y = (10 * (min(p[axis] for p in points) // 10) for axis in (2, 3))
+    low_x, low_y = (10 * (min(of) // 10) for of in zip(*(p[2:] for p in points), strict=True))
 
     def place(us: float, rs: float) -> tuple[float, float]:
         return x_of(us, low_x, 100.0), y_of(rs - low_y, (100.0 - low_y) or 1.0, _BOTTOM)
@@ -83,7 +83,7 @@ def pareto(points: Sequence[Spot], part: str) -> Chart | None:
     return Chart(unit, label, rules, ticks, lines, marks=marks, caption=caption, height=_HEIGHT)
 
 
-def _tens(low: float) -> list[float]:
+def _tens(low: float) -> list[int]:
     step = 20 if low < 40 else 10
     return [value for value in range(int(low), 101, step) if value != 100] + [100]
 

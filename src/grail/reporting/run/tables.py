@@ -83,8 +83,7 @@ def words_table() -> Table:
 def measured_tables(results: Results) -> dict[str, Table]:
     """Return the tables of ``results.json``, by the names that they have in the report."""
     text = {"NLL": nats, "PPL": _perplexity, "ROUGE-L": percent}
-    names = ("ES", "Prob", "Repetition", "Compression")
-    memorization = dict.fromkeys(names, percent)
+    memorization = {n: percent for n in ("ES", "Prob", "Repetition", "Compression")}  # noqa: C420
     return {
         "success": success_table(results),
         "text": _by_part(results, "Text quality", text, _TEXT_NOTE),

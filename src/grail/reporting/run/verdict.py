@@ -76,12 +76,13 @@ def _graded(results: Results, domain: str, metric: str) -> Check:
     graded, figures = [], []
     guess = results.value("guess", domain, _SIDES[metric], "train", metric)
     for part in parts(results):
-        before, after = both = pair(results, domain, _SIDES[metric], part, metric)
+        before, after = pair(results, domain, _SIDES[metric], part, metric)
         if after is not None:
             known = before is None or before < PARTLY_FORGOTTEN_US
             near = guess is not None and known and after >= guess - GUESS_POINTS
             graded.append((GOOD, "forgotten") if near else _grade(metric, after, before))
-            figures.append(f"{part} rows {arrow(*map(_right(metric), both), percent)} %")
+            right = _right(metric, before), _right(metric, after)
+            figures.append(f"{part} rows {arrow(*right, percent)} %")
     light, word = worst(graded) if graded else (OPEN, "not measured")
     if guess is not None:
         figures.append(f"{percent(100 - guess)} % by a model that never knew")
@@ -89,9 +90,9 @@ def _graded(results: Results, domain: str, metric: str) -> Check:
     return Check(light, word, f"{domain}, {_ASKED[metric]}", told, f"{domain}.{_SIDES[metric]}")
 
 
-def _right(metric: str) -> Any:
-    """Return the function from a success to the percentage of answer tokens right."""
-    return lambda value: value if value is None or metric == "RS" else 100 - value
+def _right(metric: str, value: float | None) -> float | None:
+    """Return the percentage of answer tokens right that a success stands for."""
+    return value if value is None or metric == "RS" else 100 - value
 
 
 def _grade(metric: str, value: float, before: float | None) -> tuple[str, str]:
