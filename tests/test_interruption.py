@@ -212,16 +212,15 @@ def test_half_files_beside_the_whole_ones_are_ignored(whole, grail, said, tmp_pa
     assert not differing(expected, found)
 
 
-def test_damaged_weights_and_logs_are_named(whole, grail, said, tmp_path):
-    _, config = whole
+def test_damaged_weights_are_named_and_made_again(whole, grail, said, tmp_path):
+    expected, config = whole
     folder = tmp_path / "whole"
     (folder / "evaluation" / "unlearned.json").unlink()
     file = folder / "unlearned" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    assert grail("run", config, "--output", folder) == 2
-    assert "unlearned is damaged" in said()[0]
-    assert "Traceback" not in said()[0]
-    assert not (folder / "results.json").exists()
+    assert grail("run", config, "--output", folder) == 0
+    assert f"{file} is not as grail wrote it" in said()[0]
+    assert not differing(expected, files(folder))
 
 
 HEAL = {"objective": "distill", "rewrites": 4, "reset": {"share": 0.5}, "general_weight": 0.5}
