@@ -243,11 +243,10 @@ def unlearn(
         check_shapes(trainable(model), mask)
     before = before_in_memory(model, unlearning, seed)
     encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
-    task, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
-    task = taught(task, unlearning, before)
+    plain, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     looks = looks_of(model, encoded, tokenizer.pad_token_id, None, unlearning.stop, before)
     reset_in_memory(model, unlearning, mask, before, seed)
-    was_training = model.training
+    was_training, task = model.training, taught(plain, unlearning, before)
     with TemporaryDirectory() as folder:
         files = LoopFiles(Path(folder) / "train.jsonl", Path(folder) / "checkpoint", "")
         try:

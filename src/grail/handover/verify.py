@@ -136,7 +136,7 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
     place = ("model", "domain", "side", "part", "metric")
     rows = raw(run.folder / "results.json")["rows"]
     found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
-    made = rows_of(values, context.unseen)
+    made = rows_of(values, context.unseen, run.folder)
     again = {tuple(getattr(row, key) for key in place): row.value for row in made}
     return [
         f"results.json: {' '.join(key)} is {found.get(key)}, measured again {again.get(key)}."
