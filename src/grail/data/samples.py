@@ -123,7 +123,7 @@ def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> lis
     for key, (place, source) in sources.items():
         with collecting(problems, f"{key}: "):
             limit = (place.part == "val" and limits.max_val_rows) or limits.max_rows
-            columns = limits.columns if source != EMBEDDED else {}
+            columns = {} if source == EMBEDDED else {str(k): n for k, n in limits.columns.items()}
             samples += _load(source, place, columns)[:limit] if source else []
     if problems:
         raise InputError(problems)
