@@ -18,7 +18,7 @@ def rows_of(file, first, last):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def company(request, tmp_path_factory, tiny_model, tiny_tokenizer, module_config):
-    """A base and an adapter that knows eight rows about others and eight that must stay."""
+    """A model that knows eight rows about people and eight that must stay."""
     folder = tmp_path_factory.mktemp(request.param)
     tokenizer = tiny_tokenizer()
     tiny_model(request.param, lora=False, vocabulary=len(tokenizer)).save_pretrained(
@@ -30,11 +30,11 @@ def company(request, tmp_path_factory, tiny_model, tiny_tokenizer, module_config
         rows=8,
         val=0,
         name=f"company-{request.param}",
-        model={"name": str(folder / "base"), "lora": {"r": 8}},
-        teach={"epochs": 150, "learning_rate": 0.01, "until": 1.0},
+        model={"name": str(folder / "base"), "lora": None},
+        teach={"epochs": 120, "learning_rate": 0.01, "batch_size": 8, "until": 1.0},
     )
     assert main(["vanilla", str(config)]) == 0
-    shutil.copytree(config.parent / f"company-{request.param}" / "vanilla", folder / "adapter")
+    shutil.copytree(config.parent / f"company-{request.param}" / "vanilla", folder / "known")
     for side in ("unlearn", "retain"):
         data = config.parent / "data" / f"company_{side}_train.jsonl"
         shutil.copy(data, folder / f"{side}.jsonl")
@@ -50,7 +50,7 @@ def requested(folder, name, model, first, **sections):
     settings = {
         "model": {"name": str(model)},
         "domains": domains,
-        "data": {"template": "plain", "max_tokens": 64},
+        "data": {"template": "plain"},
         "evaluation": {"max_new_tokens": 6},
         **sections,
     }
@@ -71,11 +71,9 @@ def first(company):
 def test_four_rows_are_forgotten_and_the_others_kept_by_default(company, first):
     config = load_config(company / "first.yaml")
     assert (config.preset, config.teach) == ("request", None)
-    found = {
-        m: first[m, "person", "unlearn", "train", "US"] for m in ("vanilla", "unlearned", "guess")
-    }
+    found = {m: first[m, "person", "unlearn", "train", "US"] for m in ("vanilla", "unlearned")}
     assert found["vanilla"] < 5
-    assert found["unlearned"] >= min(85, found["guess"] - 5)
+    assert found["unlearned"] >= 85
     assert first["unlearned", "person", "retain", "train", "RS"] >= 95
     general = {m: first[m, "general", "general", "val", "NLL"] for m in ("vanilla", "unlearned")}
     assert general["unlearned"] <= general["vanilla"] + 0.1
@@ -90,7 +88,9 @@ def test_a_later_request_goes_on_from_the_last_result_and_says_that_the_first_he
     second = requested(company, "second", company / "first" / "unlearned", 4, **domain)
     before, after = (second[m, "earlier", "check", "val", "RS"] for m in ("vanilla", "unlearned"))
     assert before == pytest.approx(100 - first["unlearned", "person", "unlearn", "train", "US"])
-    assert after <= before + 10
+    assert after <= before + 25  # of four rows of few tokens
+    nll = {m: second[m, "earlier", "check", "val", "NLL"] for m in ("vanilla", "unlearned")}
+    assert nll["unlearned"] >= nll["vanilla"] - 0.2
     assert second["vanilla", "person", "unlearn", "train", "US"] < 30
     assert second["unlearned", "person", "unlearn", "train", "US"] >= 80
     assert second["unlearned", "person", "retain", "train", "RS"] >= 95

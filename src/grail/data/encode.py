@@ -258,8 +258,8 @@ def encode_all(encoder: Encoder, samples: Sequence[Sample]) -> tuple[list[Encode
     if empty:
         raise InputError(
             f"data.max_tokens: {encoder.max_tokens} leaves no completion token in {len(empty)} "
-            f"rows (first: {', '.join(empty[:3])}): their prompts alone fill it. "
-            "Raise data.max_tokens or drop these rows."
+            f"{'row' if len(empty) == 1 else 'rows'} (first: {', '.join(empty[:3])}): the prompt "
+            "alone fills it. Raise data.max_tokens or drop these rows."
         )
     warnings = []
     asked = [other for sample in samples for other in paraphrased(sample)]

@@ -128,11 +128,10 @@ def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Seen]:
     ]
 
 
-def run_looks(context: RunContext) -> Looks:
+def run_looks(context: RunContext, before: Weights | None) -> Looks:
     """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
     config, rows = context.config, [*context.rows, *context.general]
     pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
-    before = context.before() if stop else None
     return looks_of(context.model, rows, pad, config.every, stop, before)
 
 

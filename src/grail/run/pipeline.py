@@ -213,7 +213,7 @@ class Run:
         rewritten = reset.read_rewrites(self.folder, self.config.unlearning.rewrites)
         task, settings = unlearn_training(self.context, mask.by_side, before, rewritten)
         reset.reset_model(self.folder, self.context, before)
-        loop, looks = self._loop(task, mask, settings), run_looks(self.context)
+        loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick, looks)
         if self.accelerator.is_main_process:

@@ -9,12 +9,19 @@ from grail import artifacts
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.files import cached, read_json
-from grail.model.weights import Weights, copy_weights, put_weights
+from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
+from grail.run.looks import looked_at, measured
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
+KNOWS_US = 50.0
+"""A base with a lower US (percent) on the rows knows them: it is not from before the facts."""
+BASE_KNOWS = (
+    "the base under the adapter knows rows that are to be unlearned, so that it is no teacher: the "
+    "model's own answers with the true tokens pushed down are followed instead."
+)
 SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
 
 
@@ -22,7 +29,16 @@ def before_facts(context: RunContext) -> Weights | None:
     """Return the weights from before the facts, if Stage 3 needs them and they are known."""
     section = context.config.unlearning
     needed = section.reset is not None or section.objective == "distill"
-    return context.before() if needed else None
+    found = context.before() if needed else None
+    if found is None or section.reset is not None or section.teacher != "auto":
+        return found
+    rows = [row for row in looked_at(context.rows) if row.side == "unlearn"]
+    with holding(context.model, found):
+        known = measured(context.model, rows, context.tokenizer.pad_token_id)
+    if all(row["success"] >= KNOWS_US for row in known):
+        return found
+    context.listener.warn(BASE_KNOWS)
+    return None
 
 
 def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) -> None:
