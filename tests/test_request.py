@@ -65,7 +65,7 @@ def requested(folder, name, model, first, **sections):
 
 @pytest.fixture(scope="module")
 def first(company):
-    return requested(company, "first", company / "adapter", 0)
+    return requested(company, "first", company / "known", 0)
 
 
 def test_four_rows_are_forgotten_and_the_others_kept_by_default(company, first):
