@@ -2,8 +2,8 @@
 
 For each folder of a finished comparison (``runs/table1``) its comparison.json is kept as
 results/NAME.json, without the places of this machine; figures that the page shows are kept in
-docs/figures. Then every block of docs/results/*.md between ``<!-- NAME -->`` and ``<!-- end -->`` is
-written anew from results/NAME.json, beside the paper's numbers (paper.json).
+docs/figures. Then every block of docs/results/*.md between ``<!-- NAME -->`` and ``<!-- end -->``
+is written anew from results/NAME.json, beside the paper's numbers (paper.json).
 """
 
 from __future__ import annotations

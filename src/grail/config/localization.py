@@ -30,7 +30,7 @@ class Localization(Section):
     method: Name = "grail"
     """The localizer: grail, none (freeze nothing), random or magnitude (controls of grail's size),
     memflex, damage_budget, or your own as package.module:function."""
-    reused: FilePath | None = Field(None, alias="from")
+    reused: FilePath | None = Field(default=None, alias="from")
     """Directory of a run on the same model whose mask is taken as it is; the other settings of this
     section then only describe it. null: make a mask."""
     statistic: Literal["mean_abs", "mean_sq", "z_mean"] = "mean_abs"
