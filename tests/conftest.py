@@ -128,9 +128,6 @@ def _tiny_config(tmp_path, tiny_model_folder):
             old = config.get(key)
             both = isinstance(old, dict) and isinstance(value, dict)
             config[key] = {**old, **value} if both else value
-        if "preset" in sections and "objective" not in sections.get("unlearning", {}):
-            config["unlearning"] = {**config["unlearning"]}  # a preset brings its own
-            del config["unlearning"]["objective"]
         from grail.files import dump_yaml
 
         file = tmp_path / f"{name}.yaml"
