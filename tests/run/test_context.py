@@ -46,6 +46,7 @@ def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
         },
         "data": {"template": "plain", **data},
         "general": {"train": None},
+        "unlearning": {"objective": "ascent_descent"},
         "output": str(folder / "run"),
     }
 
@@ -54,7 +55,9 @@ def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
 def make(tmp_path, tiny_model_folder):
     def made(**changes: object) -> RunContext:
         data = changes.pop("data", {})
-        config = parse_config({**settings(tmp_path, tiny_model_folder, **data), **changes})
+        given = settings(tmp_path, tiny_model_folder, **data)
+        changes["unlearning"] = {**given["unlearning"], **changes.get("unlearning", {})}
+        config = parse_config({**given, **changes})
         return RunContext(config, read_inputs(config), Heard(), torch.device("cpu"))
 
     return made

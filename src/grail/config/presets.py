@@ -125,7 +125,7 @@ def with_preset(raw: Sections) -> Sections:
     name = raw.get("preset")
     unlearning = raw.get("unlearning")
     asked = isinstance(unlearning, dict) and "objective" in unlearning
-    if name is None and not asked and not raw.get("teach"):
+    if name is None and not asked and raw.get("teach") in (None, False):
         raw, name = {**raw, "preset": REQUEST}, REQUEST
     if name is None:
         return raw

@@ -68,11 +68,10 @@ class Reset(Section):
 
 
 class Stop(Section):
-    """End the training by what it has done, and keep the best model that was seen.
+    """When the training ends by what it has done; the best model that was seen is kept."""
 
-    The model is looked at every few steps (evaluation.every). The best look harms least beyond the
-    bounds, then has forgotten most, then harms least; its weights are the result.
-    """
+    # looked at every few steps (evaluation.every); the best look harms least beyond the bounds,
+    # then has forgotten most, then harms least
 
     forgotten: Accuracy = 0.15
     """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is at
