@@ -8,7 +8,7 @@ from grail.config.localization import Localization, Memflex
 from grail.config.merge import merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import parse_config
-from grail.config.schema import keys_of
+from grail.config.schema import named_fields
 from grail.config.unlearning import PUBLISHED, Unlearning, Until
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
@@ -55,7 +55,7 @@ def test_a_preset_gives_every_key_of_a_method(name):
     assert set(Unlearning.model_fields) == METHOD | PACE
     assert set(PRESETS[name]["unlearning"]) == METHOD
     assert set(PRESETS[name]["unlearning"]["until"]) == set(Until.model_fields)
-    assert set(PRESETS[name]["localization"]) == set(keys_of(Localization))
+    assert set(PRESETS[name]["localization"]) == set(named_fields(Localization))
     assert set(PRESETS[name]["localization"]["memflex"]) == set(Memflex.model_fields)
 
 

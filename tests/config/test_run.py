@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from grail.config.run import Config, Measured, parse_config
-from grail.config.schema import keys_of
+from grail.config.schema import named_fields
 from grail.config.teach import Teach
 from grail.config.unlearning import Reset
 from grail.errors import InputError
@@ -36,7 +36,7 @@ def error_of(raw):
 
 def leaves(section=Config, path=()):
     """Yield the dotted key of every setting."""
-    for name, field in keys_of(section).items():
+    for name, field in named_fields(section).items():
         options = [field.annotation, *get_args(field.annotation)]
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         if inner and name != "domains":

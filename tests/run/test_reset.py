@@ -21,7 +21,7 @@ from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
 from grail.run.trainings import unlearn_training
-from grail.unlearning.guesses import examples_for, guesses
+from grail.unlearning.guesses import examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN, rewrites
 
 HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
@@ -80,7 +80,7 @@ def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
     train = [row for row in (*run.context.rows, *run.context.general) if row.part == "train"]
     again, before = rewrites(model, tokenizer, train, 5), before_facts(run.context)
     with holding(model, before):
-        again += guesses(model, tokenizer, train, (2, 2, run.config.seed))
+        again += written_guesses(model, tokenizer, train, (2, 2, run.config.seed))
     assert [(*r.place, r.ids, r.start) for r in written] == [
         (*r.place, r.ids, r.start) for r in again
     ]

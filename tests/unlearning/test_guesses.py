@@ -8,7 +8,7 @@ from grail.data.encode import Encoder
 from grail.data.samples import Sample
 from grail.model.answers import answers_of
 from grail.unlearning import guesses as module
-from grail.unlearning.guesses import examples_for, guesses
+from grail.unlearning.guesses import examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN
 
 TEXTS = {
@@ -56,7 +56,7 @@ def test_examples_are_retain_rows_in_full_and_as_many_as_fit(world):
 
 def test_guesses_are_greedy_after_the_examples(world):
     model, tokenizer, rows = world
-    found = guesses(model, tokenizer, rows, (3, 2, 0))
+    found = written_guesses(model, tokenizer, rows, (3, 2, 0))
     assert found
     ends = {tokenizer.eos_token_id}
     prompts = {row.sample.prompt: row for row in rows if row.side == "unlearn"}

@@ -19,7 +19,7 @@ from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, holding, put_weights
-from grail.unlearning.guesses import guesses
+from grail.unlearning.guesses import written_guesses
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
@@ -177,7 +177,7 @@ def rewritten_in_memory(
     if section.guesses and before is not None:
         how = section.guesses, section.examples, seed
         with holding(model, before):
-            found += guesses(model, tokenizer, train, how)
+            found += written_guesses(model, tokenizer, train, how)
     return [replace(r, sample=replace(r.sample, row=number)) for number, r in enumerate(found)]
 
 

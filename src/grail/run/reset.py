@@ -14,7 +14,7 @@ from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.run.looks import looked_at, measured
-from grail.unlearning.guesses import guesses
+from grail.unlearning.guesses import written_guesses
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
@@ -77,7 +77,7 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         before = context.before() if section.guesses else None
         if before is not None:
             with context.listener.stage("guess") as tick, holding(model, before):
-                found += guesses(model, tokenizer, rows, how, tick)
+                found += written_guesses(model, tokenizer, rows, how, tick)
         elif section.guesses:
             context.listener.warn(NO_GUESSES)
         written = [[*row.place, list(row.ids), row.start] for row in found]

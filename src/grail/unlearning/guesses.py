@@ -54,7 +54,7 @@ def examples_for(
     return shown
 
 
-def guesses(
+def written_guesses(
     model: Policy,
     tokenizer: Any,
     rows: Sequence[Encoded],
