@@ -168,8 +168,8 @@ class Auditor:
 
         def measure() -> dict[str, Any]:
             with heard.stage(stage) as tick:
-                models = [self.context.weights(name) for name in ("vanilla", "unlearned")]
-                moved = distances(*models, read_mask(mask).frozen)
+                before, after = map(self.context.weights, ("vanilla", "unlearned"))
+                moved = distances(before, after, read_mask(mask).frozen)
                 tick(1, 1, "done")
                 return {"moved": moved}
 

@@ -39,7 +39,7 @@ def handle_plan(options: argparse.Namespace) -> int:
 
     listener = Terminal(Console(stderr=True))
     if is_comparison(read(options.config)[1]):
-        from grail.cli.plan_comparison import plan_comparison as plan
+        from grail.cli.plan_comparison import comparison_plan as plan
     else:
         plan = _plan_run
     quiet()

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from grail.cli.plan import left, sizes, span
-from grail.comparison import cells, rows
+from grail.comparison import cells
 from grail.comparison.cells import Store
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
-from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
+from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
 from grail.comparison.settings import load_comparison
 from grail.forecast.forecast import Forecast, Stage, plan_of, total_of
 from grail.forecast.machine import Range, measure
@@ -29,7 +29,7 @@ SIDE_BY_SIDE = (
 
 
 @dataclass(frozen=True)
-class Line:
+class RowForecast:
     """What the base takes, or the cells of a row.
 
     Attributes:
@@ -53,13 +53,13 @@ class Line:
 class ComparisonForecast:
     """What a comparison will take: the base, then its rows; all that is left; and notes."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[RowForecast, ...]
     parallel: int
     total: dict[str, Range]
     notes: tuple[str, ...]
 
 
-def plan_comparison(
+def comparison_plan(
     options: argparse.Namespace, listener: Listener
 ) -> tuple[dict[str, Any], Table, str]:
     """Return a comparison's plan as JSON values, as a table, and its last line.
@@ -67,7 +67,7 @@ def plan_comparison(
     Raises:
         InputError: if the comparison, its data or its model cannot be used.
     """
-    plan = rows.plan_comparison(*load_comparison(options.config, options.set, options.output))
+    plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     for warning in validate(plan):
         listener.warn(warning)
     found = forecast_comparison(plan, listener)
@@ -105,7 +105,7 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
     return ComparisonForecast(tuple(lines), parallel, total, (*base.notes, SIDE_BY_SIDE))
 
 
-def _shown(line: Line) -> tuple[str, ...]:
+def _shown(line: RowForecast) -> tuple[str, ...]:
     some = (span(line.each), sizes(line.memory)) if line.cells else (MISSING, MISSING)
     rest = span(line.seconds) if line.left else MISSING
     return (line.name, str(line.cells), str(line.left), *some, rest)
@@ -135,15 +135,15 @@ def _stages(run: Forecast, without: Collection[str], measured: float) -> list[St
     return list(stages.values())
 
 
-def _line(name: str, runs: Sequence[Sequence[Stage]], todo: Sequence[bool]) -> Line:
+def _line(name: str, runs: Sequence[Sequence[Stage]], todo: Sequence[bool]) -> RowForecast:
     totals = [total_of(stages) for stages in runs]
     longest = max((total["seconds"] for total in totals), default=(0.0, 0.0))
     peak = max((total["memory"] for total in totals), default=(0.0, 0.0))
     rest = [total["seconds"] for total, unfinished in zip(totals, todo, strict=True) if unfinished]
-    return Line(name, len(runs), sum(todo), longest, _sum(rest), peak)
+    return RowForecast(name, len(runs), sum(todo), longest, _sum(rest), peak)
 
 
-def _total(lines: Sequence[Line], parallel: int) -> dict[str, Range]:
+def _total(lines: Sequence[RowForecast], parallel: int) -> dict[str, Range]:
     """Return all that is still to be done, and the peak of the processes that run at once."""
     base, *others = lines
     at_once = min(parallel, sum(line.left for line in others))
