@@ -8,7 +8,7 @@ from grail import api
 from grail.cli.main import main
 from grail.errors import InputError
 
-QUICK = ("--set", "audit.attacks=[prune]", "--set", "audit.lens_rows=1")
+QUICK = ("--set", "audit.attacks=[prune]")
 
 
 def test_the_verdict_is_printed_or_given_as_json(copied, runs, capsys):
@@ -50,7 +50,7 @@ def test_the_report_has_a_section_for_the_audit(copied, capsys):
 
 
 def test_from_python_it_is_the_same_audit(copied, runs):
-    folder, keys = copied("run"), {"attacks": ["prune"], "lens_rows": 1, "relearn": {"steps": [3]}}
+    folder, keys = copied("run"), {"attacks": ["prune"], "relearn": {"steps": [3]}}
     found = api.audit(str(folder), runs["oracle"], keys)
     written = (folder / "audit.json").read_bytes()
     kept = json.loads(written)

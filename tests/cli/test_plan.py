@@ -4,23 +4,19 @@ import json
 
 from grail.cli.main import main
 from grail.cli.plan import in_bytes, number, sizes, span
-from grail.forecast import machine
 
 
-def test_a_plan_is_printed_and_nothing_is_written(tiny_config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "SIDE", 16)
+def test_a_plan_is_printed_and_nothing_is_written(tiny_config, tmp_path, capsys):
     file = tiny_config(evaluation={"general_tasks": []})
     before = sorted(tmp_path.rglob("*"))
     assert main(["plan", str(file)]) == 0
     out = capsys.readouterr().out
-    for piece in ("privacy.unlearn.train", "vanilla", "at most", "scores", "Measured:", "FLOP/s"):
+    for piece in ("vanilla", "At most", "Files", "Measured:", "trainable, on ", "still to do"):
         assert piece in out
     assert main(["plan", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["output"] == str(tmp_path / "run")
-    keys = {"device", "shape", "speed", "counts", "stages", "artifacts", "libraries", "notes"}
-    assert keys | {"total"} <= found.keys()
-    assert found["counts"]["privacy.unlearn.train"][0] == 4
+    assert found.keys() == {"output", "device", "shape", "stages", "notes", "total"}
     assert sorted(tmp_path.rglob("*")) == before
 
 

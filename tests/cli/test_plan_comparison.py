@@ -6,15 +6,10 @@ import pytest
 
 from grail.cli.main import main
 from grail.cli.plan_comparison import forecast_comparison
-from grail.forecast import machine
-from grail.forecast.forecast import measure, plan_of
+from grail.forecast.forecast import plan_of
+from grail.forecast.machine import measure
 from grail.progress import NullListener
 from grail.run.inputs import read_inputs
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch):
-    monkeypatch.setattr(machine, "SIDE", 16)
 
 
 def forecast_of(plan):
@@ -38,9 +33,9 @@ def test_every_run_counts_once(plan):
         "own": 2,
     }
     assert all(line.left == line.cells for line in found.lines)
-    assert found.seconds == pytest.approx(add(line.seconds for line in found.lines))
+    assert found.total["seconds"] == pytest.approx(add(line.seconds for line in found.lines))
     peak = max(line.memory[0] for line in found.lines[1:])
-    assert found.memory[0] == 2 * peak  # two at once
+    assert found.total["memory"][0] == 2 * peak  # two at once
     assert lines["own"].each[0] > lines["two"].each[0]  # trains and scores a vanilla model too
 
 
@@ -48,7 +43,7 @@ def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
     own = plan({"a": {}})
     inputs = read_inputs(own.base)
     found = measure(own.base, inputs, NullListener(silent=True))
-    monkeypatch.setattr("grail.forecast.forecast.measure", lambda *_: found)  # of both
+    monkeypatch.setattr("grail.cli.plan_comparison.measure", lambda *_: found)  # of both
     base, cell = forecast_of(own).lines
     run = add(stage.seconds for stage in plan_of(own.base, inputs, found).stages)
     assert min(base.each[0], cell.each[0]) > 0
@@ -65,10 +60,10 @@ def test_a_finished_grid_is_counted_at_the_point_it_chose(played, comparison, pl
     assert chosen == {"unlearning.learning_rate": 1e-7}, "not the grid's first point"
     found = forecast_of(plan(methods, **more))
     assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (3, 0)]
-    assert (found.seconds, found.memory) == ((0, 0), (0, 0))
+    assert (found.total["seconds"], found.total["memory"]) == ((0, 0), (0, 0))
     again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 2]}))
     assert [line.left for line in again.lines] == [0, 1]
-    assert again.memory == again.lines[1].memory  # the base is made: its peak is past
+    assert again.total["memory"] == again.lines[1].memory  # the base is made: its peak is past
 
 
 def test_what_is_finished_is_left_out(played, comparison, plan, tmp_path, capsys):
@@ -77,7 +72,7 @@ def test_what_is_finished_is_left_out(played, comparison, plan, tmp_path, capsys
     more = {"a": {}, "b": {"preset": "ascent"}, "c": {"preset": "no-mask"}}
     found = forecast_of(plan(more, seeds=[0, 1], figures=[]))
     assert [line.left for line in found.lines] == [0, 0, 0, 2]
-    assert found.seconds == found.lines[-1].seconds
+    assert found.total["seconds"] == found.lines[-1].seconds
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()
     assert main(["plan", str(file)]) == 0

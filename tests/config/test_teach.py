@@ -76,3 +76,9 @@ def test_a_finished_run_of_before_is_still_read(tmp_path, old, new):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw | {"vanilla": old}))
     assert load_config(tmp_path).teach == new
     assert upgraded({"seed": 1}) == {"seed": 1}
+
+
+def test_a_finished_run_with_the_lens_of_older_audits_is_read():
+    old = {"audit": {"lens_rows": 16, "samples": 2}, "teach": None}
+    assert upgraded(old) == {"audit": {"samples": 2}, "teach": None}
+    assert "lens_rows" in old["audit"], "what was given stays"

@@ -1,4 +1,4 @@
-"""Timings that are at least possible, of the real stages; nothing is changed by them."""
+"""Timings that are at least possible, of the real work; nothing is changed by them."""
 
 import time
 
@@ -7,62 +7,59 @@ import torch
 
 from grail.config.file import load_config
 from grail.forecast import machine
-from grail.forecast.cost import operations, shape_of
-from grail.forecast.machine import STEPS, rate_of, speed_of
-from grail.forecast.work import Passes, passes_of, workload
+from grail.forecast.cost import shape_of
+from grail.forecast.machine import STEPS, measure, pace_of
+from grail.forecast.work import step_costs, tokens_of, workload
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
-def context(tiny_config, monkeypatch):
-    monkeypatch.setattr(machine, "SIDE", 16)
-    config = load_config(tiny_config(), [], None)
-    return RunContext(config, read_inputs(config), NullListener(silent=True), CPU)
+def config(tiny_config):
+    return load_config(tiny_config(), [], None)
 
 
-def test_measuring_changes_nothing(context):
-    model = context.model.train()
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    rate = rate_of(CPU, torch.float32)
-    speed = speed_of(context, shape_of(model), rate)
-    assert rate == speed.rate > 0
-    assert set(speed.seconds) == set(speed.peaks) == set(STEPS)
-    assert all(0 < fastest <= slowest for fastest, slowest in speed.seconds.values())
-    assert min(speed.peaks.values()) > shape_of(model).bytes
-    assert 0 < speed.share <= 1
-    assert model.training
+def test_measuring_changes_nothing(config):
+    timing = measure(config, read_inputs(config), NullListener(silent=True))
+    model, device = timing.context.model, torch.device("cpu")
+    fresh = RunContext(config, read_inputs(config), NullListener(silent=True), device).model
+    assert timing.shape == shape_of(model)
+    assert set(timing.paces) == set(timing.peaks) == set(STEPS)
+    assert all(0 < fastest <= slowest for fastest, slowest in timing.paces.values())
+    assert list(timing.peaks.values()) == sorted(timing.peaks.values()), "a process keeps its peak"
+    assert min(timing.peaks.values()) > timing.shape.bytes
     assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    values = {n: p.cpu() for n, p in model.named_parameters()}
+    assert all(torch.equal(p, values[n]) for n, p in fresh.named_parameters())
 
 
-def test_a_pace_is_that_of_the_timed_batches(context, monkeypatch):
-    """Seconds an operation, from the fastest batch to the slowest; none is timed after ENOUGH."""
-    shape = shape_of(context.model)
-    works = [workload(context.config, context.rows, [])["vanilla"]] * 3
-    count = operations(works[0], shape)
-    steps = {"vanilla": lambda _: zip(works, (3.0, 1.0, 2.0), strict=True)}
-    monkeypatch.setattr(machine, "STEPS", steps)
-    assert speed_of(context, shape, 1.0).seconds == {"vanilla": (1 / count, 3 / count)}
+def test_a_pace_is_that_of_the_timed_batches(monkeypatch):
+    """Seconds a token, from the fastest batch to the slowest; none is timed after ENOUGH."""
+    steps = [(10, 3.0), (5, 1.0), (20, 2.0)]
+    assert pace_of(iter(steps)) == (0.1, 0.3)
     monkeypatch.setattr(machine, "ENOUGH", 2.5)
-    assert speed_of(context, shape, 1.0).seconds == {"vanilla": (3 / count, 3 / count)}
+    assert pace_of(iter(steps)) == (0.3, 0.3)
 
 
-def test_timed_steps_are_those_of_the_stages(context, monkeypatch):
+@pytest.mark.parametrize("objective", ["ascent_descent", "npo"])
+def test_timed_steps_are_those_of_the_stages(tiny_config, monkeypatch, objective):
     monkeypatch.setattr(machine, "BATCHES", 100)
-    timed = {name: [work for work, _ in steps(context)] for name, steps in STEPS.items()}
-    everything = [*context.rows, *context.general]
-    assert sum((w.forward for w in timed["evaluate"]), Passes()) == passes_of(everything)
-    whole = workload(context.config, context.rows, context.general)
-    epochs = context.config.teach.epochs
-    assert (
-        sum((w.backward for w in timed["vanilla"]), Passes()) * epochs == whole["vanilla"].backward
-    )
-    assert all(0 < w.generated.batches <= machine.DECODED for w in timed["generate"])
-    assert all(w.backward.tokens > 0 for w in (*timed["score"], *timed["unlearn"]))
+    config = load_config(tiny_config(unlearning={"objective": objective}), [], None)
+    silent, cpu = NullListener(silent=True), torch.device("cpu")
+    context = RunContext(config, read_inputs(config), silent, cpu)
+    timed = {kind: [tokens for tokens, _ in steps(context)] for kind, steps in STEPS.items()}
+    whole = workload(config, context.rows, context.general)
+    assert sum(timed["read"]) == tokens_of([*context.rows, *context.general])
+    train = [r for r in context.rows if r.part == "train"]
+    costs = step_costs(config.unlearning)
+    epoch = sum(costs[row.side] * len(row.ids) for row in train)
+    taught = whole["vanilla"]["train"] / config.teach.epochs
+    assert sum(timed["train"]) == pytest.approx(epoch + taught)
+    assert costs["unlearn"] == (1 if objective == "ascent_descent" else pytest.approx(4 / 3))
+    prompts = sum(row.start for row in context.rows)
+    assert prompts < sum(timed["write"]) <= prompts + machine.DECODED * len(context.rows)
+    assert all(tokens > 0 for tokens in timed["score"])
 
 
 def test_batches_are_spread(monkeypatch):

@@ -13,7 +13,7 @@ LEARNS = {
     "importance": {"trials": 1},
     "unlearning": {"learning_rate": 0.003, "epochs": 6},
     "evaluation": {"generate": False},
-    "audit": {"relearn": {"steps": [1, 3], "batch_size": 2}, "lens_rows": 3},
+    "audit": {"relearn": {"steps": [1, 3], "batch_size": 2}},
 }
 """The tiny model knows every row in a second; ascent takes part of it back."""
 

@@ -1,4 +1,4 @@
-"""The audit: measure, attack and measure again, look inside, judge; then one file of findings.
+"""The audit: measure, attack and measure again, judge; then one file of findings.
 
 A measurement on disk with the same weights, rows and settings is not repeated. The files of the
 run stay as they are; the audit writes ``audit/`` and ``audit.json``.
@@ -7,15 +7,14 @@ run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from grail.artifacts import read_mask
 from grail.audit.attacks.registry import Attack, attacks_of
 from grail.audit.context import AuditContext
+from grail.audit.distances import distances
 from grail.audit.findings import AttackValues, findings
-from grail.audit.internals import internals, lens_rows
 from grail.audit.runs import FinishedRun, read_oracle, read_run
 from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
@@ -159,26 +158,20 @@ class Auditor:
             "settings": config.audit.model_dump(mode="json"),
             "skipped": self.skipped,
             "measured": findings(self.values, oracle),
-            "inside": self._internals(),
+            "inside": {"moved": self._moved()},
         }
 
-    def _internals(self) -> dict[str, Any]:
-        """Look inside the models, or read what was found before."""
-        path, mask = self.run.folder / "audit" / "inside.json", self.run.folder / "mask.safetensors"
-        chosen = lens_rows(self.context)
-        key = self.context.run.key(
-            "model",
-            "data",
-            weights=self.weights,
-            mask=file_digest(mask),
-            rows=self.run.inputs.digests,
-            chosen={".".join(side): [row.key for row in rows] for side, rows in chosen.items()},
-        )
+    def _moved(self) -> dict[str, Any]:
+        """Return how far the weights moved, or read what was found before."""
+        mask, heard, stage = self.run.folder / "mask.safetensors", self.listener, "audit distances"
+        key = self.context.run.key("model", weights=self.run.weights, mask=file_digest(mask))
 
-        def look_inside() -> dict[str, Any]:
-            with self.listener.stage("audit inside") as tick:
-                return {"found": internals(self.context, read_mask(mask).frozen, tick)}
+        def measure() -> dict[str, Any]:
+            with heard.stage(stage) as tick:
+                before, after = map(self.context.weights, ("vanilla", "unlearned"))
+                moved = distances(before, after, read_mask(mask).frozen)
+                tick(1, 1, "done")
+                return {"moved": moved}
 
-        heard = self.listener
-        skipped = partial(heard.skipped, "audit inside")
-        return cached(path, key, look_inside, skipped, heard.warn)["found"]
+        path = self.run.folder / "audit" / "distances.json"
+        return cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)["moved"]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from grail import __version__
-from grail.cli import plan as plan_command
 from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
 from grail.cli.ask import add_ask
@@ -27,6 +26,7 @@ from grail.cli.attest import add_attest
 from grail.cli.audit import add_audit_parser
 from grail.cli.export import add_export
 from grail.cli.init import add_init
+from grail.cli.plan import add_plan
 from grail.cli.purge import add_purge
 from grail.cli.report import add_report
 from grail.cli.revert import add_revert
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (add_init, *added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))
-    _add_run_options(plan_command.add_plan(commands, _plan))
+    _add_run_options(add_plan(commands))
     env = commands.add_parser("env", help="versions, devices, what is installed")
     env.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     env.set_defaults(handler=_env)
@@ -221,16 +221,6 @@ def _compare(options: argparse.Namespace) -> int:
 
     endings.comparison(found, plan.output, options.json, write_all(found, plan.output))
     return 1 if any("failed" in cell for cell in (*found["cells"], *found["grid"])) else 0
-
-
-def _plan(options: argparse.Namespace) -> int:
-    from grail.config.file import is_comparison, read
-
-    if is_comparison(read(options.config)[1]):
-        from grail.cli.plan_comparison import handle_comparison_plan
-
-        return handle_comparison_plan(options)
-    return plan_command.handle_plan(options)
 
 
 def _env(options: argparse.Namespace) -> int:

@@ -1,10 +1,9 @@
-"""``grail plan`` of a run: its arguments and what it prints; heavy imports are in the functions."""
+"""``grail plan``: its arguments and what it prints; heavy imports are in the functions."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,91 +17,82 @@ if TYPE_CHECKING:
 HELP = "what a run or a comparison will take on this machine: time and memory; writes nothing"
 
 
-def add_plan(commands: Any, handler: Any) -> SettingsParser:
+def add_plan(commands: Any) -> SettingsParser:
     """Add the command to the parser's commands; the caller adds the options of a run."""
     parser = commands.add_parser("plan", help=HELP, description=HELP)
     config = "YAML file of a run or of a comparison, or run directory"
     parser.add_argument("config", type=Path, metavar="CONFIG", help=config)
-    parser.set_defaults(handler=handler)
+    parser.set_defaults(handler=handle_plan)
     return parser
 
 
 def handle_plan(options: argparse.Namespace) -> int:
-    """Plan a run, print tables and notes, and return the exit code.
+    """Plan a run or a comparison, print a table and notes, and return the exit code.
 
     Raises:
         InputError: if the configuration, its data or its model cannot be used.
     """
     from rich.console import Console
 
-    from grail.cli.terminal import Terminal, quiet
-    from grail.config.file import load_config
-
-    config = load_config(options.config, options.set, options.output)
-    quiet()
-    from grail.forecast.forecast import measure, plan_of
-    from grail.run.inputs import read_inputs
+    from grail.cli.terminal import Terminal, quiet, render
+    from grail.config.file import is_comparison, read
 
     listener = Terminal(Console(stderr=True))
+    if is_comparison(read(options.config)[1]):
+        from grail.cli.plan_comparison import comparison_plan as plan
+    else:
+        plan = _plan_run
+    quiet()
+    found, table, last = plan(options, listener)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    console = Console(highlight=False)
+    console.print(render(table))
+    for note in found["notes"]:
+        console.print(f"- {note}", markup=False)
+    console.print(last, markup=False, soft_wrap=True)
+    return 0
+
+
+def _plan_run(options: argparse.Namespace, listener: Any) -> tuple[dict[str, Any], Table, str]:
+    """Return a run's plan as JSON values, as a table, and its last line."""
+    from grail.config.file import load_config
+    from grail.forecast.forecast import plan_of
+    from grail.forecast.machine import measure
+    from grail.reporting.tables import Table
+    from grail.run.inputs import read_inputs
+
+    config = load_config(options.config, options.set, options.output)
     inputs = read_inputs(config)
     for warning in inputs.warnings:
         listener.warn(warning)
     plan = plan_of(config, inputs, measure(config, inputs, listener))
-    if options.json:
-        sys.stdout.write(json.dumps({"output": config.output, **plan.as_json()}) + "\n")
-    else:
-        show(forecast_tables(plan), plan.notes, last_line(plan))
-    return 0
+    columns = ("Stage", "", "Tokens", "Peak memory", "Files", "Time")
+    table = Table("Stages", columns, tuple(map(_row, plan.stages)))
+    return {"output": config.output, **plan.as_json()}, table, _last_line(plan)
 
 
-def show(tables: Sequence[Table], notes: Sequence[str], last: str) -> None:
-    """Print tables, then notes, then the last line."""
-    from rich.console import Console
-
-    from grail.cli.terminal import render
-
-    console = Console(highlight=False)
-    for table in tables:
-        console.print(render(table))
-    for note in notes:
-        console.print(f"- {note}", markup=False)
-    console.print(last, markup=False, soft_wrap=True)
-
-
-def forecast_tables(plan: Forecast) -> list[Table]:
-    """Return rows and tokens, the stages, and the files."""
-    from grail.reporting.tables import Table
-
-    counts = tuple((name, *map(str, numbers)) for name, numbers in plan.counts.items())
-    stages = tuple(_row(plan, stage) for stage in plan.stages)
-    files = tuple((name, in_bytes(value)) for name, value in plan.artifacts.items() if value)
-    columns = ("Stage", "", "Passes", "Tokens", "FLOP", "Peak memory", "Time")
-    return [
-        Table("Rows", ("Side", "Rows", "Tokens", "Answer tokens"), counts),
-        Table("Stages", columns, stages),
-        Table("Files", ("File", "Size"), files),
-    ]
-
-
-def last_line(plan: Forecast) -> str:
+def _last_line(plan: Forecast) -> str:
     """Return the model's size, and what all stages together take."""
     return (
         f"{number(plan.shape.parameters)} parameters, {number(plan.shape.trainable)} trainable, on "
-        f"{plan.device} ({number(plan.speed.rate)}FLOP/s); still to do: {span(plan.seconds)}, "
-        f"with {sizes(plan.memory)} of memory"
+        f"{plan.device}; still to do: {left(plan.total)}"
     )
 
 
-def _row(plan: Forecast, stage: Stage) -> tuple[str, ...]:
-    work = stage.work
-    kinds = (work.forward, work.backward, work.generated)
+def left(total: dict[str, tuple[float, float]]) -> str:
+    """Return time and memory of what is left, as words."""
+    return f"{span(total['seconds'])}, with {sizes(total['memory'])} of memory"
+
+
+def _row(stage: Stage) -> tuple[str, ...]:
     return (
         stage.name,
-        "done" if stage.done else "at most" if work.at_most else "",
-        str(sum(passes.batches for passes in kinds)),
-        number(sum(passes.tokens for passes in kinds)),
-        number(stage.operations),
-        sizes(plan.peak(stage.memory)),
+        "done" if stage.done else "",
+        number(sum(stage.work.values())),
+        sizes(stage.memory),
+        in_bytes(stage.files),
         span(stage.seconds),
     )
 

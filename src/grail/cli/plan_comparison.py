@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grail.cli.plan import show, sizes, span
+from grail.cli.plan import left, sizes, span
 from grail.comparison import cells
 from grail.comparison.cells import Store
 from grail.comparison.collect import best
 from grail.comparison.compare import has_base, validate
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
 from grail.comparison.settings import load_comparison
+from grail.forecast.forecast import Forecast, Stage, plan_of, total_of
+from grail.forecast.machine import Range, measure
+from grail.forecast.work import models_of
 from grail.progress import Listener
+from grail.reporting.tables import MISSING, Table
 from grail.run.inputs import read_inputs
 
-if TYPE_CHECKING:
-    from grail.forecast.cost import Range
-    from grail.forecast.forecast import Forecast
-    from grail.reporting.tables import Table
-
-MEASURING = ("evaluate", "generate")
 SIDE_BY_SIDE = (
     "Cells that run side by side share the cores: all together take about as long, and the memory "
     "of those that run at once adds up. Starting a process, loading and writing are left out. The "
@@ -55,60 +51,30 @@ class RowForecast:
 
 @dataclass(frozen=True)
 class ComparisonForecast:
-    """What a comparison will take.
-
-    Attributes:
-        lines: The base first, then the rows in order.
-        parallel: Cells that run side by side.
-        notes: What was measured, what assumed, what left out.
-    """
+    """What a comparison will take: the base, then its rows; all that is left; and notes."""
 
     lines: tuple[RowForecast, ...]
     parallel: int
+    total: dict[str, Range]
     notes: tuple[str, ...]
 
-    @property
-    def seconds(self) -> Range:
-        """All that is still to be done."""
-        return _sum([line.seconds for line in self.lines])
 
-    @property
-    def memory(self) -> Range:
-        """The peak of all processes that run at once, in bytes."""
-        base, *rows = self.lines
-        at_once = min(self.parallel, sum(line.left for line in rows))
-        low, high = max((line.memory for line in rows if line.left), default=(0.0, 0.0))
-        first = base.memory if base.left else (0.0, 0.0)
-        return max(first[0], low * at_once), max(first[1], high * at_once)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return asdict(self) | {"total": {"seconds": self.seconds, "memory": self.memory}}
-
-
-def handle_comparison_plan(options: argparse.Namespace) -> int:
-    """Plan a comparison, print a table and notes, and return the exit code.
+def comparison_plan(
+    options: argparse.Namespace, listener: Listener
+) -> tuple[dict[str, Any], Table, str]:
+    """Return a comparison's plan as JSON values, as a table, and its last line.
 
     Raises:
         InputError: if the comparison, its data or its model cannot be used.
     """
-    from rich.console import Console
-
-    from grail.cli.terminal import Terminal, quiet
-
     plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
-    quiet()
-    listener = Terminal(Console(stderr=True))
     for warning in validate(plan):
         listener.warn(warning)
-    forecast = forecast_comparison(plan, listener)
-    if options.json:
-        sys.stdout.write(json.dumps({"output": str(plan.output), **forecast.as_json()}) + "\n")
-        return 0
-    left = f"{span(forecast.seconds)}, with {sizes(forecast.memory)} of memory"
-    left = left if any(line.left for line in forecast.lines) else "nothing"
-    show([_table(plan, forecast)], forecast.notes, f"still to do: {left}")
-    return 0
+    found = forecast_comparison(plan, listener)
+    columns = ("", "Runs", "Left", "Each", "Peak memory of each", "All that is left")
+    table = Table(plan.settings.title, columns, tuple(map(_shown, found.lines)))
+    words = left(found.total) if any(line.left for line in found.lines) else "nothing"
+    return {"output": str(plan.output), **asdict(found)}, table, f"still to do: {words}"
 
 
 def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonForecast:
@@ -117,12 +83,10 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
     Raises:
         InputError: if the tokenizer or the model cannot be read.
     """
-    from grail.forecast.forecast import measure, plan_of
-
     inputs = read_inputs(plan.base)
     timing, finished = measure(plan.base, inputs, listener), has_base(plan)
     base = plan_of(plan.base, inputs, timing)
-    vanilla = _only(base, {"vanilla", "score", *MEASURING}, 1 / base.models)
+    vanilla = _stages(base, {"localize", "reset", "unlearn"}, 1 / models_of(plan.base))
     lines = [_line("base", [vanilla], [not finished])]
     store = Store(plan.base) if finished else None
     seen: set[str] = set()
@@ -130,32 +94,21 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
         runs = {cells.config_digest(c.config): c for c in plan.runs(row, _point(plan, row, store))}
         new = [cell for digest, cell in runs.items() if digest not in seen]
         seen |= runs.keys()
-        cell_inputs, cell_timing = inputs, timing
+        own = inputs, timing
         if new and not cells.shares_vanilla(new[0].config, plan.base):  # alike for all seeds
-            cell_inputs = read_inputs(new[0].config)
-            cell_timing = measure(new[0].config, cell_inputs, listener)
-        plans = [_of_cell(plan, c, plan_of(c.config, cell_inputs, cell_timing)) for c in new]
-        left = [not (store and store.is_finished(cell.config)) for cell in new]
-        lines.append(_line(row.name, plans, left))
-    return ComparisonForecast(tuple(lines), plan.settings.parallel, (*base.notes, SIDE_BY_SIDE))
+            inputs_of_row = read_inputs(new[0].config)
+            own = inputs_of_row, measure(new[0].config, inputs_of_row, listener)
+        plans = [_of_cell(plan, cell, plan_of(cell.config, *own)) for cell in new]
+        todo = [not (store and store.is_finished(cell.config)) for cell in new]
+        lines.append(_line(row.name, plans, todo))
+    total, parallel = _total(lines, plan.settings.parallel), plan.settings.parallel
+    return ComparisonForecast(tuple(lines), parallel, total, (*base.notes, SIDE_BY_SIDE))
 
 
-def _table(plan: ComparisonPlan, forecast: ComparisonForecast) -> Table:
-    from grail.reporting.tables import MISSING, Table
-
-    rows = [
-        (
-            line.name,
-            str(line.cells),
-            str(line.left),
-            span(line.each) if line.cells else MISSING,
-            sizes(line.memory) if line.cells else MISSING,
-            span(line.seconds) if line.left else MISSING,
-        )
-        for line in forecast.lines
-    ]
-    columns = ("", "Runs", "Left", "Each", "Peak memory of each", "All that is left")
-    return Table(plan.settings.title, columns, tuple(rows))
+def _shown(line: RowForecast) -> tuple[str, ...]:
+    some = (span(line.each), sizes(line.memory)) if line.cells else (MISSING, MISSING)
+    rest = span(line.seconds) if line.left else MISSING
+    return (line.name, str(line.cells), str(line.left), *some, rest)
 
 
 def _point(plan: ComparisonPlan, row: Row, store: Store | None) -> Point:
@@ -166,32 +119,37 @@ def _point(plan: ComparisonPlan, row: Row, store: Store | None) -> Point:
     return row.points[0]
 
 
-def _of_cell(plan: ComparisonPlan, cell: Cell, run: Forecast) -> Forecast:
+def _of_cell(plan: ComparisonPlan, cell: Cell, run: Forecast) -> list[Stage]:
     """Return what a cell's own process does: what it shares with the base is done."""
     if not cells.shares_vanilla(cell.config, plan.base):
-        return run
+        return list(run.stages)
     shared = {"vanilla"} | ({"score"} if cells.shares_scores(cell.config, plan.base) else set())
-    names = {stage.name for stage in run.stages} - shared
-    return _only(run, names, (run.models - 1) / run.models)
+    return _stages(run, shared, 1 - 1 / models_of(cell.config))
 
 
-def _only(run: Forecast, names: set[str], measured: float) -> Forecast:
-    """Return the plan of the named stages, with a share (0-1) of the measuring."""
-    stages = []
-    for stage in run.stages:
-        if stage.name in names:
-            share = measured if stage.name in MEASURING else 1.0
-            low, high = stage.seconds
-            stages.append(replace(stage, seconds=(low * share, high * share)))
-    return replace(run, stages=tuple(stages))
+def _stages(run: Forecast, without: Collection[str], measured: float) -> list[Stage]:
+    """Return a run's stages but some, with a share (0-1) of the evaluation."""
+    stages = {stage.name: stage for stage in run.stages if stage.name not in without}
+    low, high = stages["evaluate"].seconds
+    stages["evaluate"] = replace(stages["evaluate"], seconds=(low * measured, high * measured))
+    return list(stages.values())
 
 
-def _line(name: str, plans: Sequence[Forecast], left: Sequence[bool]) -> RowForecast:
-    each = [_sum([stage.seconds for stage in plan.stages]) for plan in plans]
-    peaks = [plan.peak(max((s.memory for s in plan.stages), default=0.0)) for plan in plans]
-    to_do = [plan.seconds for plan, unfinished in zip(plans, left, strict=True) if unfinished]
-    longest, peak = max(each, default=(0.0, 0.0)), max(peaks, default=(0.0, 0.0))
-    return RowForecast(name, len(plans), sum(left), longest, _sum(to_do), peak)
+def _line(name: str, runs: Sequence[Sequence[Stage]], todo: Sequence[bool]) -> RowForecast:
+    totals = [total_of(stages) for stages in runs]
+    longest = max((total["seconds"] for total in totals), default=(0.0, 0.0))
+    peak = max((total["memory"] for total in totals), default=(0.0, 0.0))
+    rest = [total["seconds"] for total, unfinished in zip(totals, todo, strict=True) if unfinished]
+    return RowForecast(name, len(runs), sum(todo), longest, _sum(rest), peak)
+
+
+def _total(lines: Sequence[RowForecast], parallel: int) -> dict[str, Range]:
+    """Return all that is still to be done, and the peak of the processes that run at once."""
+    base, *others = lines
+    at_once = min(parallel, sum(line.left for line in others))
+    low, high = max((line.memory for line in others if line.left), default=(0.0, 0.0))
+    together = max(base.memory if base.left else (0.0, 0.0), (low * at_once, high * at_once))
+    return {"seconds": _sum([line.seconds for line in lines]), "memory": together}
 
 
 def _sum(ranges: Sequence[Range]) -> Range:

@@ -90,8 +90,6 @@ class Audit(Section):
     thresholds: Thresholds = Thresholds()
     max_rows: Count | None = 64
     """Rows measured per part of each side. null: all."""
-    lens_rows: Count | None = 16
-    """Train rows per side that are read block by block. null: all."""
     samples: Count = 8
     """Answers sampled per row, at temperature 1."""
     told: list[Fraction] = Field(default_factory=lambda: [0.5], min_length=1)

@@ -63,7 +63,12 @@ def refuse_old(raw: Sections) -> None:
 
 
 def upgraded(raw: Sections) -> Sections:
-    """Return the settings of a finished run with its old section as the new one."""
+    """Return the settings of a finished run with its old section as the new one.
+
+    ``audit.lens_rows``, which nothing reads any more, is left out.
+    """
+    if isinstance(audit := raw.get("audit"), dict):
+        raw = raw | {"audit": {key: audit[key] for key in audit if key != "lens_rows"}}
     if not isinstance(raw.get(FORMER), dict):
         return raw
     old = dict(raw[FORMER])

@@ -1,4 +1,4 @@
-"""What each stage puts through the model, counted from rows and settings by closed formulas.
+"""What each stage puts through the model, counted from rows and settings.
 
 Tokens are those of the rows: padding is not counted, and a prompt that trials share is counted once
 for each. Counts are at most: no row rests and no stage ends early.
@@ -7,66 +7,34 @@ for each. Counts are at most: no row rests and no stage ends early.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Collection, Iterable, Sequence
 
 from grail.config.run import Config
 from grail.config.teach import Teach
-from grail.data.batches import by_tokens
+from grail.config.unlearning import Unlearning
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.evaluation.equal_retention import MOST
-from grail.evaluation.evaluate import BATCH_TOKENS
-from grail.model.generate import most_new
+from grail.evaluation.evaluate import rows_to_continue
+from grail.model.generate import groups_of, most_new
 from grail.run.looks import looked_at
 from grail.run.trainings import epochs_of
 from grail.unlearning.objectives import EXACT, make_objective
+from grail.unlearning.rewrites import BATCH, LIMIT
 
 Rows = Sequence[Encoded]
 
+Work = dict[str, int]
+"""Kind -> tokens. "read" is a pass without gradients, "train" forward and backward, "score" a
+gradient per row; "write" continues prompts: each step computes a token for every row of a batch."""
 
-@dataclass(frozen=True)
-class Passes:
-    """Passes through the model: batches, tokens in them, and answer tokens, which need logits."""
-
-    batches: int = 0
-    tokens: int = 0
-    answers: int = 0
-
-    def __add__(self, other: Passes) -> Passes:
-        """Do both."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Passes(*map(sum, pairs))
-
-    def __mul__(self, times: int | float) -> Passes:
-        """Do the same several times, rounded up."""
-        return Passes(*(math.ceil(number * times) for number in vars(self).values()))
+READ_AGAIN = 1 / 3
+"""What reading a row without gradients takes, in parts of what training it takes."""
 
 
-NO_PASSES = Passes()
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one stage computes.
-
-    Attributes:
-        forward: Passes without gradients.
-        backward: Passes forward and backward.
-        generated: Decoding steps: each computes one new token for every row of a batch.
-        at_most: Whether the stage may end earlier.
-    """
-
-    forward: Passes = NO_PASSES
-    backward: Passes = NO_PASSES
-    generated: Passes = NO_PASSES
-    at_most: bool = False
-
-
-def passes_of(rows: Rows, batches: int = 1) -> Passes:
-    """Return the passes that process each of the rows once, in ``batches`` batches."""
-    return Passes(batches, sum(len(r.ids) for r in rows), sum(len(r.answer) for r in rows))
+def tokens_of(rows: Iterable[Encoded]) -> int:
+    """Return the tokens of some rows."""
+    return sum(len(row.ids) for row in rows)
 
 
 def models_of(config: Config) -> int:
@@ -76,107 +44,101 @@ def models_of(config: Config) -> int:
 
 def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -> dict[str, Work]:
     """Return the work of each stage, in order; scoring takes ``score_passes`` over its rows."""
-    teach, models = config.teach, models_of(config)
-    parts = ("train", "val") if teach and teach.include_val else ("train",)
-    learned = [row for row in rows if row.part in parts]
-    retain = [row for row in learned if row.side == "retain"]
-    exact = config.unlearning.objective == EXACT
-    work = {
-        "vanilla": _descent(config, learned) if config.teaches else Work(),
-        "score": Work(backward=_scoring(config, rows) * score_passes),
-        "localize": Work(),
-        "unlearn": _descent(config, retain) if exact else _unlearning(config, rows, general),
-        "evaluate": Work(forward=_measured([*rows, *general]) * models),
+    how, scoring, settings = config.teach or Teach(), config.importance, config.unlearning
+    learned = ("train", "val") if how.include_val else ("train",)
+    taught = [r for r in rows if r.part in learned and r.side in ("unlearn", "retain")]
+    kept = [row for row in taught if row.side == "retain"]
+    train = [row for row in taught if row.part == "train"]
+    trials = scoring.trials if scoring.labels == "random" else 1
+    work: dict[str, Work] = {
+        "vanilla": {"train": tokens_of(taught) * how.epochs} if config.teaches else {},
+        "score": {"score": tokens_of(train) * trials * score_passes},
+        "localize": {},
+        "reset": _rewriting(settings.rewrites, _train(rows, "retain", config.domains)),
+        "unlearn": _unlearning(config, rows, general),
+        "evaluate": _evaluation(config, rows, general),
     }
-    if models == 3:  # the search for the third measures the retain rows again and again
-        search = _measured([row for row in retain if row.part == "train"]) * MOST
-        work["evaluate"] = Work(forward=work["evaluate"].forward + search, at_most=True)
-    if config.evaluation.generate:
-        work["generate"] = _generation(config, rows, models)
+    if settings.objective == EXACT:
+        work["unlearn"] = {"train": tokens_of(kept) * how.epochs}
+    if not settings.rewrites and settings.reset is None:
+        del work["reset"]
     return work
 
 
-def _descent(config: Config, rows: Rows) -> Work:
-    how = config.teach or Teach()
-    passes = passes_of(rows, math.ceil(len(rows) / how.batch_size))
-    return Work(backward=passes * how.epochs, at_most=True)
+def step_costs(settings: Unlearning) -> dict[str, float]:
+    """Return side -> what a step of Stage 3 does with a token of it, in tokens trained.
+
+    A side that is compared with the reference is read again, and so are unlearn rows that a refusal
+    stands in for.
+    """
+    objective = make_objective(settings)
+    refused = {"unlearn"} if objective.labels == "refusal" else set()
+    again = refused | {side for side in objective.sides if objective.compares(side)}
+    return {side: 1 + READ_AGAIN * (side in again) for side in objective.sides}
 
 
-def _measured(rows: Rows) -> Passes:
-    return passes_of(rows, len(by_tokens(rows, BATCH_TOKENS)))
-
-
-def _scoring(config: Config, rows: Rows) -> Passes:
-    """Return one pass of Stage 1: every trial of each train row, in batches of one side each."""
-    settings, total = config.importance, NO_PASSES
-    trials = settings.trials if settings.labels == "random" else 1
-    for domain, side in product(config.domains, ("unlearn", "retain")):
-        members = _train(rows, side, [domain])
-        batches = len(by_tokens(members, settings.batch_tokens, copies=trials))
-        batches = len(members) * trials if settings.gradients == "loop" else batches
-        total += passes_of(members * trials, batches)
-    return total
+def prompt_batches(config: Config, rows: Rows) -> list[Rows]:
+    """Return the batches in which the evaluation continues prompts, short answers first."""
+    asked = rows_to_continue(rows)
+    groups = groups_of(asked, config.evaluation.batch_size)
+    return [[asked[i] for i in group] for group in groups]
 
 
 def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     """Return Stage 3: each epoch has every unlearn row of its phase, retain and general rows.
 
     ``retain_ratio`` retain rows come with each unlearn row; a general row with each, or with every
-    second one of a step where there are retain rows.
+    second one of a step where there are retain rows. Then come looks, and guesses of who never
+    knew.
     """
-    settings, batches = config.unlearning, 0
-    sides = dict.fromkeys(make_objective(settings).sides, NO_PASSES)
-    epochs = epochs_of(settings, rows)
+    settings, train, steps = config.unlearning, 0.0, 0
+    costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains))
-        steps = math.ceil(count / settings.batch_size)
-        general_rows = steps * math.ceil(settings.batch_size / (2 if "retain" in sides else 1))
+        batches = math.ceil(count / settings.batch_size)
+        general_rows = batches * math.ceil(settings.batch_size / (2 if "retain" in costs else 1))
         retain_rows = count * settings.retain_ratio
         wanted = {"unlearn": count, "retain": retain_rows, "general": general_rows}
-        for side in sides:
-            members = _train([*rows, *general], side, [*domains, "general"])
-            sides[side] += passes_of(members, 0) * (epochs * wanted[side] / len(members))
-        batches += epochs * steps * settings.accumulation
-    split = settings.rectify or config.localization.freeze == "by_side"
-    work = unlearning_work(config, sides, batches * (1 + split))
-    if config.every is None:
-        return work
-    looks = 2 + batches // (settings.accumulation * config.every)  # before, between and after
-    return replace(work, forward=work.forward + _measured(looked_at([*rows, *general])) * looks)
+        for side, cost in costs.items():
+            members = _train(everything, side, [*domains, "general"])
+            train += cost * epochs * wanted[side] * tokens_of(members) / len(members)
+        steps += epochs * batches
+    seen, read = looked_at(everything), 0
+    if config.every is not None:  # before, between and after
+        read = tokens_of(seen) * (2 + steps // config.every)
+    if settings.stop or settings.objective == "distill":
+        read += tokens_of(r for r in seen if r.side == "unlearn")
+        read += tokens_of(r for r in rows if r.part == HELD_OUT)
+    return {"train": math.ceil(train), "read": read}
 
 
-def unlearning_work(config: Config, sides: Mapping[str, Passes], batches: int = 1) -> Work:
-    """Return the work of Stage 3 that trains with the passes of each side, in ``batches`` batches.
-
-    A side that is compared with the reference is read again without gradients, and so are unlearn
-    rows that a refusal stands in for.
-    """
-    objective, until = make_objective(config.unlearning), config.unlearning.until
-    forward, backward = NO_PASSES, Passes(batches)
-    for side, passes in sides.items():
-        refused = side == "unlearn" and objective.labels == "refusal"
-        forward += (passes + Passes(batches)) * (objective.compares(side) + refused)
-        backward += passes
-    ends = (until.row_accuracy, until.domain_accuracy, config.unlearning.stop)
-    early = any(end is not None for end in ends)
-    return Work(forward, backward, at_most=early)
+def _evaluation(config: Config, rows: Rows, general: Rows) -> Work:
+    models, settings = models_of(config), config.evaluation
+    work = {"read": tokens_of([*rows, *general]) * models}
+    if models == 3:  # the search for the third measures the retain rows again and again
+        work["read"] += tokens_of(_train(rows, "retain", config.domains)) * MOST
+    if settings.generate:
+        batches = prompt_batches(config, rows)
+        work["write"] = models * _written(batches, settings.max_new_tokens)
+    return work
 
 
-def _generation(config: Config, rows: Rows, models: int) -> Work:
-    """Return the passes over the prompts, and decoding after their first new token."""
-    prompts = decoded = NO_PASSES
-    for batch in prompt_batches(config, rows):
-        steps = most_new(batch[-1], config.evaluation.max_new_tokens) - 1
-        prompts += Passes(1, sum(row.start for row in batch), len(batch))
-        decoded += Passes(1, len(batch), len(batch)) * steps
-    return Work(forward=prompts * models, generated=decoded * models, at_most=True)
+def _rewriting(count: int, rows: Rows) -> Work:
+    """Return the search for first tokens, and ``count`` continuations of each retain row."""
+    if not count:
+        return {}
+    begun = [row for row in rows for _ in range(count)]
+    batches = [begun[i : i + BATCH] for i in range(0, len(begun), BATCH)]
+    return {"read": tokens_of(rows), "write": _written(batches, LIMIT) + len(begun)}
 
 
-def prompt_batches(config: Config, rows: Rows) -> list[Rows]:
-    """Return the batches in which prompts are continued, those with short answers first."""
-    size = config.evaluation.batch_size
-    asked = sorted((r for r in rows if r.part != HELD_OUT), key=lambda row: len(row.answer))
-    return [asked[first : first + size] for first in range(0, len(asked), size)]
+def _written(batches: Iterable[Rows], limit: int) -> int:
+    """Return the tokens of the prompts, and those decoded after their first new token."""
+    tokens = 0
+    for batch in batches:
+        steps = max(most_new(row, limit) for row in batch) - 1
+        tokens += sum(row.start + steps for row in batch)
+    return tokens
 
 
 def _train(rows: Rows, side: str, domains: Collection[str]) -> list[Encoded]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grail.reporting.audit.generated import broken_text
-from grail.reporting.audit.internals import frozen_moved
 from grail.reporting.audit.knowledge import (
     AUDIT_FORMAT,
     BY_WEIGHT,
@@ -21,6 +20,7 @@ from grail.reporting.audit.knowledge import (
     judge_all,
 )
 from grail.reporting.audit.lights import AS_IT_IS, lights_table
+from grail.reporting.audit.moved import frozen_moved
 from grail.reporting.audit.verdict import HEADLINES, harm
 from grail.reporting.run.verdict import run_checks
 from grail.reporting.tables import BAD, GOOD, MISSING, NOTE, OPEN, WORST_LAST, Check, Table

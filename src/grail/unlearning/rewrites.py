@@ -23,7 +23,9 @@ from grail.progress import Tick, silent
 
 REWRITTEN = "rewritten"
 """The part of the samples that a model has written."""
-_BATCH_TOKENS, _BATCH = 1024, 32
+LIMIT, BATCH = 96, 32
+"""Tokens of an answer at most, and answers that are written at once."""
+_BATCH_TOKENS = 1024
 
 
 def rewrites(
@@ -31,7 +33,7 @@ def rewrites(
     tokenizer: Any,
     rows: Sequence[Encoded],
     count: int,
-    limit: int = 96,
+    limit: int = LIMIT,
     tick: Tick = silent,
 ) -> list[Encoded]:
     """Return up to ``count`` other answers to each retain row, as the model writes them.
@@ -56,8 +58,8 @@ def rewrites(
     ]
     telling = {domain: _telling(rows, domain) for domain in {row.domain for row in retain}}
     found, seen = list[Encoded](), {(row.sample.prompt, row.sample.completion) for row in rows}
-    for first in range(0, len(begun), _BATCH):
-        batch = begun[first : first + _BATCH]
+    for first in range(0, len(begun), BATCH):
+        batch = begun[first : first + BATCH]
         for row in _continued(model, tokenizer, batch, retain, limit):
             sample = row.sample
             said = (sample.prompt, sample.completion)

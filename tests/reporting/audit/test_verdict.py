@@ -138,7 +138,7 @@ def test_a_harmed_model_does_not_pass(harm, limit):
 
 @pytest.mark.parametrize("moved", [0.0, 1e-9])
 def test_frozen_entries_that_moved_do_not_pass(moved):
-    inside = {"moved": {"frozen": moved, "model": None, "blocks": {}}, "lens": [], "no_lens": ""}
+    inside = {"moved": {"frozen": moved, "model": None, "blocks": {}}}
     said = audit_verdict(found(attacked("prune", "0.1", 96.0, 0.0), inside=inside))
     assert said["passed"] == (moved == 0)
 

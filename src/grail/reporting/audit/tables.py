@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from grail.files import read_json
-from grail.reporting.audit.internals import internals_tables
 from grail.reporting.audit.knowledge import (
     AUDIT_FORMAT,
     DESCRIBING,
@@ -20,6 +19,7 @@ from grail.reporting.audit.knowledge import (
     metrics,
 )
 from grail.reporting.audit.lights import lights_table
+from grail.reporting.audit.moved import moved_tables
 from grail.reporting.tables import (
     MISSING,
     WARNING,
@@ -85,7 +85,7 @@ def audit_section(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     tables = [*map(partial(_attacks, audit), metrics(audit)), *_curves(audit)]
     if (generated := _attacks(audit, ROUGE)).rows:
         tables.append(replace(generated, title="Generated answers", note=_ROUGE_NOTE))
-    tables += [_harm(audit), *internals_tables(audit)]
+    tables += [_harm(audit), *moved_tables(audit)]
     return {"lights": lights_table(audit), "sentences": audit["sentences"], "tables": tables}
 
 

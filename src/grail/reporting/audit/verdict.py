@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grail.reporting.audit.generated import broken_text, generated_warning
-from grail.reporting.audit.internals import frozen_moved, internals_sentences
 from grail.reporting.audit.knowledge import (
     BACK,
     BY_WEIGHT,
@@ -25,6 +24,7 @@ from grail.reporting.audit.knowledge import (
     judge_all,
     strongest,
 )
+from grail.reporting.audit.moved import frozen_moved, moved_sentence
 from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
 
 HEADLINES = {
@@ -75,7 +75,7 @@ def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
         listed("Speaks", sound),
         *_under_attack(audit, cases),
         generated_warning(audit),
-        *internals_sentences(audit),
+        moved_sentence(audit),
         *_retraining(audit),
         *_doubts(audit, cases, spoken=bool(broken or sound)),
     ]
