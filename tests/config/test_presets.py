@@ -54,7 +54,8 @@ def test_a_preset_gives_every_key_of_a_method(name):
     assert set(Unlearning.model_fields) == METHOD | PACE
     assert set(PRESETS[name]["unlearning"]) == METHOD
     assert set(PRESETS[name]["unlearning"]["until"]) == set(Until.model_fields)
-    assert set(PRESETS[name]["localization"]) == set(Localization.model_fields)
+    fields = {field.alias or key for key, field in Localization.model_fields.items()}
+    assert set(PRESETS[name]["localization"]) == fields
     assert set(PRESETS[name]["localization"]["memflex"]) == set(Memflex.model_fields)
 
 
@@ -160,8 +161,9 @@ def test_neither_the_file_nor_the_preset_is_changed():
 
 
 def test_without_a_preset_nothing_is_filled_in():
-    assert with_preset(SMALLEST) is SMALLEST
-    assert with_preset(SMALLEST | {"preset": None}) == SMALLEST | {"preset": None}
+    taught = SMALLEST | {"teach": True}
+    assert with_preset(taught) is taught
+    assert with_preset(taught | {"preset": None}) == taught | {"preset": None}
 
 
 @pytest.mark.parametrize("given", ["grial", "GRAIL-signd", "", 3, ["grail"]])
@@ -194,6 +196,8 @@ def test_resets_under_the_same_training():
         ({"preset": "grail"}, "grail"),
         ({"unlearning": {"objective": "npo"}}, None),
         ({"teach": True}, None),
+        ({"teach": {}}, None),
+        ({"teach": False}, "request"),
         ({"teach": {"epochs": 3}}, None),
     ],
 )

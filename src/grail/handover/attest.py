@@ -44,7 +44,9 @@ def attest(
     """
     check_request(request)
     if not run.has_rows:
-        raise InputError(f"{run.folder}: {'; '.join(run.remarks)}. Attest before rows are deleted.")
+        raise InputError(
+            f"{run.folder}: {'; '.join(run.remarks[:1])}. Attest before rows are deleted."
+        )
     facts = attestation.oracle_facts(run, read_audit(run.folder), oracle)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
     found = attestation.content(run, request, now, row_key(output / KEY), facts)

@@ -44,7 +44,7 @@ def same_data(run: Opened) -> list[str]:
         for name in sorted(found.keys() | made.keys())
         if found.get(name) != made.get(name)
     ]
-    if run.made_with.get("model") not in (None, run.context.start):
+    if run.has_start and run.made_with.get("model") not in (None, run.context.start):
         texts.append(f"model: {run.config.model.name} is not the one that the run started from.")
     return texts
 
@@ -245,8 +245,9 @@ def reported(run: Opened) -> list[str]:
     )
 
 
+ON_DISK = "data and model"
 CHECKS: dict[str, Callable[[Opened], list[str]]] = {
-    "data and model": same_data,
+    ON_DISK: same_data,
     "digests that files carry": seals,
     "mask from scores": masks,
     "frozen entries": freezing,
