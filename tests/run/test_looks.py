@@ -9,6 +9,7 @@ from grail.config.file import load_config
 from grail.config.unlearning import Stop
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
+from grail.files import write_json
 from grail.progress import NullListener
 from grail.run import looks
 from grail.run.inputs import read_inputs
@@ -65,6 +66,28 @@ def test_a_run_without_looks_has_no_file_of_an_earlier_one(tiny_config):
     run = run_of(tiny_config(unlearning={"learning_rate": 0.02}), Heard())
     run.through("unlearn")
     assert not (run.folder / "evaluation" / "steps.json").exists()
+
+
+@pytest.mark.parametrize("edit", [None, '"epoch": 9', "sealed"])
+def test_looks_that_were_deleted_or_edited_are_taken_again(edit, tiny_config):
+    """The results repeat what they say can be guessed."""
+    config = tiny_config(evaluation={"every": 3, "generate": False})
+    run = run_of(config)
+    run.through("evaluate")
+    path = run.folder / "evaluation" / "steps.json"
+    before, results = steps_of(run), (run.folder / "results.json").read_bytes()
+    if edit is None:
+        path.unlink()
+    elif edit == "sealed":
+        write_json(path, {k: v for k, v in before.items() if k != "sha256"} | {"guess": {"d": 0.0}})
+    else:
+        path.write_text(path.read_text().replace('"epoch": 0', edit))
+    heard = Heard()
+    run = run_of(config, heard)
+    run.through("evaluate")
+    assert steps_of(run) == before
+    assert (run.folder / "results.json").read_bytes() == results
+    assert any("steps.json" in text for text in heard.warnings) == (edit is not None)
 
 
 def test_harm_beyond_all_bounds_leaves_the_model_as_it_was_and_is_told(tiny_config):

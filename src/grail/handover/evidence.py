@@ -24,7 +24,7 @@ from grail.progress import NullListener
 from grail.run import manifest
 from grail.run.context import RunContext
 from grail.run.inputs import Inputs
-from grail.run.provenance import versions
+from grail.run.provenance import software
 
 
 @dataclass
@@ -56,8 +56,7 @@ class Opened:
     @property
     def same_software(self) -> bool:
         """Whether the grail that made the run is this one, so that it writes the same words."""
-        now = versions()
-        return all(self.made_with.get(key) == now[key] for key in ("grail", "git"))
+        return {key: self.made_with.get(key) for key in software()} == software()
 
     def lacks(self, what: str, names: Iterable[str]) -> bool:
         """Tell whether a file that a check needs was purged, and remark that it was not made."""
