@@ -197,6 +197,8 @@ def test_resets_under_the_same_training():
         ({"preset": "grail"}, "grail"),
         ({"unlearning": {"objective": "npo"}}, None),
         ({"teach": True}, None),
+        ({"teach": {}}, None),
+        ({"teach": False}, "request"),
         ({"teach": {"epochs": 3}}, None),
     ],
 )

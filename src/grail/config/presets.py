@@ -11,6 +11,7 @@ from typing import Any
 
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
+from grail.config.teach import switched
 from grail.config.unlearning import PUBLISHED, Reset, Stop, Unlearning
 from grail.errors import InputError, did_you_mean
 
@@ -125,7 +126,7 @@ def with_preset(raw: Sections) -> Sections:
     name = raw.get("preset")
     unlearning = raw.get("unlearning")
     asked = isinstance(unlearning, dict) and "objective" in unlearning
-    if name is None and not asked and raw.get("teach") in (None, False):
+    if name is None and not asked and switched(raw.get("teach")) is None:
         raw, name = {**raw, "preset": REQUEST}, REQUEST
     if name is None:
         return raw

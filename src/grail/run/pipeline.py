@@ -205,7 +205,8 @@ class Run:
         how = ("unlearning", "teach") if exact else ("unlearning",)
         facts = unlearn_facts(self.context) | files
         key = self.context.key("model", "data", *how, "seed", weights=weights, **facts)
-        if self._fresh(self.folder / "unlearned", key, "unlearn"):
+        seen = directory.has_looks(self.folder, self.config.every, self.listener.warn)
+        if seen and self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
         self._take("vanilla")
