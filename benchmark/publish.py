@@ -14,12 +14,14 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import audits
 
+from grail.comparison.grids import edges
 from grail.comparison.settings import load_comparison
 from grail.files import file_digest, write_json, write_text
-from grail.reporting.comparison.tables import comparison_tables
+from grail.reporting.comparison.tables import EDGE, comparison_tables
 from grail.reporting.tables import BEST, Table, markdown
 from grail.results import harmonic_success
 
@@ -69,6 +71,7 @@ def tables(name: str) -> str:
         return f"#{markdown(audits.table(found['measurements']))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
+    _mark_edges(comparison)
     if name in VIEWS:
         view, _ = load_comparison(ROOT / "benchmark" / "experiments" / f"{name}.yaml", [])
         comparison |= {"title": view.title, "columns": view.columns}
@@ -80,6 +83,13 @@ def tables(name: str) -> str:
     rest = [table for table in short if re.search("equal retention|Differences", table.title)]
     shown = [f"#{markdown(table)}" for table in short if table not in rest]
     return "\n".join([*shown, *_folded(rest)])
+
+
+def _mark_edges(comparison: dict[str, Any]) -> None:
+    """Add what comparisons of earlier versions do not say: which choices lie at an edge."""
+    for method in comparison["methods"]:
+        points = [p["point"] for p in comparison["grid"] if p["method"] == method["method"]]
+        method.setdefault("edge", edges(points, method["chosen"] or {}))
 
 
 def _papers(name: str) -> dict[str, dict[str, float | None]]:
@@ -131,7 +141,7 @@ def _beside(table: Table, numbers: Mapping[str, Mapping[str, float | None]]) -> 
     successes = table.columns[-1] == "peak GiB" and "equal retention" not in table.title
     rows = []
     for row in table.rows:
-        theirs = numbers.get(row[0], {}) if successes else {}
+        theirs = numbers.get(row[0].removesuffix(EDGE), {}) if successes else {}
         cells = [_cell(cell, theirs.get(n)) for n, cell in zip(names[1:], row[1:], strict=True)]
         rows.append((row[0], *cells))
     note = "In parentheses: the paper's number, another model. " if successes and numbers else ""

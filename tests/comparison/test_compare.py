@@ -1,6 +1,7 @@
 """A whole comparison: once with children played in this process, once with real ones that die."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from grail.cli.main import main
-from grail.comparison import processes
+from grail.comparison import compare, processes
 from grail.comparison.cells import Store
 from grail.comparison.collect import best
 from grail.comparison.compare import run_comparison
-from grail.files import write_json
+from grail.comparison.grids import edges
+from grail.comparison.halves import deciding
+from grail.files import write_json, write_text
 from grail.progress import NullListener
 from grail.reporting.tables import MISSING
-from grail.results import Results, write_results
 from grail.run import directory
 
 TIMES = ("sha256", "seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
@@ -50,18 +52,22 @@ def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, cap
     grid = {"unlearning.learning_rate": [0.001, 0.05]}
     file = comparison({"one": {}, "two": {"preset": "ascent", "grid": {}}}, seeds=[0, 1], grid=grid)
     command = ["compare", str(file), "--json", "--set", "reference=one", "--set", "figures=[]"]
+    command += ["--set", "choose.extend=1"]
     assert main(command) == 0
-    assert len(played) == 1 + 2 + 1 + 2  # base; points; seed 1 of one, seed 0 being taken over; two
+    assert len(played) == 1 + 3 + 2 + 2  # base; two points and the next one; seeds of one; of two
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     found = read(tmp_path)
     assert said["methods"] == found["methods"]
     points = {p["point"]["unlearning.learning_rate"]: p for p in found["grid"]}
+    assert (len(points), found["choose"]["seed"]) == (3, 2)
     best = max(points, key=lambda rate: points[rate]["value"])
+    edge = best in (min(points), max(points))
+    assert found["methods"][0]["edge"] == ["unlearning.learning_rate"] * edge
     assert [points[rate]["chosen"] for rate in points] == [rate == best for rate in points]
     assert found["methods"][0]["chosen"] == {"unlearning.learning_rate": best}
     (first, second, *_) = found["cells"]
-    assert first["summary"]["unlearned"]["train"]["Avg"] == points[best]["value"]
-    assert first["wall_seconds"] == 1.0  # of the candidate, which was measured
+    shown = {row["n"] for row in first["rows"] if (row["part"], row["metric"]) == ("train", "US")}
+    assert shown == {2}  # of four rows: the others chose
     assert (first["overrides"].get("unlearning.learning_rate"), second["seed"]) == (best, 1)
     assert {line["method"] for line in found["differences"]} == {"two"}
     assert found["cells"][2]["overrides"]["preset"] == "ascent"
@@ -105,7 +111,7 @@ def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison,
     """Calibrated after its adoption, a cell holds what a run of its own gives."""
     base = {"evaluation": {"retain_target": 50, "generate": False}}
     grid = {"unlearning.learning_rate": [0.001, 0.05]}
-    settings = ["--set", "figures=[]"]
+    settings = ["--set", "figures=[]", "--set", "choose.extend=0"]
     file = comparison({"one": {"preset": "ascent"}}, base=base, grid=grid)
     assert main(["compare", str(file), *settings]) == 0
     assert len(played) == 1 + 2 + 1
@@ -113,14 +119,15 @@ def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison,
     assert not (one / "calibrated.json").exists()
     assert not (other / "calibrated.json").exists()
     (cell,) = read(tmp_path)["cells"]
-    assert (cell["wall_seconds"], cell["resumed"]) == (2.0, False)
+    assert (cell["wall_seconds"], cell["resumed"]) == (1.0, False)
     best = read(tmp_path)["methods"][0]["chosen"]
     alone = ["--set", f"grid={json.dumps({key: [value] for key, value in best.items()})}"]
     alone += ["--set", f"shared={tmp_path / 'out'}", "--output", str(tmp_path / "alone")]
     shutil.rmtree(tmp_path / "out/.cells")  # or the cells would be found
     assert main(["compare", str(file), *settings, *alone]) == 0
     (own,) = json.loads((tmp_path / "alone/comparison.json").read_text())["cells"]
-    assert own["rows"] == cell["rows"]
+    of_val = [row for row in own["rows"] if row["part"] == "val"]  # all train rows are shown there
+    assert of_val == [row for row in cell["rows"] if row["part"] == "val"] != []
     assert {row["model"] for row in own["rows"]} == {"unlearned", "calibrated"}
 
 
@@ -171,17 +178,79 @@ def test_what_ended_before_an_interruption_is_taken_by_others(
     assert of_methods(played[1:]) == ["two"]
 
 
-def test_the_choice_never_sees_val(plan):
-    """The point that is better on train wins, though the other has far better val rows."""
+def write_samples(folder, deciding_rows, others, val):
+    """A candidate's accuracies on retain rows: of the half that decides, the rest, and val."""
+    keys = [f"k{n}" for n in range(6)]
+    half = deciding(keys)
+    lines = []
+    for side in ("unlearn", "retain"):
+        place = {"model": "unlearned", "domain": "d", "side": side}
+        for key in keys:
+            value = (deciding_rows if key in half else others) if side == "retain" else 0.0
+            lines.append(place | {"part": "train", "key": key, "accuracy": value})
+        lines.append(place | {"part": "val", "key": "v", "accuracy": val})
+    write_text(folder / "samples.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_choice_sees_half_of_the_train_rows_alone(plan):
+    """The point that is better there wins, though the other is far better on all other rows."""
     found = plan({"one": {"grid": {"unlearning.learning_rate": [0.05, 0.001]}}})
     write_json(found.output / "vanilla" / "stage.json", {"inputs": "", "weights": ""})
     store, candidates = Store(found.base), found.candidates(found.rows[0])
-    for cell, train, val in zip(candidates, (10.0, 20.0), (99.0, 0.0), strict=True):
-        summary = {"train": {"unlearned": {"Avg": train, "HS": 0.0}}}
-        summary["val"] = {"unlearned": {"Avg": val, "HS": val}}
-        write_results(store.folder(cell.config) / "results.json", Results((), {}, summary))
+    write_samples(store.folder(candidates[0].config), 0.1, 1.0, 0.9)
+    write_samples(store.folder(candidates[1].config), 0.2, 0.0, 0.0)
     assert best(store, candidates, "Avg").point == {"unlearning.learning_rate": 0.001}
     assert best(store, candidates[:1], "Avg").point == {"unlearning.learning_rate": 0.05}
+
+
+def play_grid(monkeypatch, success):
+    """Stand in for runs: a candidate's success is a function of its rate; return what was run."""
+    ran = []
+
+    def run(name, wanted, store, parallel, listener):
+        ran.extend(cell.point["unlearning.learning_rate"] for cell in wanted)
+        for cell in wanted:
+            rate = cell.point["unlearning.learning_rate"]
+            write_samples(store.folder(cell.config), success(rate), 0.0, 0.0)
+        return {}
+
+    monkeypatch.setattr(compare, "run_cells", run)
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("peak", "extend", "ran", "edge"),
+    [
+        (0.002, 3, [0.001, 0.002, 0.004], False),
+        (0.016, 3, [0.001, 0.002, 0.004, 0.008, 0.016, 0.032], False),
+        (0.00025, 3, [0.001, 0.002, 0.004, 0.0005, 0.00025, 0.000125], False),
+        (9.0, 2, [0.001, 0.002, 0.004, 0.008, 0.016], True),
+        (9.0, 0, [0.001, 0.002, 0.004], True),
+    ],
+)
+def test_a_grid_goes_on_until_the_best_point_is_inside(plan, monkeypatch, peak, extend, ran, edge):
+    grid = {"unlearning.learning_rate": [0.001, 0.002, 0.004]}
+    found = plan({"one": {}, "two": {"grid": {}}}, grid=grid, choose={"extend": extend})
+    write_json(found.output / "vanilla" / "stage.json", {"inputs": "", "weights": ""})
+    did = play_grid(monkeypatch, lambda rate: 1 / (1 + abs(math.log(rate / peak))))
+    store = Store(found.base)
+    wide, chosen, failures = compare._choose(found, store, NullListener())
+    assert (did, failures, chosen["two"]) == (ran, {}, {})
+    assert bool(edges(wide.rows[0].points, chosen["one"])) == edge
+    assert wide.rows[1] == found.rows[1]
+    monkeypatch.setattr(
+        Store,
+        "is_finished",
+        lambda store, config: (store.folder(config) / "samples.jsonl").exists(),
+    )
+    assert compare.chosen_so_far(found, store)[1] == chosen  # what `grail plan` counts with
+
+
+def test_a_grid_ends_where_the_settings_do(plan):
+    found = plan({"one": {"grid": {"localization.k_op_ur": [0.5, 1.0]}}})
+    assert found.widened({"one": {"localization.k_op_ur": 1.0}}) == found
+    wider = found.widened({"one": {"localization.k_op_ur": 0.5}})
+    assert [point["localization.k_op_ur"] for point in wider.rows[0].points] == [0.5, 1.0, 0.25]
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(played, comparison, tmp_path, capsys):
@@ -250,10 +319,10 @@ def test_a_comparison_is_valid_by_its_cells(comparison, capsys, tmp_path):
     file = comparison({"a": {"grid": grid}, "b": {}}, seeds=[0, 1, 2])
     assert main(["validate", str(file)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[:2] == ["a: 4 runs", "b: 3 runs"]  # the chosen candidate is the cell of its seed
+    assert shown[:2] == ["a: 5 runs", "b: 3 runs"]  # no candidate is reported
     assert f"It would write to {tmp_path / 'out'}." in shown[-1]
     assert main(["validate", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["runs"] == {"a": 4, "b": 3}
+    assert json.loads(capsys.readouterr().out)["runs"] == {"a": 5, "b": 3}
     assert not (tmp_path / "out").exists()
 
 

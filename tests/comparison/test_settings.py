@@ -21,7 +21,7 @@ def told(**more):
 def test_defaults():
     found = parse_comparison(GOOD)
     assert (found.seeds, found.grid, found.parallel, found.reference) == ([0], {}, 1, [])
-    assert (found.choose.part, found.choose.metric, found.choose.seed) == ("train", "Avg", 0)
+    assert (found.choose.part, found.choose.metric, found.choosing_seed) == ("train", "Avg", 1)
     assert found.figures == ["tradeoff", "heatmap", "sweep"]
 
 
@@ -49,6 +49,17 @@ def test_what_is_named_twice_is_refused(given):
 def test_val_never_chooses():
     (line,) = told(choose={"part": "val"})
     assert line.startswith("choose.part: 'val' cannot choose: val rows are only for reporting")
+
+
+def test_a_reported_seed_never_chooses():
+    grid = {"unlearning.epochs": [1, 2]}
+    assert parse_comparison(GOOD | {"seeds": [1, 0, 3]}).choosing_seed == 2
+    (line,) = told(seeds=[0, 5], choose={"seed": 5}, grid=grid)
+    assert line.startswith("choose.seed: 5 is reported too")
+    methods = {"m": {"seeds": [7]}}
+    (line,) = told(methods=methods, choose={"seed": 7}, grid=grid)
+    assert line.startswith("choose.seed: 7 is reported too")
+    assert parse_comparison(GOOD | {"choose": {"seed": 0}}).choosing_seed == 0  # nothing to choose
 
 
 def test_an_output_in_the_base_is_refused():

@@ -10,9 +10,8 @@ from typing import Any
 from grail.cli.plan import left, sizes, span
 from grail.comparison import cells
 from grail.comparison.cells import Store
-from grail.comparison.collect import best
-from grail.comparison.compare import has_base, validate
-from grail.comparison.rows import Cell, ComparisonPlan, Point, Row, plan_comparison
+from grail.comparison.compare import chosen_so_far, has_base, validate
+from grail.comparison.rows import Cell, ComparisonPlan, plan_comparison
 from grail.comparison.settings import load_comparison
 from grail.forecast.forecast import Forecast, Stage, plan_of, total_of
 from grail.forecast.machine import Range, measure
@@ -24,7 +23,8 @@ from grail.run.inputs import read_inputs
 SIDE_BY_SIDE = (
     "Cells that run side by side share the cores: all together take about as long, and the memory "
     "of those that run at once adds up. Starting a process, loading and writing are left out. The "
-    "chosen point of a grid that is not finished is taken to cost what its first one does."
+    "chosen point of a grid that is not finished is taken to cost what its first one does, and points "
+    "beyond its edge are not counted."
 )
 
 
@@ -90,8 +90,9 @@ def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonF
     lines = [_line("base", [vanilla], [not finished])]
     store = Store(plan.base) if finished else None
     seen: set[str] = set()
+    plan, points = chosen_so_far(plan, store)
     for row in plan.rows:
-        runs = {cells.config_digest(c.config): c for c in plan.runs(row, _point(plan, row, store))}
+        runs = {cells.config_digest(c.config): c for c in plan.runs(row, points[row.name])}
         new = [cell for digest, cell in runs.items() if digest not in seen]
         seen |= runs.keys()
         own = inputs, timing
@@ -109,14 +110,6 @@ def _shown(line: RowForecast) -> tuple[str, ...]:
     some = (span(line.each), sizes(line.memory)) if line.cells else (MISSING, MISSING)
     rest = span(line.seconds) if line.left else MISSING
     return (line.name, str(line.cells), str(line.left), *some, rest)
-
-
-def _point(plan: ComparisonPlan, row: Row, store: Store | None) -> Point:
-    """Return the point that a finished grid has chosen; before, its first one."""
-    candidates = plan.candidates(row)
-    if store and candidates and all(store.is_finished(cell.config) for cell in candidates):
-        return best(store, candidates, plan.settings.choose.metric).point
-    return row.points[0]
 
 
 def _of_cell(plan: ComparisonPlan, cell: Cell, run: Forecast) -> list[Stage]:

@@ -1,6 +1,7 @@
 """From the folders of cells to comparison.json: means over seeds, differences, what was chosen.
 
-Reads files; runs nothing. A grid is judged by train rows alone.
+Reads files; runs nothing. A grid is judged by half of the train rows
+alone, and the other half is reported.
 """
 
 from __future__ import annotations
@@ -9,25 +10,27 @@ import os
 import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from grail.comparison import cells
 from grail.comparison.cells import Store
+from grail.comparison.grids import edges
+from grail.comparison.halves import reported, score, without_deciding
 from grail.comparison.paired import COMPARED, Samples, compared, read_samples
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
 from grail.config.file import read
-from grail.results import harmonic_success, read_pace, read_results
+from grail.results import Results, harmonic_success, read_pace, read_results
 
 _PARTS = ("train", "val")
 
 
 def best(store: Store, finished: Sequence[Cell], metric: str) -> Cell:
-    """Return the grid point with the highest ``metric`` on train rows; the first of equals."""
-    return max(finished, key=lambda cell: _train_score(store.folder(cell.config), metric))
+    """Return the grid point with the highest ``metric`` on deciding rows; the first of equals."""
+    return max(finished, key=lambda cell: _score(cell, store.folder(cell.config), metric))
 
 
 def collect(
@@ -50,7 +53,8 @@ def collect(
         own_lines = [_cell(plan, cell, failures) for cell in own]
         own_finished = [cell for cell in own if cell.folder not in failures]
         methods.append(_method(row, chosen.get(row.name), own_lines))
-        samples[row.name] = read_samples(own_finished)
+        own_samples = read_samples(own_finished)
+        samples[row.name] = without_deciding(own_samples) if plan.chooses else own_samples
         finished += own_finished
         lines += own_lines
     return {
@@ -58,7 +62,8 @@ def collect(
         "machine": _machine(plan),
         "made_with": _versions(finished),
         "settings": cells.comparable_settings(plan.base),
-        "choose": plan.settings.choose.model_dump(),
+        "choose": plan.settings.choose.model_dump()
+        | {"seed": plan.settings.choosing_seed, "rows": "half" if plan.chooses else "none"},
         "reference": plan.settings.reference,
         "figures": list(plan.settings.figures),
         "columns": list(plan.settings.columns),
@@ -71,9 +76,13 @@ def collect(
     }
 
 
-def _train_score(folder: Path, metric: str) -> float:
-    """Return the success of a cell on train rows, in percent; nothing else of it is read."""
-    return read_results(folder / "results.json").summary["train"]["unlearned"][metric]
+def _score(cell: Cell, folder: Path, metric: str) -> float:
+    """Return the success of a candidate on the rows that decide, in percent."""
+    return score(read_samples([replace(cell, folder=folder)]), cell.seed, metric)
+
+
+def _results(plan: ComparisonPlan, folder: Path) -> Results:
+    return reported(folder) if plan.chooses else read_results(folder / "results.json")
 
 
 def _differences(plan: ComparisonPlan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:
@@ -121,7 +130,7 @@ def _cell(plan: ComparisonPlan, cell: Cell, failures: Mapping[Path, str]) -> dic
     about = _about(plan, cell)
     if cell.folder in failures:
         return about | {"failed": failures[cell.folder]}
-    results = read_results(cell.folder / "results.json")
+    results = _results(plan, cell.folder)
     record = cells.record_of(cell.folder / cells.RECORD)
     pace = read_pace(cell.folder / "train.jsonl")
     calibrated = cells.record_of(cell.folder / "evaluation" / "calibrated.json")
@@ -151,7 +160,7 @@ def _candidate(
     if cell.folder in failures:
         return about | {"failed": failures[cell.folder]}
     metric = plan.settings.choose.metric
-    value = _train_score(cell.folder, metric)
+    value = _score(cell, cell.folder, metric)
     return about | {"part": "train", "metric": metric, "value": value}
 
 
@@ -162,6 +171,7 @@ def _method(row: Row, point: Point | None, lines: Sequence[Mapping[str, Any]]) -
         "of": row.method,
         "varied": row.varied,
         "chosen": point,
+        "edge": edges(row.points, point) if point else [],
         "seeds": [line["seed"] for line in finished],
         "n_seeds": len(finished),
         "failed": len(lines) - len(finished) + (point is None),
@@ -221,7 +231,7 @@ def _vanilla(plan: ComparisonPlan, finished: Iterable[Cell]) -> dict[str, Any]:
     cell = next((c for c in finished if cells.shares_vanilla(c.config, plan.base)), None)
     if cell is None:
         return {}
-    results = read_results(cell.folder / "results.json")
+    results = _results(plan, cell.folder)
     rows = [asdict(row) for row in results.rows if row.model == "vanilla"]
     summary = {part: of["vanilla"] for part, of in results.summary.items() if "vanilla" in of}
     line = {"rows": rows, "summary": {"vanilla": summary}}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grail.comparison import cells, processes
 from grail.comparison.cells import Store, link_cell
 from grail.comparison.collect import best, collect
+from grail.comparison.halves import check_halves
 from grail.comparison.processes import Job, ProcessResult
-from grail.comparison.rows import Cell, ComparisonPlan
+from grail.comparison.rows import Cell, ComparisonPlan, Point
 from grail.config import file as config_file
 from grail.errors import DivergenceError, InputError, collecting
 from grail.files import write_json
@@ -31,7 +33,10 @@ def validate(plan: ComparisonPlan) -> list[str]:
         InputError: with every problem, one per line.
     """
     problems: list[str] = []
-    warnings = list(read_inputs(plan.base).warnings)
+    inputs = read_inputs(plan.base)
+    warnings = list(inputs.warnings)
+    if plan.chooses:
+        check_halves(inputs.samples)
     for row in plan.rows:
         for point in row.points:
             cell = plan.cells(row, point)[0]
@@ -56,14 +61,7 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
     with directory.alone(plan.output / directory.COMPARISON):
         _make_base(plan, listener)
         store = Store(plan.base)
-        candidates = {row.name: plan.candidates(row) for row in plan.rows}
-        grid = [cell for row in plan.rows for cell in candidates[row.name]]
-        failures = run_cells("grid", grid, store, plan.settings.parallel, listener)
-        chosen = {row.name: row.points[0] for row in plan.rows if len(row.points) == 1}
-        for row in plan.rows:
-            finished = [cell for cell in candidates[row.name] if cell.folder not in failures]
-            if finished:
-                chosen[row.name] = best(store, finished, plan.settings.choose.metric).point
+        plan, chosen, failures = _choose(plan, store, listener)
         final = [
             cell
             for row in plan.rows
@@ -74,6 +72,60 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
         comparison = collect(plan, chosen, failures)
         write_json(plan.output / _RESULT, comparison)
         return comparison
+
+
+def _choose(
+    plan: ComparisonPlan, store: Store, listener: Listener
+) -> tuple[ComparisonPlan, dict[str, Point], dict[Path, str]]:
+    """Run the grids, extending those whose best point lies at an edge.
+
+    Returns:
+        The plan with the grids as they were run; row -> its best point; the failed candidates.
+    """
+    failures: dict[Path, str] = {}
+    chosen: dict[str, Point] = {}
+    tried: set[Path] = set()
+    for _ in range(plan.settings.choose.extend + 1):
+        plan = plan.widened(chosen)
+        new = [c for row in plan.rows for c in plan.candidates(row) if c.folder not in tried]
+        failures |= run_cells("grid", new, store, plan.settings.parallel, listener)
+        tried |= {cell.folder for cell in new}
+        chosen = best_points(plan, store, failures)
+        if not new:
+            break
+    return plan, chosen, failures
+
+
+def best_points(plan: ComparisonPlan, store: Store, failures: Container[Path]) -> dict[str, Point]:
+    """Return row -> the point to run it at; rows whose candidates all failed are missing."""
+    chosen = {row.name: row.points[0] for row in plan.rows if len(row.points) == 1}
+    for row in plan.rows:
+        finished = [cell for cell in plan.candidates(row) if cell.folder not in failures]
+        if finished:
+            chosen[row.name] = best(store, finished, plan.settings.choose.metric).point
+    return chosen
+
+
+def chosen_so_far(
+    plan: ComparisonPlan, store: Store | None
+) -> tuple[ComparisonPlan, dict[str, Point]]:
+    """Return the plan as far as its grids have been extended, and each row's point.
+
+    The point of a row whose grid is not finished is its first.
+    """
+    chosen = {row.name: row.points[0] for row in plan.rows}
+    for _ in range(plan.settings.choose.extend + 1 if store else 0):
+        left = {
+            cell.folder: row.name
+            for row in plan.rows
+            for cell in plan.candidates(row)
+            if store and not store.is_finished(cell.config)
+        }
+        done = replace(plan, rows=tuple(r for r in plan.rows if r.name not in left.values()))
+        found = best_points(done, store, ()) if store else {}
+        chosen |= found
+        plan = plan.widened(found)
+    return plan, chosen
 
 
 def has_base(plan: ComparisonPlan) -> bool:

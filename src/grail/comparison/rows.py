@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grail.comparison.grids import beyond
 from grail.comparison.settings import Axes, Comparison, Method
 from grail.config.merge import Sections, merge
 from grail.config.presets import PRESETS, with_preset
@@ -81,7 +83,7 @@ class ComparisonPlan:
         """
         if len(row.points) < 2:
             return []
-        seed = self.settings.choose.seed
+        seed = self.settings.choosing_seed
         cells = [self._cell(row, p, seed, f"grid/{_slug(p)}") for p in row.points]
         return [replace(cell, config=uncalibrated(cell.config)) for cell in cells]
 
@@ -90,10 +92,32 @@ class ComparisonPlan:
         return [self._cell(row, point, seed, str(seed)) for seed in row.seeds]
 
     def runs(self, row: Row, point: Point) -> list[Cell]:
-        """Return a row's candidates and its cells at a point, of which one is a candidate."""
-        candidates = self.candidates(row)
-        taken = {self.settings.choose.seed} if candidates else set()
-        return candidates + [c for c in self.cells(row, point) if c.seed not in taken]
+        """Return a row's candidates and its cells at a point."""
+        return self.candidates(row) + self.cells(row, point)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any row has a grid: then half of the train rows decide, the rest is reported."""
+        return any(len(row.points) > 1 for row in self.rows)
+
+    def widened(self, chosen: Mapping[str, Point]) -> ComparisonPlan:
+        """Return the plan with a further point where a row's choice lies at an edge of its grid.
+
+        A point that the settings refuse (a share above 1) is left out.
+        """
+        rows = []
+        for row in self.rows:
+            tried = row.points if len(row.points) > 1 and row.name in chosen else ()
+            new = [point for point in beyond(tried, chosen.get(row.name, {})) if tried]
+            rows.append(replace(row, points=(*row.points, *filter(partial(self._fits, row), new))))
+        return replace(self, rows=tuple(rows))
+
+    def _fits(self, row: Row, point: Point) -> bool:
+        try:
+            parse_config(merge(row.sections, point, {"output": "-"}), self.data_folder)
+        except InputError:
+            return False
+        return True
 
     def _cell(self, row: Row, point: Point, seed: int, name: str) -> Cell:
         folder = self.output / slug(row.name) / name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -38,7 +39,7 @@ _ELSEWHERE = {
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    twice = [value for value, count in Counter(values).items() if count > 1]
+    twice = [value for value, times in Counter(values).items() if times > 1]
     if twice:
         raise ValueError(f"names {twice[0]} twice")
     return values
@@ -84,14 +85,21 @@ class Method(Section):
 
 
 class Choose(Section):
-    """How the best point of a grid is chosen: by a success on train rows, with one seed."""
+    """How the best point of a grid is chosen.
+
+    By a success on half of each side's train rows, with a seed of its own. Train rows are then
+    reported on the other half.
+    """
 
     part: Name = "train"
     """The rows that decide: always train."""
     metric: Literal["Avg", "HS"] = "Avg"
     """Mean of all US and RS, or the harmonic success; the highest wins."""
-    seed: Seed = 0
-    """Seed of the candidates' runs."""
+    seed: Seed | None = None
+    """Seed of the candidates' runs, which no method may report. null: the first that is free."""
+    extend: Annotated[int, Field(strict=True, ge=0)] = 3
+    """How often a grid whose best point lies at its edge goes on there, by its own factor. A row
+    that is still at an edge then is marked."""
 
     @field_validator("part")
     @classmethod
@@ -140,6 +148,27 @@ class Comparison(Section):
         if "output" in base:
             raise ValueError("give the output beside base, not in it: a run directory per cell")
         return base
+
+    @property
+    def reported(self) -> set[int]:
+        """The seeds of all rows of the tables."""
+        return {*self.seeds, *(s for method in self.methods.values() for s in method.seeds or ())}
+
+    @property
+    def choosing_seed(self) -> int:
+        """The seed of the candidates' runs."""
+        given = self.choose.seed
+        return next(n for n in count() if n not in self.reported) if given is None else given
+
+    @model_validator(mode="after")
+    def _choice_not_reported(self) -> Comparison:
+        grids = [self.grid if m.grid is None else m.grid for m in self.methods.values()]
+        if self.choosing_seed in self.reported and any(grids):
+            raise ValueError(
+                f"choose.seed: {self.choosing_seed} is reported too, and a choice looks better "
+                "than it is on what it was made with. Leave it out, or give another"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known_reference(self) -> Comparison:

@@ -240,3 +240,14 @@ def test_weak_evidence_is_told_under_every_table():
         "some sides have only 4 rows (fewer than 10).",
         "the vanilla model did not know unlearn rows of privacy (US 70.0 train).",
     ]
+
+
+def test_a_choice_at_an_edge_and_rows_that_chose_are_told():
+    found = comparison()
+    found["methods"][0] |= {"chosen": {"unlearning.learning_rate": 4}, "edge": ["x"]}
+    found["choose"] |= {"rows": "half", "seed": 3}
+    table = comparison_tables(found)[0]
+    assert table.rows[1][0] == f"{found['methods'][0]['method']} (edge)"
+    assert "(edge): chosen at an edge of its grid" in table.note
+    assert "of half of the train rows with seed 3" in table.note
+    assert "Train rows: the half that did not choose." in table.note

@@ -45,6 +45,9 @@ _MORE_RETAINED = 0.5
 _MEASURES = ("data.", "domains.", "general.", "evaluation.")
 """Prefixes of settings that say what is measured, and on which rows."""
 
+EDGE = " (edge)"
+"""Behind the name of a method whose settings were chosen at an edge of their grid."""
+
 _Json = Mapping[str, Any]
 
 
@@ -127,7 +130,8 @@ def _success_table(comparison: _Json, model: str, part: str) -> Table:
         minutes, peak = method["minutes"], method["peak_bytes"]
         cost = f"{minutes['mean']:.2g}" if minutes else MISSING
         memory = f"{peak / _GIB:.2f}" if peak else MISSING
-        rows.append((method["method"], *cells, cost, memory))
+        label = method["method"] + (EDGE if method.get("edge") else "")
+        rows.append((label, *cells, cost, memory))
     seeds = any(method["n_seeds"] > 1 for method in methods)
     note = (_SEEDS_NOTE if seeds else "") + _NOTE + (_BEST_NOTE if best else "")
     note += _remarks(comparison)
@@ -203,6 +207,8 @@ def _remarks(comparison: _Json) -> str:
         if m["chosen"]
     ]
     choose = comparison["choose"] if chosen else {}
+    deciding = "half of the train rows" if choose.get("rows") == "half" else "the train rows"
+    edge = any(m.get("edge") for m in methods)
     remarks = (
         _seeds(methods),
         f"The evidence is weak, because {'; '.join(weak)}." if weak else "",
@@ -212,9 +218,12 @@ def _remarks(comparison: _Json) -> str:
         f"Cells were made with {versions} sets of versions (made_with)." if versions > 1 else "",
         f"{resumed} cells were interrupted: peak is that of their last part." if resumed else "",
         listed(
-            f"Chosen by {choose.get('metric')} of the train rows with seed {choose.get('seed')}",
-            chosen,
+            f"Chosen by {choose.get('metric')} of {deciding} with seed {choose.get('seed')}", chosen
         ),
+        "Train rows: the half that did not choose." if choose.get("rows") == "half" else "",
+        f"{EDGE.strip()}: chosen at an edge of its grid; another value may be better."
+        if edge
+        else "",
     )
     return " ".join(filter(None, remarks))
 
