@@ -75,7 +75,7 @@ def _grail(localizer: str = "grail", **changes: Any) -> Sections:
 
 def _healed(**reset: Any) -> Sections:
     """Return a reset and the training that heals it: four retain rows for an unlearn row."""
-    written = {"rewrites": 12, "guesses": 3, "examples": 4}
+    written: dict[str, Any] = {"rewrites": 12, "guesses": 3, "examples": 4}
     how = Reset(**reset).model_dump()
     return _method("distill", reset=how, retain_ratio=4, general_weight=0.5, **written)
 
