@@ -35,7 +35,10 @@ METHODS: dict[str, list[str]] = {
     ORACLE: ["preset=exact"],
 }
 """Method -> settings over the demo's."""
-MADE = ("unlearned", "evaluation/unlearned.json", "survivors.safetensors", "audit", "audit.json")
+MADE = (
+    *("unlearned", "evaluation/unlearned.json", "survivors.safetensors", "rewrites.json"),
+    *("audit", "audit.json", "results.json", "manifest.json"),
+)
 """What a copy of another method's folder must not keep."""
 
 

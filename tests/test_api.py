@@ -37,7 +37,7 @@ def settings(tmp_path, tiny_model_folder):
         "data": {"template": "plain"},
         "general": {"train": None},
         "teach": {"epochs": 1},
-        "unlearning": {"epochs": 1},
+        "unlearning": {"objective": "ascent_descent", "epochs": 1},
         "evaluation": {"generate": False},
         "output": str(tmp_path / "run"),
     }

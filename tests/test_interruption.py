@@ -223,7 +223,8 @@ def test_damaged_weights_are_named_and_made_again(whole, grail, said, tmp_path):
     assert not differing(expected, files(folder))
 
 
-HEAL = {"objective": "distill", "rewrites": 4, "reset": {"share": 0.5}, "general_weight": 0.5}
+HEAL = {"objective": "distill", "reset": {"share": 0.5}, "general_weight": 0.5}
+HEAL |= {"rewrites": 4, "guesses": 1, "examples": 1}
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def prepared(plan: Plan, folder: Path) -> Path:
     settings = _settings(plan, _model(plan, folder))
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     start_to_finish(_vanilla, config, vanilla, fresh=plan.fresh)
-    settings["vanilla"] = {"adapter": str(vanilla / "vanilla")}
+    settings["teach"] = {"adapter": str(vanilla / "vanilla")}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return config
 
@@ -142,6 +142,7 @@ def _settings(plan: Plan, model: str) -> dict[str, Any]:
         "general": {"train": None},
         "teach": {"epochs": plan.vanilla_epochs, "include_val": False},
         "unlearning": {
+            "objective": "ascent_descent",
             "epochs": 2,
             "max_token_nll": None,
             "until": None,

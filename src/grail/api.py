@@ -242,7 +242,7 @@ def unlearn(
     if mask is not None:
         check_shapes(trainable(model), mask)
     before = before_in_memory(model, unlearning, seed)
-    encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning)
+    encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning, before, seed)
     plain, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
     looks = looks_of(model, encoded, tokenizer.pad_token_id, None, unlearning.stop, before)
     reset_in_memory(model, unlearning, mask, before, seed)

@@ -8,6 +8,7 @@ from grail.config.localization import Localization, Memflex
 from grail.config.merge import merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import parse_config
+from grail.config.schema import named_fields
 from grail.config.unlearning import PUBLISHED, Unlearning, Until
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
@@ -43,7 +44,7 @@ def test_a_resolved_configuration_resolves_to_itself(name):
 
 METHOD = {"objective", "retain_rows", "beta", "delta", "rectify", "phases", "until"}
 METHOD |= {"unlearn_weight", "retain_weight", "general_weight", "max_token_nll"}
-METHOD |= {"reset", "teacher", "rewrites", "retain_ratio", "stop"}
+METHOD |= {"reset", "teacher", "rewrites", "guesses", "examples", "retain_ratio", "stop"}
 PACE = {"optimizer", "momentum", "learning_rate", "schedule", "warmup", "weight_decay"}
 PACE |= {"max_grad_norm", "epochs", "batch_size", "accumulation", "checkpoint_steps", "trackers"}
 
@@ -54,7 +55,7 @@ def test_a_preset_gives_every_key_of_a_method(name):
     assert set(Unlearning.model_fields) == METHOD | PACE
     assert set(PRESETS[name]["unlearning"]) == METHOD
     assert set(PRESETS[name]["unlearning"]["until"]) == set(Until.model_fields)
-    assert set(PRESETS[name]["localization"]) == set(Localization.model_fields)
+    assert set(PRESETS[name]["localization"]) == set(named_fields(Localization))
     assert set(PRESETS[name]["localization"]["memflex"]) == set(Memflex.model_fields)
 
 
@@ -160,8 +161,10 @@ def test_neither_the_file_nor_the_preset_is_changed():
 
 
 def test_without_a_preset_nothing_is_filled_in():
-    assert with_preset(SMALLEST) is SMALLEST
-    assert with_preset(SMALLEST | {"preset": None}) == SMALLEST | {"preset": None}
+    for own in ({"unlearning": {"objective": "ascent"}}, {"teach": True}, {"teach": {}}):
+        raw = SMALLEST | own
+        assert with_preset(raw) is raw
+        assert with_preset(raw | {"preset": None}) == raw | {"preset": None}
 
 
 @pytest.mark.parametrize("given", ["grial", "GRAIL-signd", "", 3, ["grail"]])
@@ -194,6 +197,8 @@ def test_resets_under_the_same_training():
         ({"preset": "grail"}, "grail"),
         ({"unlearning": {"objective": "npo"}}, None),
         ({"teach": True}, None),
+        ({"teach": {}}, None),
+        ({"teach": False}, "request"),
         ({"teach": {"epochs": 3}}, None),
     ],
 )

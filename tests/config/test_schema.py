@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from grail.comparison.settings import Comparison
 from grail.config.run import Config
-from grail.config.schema import choices, field_at, section_in, settings_of
+from grail.config.schema import choices, field_at, named_fields, section_in, settings_of
 from grail.config.unlearning import Until
 from grail.config.values import Count, Section, Share
 
@@ -63,7 +63,7 @@ def test_the_list_has_every_setting_once_with_its_default(root):
     keys = [setting.key for setting in settings_of(root)]
     assert len(set(keys)) == len(keys)
     for section in sections(root):
-        for name, field in section.model_fields.items():
+        for name, field in named_fields(section).items():
             if name != "made_with" and not section_in(field.annotation):
                 assert any(key == name or key.endswith(f".{name}") for key in keys), name
     for setting in settings_of(root):

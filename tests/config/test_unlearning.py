@@ -11,7 +11,7 @@ SIDES = {"unlearn": {"train": "u.jsonl"}, "retain": {"train": "r.jsonl"}}
 
 
 def until_of(until):
-    raw = {"domains": {"a": SIDES}, "output": "x", "unlearning": {"until": until}}
+    raw = {"domains": {"a": SIDES}, "output": "x", "teach": True, "unlearning": {"until": until}}
     return parse_config(raw).unlearning.until
 
 

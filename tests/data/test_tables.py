@@ -3,6 +3,7 @@
 import csv
 import datetime
 import sys
+import zipfile
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_a_spreadsheet_is_read_as_text(tmp_path):
     lines.append(["Half?", 0.5])
     source = sheet(tmp_path / "a.xlsx", rows=lines, empty=[])
     assert read_rows(source) == [
-        ("line 2", {"Question": "When?", "Answer": "1988-03-09 00:00:00"}),
+        ("line 2", {"Question": "When?", "Answer": "1988-03-09"}),
         ("line 4", {"Question": "How many?", "Answer": "5"}),
         ("line 5", {"Question": "Half?", "Answer": "0.5"}),
     ]
@@ -87,3 +88,31 @@ def test_no_spreadsheet_and_no_reader_are_told_apart(tmp_path, monkeypatch):
 def test_an_empty_sheet_has_no_rows(tmp_path):
     assert read_rows(sheet(tmp_path / "a.xlsx", a=[])) == []
     assert read_rows(sheet(tmp_path / "b.xlsx", a=[["prompt", "completion"]])) == []
+
+
+def test_a_formula_without_its_value_is_refused(tmp_path):
+    """Programs that do not compute write formulas alone: the prompt would be empty."""
+    source = sheet(tmp_path / "a.xlsx", a=[["prompt", "completion"], ['=A1&"?"', "b"]])
+    with pytest.raises(InputError, match="line 2: a formula's value was not saved"):
+        read_rows(source)
+
+
+def test_rows_beyond_the_size_that_a_sheet_claims_are_read(tmp_path):
+    lines = [["prompt", "completion"], ["a", "b"], ["c", "d"]]
+    source = sheet(tmp_path / "a.xlsx", a=lines)
+    short = tmp_path / "short.xlsx"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(short, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'"A1:B3"', b'"A1:B2"'))
+    assert short.read_bytes() != (tmp_path / "a.xlsx").read_bytes()
+    assert [row["prompt"] for _, row in read_rows(str(short))] == ["a", "c"]
+
+
+def test_a_space_after_each_separator_is_no_part_of_a_cell(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text('prompt, completion\n"Who, now?", "She, too."\nb, c\n')
+    rows = [row for _, row in read_rows(str(file))]
+    assert rows == [
+        {"prompt": "Who, now?", "completion": "She, too."},
+        {"prompt": "b", "completion": "c"},
+    ]

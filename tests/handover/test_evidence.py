@@ -25,7 +25,7 @@ def test_without_the_rows_it_is_opened_with_a_remark(finished, tmp_path):
     shutil.rmtree(tmp_path / "data")
     run = open_evidence(tmp_path / "run")
     assert not run.has_rows
-    assert run.remarks[0].startswith("rows and model: not compared (")
+    assert run.remarks[0].startswith("rows: not compared (")
 
 
 def test_what_a_check_lacks_is_remarked(finished, tmp_path):

@@ -81,7 +81,9 @@ def test_no_file_and_no_model_knows_the_canary_afterwards(run, tmp_path):
     after = said()
     assert after.keys() == {"after"}
     assert CANARY not in after["after"]
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["merged", "run"], "copies that know"
+    assert not list((tmp_path / "back").glob("*.safetensors")), "a copy that knows"
+    assert not list((tmp_path / "delta").glob("*.safetensors")), "a copy that knows"
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
     assert {name: file_digest(run / name) for name in evidence} == evidence
     assert (run / "vanilla" / "stage.json").is_file()
     assert not (run / "rewrites.json").exists()
@@ -125,6 +127,46 @@ def test_a_purged_run_is_reported_and_nothing_else(run, tmp_path, capsys):
         api.run(run)
     after = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
     assert after == before
+
+
+def test_a_folder_given_by_a_relative_path_is_recorded_too(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    assert main(["purge", run.name, "--yes"]) == 0
+    assert "vanilla/model.safetensors" in manifest.purged(run)
+    assert main(["verify", run.name]) == 0
+    assert main(["run", run.name]) == 2
+
+
+def test_what_lies_elsewhere_behind_a_link_is_deleted_as_well(run, tmp_path):
+    (run / "scores").rename(tmp_path / "scores")
+    (run / "scores").symlink_to(tmp_path / "scores")
+    (run / "vanilla" / "model.safetensors").rename(tmp_path / "large")
+    (run / "vanilla" / "model.safetensors").symlink_to(tmp_path / "large")
+    purge(run, knowing(run))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (run / "scores").is_symlink()
+    assert main(["verify", str(run)]) == 0
+
+
+def test_half_written_texts_and_a_report_that_a_killed_purge_left_are_found(run):
+    text = (run / "samples.jsonl").read_bytes()
+    shown = (run / "report.html").read_bytes()
+    (run / "samples.jsonl.partial").write_bytes(text)
+    (run / "rewrites.json.partial").write_bytes((run / "rewrites.json").read_bytes())
+    purge(run, knowing(run))
+    assert not list(run.glob("*.partial"))
+    (run / "report.html").write_bytes(shown)  # as if killed before the report was written again
+    purge(run, knowing(run))
+    assert traces(run) == []
+
+
+def test_what_a_user_put_beside_a_copy_stays(run, tmp_path):
+    revert(run, tmp_path / "back")
+    (tmp_path / "back" / "notes.txt").write_text("mine")
+    left = purge(run, knowing(run))
+    assert (tmp_path / "back" / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "back" / "model.safetensors").exists()
+    assert not any("a copy" in sentence for sentence in left)
 
 
 def test_a_copy_that_was_replaced_is_left_and_named(run, tmp_path):

@@ -123,6 +123,20 @@ def test_an_edited_verdict_of_an_audit_is_named(attested):
     assert said == ["audit.json: passed does not follow from its figures."]
 
 
+def test_words_of_an_audit_by_another_grail_are_a_remark_and_its_outcome_is_not(attested):
+    """Whoever verifies may have a newer grail, which says the same in other words."""
+    path = attested / "audit.json"
+    changed_json(path, lambda audit: audit["sentences"].append("In words of before."))
+    (change,) = recompute.audited(open_evidence(attested))[:1]
+    assert change == "audit.json: sentences does not follow from its figures."
+    changed_json(path, lambda audit: audit["made_with"].update(grail="0.0.1"))
+    run = open_evidence(attested)
+    assert recompute.audited(run) == []
+    assert run.remarks == ["audit.json: another grail wrote its words."]
+    changed_json(path, lambda audit: audit.update(passed=not audit["passed"]))
+    assert recompute.audited(run) == ["audit.json: passed does not follow from its figures."]
+
+
 def test_an_audit_of_an_earlier_model_is_a_remark(attested):
     changed_json(attested / "audit.json", lambda value: value["weights"].update(unlearned="other"))
     run = open_evidence(attested)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from grail.config.values import EMBEDDED
 from grail.errors import InputError
 from grail.files import read_json, write_json
 from grail.handover import verify as module
@@ -105,6 +106,44 @@ def record_anew(folder):
     """Make the manifest again, as a forger would."""
     (folder / "manifest.json").unlink()
     manifest.record(folder)
+
+
+@pytest.fixture
+def with_shipped_text(finished, tmp_path):
+    """A finished run whose general text is the embedded one, as it is by default."""
+    finished()
+    run = tmp_path / "run"
+    text = (run / "config.yaml").read_text().replace(str(tmp_path / "data/general.jsonl"), EMBEDDED)
+    manifest.drop(run, "config.yaml")
+    (run / "config.yaml").write_text(text)
+    manifest.record(run)
+    return run
+
+
+def test_a_row_that_cannot_be_read_any_more_is_a_change(with_shipped_text, tmp_path):
+    file = tmp_path / "data" / "privacy_unlearn_train.jsonl"
+    file.write_text(file.read_text().replace('"}', '"', 1))
+    found = verify(with_shipped_text)
+    assert found.changes[0].startswith("data: domains.privacy.unlearn.train: ")
+    assert "data and model" not in found.checked
+
+
+def test_rows_and_a_model_that_were_deleted_are_remarks(finished, tmp_path, tiny_model_folder):
+    finished()
+    run = tmp_path / "run"
+    shutil.copytree(tiny_model_folder, tmp_path / "given")
+    text = (
+        (run / "config.yaml").read_text().replace(str(tiny_model_folder), str(tmp_path / "given"))
+    )
+    manifest.drop(run, "config.yaml")
+    (run / "config.yaml").write_text(text)
+    manifest.record(run)
+    (tmp_path / "data" / "privacy_unlearn_train.jsonl").unlink()
+    shutil.rmtree(tmp_path / "given")
+    found = verify(run)
+    assert [text for text in found.changes if not text.startswith("report")] == []
+    assert any("given is not on this machine" in text for text in found.remarks)
+    assert "data and model" not in found.checked
 
 
 def test_figures_that_were_edited_with_all_digests_do_not_follow(attested):

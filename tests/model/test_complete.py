@@ -140,7 +140,7 @@ def test_an_adapter_of_which_one_weight_is_not_as_it_was(kind, lora, adapter, ti
             torch.save(state, adapter / "adapter_model.bin")
         else:
             save_file(state, adapter / "adapter_model.safetensors")
-        with pytest.raises(InputError, match=r"^vanilla\.adapter or model\.name: ") as error:
+        with pytest.raises(InputError, match=r"^teach\.adapter or model\.name: ") as error:
             load(tiny_model_folder, adapter, lora)
         assert name in str(error.value)
 

@@ -176,14 +176,14 @@ def test_wrong_target_modules_are_an_input_error(tiny_model_folder):
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_that_is_not_there(lora, tiny_model_folder, tmp_path):
-    with pytest.raises(InputError, match=r"vanilla\.adapter: .* is not a PEFT adapter folder"):
+    with pytest.raises(InputError, match=r"teach\.adapter: .* is not a PEFT adapter folder"):
         load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 
 @pytest.mark.parametrize("lora", [Lora(), None])
 def test_an_adapter_of_another_model(lora, tiny_model_folder, tiny_model, tmp_path):
     tiny_model(hidden_size=36).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"vanilla\.adapter"):
+    with pytest.raises(InputError, match=r"teach\.adapter"):
         load_model(named(tiny_model_folder, lora=lora), str(tmp_path), 0)
 
 

@@ -112,7 +112,7 @@ def test_adapters_without_weights_in_the_layers_are_refused(more, tmp_path):
     folder = adapter(tmp_path / "a", json.dumps({"base_model_name_or_path": "owner/name", **more}))
     with pytest.raises(InputError, match=r"^model\.name: .* has no weights in its layers"):
         find(str(folder))
-    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* has no weights in its layers"):
+    with pytest.raises(InputError, match=r"^teach\.adapter: .* has no weights in its layers"):
         adapter_settings(folder)
 
 

@@ -106,6 +106,18 @@ def test_frozen_entries_that_moved_fail_whatever_the_audit_says():
     assert found.headline.startswith("removed, but: frozen entries: FREEZING FAILED")
 
 
+@pytest.mark.parametrize("after", [60.0, 98.0])
+def test_rows_that_are_only_measured_and_have_not_held_fail_whatever_the_audit_says(after):
+    """The audit does not measure them: an earlier request that came back is no pass."""
+    found = results()
+    pair = zip(("vanilla", "unlearned"), (80.0, after), strict=True)
+    more = [Result(model, "earlier", "check", "val", "RS", value, 24) for model, value in pair]
+    said = verdict(Results((*found.rows, *more), FREEZING, {}), audit())
+    assert said.outcome == "fail"
+    assert said.headline.startswith("removed, but: earlier, only measured: ")
+    assert lights(said)["earlier, only measured"] == BAD
+
+
 def test_an_attack_that_broke_off_is_undecided():
     given = audit()
     given["measured"].pop()

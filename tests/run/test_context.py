@@ -14,6 +14,7 @@ from grail.model.forward import trainable
 from grail.run import context as context
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
+from grail.training import accelerator
 
 
 class Heard:
@@ -46,6 +47,7 @@ def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
         },
         "data": {"template": "plain", **data},
         "general": {"train": None},
+        "unlearning": {"objective": "ascent_descent"},
         "output": str(folder / "run"),
     }
 
@@ -54,7 +56,9 @@ def settings(folder: Path, model: Path, **data: object) -> dict[str, object]:
 def make(tmp_path, tiny_model_folder):
     def made(**changes: object) -> RunContext:
         data = changes.pop("data", {})
-        config = parse_config({**settings(tmp_path, tiny_model_folder, **data), **changes})
+        given = settings(tmp_path, tiny_model_folder, **data)
+        changes["unlearning"] = {**given["unlearning"], **changes.get("unlearning", {})}
+        config = parse_config({**given, **changes})
         return RunContext(config, read_inputs(config), Heard(), torch.device("cpu"))
 
     return made
@@ -81,7 +85,8 @@ def test_key_depends_on_the_sections_named_and_on_nothing_else(make):
         ("evaluation", "general_max_items", 2),
     ],
 )
-def test_key_ignores_what_changes_nothing_that_is_made(make, section, name, value):
+def test_key_ignores_what_changes_nothing_that_is_made(make, monkeypatch, section, name, value):
+    monkeypatch.setattr(accelerator, "get_available_trackers", lambda: ["tensorboard"])
     plain = make(**{section: {}})
     assert plain.key(section) == make(**{section: {name: value}}).key(section)
 

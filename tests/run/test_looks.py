@@ -3,15 +3,19 @@
 import json
 
 import pytest
+from torch import nn
 
 from grail.config.file import load_config
 from grail.config.unlearning import Stop
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
+from grail.files import write_json
 from grail.progress import NullListener
+from grail.run import looks
 from grail.run.inputs import read_inputs
-from grail.run.looks import NOTHING_KEPT, looked_at, looks_of, measured
+from grail.run.looks import NOTHING_KEPT, looked_at, looks_of
 from grail.run.pipeline import Run
+from grail.training.looks import Bounds, Looks
 
 
 class Heard(NullListener):
@@ -64,6 +68,28 @@ def test_a_run_without_looks_has_no_file_of_an_earlier_one(tiny_config):
     assert not (run.folder / "evaluation" / "steps.json").exists()
 
 
+@pytest.mark.parametrize("edit", [None, '"epoch": 9', "sealed"])
+def test_looks_that_were_deleted_or_edited_are_taken_again(edit, tiny_config):
+    """The results repeat what they say can be guessed."""
+    config = tiny_config(evaluation={"every": 3, "generate": False})
+    run = run_of(config)
+    run.through("evaluate")
+    path = run.folder / "evaluation" / "steps.json"
+    before, results = steps_of(run), (run.folder / "results.json").read_bytes()
+    if edit is None:
+        path.unlink()
+    elif edit == "sealed":
+        write_json(path, {k: v for k, v in before.items() if k != "sha256"} | {"guess": {"d": 0.0}})
+    else:
+        path.write_text(path.read_text().replace('"epoch": 0', edit))
+    heard = Heard()
+    run = run_of(config, heard)
+    run.through("evaluate")
+    assert steps_of(run) == before
+    assert (run.folder / "results.json").read_bytes() == results
+    assert any("steps.json" in text for text in heard.warnings) == (edit is not None)
+
+
 def test_harm_beyond_all_bounds_leaves_the_model_as_it_was_and_is_told(tiny_config):
     stop = {"retain": 0.0, "general": 0.0, "steps": 4}
     config = tiny_config(evaluation={"every": 2}, unlearning={"stop": stop, "learning_rate": 0.1})
@@ -95,13 +121,37 @@ def test_a_look_reads_few_rows_evenly_and_of_general_text_those_held_out():
     assert {row.part for row in looked_at([*rows, *general[0]])} == {"train"}
 
 
-def test_rows_that_no_model_has_seen_say_what_can_be_guessed(tiny_model):
-    """A model that guesses a third of them right need not be driven below that."""
-    model = tiny_model()
-    plain = rows_of("unlearn", "train", 2)
-    held = rows_of("unlearn", "heldout", 2)
-    (row,) = measured(model, held, 0)
-    for given, level in ((0.0, row["success"]), (1.0, 0.0)):
-        looks = looks_of(model, [*plain, *held], 0, 4, Stop(forgotten=given, above=0), None)
-        assert looks.bounds.forgotten == {"d": pytest.approx(level)}
-    assert looks_of(model, plain, 0, 4, Stop(forgotten=0.25), None).bounds.forgotten == {"d": 75.0}
+@pytest.mark.parametrize(
+    ("known", "held", "forgotten", "guess"),
+    [(0.0, 40.0, 40.0, {"d": 40.0}), (0.0, 90.0, 75.0, {"d": 90.0}), (30.0, 35.0, 75.0, {})],
+)
+def test_rows_that_no_model_has_seen_say_what_can_be_guessed(
+    known, held, forgotten, guess, monkeypatch
+):
+    """A model that guesses most of them right need not be driven below that.
+
+    Rows that it answers as well as those to be lost are no guess: all would be forgotten at once.
+    """
+
+    def told(model, rows, pad):
+        us = {"train": known, "heldout": held}
+        found = {row.part: us[row.part] for row in rows}
+        return [
+            {"domain": "d", "side": "unlearn", "success": us, "nll": 1.0} for us in found.values()
+        ]
+
+    monkeypatch.setattr(looks, "measured", told)
+    rows = [*rows_of("unlearn", "train", 2), *rows_of("unlearn", "heldout", 2)]
+    made = looks_of(nn.Identity(), rows, 0, 4, Stop(forgotten=0.25, above=0), None)
+    assert (made.bounds.forgotten, made.guess) == ({"d": forgotten}, guess)
+    made = looks_of(nn.Identity(), rows[:2], 0, 4, Stop(forgotten=0.25), None)
+    assert (made.bounds.forgotten, made.guess) == ({"d": 75.0}, {})
+
+
+def test_rows_forgotten_before_any_training_are_told_as_such(tmp_path):
+    bounds = Bounds({"d": 85.0}, 5.0, 0.1, 10)
+    row = {"step": 0, "epoch": 0, "domain": "d", "side": "unlearn", "success": 90.0, "nll": 1.0}
+    said = []
+    looks.write_looks(tmp_path, Looks(4, list, bounds), [row], said.append)
+    looks.write_looks(tmp_path, Looks(4, list, bounds), [row, row | {"step": 4}], said.append)
+    assert said == [looks.NOTHING_TO_DO, NOTHING_KEPT]

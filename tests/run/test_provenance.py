@@ -233,7 +233,7 @@ def test_the_base_that_an_adapter_names(base, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert other_base(str(base), str(given("base"))) is None  # PEFT looks from here
     (same / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(InputError, match=r"^vanilla\.adapter: .* was trained on .*same weights"):
+    with pytest.raises(InputError, match=r"^teach\.adapter: .* was trained on .*same weights"):
         other_base(str(base), str(given(str(same))))
 
 

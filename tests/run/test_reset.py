@@ -12,17 +12,20 @@ from grail.artifacts import read_mask
 from grail.cli.main import main
 from grail.config.file import load_config
 from grail.data.batches import collate
+from grail.data.encode import Encoded
 from grail.errors import InputError
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
-from grail.model.weights import copy_weights, fresh_adapter, put_weights
+from grail.model.weights import copy_weights, fresh_adapter, holding, put_weights
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
 from grail.run.trainings import unlearn_training
+from grail.unlearning.guesses import examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN, rewrites
 
-HEAL = {"objective": "distill", "rewrites": 5, "retain_ratio": 2, "general_weight": 0.5}
+HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
+HEAL |= {"rewrites": 5, "guesses": 2, "examples": 2}
 
 
 def grail(*words):
@@ -69,15 +72,23 @@ def test_the_training_starts_from_survivors_and_a_fresh_adapter(healed):
 
 def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
     config, folder = healed
-    written = read_rewrites(folder, 5)
     run = made(config)
+    section = run.config.unlearning
+    written = read_rewrites(folder, section)
     run._take("vanilla")
+    model, tokenizer = run.context.model, run.context.tokenizer
     train = [row for row in (*run.context.rows, *run.context.general) if row.part == "train"]
-    again = rewrites(run.context.model, run.context.tokenizer, train, 5)
-    assert [(r.key, r.ids, r.start) for r in written] == [(r.key, r.ids, r.start) for r in again]
-    task, _ = unlearn_training(run.context, False, before_facts(run.context), written)
+    again, before = rewrites(model, tokenizer, train, 5), before_facts(run.context)
+    with holding(model, before):
+        again += written_guesses(model, tokenizer, train, (2, 2, run.config.seed))
+    assert [(*r.place, r.ids, r.start) for r in written] == [
+        (*r.place, r.ids, r.start) for r in again
+    ]
+    assert len({row.key for row in written}) == len(written)
+    task, _ = unlearn_training(run.context, False, before, written)
     assert [row for row in task.rows if row.part == REWRITTEN] == written
-    assert read_rewrites(folder, 0) == []
+    assert task.examples == examples_for(train, 2, run.config.seed)
+    assert read_rewrites(folder, section.model_copy(update={"rewrites": 0, "guesses": 0})) == []
 
 
 def test_a_full_reset_of_an_adapter_is_the_base_to_the_bit(healed):
@@ -107,7 +118,10 @@ def test_a_second_run_does_nothing_and_another_share_trains_again(healed, tmp_pa
     assert code == 0
     assert not (folder / SURVIVORS).exists()
     assert "unlearning.reset is null" in said
-    assert grail("reset", config, "--set", "unlearning.rewrites=0")[0] == 0
+    assert (
+        grail("reset", config, "--set", "unlearning.rewrites=0", "--set", "unlearning.guesses=0")[0]
+        == 0
+    )
     assert not (folder / REWRITES).exists()
     assert grail("run", config)[0] == 0  # as the fixture left it
     assert (folder / "unlearned" / "stage.json").read_bytes() == stamp
@@ -124,7 +138,7 @@ def test_a_reset_is_repeated_to_the_bit(healed, tmp_path):
 def test_distilling_towards_oneself_has_no_gradient(healed):
     """A teacher equal to the model leaves the unlearn term without a gradient."""
     config, _ = healed
-    run = made(config, "unlearning.general_weight=0")
+    run = made(config, "unlearning.general_weight=0", "unlearning.examples=0")
     run._take("vanilla")
     model = run.context.model
     before = copy_weights(model)
@@ -139,9 +153,13 @@ def test_distilling_towards_oneself_has_no_gradient(healed):
     )
 
 
-def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_model(healed):
+@pytest.mark.parametrize("examples", [0, 2])
+def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_model(
+    healed, examples
+):
+    """The teacher reads the examples ahead of the row; the model does not."""
     config, _ = healed
-    run = made(config)
+    run = made(config, f"unlearning.examples={examples}")
     run._take("vanilla")
     model = run.context.model
     before = before_facts(run.context)
@@ -151,11 +169,16 @@ def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_mo
     assert float(terms["general/kl"]) == pytest.approx(0, abs=1e-6)
     pad = run.context.tokenizer.pad_token_id
     unlearn = [row for row in rows if row.side == "unlearn"]
-    batch = collate(unlearn, pad, torch.device("cpu"))
+    train = [row for row in run.context.rows if row.part == "train"]
+    shown = examples_for(train, examples, run.config.seed)
+    assert all(len(ids) > 0 for ids in shown.values()) == bool(examples)
+    read = [
+        Encoded(r.sample, (*shown[r.key], *r.ids), len(shown[r.key]) + r.start) for r in unlearn
+    ]
     with torch.no_grad():
-        own = answers_of(model, batch)
+        own = answers_of(model, collate(unlearn, pad, torch.device("cpu")))
         with model.disable_adapter():
-            base = answers_of(model, batch)
+            base = answers_of(model, collate(read, pad, torch.device("cpu")))
     wanted, at = 0.0, 0
     for count in own.lengths.tolist():
         p = base.logits[at : at + count].float().log_softmax(-1)

@@ -25,6 +25,7 @@ from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
 from grail.run import directory, manifest
 from grail.run.context import RunContext
+from grail.run.provenance import software
 from grail.training.accelerator import make_accelerator
 
 FILE = "audit.json"
@@ -87,7 +88,7 @@ class Auditor:
                 if model in attack.models:
                     self._attack(name, attack, model)
         audit = self._figures()
-        audit |= audit_verdict(audit)
+        audit |= audit_verdict(audit) | {"made_with": software()}
         write_json(self.run.folder / FILE, audit)
         report = audit_markdown(audit_section(audit))
         write_text(self.run.folder / "audit" / "report.md", report)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,5 @@ def _handle(options: argparse.Namespace) -> int:
         return 0
     for line in made.said:
         print(line)
-    print(f"wrote: {options.output}. Next: grail validate {options.output}")
+    print(f"wrote: {options.output}. Next: grail validate {shlex.quote(str(options.output))}")
     return 0

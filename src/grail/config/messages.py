@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from grail.config.schema import HIDDEN, choices, field_at
+from grail.config.schema import HIDDEN, choices, field_at, named_fields
 from grail.errors import InputError, did_you_mean
 
 _S = TypeVar("_S", bound=BaseModel)
@@ -28,7 +28,7 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         section, _ = field_at(path[:-1], root)
-        allowed = [name for name in section.model_fields if name not in HIDDEN]
+        allowed = [name for name in named_fields(section) if name not in HIDDEN]
         name = ".".join(path[:-1]) or "the configuration"
         hint = did_you_mean(path[-1], allowed)
         return f"unknown key {key}.{hint} Allowed in {name}: {', '.join(allowed)}."

@@ -11,12 +11,13 @@ from typing import Any
 
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
+from grail.config.teach import switched
 from grail.config.unlearning import PUBLISHED, Reset, Stop, Unlearning
 from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
-_OWNED += ("reset", "teacher", "rewrites", "retain_ratio", "stop")
+_OWNED += ("reset", "teacher", "rewrites", "guesses", "examples", "retain_ratio", "stop")
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {
@@ -74,8 +75,9 @@ def _grail(localizer: str = "grail", **changes: Any) -> Sections:
 
 def _healed(**reset: Any) -> Sections:
     """Return a reset and the training that heals it: four retain rows for an unlearn row."""
+    written = {"rewrites": 12, "guesses": 3, "examples": 4}
     how = Reset(**reset).model_dump()
-    return _method("distill", reset=how, rewrites=12, retain_ratio=4, general_weight=0.5)
+    return _method("distill", reset=how, retain_ratio=4, general_weight=0.5, **written)
 
 
 REQUEST = "request"
@@ -124,7 +126,7 @@ def with_preset(raw: Sections) -> Sections:
     name = raw.get("preset")
     unlearning = raw.get("unlearning")
     asked = isinstance(unlearning, dict) and "objective" in unlearning
-    if name is None and not asked and not raw.get("teach"):
+    if name is None and not asked and switched(raw.get("teach")) is None:
         raw, name = {**raw, "preset": REQUEST}, REQUEST
     if name is None:
         return raw

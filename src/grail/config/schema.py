@@ -31,11 +31,15 @@ class Setting(NamedTuple):
     help: str
 
 
+def named_fields(section: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a section by their keys in a YAML file."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     """Yield every setting of a section and of the sections in it; free names are ``NAME``."""
     properties = section.model_json_schema()["properties"]
-    for own, field in section.model_fields.items():
-        name = field.alias or own
+    for name, field in named_fields(section).items():
         key, inner = f"{prefix}{name}", section_in(field.annotation)
         if name not in HIDDEN and field.description:
             default = "required"
@@ -53,8 +57,8 @@ def field_at(path: Sequence[str], root: type[BaseModel]) -> tuple[type[BaseModel
     """Return the innermost section on ``path``, and the type of the last setting on it."""
     section, annotation, steps = root, root, iter(path)
     for step in steps:
-        if step in section.model_fields:
-            annotation = section.model_fields[step].annotation
+        if step in named_fields(section):
+            annotation = named_fields(section)[step].annotation
             if get_origin(annotation) is dict:
                 next(steps, None)  # the name of a domain or a method, which is free
             section = section_in(annotation) or section

@@ -56,7 +56,7 @@ def _both_off(until: Any) -> Any:
 class Reset(Section):
     """Put entries back to where they were before the facts were learnt, ahead of Stage 3."""
 
-    share: Accuracy = 0.8
+    share: Accuracy = 0.9
     """Share of each tensor's entries that are reset (0-1); the others survive."""
     keep: Literal["damage", "magnitude", "random", "frozen"] = "damage"
     """The entries that survive: those with the most damage to a retain side per benefit to the
@@ -68,11 +68,10 @@ class Reset(Section):
 
 
 class Stop(Section):
-    """End the training by what it has done, and keep the best model that was seen.
+    """When the training ends by what it has done; the best model that was seen is kept."""
 
-    The model is looked at every few steps (evaluation.every). The best look harms least beyond the
-    bounds, then has forgotten most, then harms least; its weights are the result.
-    """
+    # looked at every few steps (evaluation.every); the best look harms least beyond the bounds,
+    # then has forgotten most, then harms least
 
     forgotten: Accuracy = 0.15
     """End within the bounds once the mean token accuracy (0-1) of every domain's unlearn rows is at
@@ -120,6 +119,12 @@ class Unlearning(Section):
     rewrites: Annotated[int, Field(strict=True, ge=0)] = 0
     """Other answers per retain row, which the vanilla model writes and which are trained like
     retain rows, as many of them as of the rows themselves. 0: none."""
+    guesses: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Answers per unlearn row, which the model from before the facts writes after ``examples`` and
+    which are trained like retain rows: what a removed question gets. 0: none."""
+    examples: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Retain rows that the model from before the facts reads ahead of an unlearn row, as teacher of
+    distill and for guesses, so that it answers in their style. 0: none."""
     retain_ratio: Count = 1
     """Retain rows per unlearn row of a step."""
     unlearn_weight: NotNegative = 1.0

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def csv_rows(path: Path) -> list[Raw]:
     """Read rows under a header; a row is named by the line on which it starts.
 
     Quotes are doubled inside quoted cells; where that cannot be read, a backslash before them is
-    tried. Cells are in single quotes if all of the header are.
+    tried. Cells are in single quotes if all of the header are, and begin after a space if all of
+    the header do.
 
     Raises:
         InputError: if the file cannot be read, or two columns have the same name.
@@ -74,9 +76,12 @@ def csv_rows(path: Path) -> list[Raw]:
     mark, skipped = _separator(path, text)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 else
     head = re.split("[\r\n]", text.lstrip("\r\n"))[skipped:][:1]
-    names = [name.strip() for name in "".join(head).split(mark)]
+    names = "".join(head).split(mark)
+    spaced = names[1:] != [] and all(name.startswith(" ") for name in names[1:])
+    names = [name.strip() for name in names]
     quote = "'" if all(re.fullmatch("'[^']*'", name) for name in names) else '"'
     dialect: dict[str, Any] = {"delimiter": mark, "quotechar": quote, "strict": True}
+    dialect["skipinitialspace"] = spaced  # `a, "b, c"`: else the quotes are part of the cell
     rows = _read(path, text, skipped, dialect)
     if "\\" + quote in text and any(isinstance(row, InputError) for _, row in rows):
         escaped = _read(path, text, skipped, dialect | {"doublequote": False, "escapechar": "\\"})
@@ -135,9 +140,7 @@ def sheet_rows(path: Path, sheet: str) -> list[Raw]:
             f"{path} needs openpyxl: pip install 'grail-unlearning[xlsx]', or save it as CSV."
         ) from error
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
-        sheets = {page.title: list(page.iter_rows(values_only=True)) for page in book.worksheets}
-        book.close()
+        sheets = _cells(load_workbook(path, read_only=True, data_only=True))
     except Exception as error:  # of a zip file, of XML or of openpyxl: no common base class
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a readable .xlsx file ({reason}).") from error
@@ -145,7 +148,10 @@ def sheet_rows(path: Path, sheet: str) -> list[Raw]:
     if (sheet and sheet not in sheets) or (not sheet and len(filled) > 1):
         names, problem = ", ".join(sheets), f"no sheet '{sheet}'" if sheet else "several sheets"
         raise InputError(f"{path}: {problem}. Pick one by {path.name}#SHEET; here: {names}.")
-    lines = sheets[sheet or filled[0]] if sheet or filled else []
+    own = sheet or (filled[0] if filled else "")
+    lines = sheets.get(own, [])
+    if any(None in line for line in lines):
+        _check_formulas(path, lines, _cells(load_workbook(path, read_only=True))[own])
     table = [(number, [_text(cell) for cell in line]) for number, line in enumerate(lines, 1)]
     table = [(number, cells) for number, cells in table if any(cells)]
     header = table[0][1] if table else []
@@ -154,10 +160,38 @@ def sheet_rows(path: Path, sheet: str) -> list[Raw]:
     return [(f"line {n}", {header[i]: cells[i] for i in named}) for n, cells in table[1:]]
 
 
+def _cells(book: Any) -> dict[str, list[list[Any]]]:
+    """Return the cells of each sheet, in lines of one length.
+
+    What a file says of its size is not believed: some programs write too little.
+    """
+    found = {}
+    for page in book.worksheets:
+        page.reset_dimensions()
+        lines = [list(line) for line in page.iter_rows(values_only=True)]
+        most = max(map(len, lines), default=0)
+        found[page.title] = [line + [None] * (most - len(line)) for line in lines]
+    book.close()
+    return found
+
+
+def _check_formulas(path: Path, values: list[list[Any]], formulas: list[list[Any]]) -> None:
+    """Refuse a formula without its value: it would be read as an empty cell."""
+    for number, (line, other) in enumerate(zip(values, formulas, strict=True), 1):
+        for value, formula in zip(line, other, strict=True):
+            if value is None and formula is not None:
+                raise InputError(
+                    f"{path} line {number}: a formula's value was not saved. Open the file in a "
+                    "spreadsheet program and save it, or save it as CSV."
+                )
+
+
 def _text(cell: Any) -> str:
-    """Return what stands in a cell as text; 5.0 is how a sheet keeps 5."""
+    """Return what stands in a cell as text; 5.0 is how a sheet keeps 5, and midnight a day."""
     if cell is None:
         return ""
+    if isinstance(cell, datetime) and cell.time() == time():
+        return cell.date().isoformat()
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return cell if isinstance(cell, str) else str(cell)

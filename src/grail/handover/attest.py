@@ -17,7 +17,7 @@ from grail.handover.evidence import Opened, raw
 from grail.reporting.attestation import attestation_page
 from grail.reporting.audit.tables import read_audit
 from grail.run import manifest
-from grail.run.provenance import versions
+from grail.run.provenance import software
 
 ATTESTATION, PAGE, KEY = "attestation.json", "attestation.html", "attestation.key"
 _LONGEST = 200
@@ -44,7 +44,9 @@ def attest(
     """
     check_request(request)
     if not run.has_rows:
-        raise InputError(f"{run.folder}: {'; '.join(run.remarks)}. Attest before rows are deleted.")
+        raise InputError(
+            f"{run.folder}: {'; '.join(run.remarks[:1])}. Attest before rows are deleted."
+        )
     facts = attestation.oracle_facts(run, read_audit(run.folder), oracle)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
     found = attestation.content(run, request, now, row_key(output / KEY), facts)
@@ -91,8 +93,8 @@ def check_attestation(
         read_json(file)
     except ValueError:
         changes.append(f"{file.name}: its content does not fit its own digest.")
-    now, made, shown = versions(), content["made_with"], file.with_name(PAGE)
-    same = all(made[key] == now[key] for key in ("grail", "git"))
+    made, shown = content["made_with"], file.with_name(PAGE)
+    same = {key: made.get(key) for key in software()} == software()
     if not same:
         remarks.append(f"{file.name}: another grail ({made['grail']}) wrote its words.")
     elif shown.exists() and shown.read_bytes() != page.encode():

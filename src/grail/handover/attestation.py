@@ -13,6 +13,7 @@ from grail.artifacts import STAMP
 from grail.config.file import COMPARISON
 from grail.data.samples import Sample
 from grail.errors import InputError
+from grail.handover.copies import copies_of, weights_left
 from grail.handover.evidence import Opened, raw, sources
 from grail.reporting.attestation import not_covered, what_next
 from grail.reporting.audit.lights import lights_table
@@ -139,15 +140,12 @@ def copies(run: Opened) -> list[dict[str, Any]]:
     kept |= dict.fromkeys(texts, "answers in words")
     found = []
     for name, what in kept.items():
-        gone = [
-            date for own, date in run.purged.items() if own == name or own.startswith(name + "/")
-        ]
-        size, path = _size(folder / name), folder / name
-        if path.exists() or gone:
-            deleted = max(gone) if gone and not size else None
-            found.append({"what": what, "where": name, "bytes": size, "deleted": deleted})
-    noted = folder / "copies.json"
-    for copy in raw(noted)["copies"] if noted.exists() else []:
+        gone = {n: day for n, day in run.purged.items() if n == name or n.startswith(f"{name}/")}
+        if gone and not any((folder / own).exists() for own in gone):
+            found.append({"what": what, "where": name, "bytes": 0, "deleted": max(gone.values())})
+        elif (folder / name).exists():
+            found.append({"what": what, "where": name, "bytes": _size(folder / name)})
+    for copy in filter(weights_left, copies_of(folder)):
         found.append({"what": f"a copy: {copy['kind']}", "where": copy["folder"], "bytes": None})
     others = {"data files": ", ".join(Path(source).name for source in sources(config))}
     others |= {"the model as it was given": Path(config.model.name).name}

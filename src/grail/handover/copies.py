@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from grail.files import read_json, write_json
+from grail.handover.delta import DELTA
+from grail.model.sources import weight_files
 from grail.run.directory import weights_digest
 
 COPIES = "copies.json"
@@ -38,3 +40,13 @@ def is_there(copy: dict[str, Any]) -> bool:
     """Tell whether a noted copy lies where it was put, with the same weights."""
     folder = Path(copy["folder"])
     return folder.is_dir() and weights_digest(folder) == copy["weights"]
+
+
+def weights_left(copy: dict[str, Any]) -> list[Path]:
+    """Return the files of a noted copy that hold weights or their difference, if any are left.
+
+    What else lies in its folder tells nothing, and may be its owner's.
+    """
+    folder = Path(copy["folder"])
+    delta = folder / DELTA
+    return [delta] if delta.is_file() else weight_files(folder) if folder.is_dir() else []

@@ -19,6 +19,8 @@ from torch import Tensor
 from grail.artifacts import pack_bits, unpack_bits
 from grail.errors import InputError
 
+DELTA = "delta.safetensors"
+"""Name of the file in an exported folder."""
 _CHANGED, _BITS = "changed", "bits"
 """Ends of the names of a tensor's two parts."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

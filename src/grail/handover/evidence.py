@@ -13,15 +13,18 @@ from torch import Tensor
 
 from grail.config import file as config_file
 from grail.config.run import Config
-from grail.errors import InputError
+from grail.config.values import EMBEDDED, HUB
+from grail.data.samples import data_digest, load_general, load_samples
+from grail.errors import InputError, collecting
+from grail.evaluation.general.items import load_tasks, task_digests
 from grail.model.save import load_weights
 from grail.model.sources import find
 from grail.model.weights import copy_weights
 from grail.progress import NullListener
 from grail.run import manifest
 from grail.run.context import RunContext
-from grail.run.inputs import Inputs, read_inputs
-from grail.run.provenance import versions
+from grail.run.inputs import Inputs
+from grail.run.provenance import software
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Opened:
         made_with: What ``config.yaml`` says of versions, model and data.
         context: Tokenizer, model and rows, loaded when first needed.
         has_rows: Whether the data files are there.
+        has_start: Whether the model that the run started from is there.
         broken: What is wrong with data files that are there; then they are not those of the run.
         purged: Date of each file that was deleted on purpose.
         remarks: What could not be checked, and why.
@@ -44,6 +48,7 @@ class Opened:
     made_with: dict[str, Any]
     context: RunContext
     has_rows: bool
+    has_start: bool
     broken: list[str]
     purged: dict[str, str]
     remarks: list[str] = field(default_factory=list)
@@ -51,8 +56,7 @@ class Opened:
     @property
     def same_software(self) -> bool:
         """Whether the grail that made the run is this one, so that it writes the same words."""
-        now = versions()
-        return all(self.made_with.get(key) == now[key] for key in ("grail", "git"))
+        return {key: self.made_with.get(key) for key in software()} == software()
 
     def lacks(self, what: str, names: Iterable[str]) -> bool:
         """Tell whether a file that a check needs was purged, and remark that it was not made."""
@@ -87,29 +91,55 @@ def open_evidence(folder: Path) -> Opened:
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
     made_with = config_file.read(folder)[1].get("made_with") or {}
     config = config_file.load_config(folder)
-    inputs, broken, remarks = Inputs((), (), (), {}), list[str](), list[str]()
-    try:
-        inputs = read_inputs(config)
-    except InputError as error:
-        gone = [s for s in sources(config) if not Path(s.partition("#")[0]).exists()]
-        if gone or not Path(find(config.model.name).base).exists():
-            remarks.append(f"rows and model: not compared ({'; '.join(error.problems)})")
-        else:
-            broken = list(error.problems)
+    inputs, problems = _rows(config)
+    gone = [HUB, *(s for s in sources(config) if not Path(s.partition("#")[0]).exists())]
+    lost = [text for text in problems if any(source in text for source in gone)]
+    more = f" And {len(lost) - 1} more." if lost[1:] else ""
+    remarks = [f"rows: not compared ({lost[0]}){more}"] if lost else []
+    if not (has_start := _is_there(config)):
+        remarks.append(f"model: not compared, {config.model.name} is not on this machine.")
+    broken = [text for text in problems if text not in lost]
     context = RunContext(config, inputs, NullListener(silent=True), torch.device("cpu"))
     try:
         purged = manifest.purged(folder)
     except InputError:
         purged = {}  # the manifest is damaged, which its own check tells
     has_rows = bool(inputs.samples)
-    return Opened(folder, config, made_with, context, has_rows, broken, purged, remarks)
+    return Opened(folder, config, made_with, context, has_rows, has_start, broken, purged, remarks)
+
+
+def _rows(config: Config) -> tuple[Inputs, list[str]]:
+    """Return the rows of a run and what is wrong with their files; then there are no rows.
+
+    Nothing else is asked of this machine: it may be another one than that of the run.
+    """
+    problems, read = list[str](), list[Any]()
+    for load in (load_samples, load_general, lambda c: load_tasks(c.evaluation.general_tasks)):
+        with collecting(problems):
+            read.append(load(config))
+    if problems:
+        return Inputs((), (), (), {}), problems
+    samples, general, tasks = read
+    digests = data_digest([*samples, *general]) | task_digests(tasks)
+    return Inputs(tuple(samples), tuple(general), (), digests, tuple(tasks)), []
+
+
+def _is_there(config: Config) -> bool:
+    """Tell whether the files of the model that a run started from are on this machine."""
+    try:
+        places = [find(config.model.name).base, *([config.adapter] if config.adapter else [])]
+    except InputError:
+        return False
+    return all(Path(place).exists() for place in places)
 
 
 def sources(config: Config) -> list[str]:
-    """Return the data files of a run, without those of the Hub, sorted."""
+    """Return the data files of a run, those that it only measures too, sorted."""
     parts = [own for sides in config.domains.values() for own in sides.model_dump().values()]
     files = [file for own in parts for file in (own or {}).values()] + [config.general.train]
-    return sorted({file for file in files if file and not file.startswith("hub:")})
+    files += [checked.rows for checked in config.check.values()]
+    files += [task for task in config.evaluation.general_tasks if Path(task).is_absolute()]
+    return sorted({f for f in files if f and f != EMBEDDED and not f.startswith(HUB)})
 
 
 def raw(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from grail.errors import InputError
 from grail.files import file_digest, replacing_folder, write_text
 from grail.handover.card import model_card
 from grail.handover.copies import note_copy
-from grail.handover.delta import write_delta
+from grail.handover.delta import DELTA, write_delta
 from grail.handover.opened import check_empty, check_start, open_run
 from grail.handover.origin import Base, base_of
 from grail.model.load import load_model
@@ -27,8 +27,6 @@ from grail.model.save import load_weights
 from grail.model.sources import ADAPTER, weight_files
 from grail.run import directory
 from grail.run.context import RunContext
-
-DELTA = "delta.safetensors"
 
 
 def export(folder: Path, form: str, output: Path) -> dict[str, Any]:

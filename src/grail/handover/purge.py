@@ -15,7 +15,7 @@ from pathlib import Path
 
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.handover.copies import KNOWING, copies_of, is_there
+from grail.handover.copies import KNOWING, copies_of, is_there, weights_left
 from grail.reporting.run.page import report
 from grail.run import directory, manifest
 
@@ -30,10 +30,10 @@ _KINDS = (
     ("unlearned.old", _TRAINING),
     ("*.checkpoint*", _TRAINING),
     ("scores", "gradients of the rows"),
-    ("rewrites.json", "answers that the model before has written"),
+    ("rewrites.json*", "answers that the model before has written"),
 )
-"""Pattern in a run directory -> what matches it."""
-_TEXTS = ("samples.jsonl", "evaluation/*.json", "audit/*.json")
+"""Pattern in a run directory -> what matches it, half-written files too."""
+_TEXTS = ("samples.jsonl*", "evaluation/*.json*", "audit/*.json*")
 _MARKS = (b'"prompt":', b'"completion":', b'"generation":')
 """One of these stands in a file that holds the text of a row."""
 
@@ -63,6 +63,7 @@ def knowing(folder: Path) -> list[Knowing]:
     Raises:
         InputError: if the folder is no run directory.
     """
+    folder = folder.absolute()
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run directory. Give the folder of a run.")
     found = []
@@ -73,8 +74,8 @@ def knowing(folder: Path) -> list[Knowing]:
         found += [Knowing(run, p, "texts of rows", _size(p)) for p in texts if _holds_text(p)]
         for copy in copies_of(run):
             if copy["kind"] in KNOWING and is_there(copy):
-                place = Path(copy["folder"])
-                found.append(Knowing(run, place, f"a copy: {copy['kind']}", _size(place)))
+                what = f"a copy: {copy['kind']}"
+                found += [Knowing(run, f, what, _size(f)) for f in weights_left(copy)]
     return found
 
 
@@ -91,7 +92,7 @@ def purge(folder: Path, items: Iterable[Knowing]) -> list[str]:
     Raises:
         InputError: if another grail is at work in one of the directories.
     """
-    items = list(items)
+    items, folder = list(items), folder.absolute()
     with ExitStack() as locks:
         for run in runs_with(folder):
             locks.enter_context(directory.alone(run))
@@ -100,8 +101,9 @@ def purge(folder: Path, items: Iterable[Knowing]) -> list[str]:
             own = [item.path for item in items if item.run == run]
             manifest.record_purged(run, [path for path in own if path.is_relative_to(run)])
             for path in own:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if any(item.what == "texts of rows" for item in items if item.run == run):
+                _delete(path)
+        for run in runs_with(folder):
+            if "samples.jsonl" in manifest.purged(run):  # also by a purge that was cut off here
                 _report_again(run)
     return [*left, *others(folder)]
 
@@ -121,9 +123,19 @@ def others(folder: Path) -> list[str]:
         here = "" if config.adapter is None else " (an adapter)"
         sentences.append(f"{place}{here}: the model that the run was given.")
     for copy in (copy for run in runs_with(folder) for copy in copies_of(run)):
-        if copy["kind"] in KNOWING and Path(copy["folder"]).exists():
+        if copy["kind"] in KNOWING and weights_left(copy):
             sentences.append(f"{copy['folder']}: a copy ({copy['kind']}) that was changed since.")
     return sentences
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder; of a link, what it points to as well."""
+    if path.is_symlink() and path.exists():
+        _delete(path.resolve())
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _names_elsewhere(items: Iterable[Knowing]) -> list[str]:

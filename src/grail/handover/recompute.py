@@ -29,6 +29,7 @@ from grail.reporting.run.page import report
 from grail.results import Result, make_results
 from grail.run import directory, manifest, reset
 from grail.run.measure import rows_of
+from grail.run.provenance import software
 
 _NO_ROWS = "AUC"
 """Metrics that begin with this compare rows, and need the data files."""
@@ -44,7 +45,7 @@ def same_data(run: Opened) -> list[str]:
         for name in sorted(found.keys() | made.keys())
         if found.get(name) != made.get(name)
     ]
-    if run.made_with.get("model") not in (None, run.context.start):
+    if run.has_start and run.made_with.get("model") not in (None, run.context.start):
         texts.append(f"model: {run.config.model.name} is not the one that the run started from.")
     return texts
 
@@ -206,13 +207,16 @@ def audited(run: Opened) -> list[str]:
         run.remarks.append("audit.json: it is about an earlier model or of an older grail.")
         return []
     verdict = json.loads(json.dumps(audit_verdict(found)))
+    if not (same := found.get("made_with") == software()):
+        run.remarks.append("audit.json: another grail wrote its words.")
+        verdict.pop("sentences")
     texts += [
         f"audit.json: {key} does not follow from its figures."
         for key, value in verdict.items()
         if found.get(key) != value
     ]
     gone = [name for name in run.purged if name.startswith("audit/")]
-    if run.same_software and not run.lacks("audit.json", gone):
+    if same and not run.lacks("audit.json", gone):
         text = audit_markdown(audit_section(found))
         if (run.folder / "audit" / "report.md").read_text(encoding="utf-8") != text:
             texts.append("audit/report.md: it does not say what audit.json says.")
@@ -245,8 +249,9 @@ def reported(run: Opened) -> list[str]:
     )
 
 
+ON_DISK = "data and model"
 CHECKS: dict[str, Callable[[Opened], list[str]]] = {
-    "data and model": same_data,
+    ON_DISK: same_data,
     "digests that files carry": seals,
     "mask from scores": masks,
     "frozen entries": freezing,

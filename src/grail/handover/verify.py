@@ -12,7 +12,7 @@ from grail.errors import InputError
 from grail.evaluation.equal_retention import CALIBRATED
 from grail.handover.attest import ATTESTATION, check_attestation
 from grail.handover.evidence import Opened, open_evidence, raw
-from grail.handover.recompute import CHECKS
+from grail.handover.recompute import CHECKS, ON_DISK
 from grail.model.save import load_weights
 from grail.progress import Listener, NullListener
 from grail.run import manifest
@@ -109,10 +109,12 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
             found.changes += check()
         except Exception as error:  # damaged files fail in any way, and must not stop the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            texts = found.remarks if damaged else found.changes
+            known = damaged or (isinstance(error, InputError) and not run.has_start)
+            texts = found.remarks if known else found.changes
             texts.append(f"{name}: could not be recomputed ({reason}).")
         else:
-            found.checked += [name] if len(run.remarks) == before else []
+            whole = (run.has_rows and run.has_start) or name != ON_DISK
+            found.checked += [name] if whole and len(run.remarks) == before else []
     found.remarks += run.remarks
     return run
 

@@ -75,7 +75,8 @@ def verdict(results: Results, audit: Mapping[str, Any] | None = None) -> Verdict
     """Judge a run by its figures and, if it was attacked, by its audit (``read_audit``).
 
     The audit compares with an oracle and attacks, so it decides where both have a say; what it
-    does not look at is then shown and decides nothing. Frozen entries that moved always fail.
+    does not look at is then shown and decides nothing. Frozen entries that moved always fail, and
+    so do rows under ``check`` that have not held.
     """
     checks = run_checks(results)
     if audit is None or audit.get("format") != AUDIT_FORMAT:
@@ -135,7 +136,8 @@ def _judged(check: Check, outcomes: Mapping[str, str], bad: set[str]) -> Check:
     if check.place in bad:
         word = check.word if check.light == BAD else "beyond the audit's bounds"
         return replace(check, light=BAD, word=word)
-    if check.light in (GOOD, NOTE) or (check.place == "freezing" and check.light == BAD):
+    alone = check.place == "freezing" or side == "check"  # the audit says nothing of these rows
+    if check.light in (GOOD, NOTE) or (alone and check.light == BAD):
         return check
     kept = side == "retain" or check.place == "general"
     return replace(check, light=NOTE, word=check.word + ", within the audit's bounds" * kept)

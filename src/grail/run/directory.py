@@ -154,6 +154,25 @@ def has_mask(folder: Path, by_side: bool, warn: Callable[[str], None]) -> bool:
     return not files
 
 
+def has_looks(folder: Path, every: int | None, warn: Callable[[str], None]) -> bool:
+    """Tell whether what was seen of the training is there as it was written, if it was looked at.
+
+    The results repeat from it what can be guessed: without it the training is made again.
+    """
+    path = folder / manifest.LOOKS
+    try:
+        if every is None or not (folder / "unlearned").exists():
+            return True
+        if read_json(path) and not manifest.changed(folder, manifest.LOOKS):
+            return True
+    except (OSError, ValueError):
+        pass
+    if path.exists():
+        warn(REMADE.format(path))
+    outdate(folder)
+    return False
+
+
 def drop_mask(folder: Path) -> None:
     """Drop a mask with its side files and the results; first the file that vouches for it."""
     for name in (*manifest.MASKS, LOCALIZATION):

@@ -199,7 +199,7 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key in ("phases", "general_weight", "reset", "rewrites", "stop"):
+    for key in ("phases", "general_weight", "reset", "rewrites", "guesses", "examples", "stop"):
         given = getattr(settings, key)
         if given:
             raise InputError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from grail.config.run import EVERY
 from grail.config.unlearning import Stop
@@ -29,10 +30,20 @@ from grail.training.looks import Bounds, Looks, Seen
 LOOK_ROWS = {"unlearn": 64, "retain": 64, "general": 24}
 """Rows of a side that a look reads, spread evenly: it must cost less than the steps between."""
 NOTHING_KEPT = (
-    "every look at the training model was beyond the bounds of unlearning.stop, so that the result "
-    "is the model as it was: nothing was unlearned. Lower unlearning.learning_rate, give more "
-    "retain rows, or raise unlearning.stop.retain or unlearning.stop.general."
+    "no look at the training model was within the bounds of unlearning.stop and better than the "
+    "model as it was, which is the result: nothing was unlearned. Lower unlearning.learning_rate, "
+    "give more retain rows, or raise unlearning.stop.retain or unlearning.stop.general."
 )
+NOTHING_TO_DO = (
+    "the unlearn rows count as forgotten before any training, so that nothing was unlearned. Do "
+    "the rows ask the model as its users do?"
+)
+NO_GUESS = (
+    "domains.{0}.unlearn.heldout: the model answers these rows about as well as those to be lost, "
+    "so that they are no rows that it never saw. They do not tell what can be guessed."
+)
+KNOWN_BETTER = 10.0
+"""Points by which the model must answer the unlearn rows better than what counts as a guess."""
 BROKEN = 1e9
 """The NLL (nats) that stands for one that is not finite."""
 
@@ -65,7 +76,7 @@ def looks_of(
 
     if stop is None:
         return Looks(every, measure)
-    guess = guesses(model, rows, pad, before)
+    (guess,) = broadcast_object_list([guesses(model, rows, pad, before)])  # all stop alike
     wanted = metrics.unlearn_success([stop.forgotten])
     domains = dict.fromkeys(row.domain for row in read if row.side == "unlearn")
     forgotten = {d: max(0.0, min(wanted, guess.get(d, 100.0) - stop.above)) for d in domains}
@@ -94,14 +105,20 @@ def guesses(
     """Return domain -> US (percent) of a model that never knew, as far as that can be measured.
 
     The model as it is answers the domain's heldout rows; where there are none, the model from
-    before the facts answers the unlearn rows.
+    before the facts answers the unlearn rows. Whoever answers nearly as well as the model does the
+    unlearn rows is no model that never knew: else all would be forgotten before it began.
     """
+    unlearn = [row for row in looked_at(rows) if row.side == "unlearn"]
     found: list[Seen] = []
     if before is not None:
         with holding(model, before):
-            found += measured(model, [r for r in looked_at(rows) if r.side == "unlearn"], pad)
+            found += measured(model, unlearn, pad)
     found += measured(model, [row for row in rows if row.part == HELD_OUT], pad)
-    return {row["domain"]: row["success"] for row in found}
+    own = {
+        row["domain"]: row["success"] for row in (measured(model, unlearn, pad) if found else [])
+    }
+    guess = {row["domain"]: row["success"] for row in found}
+    return {d: us for d, us in guess.items() if us >= own.get(d, 0.0) + KNOWN_BETTER}
 
 
 @torch.no_grad()
@@ -132,7 +149,11 @@ def run_looks(context: RunContext, before: Weights | None) -> Looks:
     """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
     config, rows = context.config, [*context.rows, *context.general]
     pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
-    return looks_of(context.model, rows, pad, config.every, stop, before)
+    looks = looks_of(context.model, rows, pad, config.every, stop, before)
+    held = dict.fromkeys(row.domain for row in rows if row.part == HELD_OUT)
+    for domain in (d for d in held if stop and d not in looks.guess):
+        context.listener.warn(NO_GUESS.format(domain))
+    return looks
 
 
 def write_looks(
@@ -149,7 +170,7 @@ def write_looks(
     found = {"rows": list(rows), "kept": kept, "guess": dict(looks.guess)}
     write_json(folder / manifest.LOOKS, found)
     if looks.bounds and not kept:
-        warn(NOTHING_KEPT)
+        warn(NOTHING_TO_DO if {row["step"] for row in rows} == {0} else NOTHING_KEPT)
 
 
 def guess_results(folder: Path, values: Sequence[SampleValue]) -> list[Result]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from grail.evaluation.evaluate import rows_to_continue
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
-from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
+from grail.model.weights import Weights, copy_weights, fresh_adapter, holding, put_weights
+from grail.unlearning.guesses import written_guesses
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
@@ -140,7 +142,7 @@ def before_in_memory(model: Policy, section: Unlearning, seed: int) -> Weights |
         InputError: if the settings need a model that is not known.
     """
     teacher = section.teacher if section.objective == "distill" else None
-    if not section.reset and teacher not in ("auto", "before"):
+    if not section.reset and not section.guesses and teacher not in ("auto", "before"):
         return None
     if is_adapter(model):
         return fresh_adapter(model, seed)
@@ -153,11 +155,30 @@ def before_in_memory(model: Policy, section: Unlearning, seed: int) -> Weights |
 
 
 def rewritten_in_memory(
-    model: Policy, tokenizer: Any, rows: Sequence[Encoded], section: Unlearning
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Encoded],
+    section: Unlearning,
+    before: Weights | None,
+    seed: int,
 ) -> list[Encoded]:
-    """Return the retain rows as the model rewrites them, if the settings ask for it."""
+    """Return the rows that models write, as the settings ask: see ``run.reset.write_rewrites``.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        rows: Encoded samples of any part.
+        section: The ``unlearning`` section.
+        before: The weights from before the facts.
+        seed: Of the guesses.
+    """
     train = [row for row in rows if row.part == "train"]
-    return rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
+    found = rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
+    if section.guesses and before is not None:
+        how = section.guesses, section.examples, seed
+        with holding(model, before):
+            found += written_guesses(model, tokenizer, train, how)
+    return [replace(r, sample=replace(r.sample, row=number)) for number, r in enumerate(found)]
 
 
 def reset_in_memory(

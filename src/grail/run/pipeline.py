@@ -205,12 +205,13 @@ class Run:
         how = ("unlearning", "teach") if exact else ("unlearning",)
         facts = unlearn_facts(self.context) | files
         key = self.context.key("model", "data", *how, "seed", weights=weights, **facts)
-        if self._fresh(self.folder / "unlearned", key, "unlearn"):
+        seen = directory.has_looks(self.folder, self.config.every, self.listener.warn)
+        if seen and self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
         self._take("vanilla")
         before = reset.before_facts(self.context)
-        rewritten = reset.read_rewrites(self.folder, self.config.unlearning.rewrites)
+        rewritten = reset.read_rewrites(self.folder, self.config.unlearning)
         task, settings = unlearn_training(self.context, mask.by_side, before, rewritten)
         reset.reset_model(self.folder, self.context, before)
         loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)

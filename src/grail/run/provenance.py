@@ -36,6 +36,11 @@ def versions() -> dict[str, Any]:
     }
 
 
+def software() -> dict[str, Any]:
+    """Return which grail this is, version and git revision: equal ones write the same words."""
+    return {"grail": __version__, "git": revision()}
+
+
 def revision() -> str | None:
     """Return the git revision of grail's own source, marked if it has local changes."""
     folder = Path(__file__).resolve().parents[1]

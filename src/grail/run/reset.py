@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from grail import artifacts
+from grail.config.unlearning import Unlearning
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.files import cached, read_json
@@ -13,6 +14,7 @@ from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.run.looks import looked_at, measured
+from grail.unlearning.guesses import written_guesses
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
@@ -21,6 +23,10 @@ KNOWS_US = 50.0
 BASE_KNOWS = (
     "the base under the adapter knows rows that are to be unlearned, so that it is no teacher: the "
     "model's own answers with the true tokens pushed down are followed instead."
+)
+NO_GUESSES = (
+    "the model from before the facts is not known: nothing guesses at the unlearn rows "
+    "(unlearning.guesses)."
 )
 SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
 
@@ -42,7 +48,10 @@ def before_facts(context: RunContext) -> Weights | None:
 
 
 def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) -> None:
-    """Let the vanilla model rewrite the retain rows into ``rewrites.json``, as token ids.
+    """Write what models say to the train rows into ``rewrites.json``, as token ids.
+
+    The vanilla model rewrites the retain rows; the model from before the facts guesses at the
+    unlearn rows.
 
     Args:
         folder: The run directory.
@@ -50,31 +59,42 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         vanilla: Digest of the vanilla weights.
         take: Puts the weights of a model on disk into the run's model.
     """
-    count, path = context.config.unlearning.rewrites, folder / REWRITES
-    if not count:
+    section, path = context.config.unlearning, folder / REWRITES
+    if not section.rewrites and not section.guesses:
         path.unlink(missing_ok=True)
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
-    facts = {"rewrites": count, "weights": vanilla, "rows": context.data("train", "general")}
+    how = section.guesses, section.examples, context.config.seed
+    facts = {"rewrites": section.rewrites, "guesses": how, "weights": vanilla}
+    facts["rows"] = context.data("train", "general")
 
     def write() -> dict[str, Any]:
-        with context.listener.stage("rewrite") as tick:
-            take("vanilla")
-            found = rewrites(context.model, context.tokenizer, rows, count, tick=tick)
-        return {"rows": [[*row.key.split("."), list(row.ids), row.start] for row in found]}
+        take("vanilla")
+        model, tokenizer, found = context.model, context.tokenizer, list[Encoded]()
+        if section.rewrites:
+            with context.listener.stage("rewrite") as tick:
+                found += rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
+        before = context.before() if section.guesses else None
+        if before is not None:
+            with context.listener.stage("guess") as tick, holding(model, before):
+                found += written_guesses(model, tokenizer, rows, how, tick)
+        elif section.guesses:
+            context.listener.warn(NO_GUESSES)
+        written = [[*row.place, list(row.ids), row.start] for row in found]
+        return {"rows": written}
 
     heard, key = context.listener, context.key("model", "data", **facts)
     cached(path, key, write, lambda: heard.skipped("rewrite"), heard.warn)
 
 
-def read_rewrites(folder: Path, count: int) -> list[Encoded]:
-    """Return the rows of ``rewrites.json``; none if no rewrites are asked for."""
-    if not count:
+def read_rewrites(folder: Path, section: Unlearning) -> list[Encoded]:
+    """Return the rows of ``rewrites.json``; none if neither rewrites nor guesses are asked for."""
+    if not section.rewrites and not section.guesses:
         return []
     rows = read_json(folder / REWRITES)["rows"]
     return [
-        Encoded(Sample(domain, side, part, int(row), "", ""), tuple(ids), start)
-        for domain, side, part, row, ids, start in rows
+        Encoded(Sample(domain, side, part, number, "", ""), tuple(ids), start)
+        for number, (domain, side, part, ids, start) in enumerate(rows)
     ]
 
 

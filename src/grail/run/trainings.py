@@ -19,13 +19,14 @@ from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.importance.score import Scorer
 from grail.importance.self_check import Agreement, self_check
 from grail.localization.describe import overlap_of_tops
-from grail.model.forward import Policy
+from grail.model.forward import Policy, positions_of
 from grail.model.weights import Weights, copy_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
+from grail.unlearning.guesses import examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
@@ -95,7 +96,11 @@ def unlearn_facts(context: RunContext) -> dict[str, Any]:
 def taught(task: UnlearnTask, section: Unlearning, before: Weights | None) -> UnlearnTask:
     """Give a task the model before the facts as a teacher, where its objective follows that."""
     follows = section.objective == "distill" and section.teacher in ("auto", "before")
-    return replace(task, teacher=before) if follows else task
+    if before is None or not follows:
+        return task
+    room = positions_of(task.model.config)
+    shown = examples_for(task.rows, section.examples, task.seed, room) if section.examples else {}
+    return replace(task, teacher=before, examples=shown)
 
 
 def unlearn_task(

@@ -124,6 +124,8 @@ class Loop:
 
     @torch.no_grad()
     def _put_best(self, state: State) -> None:
+        if not state.best:
+            return  # the proof must see the parameters as the training left them
         for name, best in state.best.items():
             self.masters[name].copy_(best)
         write_back(self.masters, self.parameters)

@@ -238,15 +238,17 @@ def _check(settings: Unlearning, recipe: _Recipe) -> None:
                 f"unlearning.{key}: {name} has no {key}. Set it to null, or choose an objective "
                 f"that has one: {', '.join(users)}."
             )
-    if settings.teacher != "auto" and name != "distill":
+    taught = settings.teacher != "auto" or (settings.examples and not settings.guesses)
+    if taught and name != "distill":
         raise InputError(
-            f"unlearning.teacher: {name} follows no teacher. Leave it out, or choose distill."
+            f"unlearning.teacher and examples: {name} follows no teacher. Leave them out, or "
+            "choose distill."
         )
     reads = name == EXACT or (retain and settings.retain_rows == "domain")
-    if (settings.rewrites or settings.retain_ratio > 1) and not reads:
+    if (settings.rewrites or settings.guesses or settings.retain_ratio > 1) and not reads:
         raise InputError(
-            f"unlearning.rewrites and unlearning.retain_ratio: {name} is set to read no retain "
-            "rows. Set them to 0 and 1, or train the retain rows of the domains."
+            f"unlearning.rewrites, guesses and retain_ratio: {name} is set to read no retain "
+            "rows. Set them to 0, 0 and 1, or train the retain rows of the domains."
         )
     if settings.general_weight and retain and settings.retain_rows == "general":
         raise InputError(

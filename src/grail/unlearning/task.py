@@ -65,6 +65,7 @@ class UnlearnTask:
         substitute: What unlearn rows must say instead of the truth.
         history: Accuracies as last seen.
         teacher: What unlearn rows are compared with instead of the reference, if anything.
+        examples: Key of an unlearn row -> ids that the teacher reads ahead of it.
     """
 
     model: Policy
@@ -78,6 +79,7 @@ class UnlearnTask:
     substitute: Substitute = truth
     history: History = field(default_factory=History)
     teacher: Weights | None = None
+    examples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once all is unlearned, unless ``goes_on``.
@@ -162,7 +164,8 @@ class UnlearnTask:
                 taught = side == "unlearn" and self.teacher is not None
                 reference = self.teacher if taught else self.reference
                 if reference is not None and self.objective.compares(side):
-                    logits = reference_logits(self.model, self._batch(members), reference)
+                    read = [self._shown(row) for row in members] if taught else members
+                    logits = reference_logits(self.model, self._batch(read), reference)
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
 
@@ -172,6 +175,11 @@ class UnlearnTask:
     def _read(self, row: Encoded) -> Encoded:
         """Return what the model reads for a row: unlearn rows may say something but the truth."""
         return self.substitute(row) if row.side == "unlearn" else row
+
+    def _shown(self, row: Encoded) -> Encoded:
+        """Return a row as the teacher reads it: after its examples."""
+        before = self.examples.get(row.key, ())
+        return replace(row, ids=(*before, *row.ids), start=row.start + len(before))
 
     @torch.no_grad()
     def _truth(self, rows: Sequence[Encoded], answers: Answers) -> Answers:

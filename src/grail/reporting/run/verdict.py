@@ -122,7 +122,12 @@ def _only_measured(results: Results) -> list[Check]:
             shown = f"right answers: {row.part} rows {arrow(before, row.value, percent)} %"
             figures.setdefault(row.domain, []).append(shown)
     return [
-        Check(*worst(grades), f"{domain}, only measured", ", ".join(figures[domain]))
+        Check(
+            *worst(grades),
+            f"{domain}, only measured",
+            ", ".join(figures[domain]),
+            f"{domain}.check",
+        )
         for domain, grades in found.items()
     ]
 
