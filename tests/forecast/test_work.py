@@ -15,6 +15,7 @@ from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
+from grail.unlearning.guesses import GUESS_TOKENS
 
 STAYS = {"learning_rate": 1e-9}  # nothing is learned: no row rests, no stage ends early
 RUNS = {
@@ -37,7 +38,7 @@ RUNS = {
         "evaluation": {"generate": False},
     },
     "reset": {
-        "unlearning": {**STAYS, "rewrites": 2, "reset": {}},
+        "unlearning": {**STAYS, "rewrites": 2, "reset": {}, "guesses": 2, "examples": 1},
         "evaluation": {"generate": False},
     },
     "exact": {
@@ -126,8 +127,10 @@ def test_work_is_that_of_a_real_run(finished):
     assert ("reset" in work) == bool(config.unlearning.rewrites)
     if config.unlearning.rewrites:
         assert real["rewrite"] <= work["reset"]["read"] <= 1.3 * real["rewrite"]
-        written = real["rewrite prompts"] + real.get("rewrite decode", 0)
-        assert 0 < written <= work["reset"]["write"]
+        pieces = ("rewrite prompts", "rewrite decode", "guess prompts", "guess decode")
+        assert min(real["rewrite prompts"], real["guess prompts"]) > 0
+        written = sum(real.get(piece, 0) for piece in pieces)
+        assert written <= work["reset"]["write"]
 
 
 def test_files_are_as_large_as_those_of_a_real_run(finished, payload):
@@ -184,8 +187,22 @@ def test_looks_and_guesses_are_read(module_config):
     train = [row for row in rows if row.part == "train"]
     unlearn = [row for row in train if row.side == "unlearn"]
     steps = stops.unlearning.epochs * len(unlearn) // stops.unlearning.batch_size
-    assert work["read"] == 12 * ((2 + steps // 4) * len(train) + len(unlearn))
+    assert work["read"] == 12 * ((2 + steps // 4) * len(train) + 2 * len(unlearn))
     assert workload(config, rows, [])["unlearn"]["read"] == 0
+
+
+def test_guesses_are_written_after_their_examples(module_config):
+    config = load_config(module_config(name="guesses"), ["unlearning.guesses=3"], None)
+    context = RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
+    rows = rows_of(context)
+    work = workload(config, rows, [])["reset"]
+    assert work == {"read": 0, "write": 3 * 8 * (5 + GUESS_TOKENS - 1)}  # eight unlearn rows
+    shown = load_config(
+        module_config(name="guesses"), ["unlearning.guesses=3", "unlearning.examples=2"], None
+    )
+    assert workload(shown, rows, [])["reset"]["write"] == work["write"] + 3 * 8 * 2 * 12
+    given = load_config(module_config(name="guesses"), ["unlearning.guesses=3", "teach=null"], None)
+    assert "reset" not in workload(given, rows, [])  # nothing is known from before the facts
 
 
 def test_scores_in_several_passes_take_as_many_times_the_work(module_config):

@@ -50,7 +50,7 @@ def test_examples_are_retain_rows_in_full_and_as_many_as_fit(world):
     assert examples_for(rows, 9, 0).keys() == shown.keys()  # no more than there are
     assert set(examples_for(rows, 2, 0, positions=1).values()) == {()}
     longest = max(len(row.ids) for row in rows)
-    room = 2 * longest + module._LIMIT
+    room = 2 * longest + module.GUESS_TOKENS
     assert all(0 < len(ids) <= longest for ids in examples_for(rows, 3, 0, room).values())
 
 
@@ -86,7 +86,7 @@ def test_guesses_are_greedy_after_the_examples(world):
         ([1, 2, 3], True),
         ([1, 2], False),  # too short to be a sentence
         ([1, 2, 3, 1, 2, 3], False),  # loops
-        (list(range(module._LIMIT)), False),  # does not end
+        (list(range(module.GUESS_TOKENS)), False),  # does not end
         ([7, 8, 9], False),  # the row's own answer
     ],
 )

@@ -132,6 +132,6 @@ def done(config: Config, inputs: Inputs) -> set[str]:
     }
     made = {name: None not in (inputs_of(folder / f) for f in of) for name, of in files.items()}
     made["localize"] = has_mask(folder, config.localization.freeze == "by_side", lambda _: None)
-    made["reset"] &= not settings.rewrites or (folder / REWRITES).is_file()
+    made["reset"] &= not (settings.rewrites or settings.guesses) or (folder / REWRITES).is_file()
     made["evaluate"] = (folder / "results.json").is_file()
     return {name for name, whole in made.items() if whole}

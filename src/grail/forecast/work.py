@@ -17,8 +17,10 @@ from grail.data.heldout import HELD_OUT
 from grail.evaluation.equal_retention import MOST
 from grail.evaluation.evaluate import rows_to_continue
 from grail.model.generate import groups_of, most_new
+from grail.run.inputs import knows_before
 from grail.run.looks import looked_at
 from grail.run.trainings import epochs_of
+from grail.unlearning.guesses import GUESS_TOKENS, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import BATCH, LIMIT
 
@@ -54,13 +56,13 @@ def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -
         "vanilla": {"train": tokens_of(taught) * how.epochs} if config.teaches else {},
         "score": {"score": tokens_of(train) * trials * score_passes},
         "localize": {},
-        "reset": _rewriting(settings.rewrites, _train(rows, "retain", config.domains)),
+        "reset": _rewriting(config, train),
         "unlearn": _unlearning(config, rows, general),
         "evaluate": _evaluation(config, rows, general),
     }
     if settings.objective == EXACT:
         work["unlearn"] = {"train": tokens_of(kept) * how.epochs}
-    if not settings.rewrites and settings.reset is None:
+    if not work["reset"] and settings.reset is None:
         del work["reset"]
     return work
 
@@ -106,9 +108,12 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     seen, read = looked_at(everything), 0
     if config.every is not None:  # before, between and after
         read = tokens_of(seen) * (2 + steps // config.every)
-    if settings.stop or settings.objective == "distill":
-        read += tokens_of(r for r in seen if r.side == "unlearn")
+    if settings.stop or settings.objective == "distill":  # by two models
+        read += 2 * tokens_of(r for r in seen if r.side == "unlearn")
         read += tokens_of(r for r in rows if r.part == HELD_OUT)
+    if settings.objective == "distill" and settings.examples and knows_before(config):
+        shown = examples_for(rows, settings.examples, config.seed)
+        read += epochs * sum(map(len, shown.values()))
     return {"train": math.ceil(train), "read": read}
 
 
@@ -123,13 +128,19 @@ def _evaluation(config: Config, rows: Rows, general: Rows) -> Work:
     return work
 
 
-def _rewriting(count: int, rows: Rows) -> Work:
-    """Return the search for first tokens, and ``count`` continuations of each retain row."""
-    if not count:
-        return {}
-    begun = [row for row in rows for _ in range(count)]
-    batches = [begun[i : i + BATCH] for i in range(0, len(begun), BATCH)]
-    return {"read": tokens_of(rows), "write": _written(batches, LIMIT) + len(begun)}
+def _rewriting(config: Config, rows: Rows) -> Work:
+    """Return what is written ahead of Stage 3: other answers to retain rows, and guesses."""
+    settings, retain = config.unlearning, [row for row in rows if row.side == "retain"]
+    read, write = 0, 0
+    if settings.rewrites:  # after a search for first tokens, which are then forced
+        begun = [row for row in retain for _ in range(settings.rewrites)]
+        batches = [begun[i : i + BATCH] for i in range(0, len(begun), BATCH)]
+        read, write = tokens_of(retain), _written(batches, LIMIT) + len(begun)
+    for draw in range(settings.guesses * knows_before(config)):  # examples stand ahead of each
+        shown = examples_for(rows, settings.examples, f"{config.seed}/{draw}")
+        prompts = [row.start for row in rows if row.side == "unlearn"]
+        write += sum(map(len, shown.values())) + sum(prompts) + len(prompts) * (GUESS_TOKENS - 1)
+    return {"read": read, "write": write} if write else {}
 
 
 def _written(batches: Iterable[Rows], limit: int) -> int:

@@ -19,7 +19,7 @@ from grail.model.generate import end_tokens, generate
 from grail.progress import Tick, silent
 from grail.unlearning.rewrites import REWRITTEN
 
-_LIMIT, _BATCH = 32, 16
+GUESS_TOKENS, _BATCH = 32, 16
 _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun to loop
 
 
@@ -46,7 +46,7 @@ def examples_for(
     for row in train:
         if row.side == "unlearn":
             pool, ids = retain[row.domain], list[int]()
-            room = (positions or math.inf) - len(row.ids) - _LIMIT
+            room = (positions or math.inf) - len(row.ids) - GUESS_TOKENS
             for example in draws.sample(pool, min(count, len(pool))):
                 if len(ids) + len(example.ids) <= room:
                     ids += example.ids
@@ -86,7 +86,7 @@ def written_guesses(
     ends, found = end_tokens(model, tokenizer, lost), dict[tuple[int, ...], Encoded]()
     for first in range(0, len(asked), _BATCH):
         batch = asked[first : first + _BATCH]
-        prompts, limits = [prompt for _, prompt in batch], [_LIMIT] * len(batch)
+        prompts, limits = [prompt for _, prompt in batch], [GUESS_TOKENS] * len(batch)
         answers = generate(model, prompts, limits, tokenizer, None, ends)
         for (row, _), answer in zip(batch, answers, strict=True):
             if _usable(answer, row):
@@ -101,7 +101,7 @@ def _usable(answer: Sequence[int], row: Encoded) -> bool:
     """Tell whether an answer ends, does not loop, and is not the row's own."""
     runs = [tuple(answer[i : i + _GRAM]) for i in range(len(answer) - _GRAM + 1)]
     own = tuple(answer) == row.answer[: len(answer)]
-    return len(answer) < _LIMIT and 0 < len(runs) == len(set(runs)) and not own
+    return len(answer) < GUESS_TOKENS and 0 < len(runs) == len(set(runs)) and not own
 
 
 def _retained(row: Encoded, number: int, tokenizer: Any) -> Encoded:
