@@ -24,6 +24,12 @@ GENERAL_FILE = "keep_general.jsonl"
 """What is kept where the user names nothing: general questions, written beside the settings."""
 
 
+NO_HEADER = (
+    "The first line of a table must be a header. Name its columns by --prompt and --completion "
+    "where they are called otherwise."
+)
+
+
 class Draft(NamedTuple):
     """The text of a settings file, files to be written beside it, and what was found, in words."""
 
@@ -57,7 +63,10 @@ def draft(
     named = dict(columns) or columns_of([row for _, row in rows["unlearn"]])
     said = []
     for side, source in sources.items():
-        found = samples_from(rows[side], Place("request", side, "train"), source, named)
+        try:
+            found = samples_from(rows[side], Place("request", side, "train"), source, named)
+        except InputError as error:
+            raise InputError([*error.problems, *([] if named else [NO_HEADER])]) from error
         keys = {str(key) for _, row in rows[side] if isinstance(row, dict) for key in row}
         counted = f"{len(found)} row{'s' * (len(found) != 1)}"
         said.append(f"{source}: {counted}, {len(keys)} column{'s' * (len(keys) != 1)}")
