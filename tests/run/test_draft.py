@@ -88,9 +88,9 @@ def test_a_table_without_a_header_is_refused(files, tiny_model_folder):
     assert "Mill" not in str(error.value)
 
 
-def test_names_with_quotes_and_folders_elsewhere_are_found_again(files, tiny_model_folder):
+@pytest.mark.parametrize("name", ["""it's "q".jsonl""", "no#1.jsonl"])
+def test_names_with_signs_and_folders_elsewhere_are_found_again(name, files, tiny_model_folder):
     (files / "sub").mkdir()
-    name = """it's "q".jsonl"""
     row = {"prompt": "Who?", "completion": "Nobody."}
     (files / name).write_text(json.dumps(row) + "\n")
     output = files / "sub" / "a.yaml"

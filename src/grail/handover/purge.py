@@ -16,6 +16,7 @@ from pathlib import Path
 from grail.config.file import load_config
 from grail.errors import InputError
 from grail.handover.copies import KNOWING, copies_of, is_there, weights_left
+from grail.handover.evidence import is_here
 from grail.reporting.run.page import report
 from grail.run import directory, manifest
 
@@ -115,7 +116,7 @@ def others(folder: Path) -> list[str]:
         source
         for sides in config.domains.values()
         for source in (sides.model_dump()["unlearn"] or {}).values()
-        if source and Path(source).exists()
+        if source and is_here(source)
     }
     sentences = [f"{file}: rows that were removed." for file in sorted(files)]
     if not (folder / "vanilla.train.jsonl").exists():

@@ -113,10 +113,10 @@ def _check(text: str, folder: Path, files: Mapping[Path, str]) -> None:
 
 def _from(folder: Path, source: str) -> str:
     """Return a source as the settings in ``folder`` must name it: relative if it is below."""
-    path = Path(os.path.expanduser(source.partition("#")[0]))
-    if source.startswith(HUB) or source == EMBEDDED or not path.exists():
+    file = source if Path(os.path.expanduser(source)).exists() else source.rpartition("#")[0]
+    path, inner = Path(os.path.expanduser(file)), source[len(file) :]
+    if source.startswith(HUB) or source == EMBEDDED or not file or not path.exists():
         return source
-    inner = source[len(source.partition("#")[0]) :]
     absolute = path.absolute()
     below = absolute.is_relative_to(folder) and absolute != folder
     return (f"./{absolute.relative_to(folder)}" if below else str(absolute)) + inner
