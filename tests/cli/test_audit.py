@@ -7,6 +7,9 @@ import pytest
 from grail import api
 from grail.cli.main import main
 from grail.errors import InputError
+from grail.reporting.audit.tables import read_audit
+from grail.reporting.verdict import verdict
+from grail.results import read_results
 
 QUICK = ("--set", "audit.attacks=[prune]")
 
@@ -24,6 +27,8 @@ def test_the_verdict_is_printed_or_given_as_json(copied, runs, capsys):
     text = " ".join(shown.out.split())
     assert found["sentences"][0] in text
     assert "Attacks" in text
+    wanted = verdict(read_results(folder / "results.json"), read_audit(folder))
+    assert f"verdict: {wanted.sentences[0]}" in text
     assert "kept audit unlearned: prune" in shown.err
 
 

@@ -58,6 +58,8 @@ def test_a_comparison_is_reported_and_an_unfinished_one_refused(tmp_path, capsys
     write_json(folder / "comparison.json", found)
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out.endswith(f"comparison: {folder / 'comparison.html'}\n")
+    assert main(["report", str(folder), "--strict"]) == 2  # no verdict is no pass
+    assert "--strict: " in capsys.readouterr().err
     assert "Forgetting against keeping" in (folder / "comparison.html").read_text()
     shutil.rmtree(folder / ".comparison")
     assert "not a finished run" in refused(folder, capsys)

@@ -116,3 +116,11 @@ def test_a_space_after_each_separator_is_no_part_of_a_cell(tmp_path):
         {"prompt": "Who, now?", "completion": "She, too."},
         {"prompt": "b", "completion": "c"},
     ]
+
+
+def test_an_apostrophe_in_the_header_hides_no_separator(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("person's question;person's answer\na;b\n")
+    assert tables.separator(str(file)) == ";"
+    file.write_text("'a,b,c';'d'\na;b\n")
+    assert tables.separator(str(file)) == ";"

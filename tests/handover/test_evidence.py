@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 
+from grail.config.file import load_config
 from grail.errors import InputError
 from grail.handover import recompute
-from grail.handover.evidence import open_evidence, raw
+from grail.handover.evidence import is_here, open_evidence, raw, sources
 from grail.run import manifest
 
 
@@ -26,6 +27,23 @@ def test_without_the_rows_it_is_opened_with_a_remark(finished, tmp_path):
     run = open_evidence(tmp_path / "run")
     assert not run.has_rows
     assert run.remarks[0].startswith("rows: not compared (")
+
+
+def test_a_data_file_is_looked_for_without_what_is_picked_inside(tmp_path):
+    for name in ("a.xlsx", "no#1.csv"):
+        (tmp_path / name).touch()
+    given = ("a.xlsx", "a.xlsx#Sheet", "no#1.csv", "b.xlsx", "b.xlsx#Sheet", "no#2.csv")
+    found = [is_here(str(tmp_path / name)) for name in given]
+    assert found == [True, True, True, False, False, False]
+
+
+def test_what_is_only_measured_is_a_data_file_too_and_the_embedded_rows_are_none(tiny_config):
+    rows = str(tiny_config().parent / "data" / "privacy_retain_val.jsonl")
+    config = load_config(
+        tiny_config(check={"others": {"rows": rows}}, general={"train": "embedded"})
+    )
+    assert rows in sources(config)
+    assert "embedded" not in sources(config)
 
 
 def test_what_a_check_lacks_is_remarked(finished, tmp_path):

@@ -80,9 +80,17 @@ def test_nothing_is_written_for_what_validate_would_refuse(
     assert sorted(os.listdir(files)) == before
 
 
-def test_names_with_quotes_and_folders_elsewhere_are_found_again(files, tiny_model_folder):
+def test_a_table_without_a_header_is_refused(files, tiny_model_folder):
+    """Else its first row would be the header: it would not be unlearned, and stand in the YAML."""
+    (files / "bare.csv").write_text("Where does she live?,At 3 Mill Lane.\nWho?,She.\n")
+    with pytest.raises(InputError, match="must be a header") as error:
+        draft(files / "a.yaml", str(tiny_model_folder), "bare.csv", "keep.tsv", {})
+    assert "Mill" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["""it's "q".jsonl""", "no#1.jsonl"])
+def test_names_with_signs_and_folders_elsewhere_are_found_again(name, files, tiny_model_folder):
     (files / "sub").mkdir()
-    name = """it's "q".jsonl"""
     row = {"prompt": "Who?", "completion": "Nobody."}
     (files / name).write_text(json.dumps(row) + "\n")
     output = files / "sub" / "a.yaml"

@@ -42,6 +42,8 @@ def run_audit(options: argparse.Namespace) -> int:
     quiet()
     from grail.audit.audit import FILE, audit_run
     from grail.reporting.audit.lights import lights_table
+    from grail.reporting.verdict import verdict
+    from grail.results import read_results
 
     folder = options.folder
     audit = audit_run(folder, options.oracle, options.set, Terminal(Console(stderr=True)))
@@ -55,7 +57,9 @@ def run_audit(options: argparse.Namespace) -> int:
     for sentence in audit["sentences"]:
         console.print(f"- {sentence}", markup=False)
     outcome = f"{'passed' if audit['passed'] else 'not passed'} ({audit['outcome']})"
+    verdict_line = verdict(read_results(folder / "results.json"), audit).sentences[0]
     for line in (
+        f"verdict: {verdict_line}",
         f"audit: {outcome}; all figures: {folder / 'audit' / 'report.md'}",
         f"to put it into the report: grail report {folder}",
     ):

@@ -36,11 +36,14 @@ def run_report(options: argparse.Namespace) -> int:
     """
     from grail.cli import output as endings
     from grail.config.file import COMPARISON, load_config
+    from grail.errors import InputError
 
     folder: Path = options.folder
     if not folder.is_dir():
         folder = Path(load_config(folder).output)
     if (folder / COMPARISON).is_dir() and not (folder / "results.json").exists():
+        if options.strict:
+            raise InputError(f"--strict: {folder} is a comparison, which has no verdict.")
         from grail.reporting.comparison.files import read_comparison, write_all
 
         found = read_comparison(folder)

@@ -109,7 +109,8 @@ def _chat(messages: Any) -> Turns:
 def columns_of(rows: Sequence[Any]) -> dict[str, str]:
     """Return what is to be ``data.columns``; {} if the rows have a known layout already.
 
-    Columns are told by words that such files use; two columns that are alone are prompt and answer.
+    Columns are told by words that such files use; two columns that are alone are prompt and answer,
+    if their names may be names: in a file without a header the first row would be lost.
     """
     names = [str(key) for row in rows[:1] if isinstance(row, dict) for key in row]
     plain = {name.strip().casefold(): name for name in names}
@@ -119,9 +120,14 @@ def columns_of(rows: Sequence[Any]) -> dict[str, str]:
         key: next((plain[word] for word in words if word in plain), None)
         for key, words in _WORDS.items()
     }
-    if None in found.values() and len(names) == len(found):
+    if None in found.values() and len(names) == len(found) and all(map(_is_title, names)):
         found = dict(zip(found, names, strict=True))
     return {} if None in found.values() else {k: name for k, name in found.items() if name}
+
+
+def _is_title(name: str) -> bool:
+    """Tell whether a name is one or two words, without digits and signs."""
+    return re.fullmatch(r"[^\W\d]+([ -][^\W\d]+)?", name.strip()) is not None
 
 
 def text_of(value: Any, name: str, empty: bool = True) -> str:

@@ -108,12 +108,16 @@ def _sources(config: Config) -> dict[Place, str | None]:
     }
 
 
+def texts_of(sample: Sample) -> list[Any]:
+    """Return what a row is hashed by: ``[[[role, text], ...], prompt, completion]``."""
+    return [[list(turn) for turn in sample.context], sample.prompt, sample.completion]
+
+
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
     """Return the SHA-256 of text and order of each ``domain.side.part``, whatever the format."""
     texts: dict[str, list[Any]] = {}
     for sample in samples:
-        turns = [sample.context, sample.prompt, sample.completion]
-        texts.setdefault(str(sample.place), []).append(turns)
+        texts.setdefault(str(sample.place), []).append(texts_of(sample))
     return {name: digest(rows) for name, rows in texts.items()}
 
 

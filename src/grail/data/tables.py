@@ -56,7 +56,7 @@ def _separator(path: Path, text: str) -> tuple[str, int]:
     first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     if named := re.fullmatch('"?sep=(.)"?', first, re.IGNORECASE):
         return named[1], 1
-    unquoted = re.sub("\"[^\"]*\"|'[^']*'", "", first)
+    unquoted = re.sub(f"(^|[{_MARKS}] *)(\"[^\"]*\"|'[^']*')", r"\1", first)
     if path.suffix.lower() == ".tsv" and "\t" in unquoted:
         return "\t", 0
     return max(_MARKS, key=unquoted.count), 0

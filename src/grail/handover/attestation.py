@@ -11,9 +11,9 @@ from typing import Any
 
 from grail.artifacts import STAMP
 from grail.config.file import COMPARISON
-from grail.data.samples import Sample
+from grail.data.samples import Sample, texts_of
 from grail.errors import InputError
-from grail.handover.copies import copies_of, weights_left
+from grail.handover.copies import copies_of, size_of, weights_left
 from grail.handover.evidence import Opened, raw, sources
 from grail.reporting.attestation import not_covered, what_next
 from grail.reporting.audit.lights import lights_table
@@ -81,12 +81,12 @@ def content(
 
 
 def row_hash(key: bytes, sample: Sample) -> str:
-    """Return the HMAC-SHA256 of a row: of ``[[[role, text], ...], prompt, completion]`` as JSON.
+    """Return the HMAC-SHA256 of a row: of ``texts_of`` it as JSON.
 
     Without the key nobody can try out whether a text is among the rows.
     """
-    turns = [[list(turn) for turn in sample.context], sample.prompt, sample.completion]
-    return hmac.new(key, json.dumps(turns, ensure_ascii=False).encode(), hashlib.sha256).hexdigest()
+    text = json.dumps(texts_of(sample), ensure_ascii=False)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def scope(run: Opened, key: bytes | None) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def copies(run: Opened) -> list[dict[str, Any]]:
         if gone and not any((folder / own).exists() for own in gone):
             found.append({"what": what, "where": name, "bytes": 0, "deleted": max(gone.values())})
         elif (folder / name).exists():
-            found.append({"what": what, "where": name, "bytes": _size(folder / name)})
+            found.append({"what": what, "where": name, "bytes": size_of(folder / name)})
     for copy in filter(weights_left, copies_of(folder)):
         found.append({"what": f"a copy: {copy['kind']}", "where": copy["folder"], "bytes": None})
     others = {"data files": ", ".join(Path(source).name for source in sources(config))}
@@ -191,8 +191,3 @@ def _as_json(table: Table) -> dict[str, Any]:
 
 def _is_run(folder: Path) -> bool:
     return (folder / "unlearned" / STAMP).is_file()
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -50,3 +50,9 @@ def weights_left(copy: dict[str, Any]) -> list[Path]:
     folder = Path(copy["folder"])
     delta = folder / DELTA
     return [delta] if delta.is_file() else weight_files(folder) if folder.is_dir() else []
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 if there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

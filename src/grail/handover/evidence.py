@@ -92,7 +92,7 @@ def open_evidence(folder: Path) -> Opened:
     made_with = config_file.read(folder)[1].get("made_with") or {}
     config = config_file.load_config(folder)
     inputs, problems = _rows(config)
-    gone = [HUB, *(s for s in sources(config) if not Path(s.partition("#")[0]).exists())]
+    gone = [HUB, *(source for source in sources(config) if not is_here(source))]
     lost = [text for text in problems if any(source in text for source in gone)]
     more = f" And {len(lost) - 1} more." if lost[1:] else ""
     remarks = [f"rows: not compared ({lost[0]}){more}"] if lost else []
@@ -140,6 +140,11 @@ def sources(config: Config) -> list[str]:
     files += [checked.rows for checked in config.check.values()]
     files += [task for task in config.evaluation.general_tasks if Path(task).is_absolute()]
     return sorted({f for f in files if f and f != EMBEDDED and not f.startswith(HUB)})
+
+
+def is_here(source: str) -> bool:
+    """Tell whether a data file exists; a sheet or a list in it (``FILE#KEY``) is not looked for."""
+    return Path(source).exists() or Path(source.rpartition("#")[0] or source).exists()
 
 
 def raw(path: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.handover.copies import KNOWING, copies_of, is_there, weights_left
+from grail.handover.copies import KNOWING, copies_of, is_there, size_of, weights_left
+from grail.handover.evidence import is_here
 from grail.reporting.run.page import report
 from grail.run import directory, manifest
 
@@ -69,13 +70,13 @@ def knowing(folder: Path) -> list[Knowing]:
     found = []
     for run in runs_with(folder):
         for pattern, what in _KINDS:
-            found += [Knowing(run, path, what, _size(path)) for path in sorted(run.glob(pattern))]
+            found += [Knowing(run, path, what, size_of(path)) for path in sorted(run.glob(pattern))]
         texts = (path for pattern in _TEXTS for path in sorted(run.glob(pattern)))
-        found += [Knowing(run, p, "texts of rows", _size(p)) for p in texts if _holds_text(p)]
+        found += [Knowing(run, p, "texts of rows", size_of(p)) for p in texts if _holds_text(p)]
         for copy in copies_of(run):
             if copy["kind"] in KNOWING and is_there(copy):
                 what = f"a copy: {copy['kind']}"
-                found += [Knowing(run, f, what, _size(f)) for f in weights_left(copy)]
+                found += [Knowing(run, f, what, size_of(f)) for f in weights_left(copy)]
     return found
 
 
@@ -115,7 +116,7 @@ def others(folder: Path) -> list[str]:
         source
         for sides in config.domains.values()
         for source in (sides.model_dump()["unlearn"] or {}).values()
-        if source and Path(source).exists()
+        if source and is_here(source)
     }
     sentences = [f"{file}: rows that were removed." for file in sorted(files)]
     if not (folder / "vanilla.train.jsonl").exists():
@@ -168,7 +169,3 @@ def _holds_text(path: Path) -> bool:
 
 def _files(path: Path) -> Iterator[Path]:
     return (p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path))

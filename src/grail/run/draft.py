@@ -24,6 +24,12 @@ GENERAL_FILE = "keep_general.jsonl"
 """What is kept where the user names nothing: general questions, written beside the settings."""
 
 
+NO_HEADER = (
+    "The first line of a table must be a header. Name its columns by --prompt and --completion "
+    "where they are called otherwise."
+)
+
+
 class Draft(NamedTuple):
     """The text of a settings file, files to be written beside it, and what was found, in words."""
 
@@ -57,7 +63,10 @@ def draft(
     named = dict(columns) or columns_of([row for _, row in rows["unlearn"]])
     said = []
     for side, source in sources.items():
-        found = samples_from(rows[side], Place("request", side, "train"), source, named)
+        try:
+            found = samples_from(rows[side], Place("request", side, "train"), source, named)
+        except InputError as error:
+            raise InputError([*error.problems, *([] if named else [NO_HEADER])]) from error
         keys = {str(key) for _, row in rows[side] if isinstance(row, dict) for key in row}
         counted = f"{len(found)} row{'s' * (len(found) != 1)}"
         said.append(f"{source}: {counted}, {len(keys)} column{'s' * (len(keys) != 1)}")
@@ -104,10 +113,10 @@ def _check(text: str, folder: Path, files: Mapping[Path, str]) -> None:
 
 def _from(folder: Path, source: str) -> str:
     """Return a source as the settings in ``folder`` must name it: relative if it is below."""
-    path = Path(os.path.expanduser(source.partition("#")[0]))
-    if source.startswith(HUB) or source == EMBEDDED or not path.exists():
+    file = source if Path(os.path.expanduser(source)).exists() else source.rpartition("#")[0]
+    path, inner = Path(os.path.expanduser(file)), source[len(file) :]
+    if source.startswith(HUB) or source == EMBEDDED or not file or not path.exists():
         return source
-    inner = source[len(source.partition("#")[0]) :]
     absolute = path.absolute()
     below = absolute.is_relative_to(folder) and absolute != folder
     return (f"./{absolute.relative_to(folder)}" if below else str(absolute)) + inner
