@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import audits
+import planted
 
 from grail.comparison.grids import edges
 from grail.comparison.settings import load_comparison
@@ -69,6 +70,8 @@ def tables(name: str) -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     if name == "audit":
         return f"#{markdown(audits.table(found['measurements']))}"
+    if name == "planted":
+        return f"#{markdown(planted.table(found['measurements']))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
     _mark_edges(comparison)

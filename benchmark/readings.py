@@ -124,6 +124,12 @@ def paper(table: str, method: str, column: str = "Avg") -> float:
     return found[table][method][found["columns"].index(column)]
 
 
+def student(found: Mapping[Any, float]) -> list[float]:
+    """Return the ends of the 95 % interval of a mean of three seeds."""
+    mean, half = statistics.fmean(found.values()), 4.303 * statistics.stdev(found.values()) / 3**0.5
+    return [mean - half, mean + half]
+
+
 def within(found: Mapping[Any, float], limit: float) -> int:
     """Return the number of seeds of which no value is above the limit."""
     return len({seed for seed, _ in found} - {k[0] for k, v in found.items() if v > limit})
@@ -157,6 +163,7 @@ class Reader:
                 statistics.fmean(found.values()),
                 statistics.stdev(found.values()),
             ],
+            "student": student,
             "min": lambda found: min(values(found)),
             "max": lambda found: max(values(found)),
             "spread": lambda *found: [

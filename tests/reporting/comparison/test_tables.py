@@ -243,7 +243,7 @@ def test_weak_evidence_is_told_under_every_table():
 
 
 def test_a_choice_at_an_edge_and_rows_that_chose_are_told():
-    found = comparison()
+    found = comparison(method("grail"), method("b"))
     found["methods"][0] |= {"chosen": {"unlearning.learning_rate": 4}, "edge": ["x"]}
     found["choose"] |= {"rows": "half", "seed": 3}
     table = comparison_tables(found)[0]
