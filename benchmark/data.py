@@ -127,6 +127,8 @@ def content(raw: Path, name: str) -> str:
     about = listed()["files"][name]
     try:
         rows = list(MAKERS[domain](raw, side, part, about.get("rows")))
+    except InputError:
+        raise
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"{name}: the source is not that of the pinned revision.") from error
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
