@@ -170,7 +170,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def main() -> None:
     """Fetch or say what to fetch; make every file, then write them all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("raw", type=Path, help="folder of the sources' checkouts")
     parser.add_argument("out", type=Path, help="folder of the data sets")
     parser.add_argument("--fetch", action="store_true", help="clone the sources that are missing")
