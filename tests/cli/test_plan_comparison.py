@@ -59,12 +59,12 @@ def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
 def test_a_finished_grid_is_counted_at_the_point_it_chose(played, comparison, plan, tmp_path):
     grid = {"unlearning.learning_rate": [0.5, 1e-7]}  # the first forgets what is to be kept
     methods = {"one": {"preset": "ascent", "grid": grid}}
-    more = {"seeds": [0, 1], "figures": []}
+    more = {"seeds": [0, 1], "figures": [], "choose": {"seed": 9, "extend": 0}}
     assert main(["compare", str(comparison(methods, **more))]) == 0
     chosen = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"][0]["chosen"]
     assert chosen == {"unlearning.learning_rate": 1e-7}, "not the grid's first point"
     found = forecast_of(plan(methods, **more))
-    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (3, 0)]
+    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (4, 0)]
     assert (found.seconds, found.memory) == ((0, 0), (0, 0))
     again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 2]}))
     assert [line.left for line in again.lines] == [0, 1]
