@@ -127,6 +127,8 @@ def content(raw: Path, name: str) -> str:
     about = listed()["files"][name]
     try:
         rows = list(MAKERS[domain](raw, side, part, about.get("rows")))
+    except InputError:
+        raise
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"{name}: the source is not that of the pinned revision.") from error
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -168,7 +170,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def main() -> None:
     """Fetch or say what to fetch; make every file, then write them all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("raw", type=Path, help="folder of the sources' checkouts")
     parser.add_argument("out", type=Path, help="folder of the data sets")
     parser.add_argument("--fetch", action="store_true", help="clone the sources that are missing")

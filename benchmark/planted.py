@@ -280,7 +280,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Make a bed for each seed, measure every ranking, and write results/planted.json."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ranking", action="append", default=[], help="package.module:function")
     options = parser.parse_args()

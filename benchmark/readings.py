@@ -1,9 +1,8 @@
 """The numbers of committed result files, and a small safe language of expressions over them.
 
-A number has a method, a seed, a model ("unlearned", "calibrated", "vanilla", "oracle"), a part and
-a measure: "Avg", "HS", "DOMAIN.US", "DOMAIN.RS", "DOMAIN.SIDE.METRIC", "general NLL", "unlearn NLL"
-(mean over domains), and of audits "DOMAIN.ATTACK.AMOUNT", also followed by " beyond" (points above
-the oracle).
+A number has a method, a seed, a model (MODELS), a part and a measure: "Avg", "HS", "DOMAIN.US",
+"DOMAIN.SIDE.METRIC", "general NLL", "unlearn NLL" (mean over domains), and of audits
+"DOMAIN.ATTACK.AMOUNT", also followed by " beyond" (points above the oracle).
 """
 
 from __future__ import annotations
@@ -34,9 +33,7 @@ OPERATORS = {
     ast.USub: operator.neg,
     ast.Eq: operator.eq,
     ast.Lt: operator.lt,
-    ast.LtE: operator.le,
     ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
 }
 
 
@@ -98,9 +95,9 @@ def _measured(run: Mapping[str, Any]) -> Iterator[Number]:
 
 def _audited(run: Mapping[str, Any]) -> Iterator[Number]:
     for group in run.get("measured", ()):
+        attack = f"{group['attack']} {group['amount']}"
         for row in group["rows"]:
-            measure = f"{_measure(row)} {group['attack']} {group['amount']}"
-            yield group["model"], row["part"], measure, row["value"]
+            yield group["model"], row["part"], f"{_measure(row)} {attack}", row["value"]
 
 
 def _known(run: Mapping[str, Any]) -> Iterator[Number]:

@@ -145,6 +145,7 @@ def test_what_the_readme_prints_is_what_was_measured():
     ]
     said = verdict(make_results(rows, demo["freezing"], "")).sentences
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^- (.+\.)$", readme.partition("lines like these:")[2].split("```")[1], re.M)
+    block = readme.partition("lines like these:")[2].split("```")[1]
+    shown = re.findall(r"^- (.+\.)$", block, re.M)
     assert shown == said[: len(shown)]
     assert len(shown) >= 6

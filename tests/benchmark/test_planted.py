@@ -13,11 +13,13 @@ def bed():
     return make_bed(0, steps=60)
 
 
-def test_only_planted_entries_hold_what_was_planted():
-    """The same bed before planting: all other entries have the same bits."""
-    before = make_bed(0, steps=60)
-    model = dict(before.model.named_parameters())
-    assert all(torch.equal(p, model[n]) for n, p in bed().model.named_parameters())  # by its seed
+def test_a_bed_is_made_by_its_seed():
+    one, same, other = (dict(make_bed(s, steps=2).model.named_parameters()) for s in (0, 0, 1))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert not all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_share_is_planted_in_each_weight_and_the_facts_are_known():
     shares = [bits.float().mean().item() for bits in bed().planted.values()]
     assert shares == pytest.approx([planted.SHARE] * 14, abs=1e-3)
     assert known(bed(), bed().model, "unlearn") > 60

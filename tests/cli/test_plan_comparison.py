@@ -27,7 +27,7 @@ def test_every_run_counts_once(plan):
     lines = {line.name: line for line in found.lines}
     assert {name: line.cells for name, line in lines.items()} == {
         "base": 1,
-        "one": 3 + 1,  # the chosen candidate is the cell of seed 0
+        "one": 3 + 2,  # no candidate is a reported cell
         "two": 2,
         "same": 0,  # equal settings are run once
         "own": 2,
@@ -54,14 +54,14 @@ def test_a_run_is_the_base_and_a_cell(plan, monkeypatch):
 def test_a_finished_grid_is_counted_at_the_point_it_chose(played, comparison, plan, tmp_path):
     grid = {"unlearning.learning_rate": [0.5, 1e-7]}  # the first forgets what is to be kept
     methods = {"one": {"preset": "ascent", "grid": grid}}
-    more = {"seeds": [0, 1], "figures": []}
+    more = {"seeds": [0, 1], "figures": [], "choose": {"seed": 2, "extend": 0}}
     assert main(["compare", str(comparison(methods, **more))]) == 0
     chosen = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"][0]["chosen"]
     assert chosen == {"unlearning.learning_rate": 1e-7}, "not the grid's first point"
     found = forecast_of(plan(methods, **more))
-    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (3, 0)]
+    assert [(line.cells, line.left) for line in found.lines] == [(1, 0), (4, 0)]
     assert (found.total["seconds"], found.total["memory"]) == ((0, 0), (0, 0))
-    again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 2]}))
+    again = forecast_of(plan(methods, **more | {"seeds": [0, 1, 3]}))
     assert [line.left for line in again.lines] == [0, 1]
     assert again.total["memory"] == again.lines[1].memory  # the base is made: its peak is past
 

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from grail.comparison.halves import check_halves, deciding, reported, score, without_deciding
+from grail.comparison.halves import (
+    check_halves,
+    deciding,
+    deciding_success,
+    with_reported_rows,
+    without_deciding,
+)
 from grail.errors import InputError
 from grail.results import Result, make_results, write_results
 
@@ -30,8 +36,8 @@ def samples():
 
 def test_the_score_is_that_of_the_deciding_half():
     forgotten = sum(1 - KEYS.index(key) / 10 for key in deciding(KEYS)) / 3
-    assert score(samples(), 0, "Avg") == pytest.approx(100 * forgotten)
-    assert score(samples(), 0, "HS") == pytest.approx(100 * forgotten)
+    assert deciding_success(samples(), 0, "Avg") == pytest.approx(100 * forgotten)
+    assert deciding_success(samples(), 0, "HS") == pytest.approx(100 * forgotten)
 
 
 def test_what_is_left_of_the_samples():
@@ -56,7 +62,7 @@ def test_results_of_the_reported_half(tmp_path):
         for n, key in enumerate(KEYS)
     ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = reported(tmp_path)
+    found = with_reported_rows(tmp_path)
     left = [n for n, key in enumerate(KEYS) if key not in deciding(KEYS)]
     mean = sum(left) / 4
     assert found.value("unlearned", "d", "retain", "train", "RS") == pytest.approx(10 * mean)

@@ -18,7 +18,7 @@ from typing import Any
 from grail.comparison import cells
 from grail.comparison.cells import Store
 from grail.comparison.grids import edges
-from grail.comparison.halves import reported, score, without_deciding
+from grail.comparison.halves import deciding_success, with_reported_rows, without_deciding
 from grail.comparison.paired import COMPARED, Samples, compared, read_samples
 from grail.comparison.processes import threads
 from grail.comparison.rows import Cell, ComparisonPlan, Point, Row
@@ -78,11 +78,11 @@ def collect(
 
 def _score(cell: Cell, folder: Path, metric: str) -> float:
     """Return the success of a candidate on the rows that decide, in percent."""
-    return score(read_samples([replace(cell, folder=folder)]), cell.seed, metric)
+    return deciding_success(read_samples([replace(cell, folder=folder)]), cell.seed, metric)
 
 
 def _results(plan: ComparisonPlan, folder: Path) -> Results:
-    return reported(folder) if plan.chooses else read_results(folder / "results.json")
+    return with_reported_rows(folder) if plan.chooses else read_results(folder / "results.json")
 
 
 def _differences(plan: ComparisonPlan, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:

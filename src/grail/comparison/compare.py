@@ -114,17 +114,18 @@ def chosen_so_far(
     The point of a row whose grid is not finished is its first.
     """
     chosen = {row.name: row.points[0] for row in plan.rows}
+    found: dict[str, Point] = {}
     for _ in range(plan.settings.choose.extend + 1 if store else 0):
+        plan = plan.widened(found)
         left = {
-            cell.folder: row.name
+            row.name
             for row in plan.rows
             for cell in plan.candidates(row)
             if store and not store.is_finished(cell.config)
         }
-        done = replace(plan, rows=tuple(r for r in plan.rows if r.name not in left.values()))
+        done = replace(plan, rows=tuple(row for row in plan.rows if row.name not in left))
         found = best_points(done, store, ()) if store else {}
         chosen |= found
-        plan = plan.widened(found)
     return plan, chosen
 
 

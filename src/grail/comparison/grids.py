@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Point = Mapping[str, Any]
+_Point = Mapping[str, Any]
 
 
-def edges(points: Sequence[Point], best: Point) -> list[str]:
+def edges(points: Sequence[_Point], best: _Point) -> list[str]:
     """Return the keys of which ``best`` has the least or the greatest number that was tried.
 
     What counts is the line through ``best``: the points that have all other values in common with
@@ -19,7 +19,7 @@ def edges(points: Sequence[Point], best: Point) -> list[str]:
     return [key for key, line in lines.items() if line and best[key] in (line[0], line[-1])]
 
 
-def beyond(points: Sequence[Point], best: Point) -> list[dict[str, Any]]:
+def beyond(points: Sequence[_Point], best: _Point) -> list[dict[str, Any]]:
     """Return the next point outside each edge that ``best`` lies at, by the grid's own factor.
 
     The factor is that of the two outermost values. None for a line that holds 0 or less, or whole
@@ -39,7 +39,7 @@ def beyond(points: Sequence[Point], best: Point) -> list[dict[str, Any]]:
     return found
 
 
-def _line(points: Sequence[Point], best: Point, key: str) -> list[Any]:
+def _line(points: Sequence[_Point], best: _Point, key: str) -> list[Any]:
     """Return the numbers tried for ``key`` where all else is as in ``best``, if several."""
     others = {name: value for name, value in best.items() if name != key}
     line = {p[key] for p in points if {n: v for n, v in p.items() if n != key} == others}

@@ -42,7 +42,7 @@ def check_halves(samples: Iterable[Any]) -> None:
         )
 
 
-def score(samples: Samples, seed: int, metric: str) -> float:
+def deciding_success(samples: Samples, seed: int, metric: str) -> float:
     """Return Avg or HS of the unlearned model on the deciding half of the train rows, percent."""
     sides = samples["unlearned", _TRAIN][seed]
     means = {}
@@ -66,7 +66,7 @@ def without_deciding(samples: Samples) -> Samples:
     return shown
 
 
-def reported(folder: Path) -> Results:
+def with_reported_rows(folder: Path) -> Results:
     """Return a cell's results with train rows of the reported half: their US, RS and NLL."""
     results = read_results(folder / "results.json")
     groups: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}

@@ -85,14 +85,10 @@ class Method(Section):
 
 
 class Choose(Section):
-    """How the best point of a grid is chosen.
-
-    By a success on half of each side's train rows, with a seed of its own. Train rows are then
-    reported on the other half.
-    """
+    """How the best point of a grid is chosen: by rows and a seed that are not reported."""
 
     part: Name = "train"
-    """The rows that decide: always train."""
+    """The rows that decide: always train, half of each side's; the other half is reported."""
     metric: Literal["Avg", "HS"] = "Avg"
     """Mean of all US and RS, or the harmonic success; the highest wins."""
     seed: Seed | None = None
