@@ -34,7 +34,7 @@ SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
 def before_facts(context: RunContext) -> Weights | None:
     """Return the weights from before the facts, if Stage 3 needs them and they are known."""
     section = context.config.unlearning
-    needed = section.reset is not None or section.objective == "distill"
+    needed = section.reset is not None or section.guesses or section.objective == "distill"
     found = context.before() if needed else None
     if found is None or section.reset is not None or section.teacher != "auto":
         return found
@@ -74,7 +74,7 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         if section.rewrites:
             with context.listener.stage("rewrite") as tick:
                 found += rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
-        before = context.before() if section.guesses else None
+        before = before_facts(context) if section.guesses else None
         if before is not None:
             with context.listener.stage("guess") as tick, holding(model, before):
                 found += written_guesses(model, tokenizer, rows, how, tick)
