@@ -37,12 +37,12 @@ from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
-from grail.run.looks import looks_of
 from grail.run.memory import (
     before_in_memory,
     check_rows,
     check_trainable,
     encode_rows,
+    looks_in_memory,
     reset_in_memory,
     rewritten_in_memory,
 )
@@ -244,7 +244,7 @@ def unlearn(
     before = before_in_memory(model, unlearning, seed)
     encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning, before, seed)
     plain, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
-    looks = looks_of(model, encoded, tokenizer.pad_token_id, None, unlearning.stop, before)
+    looks = looks_in_memory(model, tokenizer, encoded, unlearning, before, seed)
     reset_in_memory(model, unlearning, mask, before, seed)
     was_training, task = model.training, taught(plain, unlearning, before)
     with TemporaryDirectory() as folder:

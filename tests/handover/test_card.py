@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import yaml
 
@@ -10,9 +11,10 @@ from grail.handover.origin import Base, base_of
 from grail.results import read_results
 
 
-def test_the_card_tells_figures_and_no_row(finished_run, tiny_model_folder):
+def test_the_card_tells_figures_and_no_row(finished_run, tiny_model_folder, tmp_path):
     base = base_of(str(tiny_model_folder))
-    card = model_card(finished_run, "adapter", base, ["A remark."])
+    run = shutil.copytree(finished_run, tmp_path / "run")  # the card makes its key there
+    card = model_card(run, "adapter", base, ["A remark."])
     header = yaml.safe_load(card.split("---\n")[1])
     assert header == {"library_name": "peft", "tags": ["machine-unlearning", "grail"]}
     assert "- A remark.\n" in card

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from torch import nn
 
 from grail.config.file import load_config
@@ -10,6 +11,7 @@ from grail.config.unlearning import Stop
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.files import write_json
+from grail.model.forward import trainable
 from grail.progress import NullListener
 from grail.run import looks
 from grail.run.inputs import read_inputs
@@ -155,3 +157,23 @@ def test_rows_forgotten_before_any_training_are_told_as_such(tmp_path):
     looks.write_looks(tmp_path, Looks(4, list, bounds), [row], said.append)
     looks.write_looks(tmp_path, Looks(4, list, bounds), [row, row | {"step": 4}], said.append)
     assert said == [looks.NOTHING_TO_DO, NOTHING_KEPT]
+
+
+def test_the_model_from_before_guesses_after_its_examples(tiny_model, tiny_rows, monkeypatch):
+    model, asked = tiny_model(), []
+    before = {name: p.detach() + 0.1 for name, p in trainable(model).items()}
+    rows = [
+        Encoded(Sample("d", "unlearn", "train", i, "", ""), row.ids, row.start)
+        for i, row in enumerate(tiny_rows(2, answer=(3, 5)))
+    ]
+
+    def told(model, rows, pad):
+        asked.append([(row.ids, row.answer) for row in rows])
+        same = all(torch.equal(p, before[n]) for n, p in trainable(model).items())
+        return [{"domain": "d", "side": "unlearn", "success": 60.0 if same else 0.0, "nll": 1.0}]
+
+    monkeypatch.setattr(looks, "measured", told)
+    examples = {row.key: (3, 4, 5) for row in rows}
+    assert looks.guesses(model, rows, 0, (before, examples)) == {"d": 60.0}
+    assert asked[0] == [((3, 4, 5, *row.ids), row.answer) for row in rows]
+    assert asked[-1] == [(row.ids, row.answer) for row in rows]

@@ -381,7 +381,7 @@ def test_distill_follows_its_teacher_with_the_loss_that_fits(teacher, like):
         ({"objective": "npo", "examples": 2}, "unlearning.teacher and examples: npo"),
         ({"objective": "ascent", "rewrites": 3}, "unlearning.rewrites"),
         ({"objective": "ascent", "guesses": 3}, "unlearning.rewrites, guesses"),
-        ({"objective": "ascent", "retain_ratio": 2}, "unlearning.retain_ratio"),
+        ({"objective": "ascent", "retain_ratio": 2}, "guesses and retain_ratio: ascent"),
         ({"objective": "npo", "retain_weight": 0.0, "rewrites": 3}, "unlearning.rewrites"),
         ({"objective": "npo", "retain_rows": "general", "retain_ratio": 2}, "retain_ratio"),
     ],

@@ -83,11 +83,10 @@ def _healed(**reset: Any) -> Sections:
 REQUEST = "request"
 """The preset of a model that is given, where nothing else is asked for."""
 
-_REQUEST: dict[str, Any] = {"guesses": 3, "examples": 4, "retain_ratio": 2}
-_REQUEST |= {"stop": Stop().model_dump()}
-
 PRESETS: dict[str, Sections] = {
-    REQUEST: _method("distill", "grail", general_weight=0.5, **_REQUEST),
+    REQUEST: _method(
+        "distill", "grail", general_weight=0.5, guesses=3, examples=4, stop=Stop().model_dump()
+    ),
     "ascent": _paper("ascent"),
     "random-labels": _paper("random_labels"),
     "adversarial-labels": _paper("adversarial_labels"),

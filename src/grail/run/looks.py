@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from grail.config.run import EVERY
-from grail.config.unlearning import Stop
+from grail.config.unlearning import Stop, Unlearning
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
@@ -20,12 +20,13 @@ from grail.evaluation.evaluate import BATCH_TOKENS
 from grail.evaluation.values import SampleValue
 from grail.files import read_json, write_json
 from grail.model.answers import answers_of, mean_per_row
-from grail.model.forward import Policy, device_of, evaluating
+from grail.model.forward import Policy, device_of, evaluating, positions_of
 from grail.model.weights import Weights, holding
 from grail.results import Result
 from grail.run import manifest
 from grail.run.context import RunContext
 from grail.training.looks import Bounds, Looks, Seen
+from grail.unlearning.guesses import after_examples, examples_for
 
 LOOK_ROWS = {"unlearn": 64, "retain": 64, "general": 24}
 """Rows of a side that a look reads, spread evenly: it must cost less than the steps between."""
@@ -44,6 +45,8 @@ NO_GUESS = (
 )
 KNOWN_BETTER = 10.0
 """Points by which the model must answer the unlearn rows better than what counts as a guess."""
+Unknowing = tuple[Weights, Mapping[str, tuple[int, ...]]]
+"""The weights from before the facts, and what that model reads ahead of a row, by the row's key."""
 BROKEN = 1e9
 """The NLL (nats) that stands for one that is not finite."""
 
@@ -54,7 +57,7 @@ def looks_of(
     pad: int,
     every: int | None,
     stop: Stop | None,
-    before: Weights | None,
+    before: Unknowing | None,
 ) -> Looks:
     """Return how a model is looked at; it holds the weights of before the training now.
 
@@ -64,7 +67,7 @@ def looks_of(
         pad: Padding token id.
         every: Steps between looks; None: none, unless ``stop`` reads them.
         stop: The bounds, or None.
-        before: The trainable weights from before the facts were learnt, if they are known.
+        before: The model from before the facts were learnt, if it is known.
     """
     every = every or (EVERY if stop else None)
     if every is None:
@@ -100,19 +103,21 @@ def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
 
 
 def guesses(
-    model: Policy, rows: Sequence[Encoded], pad: int, before: Weights | None
+    model: Policy, rows: Sequence[Encoded], pad: int, before: Unknowing | None
 ) -> dict[str, float]:
     """Return domain -> US (percent) of a model that never knew, as far as that can be measured.
 
     The model as it is answers the domain's heldout rows; where there are none, the model from
-    before the facts answers the unlearn rows. Whoever answers nearly as well as the model does the
-    unlearn rows is no model that never knew: else all would be forgotten before it began.
+    before the facts answers the unlearn rows (after its examples). Whoever answers nearly as well
+    as the model does the unlearn rows is no model that never knew: else all would be forgotten
+    before it began.
     """
     unlearn = [row for row in looked_at(rows) if row.side == "unlearn"]
     found: list[Seen] = []
     if before is not None:
-        with holding(model, before):
-            found += measured(model, unlearn, pad)
+        weights, examples = before
+        with holding(model, weights):
+            found += measured(model, [after_examples(row, examples) for row in unlearn], pad)
     found += measured(model, [row for row in rows if row.part == HELD_OUT], pad)
     own = {
         row["domain"]: row["success"] for row in (measured(model, unlearn, pad) if found else [])
@@ -145,11 +150,27 @@ def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Seen]:
     ]
 
 
+def unknowing(
+    model: Policy,
+    before: Weights | None,
+    rows: Sequence[Encoded],
+    section: Unlearning,
+    seed: int,
+) -> Unknowing | None:
+    """Return the model from before the facts as distill's teacher is read: after its examples."""
+    if before is None:
+        return None
+    count = section.examples if section.objective == "distill" else 0
+    return before, examples_for(rows, count, seed, positions_of(model.config)) if count else {}
+
+
 def run_looks(context: RunContext, before: Weights | None) -> Looks:
     """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
     config, rows = context.config, [*context.rows, *context.general]
     pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
-    looks = looks_of(context.model, rows, pad, config.every, stop, before)
+    model, section = context.model, config.unlearning
+    known = unknowing(model, before, rows, section, config.seed)
+    looks = looks_of(model, rows, pad, config.every, stop, known)
     held = dict.fromkeys(row.domain for row in rows if row.part == HELD_OUT)
     for domain in (d for d in held if stop and d not in looks.guess):
         context.listener.warn(NO_GUESS.format(domain))

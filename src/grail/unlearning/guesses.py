@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +52,12 @@ def examples_for(
                     ids += example.ids
             shown[row.key] = tuple(ids)
     return shown
+
+
+def after_examples(row: Encoded, examples: Mapping[str, tuple[int, ...]]) -> Encoded:
+    """Return a row as a model reads it that reads its examples ahead of it."""
+    before = examples.get(row.key, ())
+    return replace(row, ids=(*before, *row.ids), start=row.start + len(before))
 
 
 def written_guesses(

@@ -18,6 +18,7 @@ from grail.model.answers import Answers, answers_of, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
+from grail.unlearning.guesses import after_examples
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 from grail.unlearning.rewrites import REWRITTEN
@@ -164,7 +165,8 @@ class UnlearnTask:
                 taught = side == "unlearn" and self.teacher is not None
                 reference = self.teacher if taught else self.reference
                 if reference is not None and self.objective.compares(side):
-                    read = [self._shown(row) for row in members] if taught else members
+                    examples = self.examples if taught else {}
+                    read = [after_examples(row, examples) for row in members]
                     logits = reference_logits(self.model, self._batch(read), reference)
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
@@ -175,11 +177,6 @@ class UnlearnTask:
     def _read(self, row: Encoded) -> Encoded:
         """Return what the model reads for a row: unlearn rows may say something but the truth."""
         return self.substitute(row) if row.side == "unlearn" else row
-
-    def _shown(self, row: Encoded) -> Encoded:
-        """Return a row as the teacher reads it: after its examples."""
-        before = self.examples.get(row.key, ())
-        return replace(row, ids=(*before, *row.ids), start=row.start + len(before))
 
     @torch.no_grad()
     def _truth(self, rows: Sequence[Encoded], answers: Answers) -> Answers:
