@@ -37,12 +37,12 @@ from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import directory
 from grail.run.inputs import read_inputs
+from grail.run.looks import looks_in_memory
 from grail.run.memory import (
     before_in_memory,
     check_rows,
     check_trainable,
     encode_rows,
-    looks_in_memory,
     reset_in_memory,
     rewritten_in_memory,
 )

@@ -162,14 +162,17 @@ def test_rows_forgotten_before_any_training_are_told_as_such(tmp_path):
 def test_the_model_from_before_guesses_after_its_examples(tiny_model, tiny_rows, monkeypatch):
     model, asked = tiny_model(), []
     before = {name: p.detach() + 0.1 for name, p in trainable(model).items()}
+    wanted = {name: value.clone() for name, value in before.items()}
     rows = [
         Encoded(Sample("d", "unlearn", "train", i, "", ""), row.ids, row.start)
         for i, row in enumerate(tiny_rows(2, answer=(3, 5)))
     ]
 
     def told(model, rows, pad):
+        if not rows:
+            return []
         asked.append([(row.ids, row.answer) for row in rows])
-        same = all(torch.equal(p, before[n]) for n, p in trainable(model).items())
+        same = all(torch.equal(p, wanted[n]) for n, p in trainable(model).items())
         return [{"domain": "d", "side": "unlearn", "success": 60.0 if same else 0.0, "nll": 1.0}]
 
     monkeypatch.setattr(looks, "measured", told)

@@ -83,6 +83,8 @@ def _healed(**reset: Any) -> Sections:
 REQUEST = "request"
 """The preset of a model that is given, where nothing else is asked for."""
 
+_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "stop": Stop().model_dump()}
+
 PRESETS: dict[str, Sections] = {
     REQUEST: _method(
         "distill", "grail", general_weight=0.5, guesses=3, examples=4, stop=Stop().model_dump()

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -162,6 +163,19 @@ def unknowing(
         return None
     count = section.examples if section.objective == "distill" else 0
     return before, examples_for(rows, count, seed, positions_of(model.config)) if count else {}
+
+
+def looks_in_memory(
+    model: Policy,
+    tokenizer: Any,
+    rows: Sequence[Encoded],
+    section: Unlearning,
+    before: Weights | None,
+    seed: int,
+) -> Looks:
+    """Return how the model is looked at while it is trained: see ``looks_of``."""
+    known = unknowing(model, before, rows, section, seed)
+    return looks_of(model, rows, tokenizer.pad_token_id, None, section.stop, known)
 
 
 def run_looks(context: RunContext, before: Weights | None) -> Looks:

@@ -19,8 +19,6 @@ from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, holding, put_weights
-from grail.run.looks import looks_of, unknowing
-from grail.training.looks import Looks
 from grail.unlearning.guesses import written_guesses
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
@@ -181,19 +179,6 @@ def rewritten_in_memory(
         with holding(model, before):
             found += written_guesses(model, tokenizer, train, how)
     return [replace(r, sample=replace(r.sample, row=number)) for number, r in enumerate(found)]
-
-
-def looks_in_memory(
-    model: Policy,
-    tokenizer: Any,
-    rows: Sequence[Encoded],
-    section: Unlearning,
-    before: Weights | None,
-    seed: int,
-) -> Looks:
-    """Return how the model is looked at while it is trained: see ``run.looks.looks_of``."""
-    known = unknowing(model, before, rows, section, seed)
-    return looks_of(model, rows, tokenizer.pad_token_id, None, section.stop, known)
 
 
 def reset_in_memory(
