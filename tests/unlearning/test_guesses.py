@@ -3,39 +3,14 @@
 import pytest
 import torch
 
-from grail.data.batches import collate
-from grail.data.encode import Encoder
-from grail.data.samples import Sample
-from grail.model.answers import answers_of
 from grail.unlearning import guesses as module
 from grail.unlearning.guesses import examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN
 
-TEXTS = {
-    "unlearn": [("home?", "a green house"), ("phone?", "call 555 now")],
-    "retain": [("job?", "a fine baker"), ("town?", "born in town"), ("prize?", "the medal")],
-}
-
 
 @pytest.fixture(scope="module")
-def world(tiny_model, tiny_tokenizer):
-    """A model that ends its texts, its tokenizer, and its rows."""
-    tokenizer = tiny_tokenizer()
-    model = tiny_model(lora=False, tied=False, vocabulary=len(tokenizer))
-    encoder = Encoder(tokenizer, "plain", 64)
-    samples = [
-        Sample("d", side, "train", number, *texts)
-        for side, pairs in TEXTS.items()
-        for number, texts in enumerate(pairs)
-    ]
-    rows = [encoder.encode(sample)[0] for sample in samples]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = collate([row for row in rows if row.side == "retain"], tokenizer.pad_token_id)
-    for _ in range(60):
-        answers_of(model, batch).nll.mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval(), tokenizer, rows
+def world(writer):
+    return writer(("retain",), 60)
 
 
 def test_examples_are_retain_rows_in_full_and_as_many_as_fit(world):

@@ -3,39 +3,15 @@
 import pytest
 import torch
 
-from grail.data.batches import collate
 from grail.data.encode import Encoder
-from grail.data.samples import GENERAL, Sample
+from grail.data.samples import Sample
 from grail.data.words import words_of
-from grail.model.answers import answers_of
 from grail.unlearning.rewrites import REWRITTEN, rewrites
-
-TEXTS = {
-    "unlearn": [("home?", "a green house"), ("phone?", "call 555 now")],
-    "retain": [("job?", "a fine baker"), ("town?", "born in town"), ("prize?", "the medal")],
-}
 
 
 @pytest.fixture(scope="module")
-def world(tiny_model, tiny_tokenizer):
-    """A model that writes, its tokenizer, and its rows."""
-    tokenizer = tiny_tokenizer()
-    model = tiny_model(lora=False, tied=False, vocabulary=len(tokenizer))
-    encoder = Encoder(tokenizer, "plain", 64)
-    samples = [
-        Sample("d", side, "train", number, *texts)
-        for side, pairs in TEXTS.items()
-        for number, texts in enumerate(pairs)
-    ]
-    samples.append(Sample(*GENERAL, 0, "sun?", "a star"))
-    rows = [encoder.encode(sample)[0] for sample in samples]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = collate(rows, tokenizer.pad_token_id)
-    for _ in range(25):  # enough that texts end, too few to know them
-        answers_of(model, batch).nll.mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval(), tokenizer, rows
+def world(writer):
+    return writer(("unlearn", "retain", "general"), 25)  # texts end; too few steps to know them
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +53,7 @@ def test_each_goes_on_greedily_from_a_first_token_that_is_likely_and_not_the_row
 def test_nothing_that_only_the_unlearn_rows_say_is_written(world, written):
     _, _, rows = world
     kept = {word for r in rows if r.side != "unlearn" for word in words_of(r.sample.completion)}
-    telling = {w for _, text in TEXTS["unlearn"] for w in words_of(text)} - kept
+    telling = {w for r in rows if r.side == "unlearn" for w in words_of(r.sample.completion)} - kept
     assert telling == {"green", "house", "call", "555", "now"}
     assert not any(telling & set(words_of(row.sample.completion)) for row in written)
 

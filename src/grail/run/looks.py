@@ -181,9 +181,9 @@ def looks_in_memory(
 def run_looks(context: RunContext, before: Weights | None) -> Looks:
     """Return how a run's model is looked at in Stage 3; it holds the weights of before it now."""
     config, rows = context.config, [*context.rows, *context.general]
-    pad, stop = context.tokenizer.pad_token_id, config.unlearning.stop
     model, section = context.model, config.unlearning
     known = unknowing(model, before, rows, section, config.seed)
+    pad, stop = context.tokenizer.pad_token_id, section.stop
     looks = looks_of(model, rows, pad, config.every, stop, known)
     held = dict.fromkeys(row.domain for row in rows if row.part == HELD_OUT)
     for domain in (d for d in held if stop and d not in looks.guess):
