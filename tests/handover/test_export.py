@@ -158,3 +158,19 @@ def test_an_upload_is_private_and_refused_where_it_cannot_succeed(tmp_path, monk
     assert calls == [("a/b", True, True), ("a/b", tmp_path)]
     with pytest.raises(InputError, match=r"\(no route\)\. Try again: hf upload a/b"):
         push(tmp_path, "a/b")
+
+
+def test_a_base_in_few_bits_is_merged_in_full_and_the_card_says_so(tiny_config, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    file = tiny_config(
+        model={"quantise": "nf4"}, domains=("privacy",), teach={"epochs": 1}, name="few"
+    ).as_posix()
+    assert main(["run", file]) == 0
+    (remark, rounding) = export(tmp_path / "few", "merge", tmp_path / "merged")["remarks"]
+    assert "measured this adapter on the base in nf4" in remark
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert remark in card
+    assert rounding in card
+    weights = load_file(tmp_path / "merged" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert main(["verify", str(tmp_path / "few")]) == 0

@@ -153,7 +153,7 @@ def test_attention(given, expected, cuda, tiny_model_folder, monkeypatch):
 
 def test_a_model_that_cannot_pack_is_read_padded_or_refused(tiny_model_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(packing, "_close", lambda *_: False)
+    monkeypatch.setattr(packing, "same_logits", lambda *_: False)
     model = load_model(named(tiny_model_folder, lora=None), None, 0)
     assert model.config._attn_implementation == "eager"
     with pytest.raises(InputError, match=r"model\.attention: .* computes other logits"):

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from grail import artifacts
+from grail.audit.attacks.attackers import check_attackers
 from grail.config import file as config_file
 from grail.config.merge import with_overrides
 from grail.config.run import Config
@@ -83,6 +84,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
     config = config_file.load_config(folder, overrides)
+    check_attackers(config)
     inputs = read_inputs(config)
     if made_with.get("data") != inputs.digests:
         raise InputError(

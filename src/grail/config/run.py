@@ -74,6 +74,9 @@ class Model(Section):
     attention: Literal["auto", "packed", "eager", "sdpa"] = "auto"
     """packed: rows are concatenated instead of padded. auto: packed on a CPU if the model allows
     it (else eager), sdpa on a GPU."""
+    quantise: Literal["nf4", "int8"] | None = None
+    """Bits of the frozen base under an adapter: nf4 (4, QLoRA) or int8 (8), by bitsandbytes (the
+    extra grail-unlearning[quantise]). null: none."""
     lora: Lora | None = Lora()
     """null trains all weights, by default at a learning rate of 2e-5."""
 
@@ -83,6 +86,11 @@ class Model(Section):
             raise ValueError(
                 "dtype: float16 cannot train all weights (its small gradients become 0); "
                 "use auto, float32 or bfloat16, or an adapter (lora)"
+            )
+        if self.lora is None and self.quantise is not None:
+            raise ValueError(
+                f"quantise: {self.quantise} weights cannot be trained; use an adapter (lora), or "
+                "quantise: null"
             )
         return self
 

@@ -16,6 +16,7 @@ from grail.artifacts import STATISTICS, Scores
 from grail.data.encode import Encoded
 from grail.importance.score import Scorer
 from grail.model.forward import Policy
+from grail.model.quantisation import is_quantised
 from grail.progress import Tick, silent
 
 _ALLOWED = {"torch.float64": 1e-5, "torch.float32": 1e-4}
@@ -66,12 +67,14 @@ def self_check(
     the method and not the processor: in float32 a matrix product over several rows sums in another
     order than over one, and gradients through 30 layers amplify it. SmolLM2-135M with an adapter
     whose B is far from zero: under 1e-6 in float64; in float32 up to 1e-5, where the loop itself is
-    6e-5 from float64. Larger models are compared in their own precision: float64 might not fit.
+    6e-5 from float64. Larger models are compared in their own precision, as float64 might not fit;
+    so are models of few bits, which have no other.
 
     Then the rows are scored as a run does. In 16 bits the ranking differs, whichever way is taken.
     """
     model = scorer.model
     wide = sum(p.numel() for p in model.parameters()) <= _LARGEST
+    wide = wide and not any(map(is_quantised, model.modules()))  # bitsandbytes has no float64
     own = next(model.parameters()).dtype
     precision = torch.float64 if wide else own
     with _in_float64(model) if wide else nullcontext():

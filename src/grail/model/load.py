@@ -14,6 +14,7 @@ from grail.model import packing
 from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
 from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
+from grail.model.quantisation import loading_options, settle
 from grail.model.sources import (
     PACKAGED,
     Source,
@@ -88,7 +89,7 @@ def _base(source: Source, settings: Model) -> Policy:
     from transformers import AutoModelForCausalLM
 
     what = f"model.name: {settings.name}" + (f" (base {source.base})" if source.adapter else "")
-    attention = settings.attention
+    attention, dtype = settings.attention, _dtype(settings)
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "packed"
     try:
@@ -96,13 +97,15 @@ def _base(source: Source, settings: Model) -> Policy:
             AutoModelForCausalLM,
             source.unpacked(),
             what,
-            dtype=_dtype(settings),
+            dtype=dtype,
             attn_implementation="eager" if attention == "packed" else attention,
+            **loading_options(settings.quantise, dtype),
         )
     except InputError:
         raise
     except Exception as error:  # transformers raises many kinds for one cause: no such model
         raise _unreadable(settings.name, error) from error
+    settle(model)
     refuse_looking_ahead(model)
     if attention == "packed" and not packing.enable(model) and settings.attention == "packed":
         raise InputError(

@@ -22,6 +22,7 @@ from grail.data.batches import collate
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
 from grail.model.forward import answer_logits, device_of, evaluating, logits_at
+from grail.model.probe import same_logits
 
 NAME = "grail_packed"
 """Name of the attention implementation."""
@@ -144,14 +145,13 @@ def enable(model: nn.Module) -> bool:
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # for padded rows: generation
     config: Any = model.config
     implementation, rows = config._attn_implementation, _test_rows(config.get_text_config())
-    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
     try:
         with evaluating(model):
             batches = [collate([row], 0, device_of(model)) for row in rows]
             single = torch.cat([answer_logits(model, batch) for batch in batches]).float()
             config._attn_implementation = NAME
             packed = [packed_logits(model, pack(model, rows, branches)) for branches in (1, 2)]
-            equal = all(_close(logits, single, 1e-3 if exact else 0.05) for logits in packed)
+            equal = all(same_logits(model, logits.float(), single) for logits in packed)
     except Exception:  # a forward pass of another kind may raise anything
         equal = False
     config._attn_implementation = NAME if equal else implementation
@@ -165,9 +165,3 @@ def _test_rows(config: Any) -> list[Encoded]:
     sample = Sample("", "", "", 0, "", "")
     lengths = zip(ids.tolist(), (5, 8, 4, 9), strict=True)
     return [Encoded(sample, tuple(row[:length]), start=3) for row, length in lengths]
-
-
-def _close(logits: Tensor, single: Tensor, limit: float) -> bool:
-    """Tell whether logits differ by rounding alone, relative to their spread."""
-    spread = (single - single.mean(-1, keepdim=True)).norm()
-    return bool((logits.float() - single).norm() <= limit * spread)

@@ -17,6 +17,7 @@ from grail.evaluation.general.harness import check_tasks
 from grail.evaluation.general.items import LocalTask, load_tasks, task_digests
 from grail.files import PARTIAL
 from grail.localization.localizers import check_method, code_of
+from grail.model.quantisation import check_quantisation
 from grail.model.sources import adapter_settings, find
 from grail.run.provenance import other_base
 from grail.training.accelerator import check_trackers
@@ -76,6 +77,7 @@ def read_inputs(config: Config) -> Inputs:
     attempt(lambda: tasks.extend(load_tasks(config.evaluation.general_tasks)))
     attempt(lambda: check_tasks(tasks))
     attempt(lambda: find(config.model.name))
+    attempt(lambda: check_quantisation(config.model.quantise))
     attempt(lambda: notes.extend(check_adapter(config)))
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))

@@ -13,6 +13,7 @@ from torch import nn
 
 from grail.config.run import FULL_WEIGHTS_RATE, Config, Lora
 from grail.config.unlearning import Unlearning
+from grail.errors import InputError
 from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import holding
 
@@ -54,6 +55,19 @@ def attackers(config: Config) -> list[Attacker]:
         rates = settings.learning_rate or [share * default[train] for share in _AROUND]
         found += [Attacker(rate, None if train == own else train, optimizer) for rate in rates]
     return list(dict.fromkeys(found))
+
+
+def check_attackers(config: Config) -> None:
+    """Refuse an attacker who would train weights that are stored in few bits.
+
+    Raises:
+        InputError: naming both settings.
+    """
+    if config.model.quantise and "all" in (config.audit.relearn.train or ()):
+        raise InputError(
+            f"audit.relearn.train: all cannot train {config.model.quantise} weights (model.quantise"
+            "). Use adapter, or audit a run of the same adapter without model.quantise."
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from grail.model.forward import Policy, is_adapter
+from grail.model.quantisation import is_quantised, plain_weight
 from grail.model.weights import holding
 
 Change = Callable[[Float[Tensor, "O I"]], Float[Tensor, "O I"]]
@@ -28,13 +30,19 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
 
     The adapter is merged first: rounding the base alone would leave the full adapter as it is.
     Merging and changing are done in float32; the result has the base's precision, in which a
-    merged model is stored. Embeddings, LM head, norms and biases stay.
+    merged model is stored. Embeddings, LM head, norms and biases stay. A base in few bits is
+    widened for the time, which takes the memory of the model in full.
 
     Args:
         model: The model.
         change: Maps a weight to its new value; None only merges.
     """
-    layers, adapted = linear_layers(model), list(_adapted(model))
+    layers = linear_layers(model)
+    if any(map(is_quantised, layers.values())):
+        with _widened(model, set(layers.values()), change):
+            yield
+        return
+    adapted = list(_adapted(model))
     weights: list[Any] = [layer.weight for layer in layers.values()]
     written = {id(parameter) for parameter in (*weights, *adapted)}
     copies = {n: p.detach().clone() for n, p in model.named_parameters() if id(p) in written}
@@ -46,6 +54,32 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
             if name in copies:
                 parameter.data = parameter.data.to(copies[name].dtype)
         yield
+
+
+@contextmanager
+def _widened(model: Policy, layers: set[nn.Module], change: Change | None) -> Iterator[None]:
+    """Compute layers of few bits by plain weights inside the block, adapter and change in them."""
+    kind, own = next(model.parameters()).dtype, dict[Any, Any]()
+    for module in model.modules():
+        is_outer = isinstance(module, BaseTunerLayer)
+        layer: Any = module.get_base_layer() if is_outer else module
+        if layer not in layers:
+            continue
+        layers = layers - {layer}  # an adapter's layer comes before the base layer in it
+        own[module] = vars(module).get("forward")
+        weight = plain_weight(layer)
+        if is_outer:
+            for name in module.active_adapters:
+                weight += module.get_delta_weight(name).float()  # type: ignore[operator]
+        weight = (weight if change is None else change(weight)).to(kind)
+        module.forward = partial(nn.functional.linear, weight=weight, bias=layer.bias)
+    try:
+        yield
+    finally:
+        for module, forward in own.items():
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def linear_layers(model: Policy) -> dict[str, nn.Module]:

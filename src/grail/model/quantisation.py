@@ -1,0 +1,118 @@
+"""A frozen base in 4 or 8 bits under an adapter (QLoRA, arXiv 2305.14314), by bitsandbytes.
+
+Only Linear weights are stored in fewer bits; embeddings, LM head and norms keep ``model.dtype``.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from grail.errors import InputError
+
+
+def check_quantisation(kind: str | None) -> None:
+    """Refuse ``model.quantise`` where its package is missing.
+
+    Raises:
+        InputError: saying how to install it.
+    """
+    if kind is not None and find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"model.quantise: {kind} needs bitsandbytes: pip install 'grail-unlearning[quantise]', "
+            "or set model.quantise: null."
+        )
+
+
+def loading_options(kind: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what ``from_pretrained`` must be told to store Linear weights in fewer bits.
+
+    Args:
+        kind: "nf4" (4 bits with doubly quantised scales, as in QLoRA), "int8" (a scale for each row
+            of a weight; inputs are not rounded, see ``settle``) or None.
+        dtype: The precision of the products.
+
+    Raises:
+        InputError: if bitsandbytes is not installed.
+    """
+    check_quantisation(kind)
+    if kind is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")  # a package that it can do without
+    logger.addFilter(lambda record: "kernels-community" not in record.getMessage())
+    four = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": dtype,
+    }
+    settings = four if kind == "nf4" else {"load_in_8bit": True}
+    return {"quantization_config": BitsAndBytesConfig(**settings)}
+
+
+def settle(model: nn.Module) -> None:
+    """Let each quantised layer compute one function of its input, with the weights as loaded.
+
+    bitsandbytes itself would make two exceptions. 8-bit layers round their inputs, too, except for
+    columns with large entries in any row: a row's answer would depend on its batch and on later
+    tokens. 4-bit weights are rearranged in place, on some processors, at the first call without
+    gradients.
+    """
+    for layer in model.modules():
+        if _kind(layer) == "Int8Params":
+            layer.forward = partial(_forward, layer)
+        elif is_quantised(layer):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+class _Rounded(torch.autograd.Function):
+    """x W^T for a W of 8-bit rows with a scale each, widened anew where it is read."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
+        """Compute the products."""
+        ctx.save_for_backward(rows, scale)
+        return nn.functional.linear(x, _widened(rows, scale, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Compute the gradient of the input; the weight has none."""
+        return gradients[0] @ _widened(*ctx.saved_tensors, gradients[0].dtype), None, None
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    out = _Rounded.apply(x, layer.weight.data, layer.weight.SCB)
+    return out if layer.bias is None else out + layer.bias  # type: ignore[return-value]
+
+
+def _widened(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (rows * (scale[:, None] / 127)).to(dtype)
+
+
+def is_quantised(layer: nn.Module) -> bool:
+    """Tell whether a layer's own weight is stored in 4 or 8 bits."""
+    return _kind(layer) in ("Params4bit", "Int8Params")
+
+
+def _kind(layer: nn.Module) -> str:
+    return type(layer._parameters.get("weight")).__name__
+
+
+@torch.no_grad()
+def plain_weight(layer: Any) -> Float[Tensor, "O I"]:
+    """Return a copy of the weight that a Linear layer computes with, in float32."""
+    if not is_quantised(layer):
+        return layer.weight.float().clone()
+    if _kind(layer) == "Int8Params":
+        return _widened(layer.weight.data, layer.weight.SCB, torch.float32)
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
