@@ -77,6 +77,8 @@ class Model(Section):
     quantise: Literal["nf4", "int8"] | None = None
     """Bits of the frozen base under an adapter: nf4 (4, QLoRA) or int8 (8), by bitsandbytes (the
     extra grail-unlearning[quantise]). null: none."""
+    gradient_checkpointing: bool = False
+    """Train with the inputs of each layer alone in memory; the rest is computed again."""
     lora: Lora | None = Lora()
     """null trains all weights, by default at a learning rate of 2e-5."""
 

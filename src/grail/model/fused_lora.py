@@ -131,6 +131,11 @@ def fused(
             del layer.forward  # the class's own again: the instance had none
 
 
+def is_fused(model: nn.Module) -> bool:
+    """Tell whether a block of ``fused`` is open on the model."""
+    return any(getattr(vars(m).get("forward"), "func", None) is _forward for m in model.modules())
+
+
 def _forward(
     layer: Any, adapter: str, callback_for: Callable[[nn.Module], OnBackward] | None, x: Tensor
 ) -> Tensor:

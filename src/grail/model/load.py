@@ -15,6 +15,7 @@ from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
 from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
 from grail.model.quantisation import loading_options, settle
+from grail.model.recompute import recompute_activations
 from grail.model.sources import (
     PACKAGED,
     Source,
@@ -52,6 +53,8 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     if settings.lora is None:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
+    if settings.gradient_checkpointing:
+        recompute_activations(model)
     return model
 
 

@@ -41,13 +41,14 @@ def loading_options(kind: str | None, dtype: torch.dtype) -> dict[str, Any]:
     Raises:
         InputError: if bitsandbytes is not installed.
     """
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")  # PEFT imports it where it is
+    if _is_news not in logger.filters:
+        logger.addFilter(_is_news)
     check_quantisation(kind)
     if kind is None:
         return {}
     from transformers import BitsAndBytesConfig
 
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")  # a package that it can do without
-    logger.addFilter(lambda record: "kernels-community" not in record.getMessage())
     four = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
@@ -56,6 +57,10 @@ def loading_options(kind: str | None, dtype: torch.dtype) -> dict[str, Any]:
     }
     settings = four if kind == "nf4" else {"load_in_8bit": True}
     return {"quantization_config": BitsAndBytesConfig(**settings)}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "kernels-community" not in record.getMessage()  # a package that it can do without
 
 
 def settle(model: nn.Module) -> None:
