@@ -13,7 +13,7 @@ def test_a_table_says_what_fits(tiny_config, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "as configured" in text
     assert "FSDP2 on 2 devices" in text
-    assert "6.8 G parameters, 20 M trainable: fits with" in text
+    assert "6.7 G parameters, 5.0 M trainable: fits with" in text
     assert "Give --tflops for times" in text
 
 

@@ -67,5 +67,5 @@ def test_frozen_linear_entries_are_those_under_the_adapter(tiny_model_folder):
 
 
 def test_an_unknown_shape_is_refused():
-    with pytest.raises(InputError, match="--shape: 7bb is neither one of 1b, 7b.*'7b'"):
+    with pytest.raises(InputError, match=r"--shape: 7bb is neither one of 1b, 7b.*'7b'"):
         shaped("7bb", Model())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def traced(model: Policy, rows: int, length: int, answers: int) -> Pass:
         for handle in handles:
             handle.remove()
     checkpoints = len(layers) * rows * length * hidden.shape[1] * hidden.element_size()
-    layer = max(b - a for a, b in zip(marks, marks[1:], strict=False)) if marks[1:] else total
+    layer = max((b - a for a, b in pairwise(marks)), default=total)
     flops = forward.get_total_flops() + backward.get_total_flops()
     return Pass(total, layer, checkpoints, flops)
 

@@ -223,6 +223,11 @@ def _refuse_tied(adapted: Any, what: str) -> None:
 
 
 def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+    """Put a fresh adapter on a model; what it computes stays the same.
+
+    Raises:
+        InputError: if the model has no such modules, or they are tied.
+    """
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
