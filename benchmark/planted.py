@@ -255,29 +255,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bare, **special)
 
 
-def table(measurements: Sequence[Mapping[str, Any]]) -> Table:
-    """Return means over seeds with 95 % intervals (Student's t)."""
-    names = ("precision", "recall_4", "left", "kept", "back")
-    found: dict[str, list[Mapping[str, float]]] = {}
-    for line in measurements:
-        found.setdefault(line["method"], []).append(line["summary"]["unlearned"]["train"])
-    rows = [
-        (method, *(_cell([line[name] for line in lines]) for name in names))
-        for method, lines in found.items()
-    ]
-    note = "Percent; mean of three seeds and a 95 % interval by Student's t, cut at 0 and 100."
-    columns = ("Ranking", "Precision", "Recall in 4 n", "Left", "Kept", "Back")
-    return Table("Who finds planted facts", columns, tuple(rows), note)
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean = statistics.fmean(values)
-    if len(values) != 3:
-        return f"{mean:.1f}"
-    half = T_TWO * statistics.stdev(values) / math.sqrt(3)
-    return f"{mean:.1f} [{max(0.0, mean - half):.1f}, {min(100.0, mean + half):.1f}]"
-
-
 def main() -> None:
     """Make a bed for each seed, measure every ranking, and write results/planted.json."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -290,8 +267,7 @@ def main() -> None:
         bed = make_bed(seed)
         learned.append({side: known(bed, bed.model, side) for side in FACTS})
         for name, rank in rankings.items():
-            summary = {"unlearned": {"train": measure(bed, rank(bed))}}
-            found.append({"method": name, "seed": seed, "summary": summary})
+            found.append(line(name, seed, measure(bed, rank(bed))))
     settings = {"command": "python benchmark/planted.py", "share": SHARE, "facts": FACTS}
     print(f"wrote {write('planted', settings | {'known': learned}, found, {})}")
 
