@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import machine
 
 from grail.reporting.tables import MISSING, Table
 
@@ -15,6 +19,22 @@ T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2
 def line(method: str, seed: int, values: Mapping[str, float]) -> dict[str, Any]:
     """Return one measurement in the format that ``readings.py`` reads."""
     return {"method": method, "seed": seed, "summary": {"unlearned": {"train": dict(values)}}}
+
+
+def keep(name: str, settings: dict[str, Any], lines: Sequence[Mapping[str, Any]]) -> Path:
+    """Write results/NAME.json: the lines, and those of other methods and seeds that it has."""
+    path = machine.RESULTS / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    new = {(one["method"], one["seed"]): dict(one) for one in lines}
+    found = {(one["method"], one["seed"]): one for one in before.get("measurements", ())} | new
+    return machine.write(path, settings, [found[key] for key in sorted(found, key=_order(new))], {})
+
+
+def _order(new: Mapping[tuple[str, int], Any]) -> Any:
+    """Return a key that sorts by seed, and methods as the newest lines have them."""
+    methods = list(dict.fromkeys(method for method, _ in new))
+    place = {method: number for number, method in enumerate(methods)}
+    return lambda key: (key[1], place.get(key[0], len(methods)), key[0])
 
 
 def ends(values: Sequence[float]) -> tuple[float, float]:

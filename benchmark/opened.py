@@ -1,18 +1,16 @@
-"""A finished run, opened to be measured again."""
+"""A finished run, opened to be measured again, and what a model knows in a few numbers."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from grail.config.file import load_config
-from grail.data.encode import Encoded
-from grail.evaluation.evaluate import Evaluator
-from grail.evaluation.values import to_results
 from grail.progress import NullListener
+from grail.results import Result
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 
@@ -23,14 +21,13 @@ def opened(folder: Path) -> RunContext:
     return RunContext(config, read_inputs(config), NullListener(True), torch.device("cpu"))
 
 
-def knows(context: RunContext, rows: Sequence[Encoded]) -> dict[str, float]:
-    """Return the percent of answer tokens that the model gets right, by "SIDE PART".
+def knows(rows: Iterable[Result]) -> dict[str, float]:
+    """Return the percent of answer tokens that a model gets right, by "SIDE PART".
 
     Each is the mean over the domains; "general NLL" is in nats a token.
     """
-    evaluator = Evaluator(context.model, context.tokenizer, generate=False)
     found: dict[str, list[float]] = {}
-    for row in to_results(evaluator.run("", rows)):
+    for row in rows:
         if row.metric in ("US", "RS"):
             right = 100 - row.value if row.metric == "US" else row.value
             found.setdefault(f"{row.side} {row.part}", []).append(right)

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from intervals import line
-from machine import write
+from intervals import keep, line
 from opened import knows, opened
 
 from grail.artifacts import read_scores
 from grail.config.localization import Localization
 from grail.errors import InputError
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.values import to_results
 from grail.localization.localizers import make_mask
 from grail.model.save import load_weights
 from grail.model.weights import copy_weights, put_weights
@@ -53,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     found = [one for run in options.runs for one in parts(run, options.localizers)]
     settings = {"command": "python benchmark/parts.py runs/lasting/*/reset-and-heal"}
-    print(f"wrote {write('parts', settings, found, {})}")
+    print(f"wrote {keep('parts', settings, found)}")
 
 
 def parts(run: Path, localizers: list[str]) -> Iterator[dict[str, Any]]:
@@ -61,23 +62,28 @@ def parts(run: Path, localizers: list[str]) -> Iterator[dict[str, Any]]:
     context = opened(run)
     model, seed = context.model, context.config.seed
     general = [row for row in context.general if row.part == "val"][:GENERAL]
-    rows = [*context.rows, *general]
+    evaluator = Evaluator(model, context.tokenizer, generate=False)
+
+    def measured(method: str, share: float) -> dict[str, Any]:
+        values = evaluator.run("", [*context.rows, *general])
+        return line(method, seed, {"entries": share} | knows(to_results(values)))
+
     load_weights(model, run / "vanilla")
     vanilla, before = copy_weights(model), context.before()
     if before is None:
         raise InputError(f"{run}: what the model was before the facts is not known.")
     files = sorted((run / "scores").glob("*.safetensors"))
     sides = {tuple(file.stem.split(".", 1)): read_scores(file) for file in files}
-    yield line("all", seed, {"entries": 100.0} | knows(context, rows))
+    yield measured("all", 100.0)
     put_weights(model, before)
-    yield line("none", seed, {"entries": 0.0} | knows(context, rows))
+    yield measured("none", 0.0)
     for name in localizers:
         frozen = make_mask(sides, Localization(method=name), seed, lambda: vanilla)[0].frozen
         for part, kept in (("frozen", frozen), ("free", {n: ~b for n, b in frozen.items()})):
             put_weights(model, reset_weights(vanilla, before, kept, 1.0, seed))
             total = sum(bits.numel() for bits in kept.values())
             share = 100 * sum(int(bits.sum()) for bits in kept.values()) / total
-            yield line(f"{name}: {part}", seed, {"entries": share} | knows(context, rows))
+            yield measured(f"{name}: {part}", share)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from intervals import line
-from machine import write
+from intervals import keep, line
 from opened import opened
 
 from grail.artifacts import Scores
@@ -62,7 +61,7 @@ def main() -> None:
             found.append(one)
     settings = {"rows a side": options.rows, "draws": len(SEEDS), "k": K, "layer": "tensor"}
     settings["command"] = "python benchmark/trials.py runs/lasting/*/reset-and-heal"
-    print(f"wrote {write('trials', settings, found, {})}")
+    print(f"wrote {keep('trials', settings, found)}")
 
 
 def stability(run: Path, trials: Sequence[int], rows: int) -> Iterator[dict[str, Any]]:
