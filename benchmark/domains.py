@@ -5,7 +5,7 @@ Usage: python benchmark/domains.py RUN ...
 RUN is a finished localization of several domains (``grail localize experiments/five.yaml``). For
 each number of domains the masks of all their combinations are made from the run's scores, by the
 paper's rule as grail reads it (OP-RR: important for any two retain sides) and by the rule that is
-stable in size (``rules.size_stable``). Writes results/domains.json; the seed of a line is the run's.
+stable in size (``rules.size_stable``). Writes results/domains.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from intervals import keep, line
-from rules import percent, paper, size_stable
+from rules import paper, percent, size_stable
 
 from grail.artifacts import Scores, read_scores
 from grail.config.file import load_config
@@ -35,16 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+")
     options = parser.parse_args()
-    found = [one for run in options.runs for one in sizes(run)]
+    found = [one for run in options.runs for one in sizes(run, load_config(run, []).seed)]
     settings = {"command": "python benchmark/domains.py runs/five/*"}
     print(f"wrote {keep('domains', settings, found)}")
 
 
-def sizes(run: Path) -> Iterator[dict[str, Any]]:
+def sizes(run: Path, seed: int) -> Iterator[dict[str, Any]]:
     """Yield the mean size of both rules' masks for each number of domains."""
     files = sorted((run / "scores").glob("*.safetensors"))
     sides = {tuple(file.stem.split(".", 1)): read_scores(file) for file in files}
-    seed = load_config(run, []).seed
     for number in range(2, len(sides) // 2 + 1):
         for name, rule in RULES.items():
             found = [rule(evidence) for evidence in chosen(sides, number)]

@@ -2,8 +2,9 @@
 
 Usage: python benchmark/pretrained.py [--seeds 0 1 2] [--methods grail ...] [--model NAME]
 
-The facts of facts.json are asked in two ways, in the chat template behind two examples of the
-form. Those that the model answers in both ways, token for token, are the bed: nothing is taught.
+The facts of facts.json are asked in two ways, in the model's chat template, and answered by a
+sentence. Those that the model answers in both ways, token for token, are the bed: nothing is
+taught.
 A seed draws half of each kind's facts (capitals, authors, ...) as those to remove; the others are
 their neighbours, to be kept. Train rows ask in the first way, val rows in the second. All weights
 are trained, at the default rate, by the bounded ascent and descent of ``grail-plus`` under several
@@ -24,10 +25,13 @@ from opened import knows
 
 import grail
 from grail.config.presets import PRESETS
-from grail.config.run import Model
+from grail.config.run import Data, Model
 from grail.data.samples import Sample
+from grail.evaluation.evaluate import Evaluator
+from grail.evaluation.values import SampleValue, to_results
 from grail.model.load import load_model, load_tokenizer
 from grail.model.weights import copy_weights, put_weights
+from grail.run.memory import encode_rows
 
 HERE = Path(__file__).parent
 METHODS = {"no mask": "none", "random mask": "random", "grail": "grail"}
@@ -42,7 +46,10 @@ COLUMNS = {
     "General text, nats": "general NLL",
     "Frozen": "frozen",
 }
-NOTE = "Percent of answer tokens that the model gets right; Frozen: percent of all entries."
+NOTE = (
+    "Percent of the facts whose answer is right token for token, given its beginning; Frozen: "
+    "percent of all entries."
+)
 Fact = tuple[str, str, Sequence[str], str]
 """Domain, kind, the two questions, and the answer."""
 
@@ -71,9 +78,13 @@ def all_facts() -> list[Fact]:
     """Return the facts of facts.json."""
     content = json.loads((HERE / "facts.json").read_text(encoding="utf-8"))
     return [
-        (domain, kind, [asked.format(subject) for asked in about["asked"]], answer)
+        (
+            domain,
+            kind,
+            [asked.format(subject) for asked in about["asked"]],
+            about["said"].format(subject, answer),
+        )
         for domain, kinds in content.items()
-        if domain != "examples"
         for kind, about in kinds.items()
         for subject, answer in about["facts"].items()
     ]
@@ -85,30 +96,33 @@ def counts(facts: Sequence[Fact]) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
 
+def measure(model: Any, tokenizer: Any, rows: Sequence[Sample]) -> list[SampleValue]:
+    """Return what the model does on each row."""
+    return Evaluator(model, tokenizer, generate=False).run(
+        "", encode_rows(model, tokenizer, rows, Data(**WORDS))
+    )
+
+
 def known(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[Fact]:
     """Return the facts whose answers the model gets right in both ways, token for token."""
-    right: list[Fact] = []
-    for fact in facts:
-        rows = samples([fact], "retain")
-        results = grail.evaluate(model, tokenizer, rows, generate=False, **WORDS)
-        if all(row.value == 100 for row in results.rows if row.metric == "RS"):
-            right.append(fact)
-    return right
+    rows = samples(facts, "retain")
+    values = measure(model, tokenizer, rows)
+    pairs = zip(rows, values, strict=True)
+    right = {(row.prompt, row.completion) for row, value in pairs if value.accuracy == 1}
+    return [fact for fact in facts if all((asked, fact[3]) in right for asked in fact[2])]
 
 
 def samples(facts: Sequence[Fact], side: str) -> list[Sample]:
     """Return train rows, which ask in the first way, and val rows, which ask in the second."""
-    examples = json.loads((HERE / "facts.json").read_text(encoding="utf-8"))["examples"]
     rows: list[Sample] = []
     for domain in dict.fromkeys(fact[0] for fact in facts):
         for way, part in enumerate(("train", "val")):
-            chats = []
-            for own, _, asked, answer in facts:
-                turns = [*examples[domain], asked[way], answer]
-                roles = ("user", "assistant") * (len(turns) // 2)
-                chat = [{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)]
-                chats += [{"messages": chat}] * (own == domain)
-            rows += grail.samples(chats, side=side, domain=domain, part=part)
+            asked = [
+                {"prompt": ways[way], "completion": answer}
+                for own, _, ways, answer in facts
+                if own == domain
+            ]
+            rows += grail.samples(asked, side=side, domain=domain, part=part)
     return rows
 
 
@@ -133,8 +147,12 @@ def removed(
     seen = [*rows, *grail.samples("embedded", side="general", part="val")[:32]]
 
     def measured(method: str, frozen: float) -> dict[str, Any]:
-        results = grail.evaluate(model, tokenizer, seen, generate=False, **WORDS)
-        return line(method, seed, knows(results.rows) | {"frozen": frozen})
+        values = measure(model, tokenizer, seen)
+        found = knows(to_results(values)) | {"frozen": frozen}
+        for place in [place for place in found if " " in place and "NLL" not in place]:
+            own = [v.accuracy == 1 for v in values if f"{v.side} {v.part}" == place]
+            found[place] = 100 * sum(own) / len(own)
+        return line(method, seed, found)
 
     yield measured("as it is", 0.0)
     before = copy_weights(model)

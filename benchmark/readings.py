@@ -135,9 +135,15 @@ def within(found: Mapping[Any, float], limit: float) -> int:
 class Reader:
     """Evaluates expressions over one result file, and notes the seeds and choices they rest on."""
 
-    def __init__(self, file: str, inherited: Sequence[str] = ()) -> None:
-        """Read results/FILE.json; ``inherited``: files whose rates lie at an edge elsewhere."""
-        self.file, self.inherited = file, inherited
+    def __init__(self, file: str, inherited: Sequence[str] = (), seeds: int = 1) -> None:
+        """Read results/FILE.json.
+
+        Args:
+            file: Name of the result file.
+            inherited: Files whose rates lie at an edge elsewhere.
+            seeds: How many there are behind what ``raw`` returns.
+        """
+        self.file, self.inherited, self.untold = file, inherited, seeds
         self.seeds: set[int] = set()
         self.at_edge: set[str] = set()
         self.functions = {
@@ -251,8 +257,8 @@ class Reader:
         raise LookupError(f"no point {value} of {method}")
 
     def raw(self, *path: str | int) -> Any:
-        """Return what lies at a path of the file; it counts as one seed."""
-        self.seeds.add(1)
+        """Return what lies at a path of the file; ``untold`` seeds are behind it."""
+        self.seeds.add(self.untold)
         found: Any = result(self.file)
         for key in path:
             found = found[key]

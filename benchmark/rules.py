@@ -44,7 +44,7 @@ def share(domains: int, k: float) -> float:
 
 
 def paper(evidence: Evidence) -> Mask:
-    """Freeze OP-UR and OP-RR as grail does: an entry is in OP-RR if any two retain sides share it."""
+    """Freeze OP-UR and OP-RR as grail does: what any two retain sides share is in OP-RR."""
     return _frozen(evidence, 2)
 
 

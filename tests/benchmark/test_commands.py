@@ -1,0 +1,57 @@
+"""Every command that the benchmarks' pages name is there and starts."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import claims
+import publish
+import pytest
+from test_data import SHARED
+
+from grail.comparison.settings import load_comparison
+
+PAGES = (claims.ROOT / "benchmark" / "README.md", *claims.ROOT.glob("docs/results/*.md"))
+TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+SCRIPTS = sorted(set(re.findall(r"python (benchmark/\w+\.py)", TEXT)))
+FILES = sorted(set(re.findall(r"(benchmark/experiments/\w+\.yaml)", TEXT)))
+NO_OPTIONS = ("audits", "claims", "publish", "run")
+"""Scripts that take only folders, or nothing."""
+
+
+def test_every_script_with_a_question_is_named_and_every_comparison_too():
+    experiments = (claims.ROOT / "benchmark" / "experiments").glob("*.yaml")
+    bases = ("pair", "lume_pair", "gemma", "five")
+    assert {Path(f).stem for f in FILES} >= {e.stem for e in experiments} - {*bases}
+    assert {Path(s).stem for s in SCRIPTS} >= publish.QUESTIONS.keys()
+
+
+@pytest.mark.parametrize("name", publish.QUESTIONS)
+def test_every_question_has_its_block_on_a_page(name):
+    assert f"<!-- {name} -->" in TEXT
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_starts(script, monkeypatch, capsys):
+    """Its parser is read, and nothing is run."""
+    assert (claims.ROOT / script).is_file()
+    if Path(script).stem in NO_OPTIONS:
+        return
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(claims.ROOT / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_comparison_is_valid(file, monkeypatch):
+    """Its settings are checked; where the data lie beside the checkout, their paths, too."""
+    monkeypatch.syspath_prepend(str(claims.ROOT / "benchmark"))
+    comparison, _ = load_comparison(claims.ROOT / file, [])
+    assert comparison.methods
+    if SHARED.is_dir():
+        for domain in comparison.base["domains"].values():
+            for side in domain.values():
+                assert all(Path(s).is_file() or s == "embedded" for s in side.values() if s)
