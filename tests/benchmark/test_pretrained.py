@@ -15,8 +15,8 @@ def _long_rows(monkeypatch):
 
 
 @pytest.fixture
-def model(tiny_model):
-    return tiny_model("llama", lora=False)
+def model(tiny_model, tokenizer):
+    return tiny_model(lora=False, vocabulary=len(tokenizer))
 
 
 @pytest.fixture
