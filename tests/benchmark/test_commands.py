@@ -8,11 +8,11 @@ from pathlib import Path
 import claims
 import publish
 import pytest
-from test_data import SHARED
 
 from grail.comparison.settings import load_comparison
 
 PAGES = (claims.ROOT / "benchmark" / "README.md", *claims.ROOT.glob("docs/results/*.md"))
+SHARED = claims.ROOT.parent / "shared" / "data"
 TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 SCRIPTS = sorted(set(re.findall(r"python (benchmark/\w+\.py)", TEXT)))
 FILES = sorted(set(re.findall(r"(benchmark/experiments/\w+\.yaml)", TEXT)))
