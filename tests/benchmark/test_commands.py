@@ -10,20 +10,22 @@ import publish
 import pytest
 
 from grail.comparison.settings import load_comparison
+from grail.config.file import load_config
 
 PAGES = (claims.ROOT / "benchmark" / "README.md", *claims.ROOT.glob("docs/results/*.md"))
 SHARED = claims.ROOT.parent / "shared" / "data"
 TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 SCRIPTS = sorted(set(re.findall(r"python (benchmark/\w+\.py)", TEXT)))
 FILES = sorted(set(re.findall(r"(benchmark/experiments/\w+\.yaml)", TEXT)))
+BASES = {"pair", "lume_pair", "gemma", "five"}
+"""Settings of runs, which comparisons share."""
 NO_OPTIONS = ("audits", "claims", "publish", "run")
 """Scripts that take only folders, or nothing."""
 
 
 def test_every_script_with_a_question_is_named_and_every_comparison_too():
     experiments = (claims.ROOT / "benchmark" / "experiments").glob("*.yaml")
-    bases = ("pair", "lume_pair", "gemma", "five")
-    assert {Path(f).stem for f in FILES} >= {e.stem for e in experiments} - {*bases}
+    assert {Path(f).stem for f in FILES} >= {e.stem for e in experiments} - BASES
     assert {Path(s).stem for s in SCRIPTS} >= publish.QUESTIONS.keys()
 
 
@@ -46,12 +48,16 @@ def test_every_script_starts(script, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_comparison_is_valid(file, monkeypatch):
-    """Its settings are checked; where the data lie beside the checkout, their paths, too."""
+def test_every_file_of_settings_is_valid(file, monkeypatch):
+    """Where the data lie beside the checkout, their paths lead there, too."""
     monkeypatch.syspath_prepend(str(claims.ROOT / "benchmark"))
-    comparison, _ = load_comparison(claims.ROOT / file, [])
-    assert comparison.methods
-    if SHARED.is_dir():
-        for domain in comparison.base["domains"].values():
-            for side in domain.values():
-                assert all(Path(s).is_file() or s == "embedded" for s in side.values() if s)
+    path = claims.ROOT / file
+    if Path(file).stem in BASES:
+        domains, folder = load_config(path, ["output=x"]).model_dump()["domains"], path.parent
+    else:
+        comparison, folder = load_comparison(path, [])
+        assert comparison.methods
+        domains = comparison.base["domains"]
+    for side in (side for domain in domains.values() for side in domain.values()):
+        sources = [source for source in side.values() if source not in (None, "embedded")]
+        assert not SHARED.is_dir() or all((folder / source).is_file() for source in sources)
