@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from intervals import ends
+
 from grail.comparison.grids import edges
 from grail.results import harmonic_success
 
@@ -122,9 +124,8 @@ def paper(table: str, method: str, column: str = "Avg") -> float:
 
 
 def student(found: Mapping[Any, float]) -> list[float]:
-    """Return the ends of the 95 % interval of a mean of three seeds."""
-    mean, half = statistics.fmean(found.values()), 4.303 * statistics.stdev(found.values()) / 3**0.5
-    return [mean - half, mean + half]
+    """Return the ends of the 95 % interval of a mean over seeds."""
+    return list(ends(list(found.values())))
 
 
 def within(found: Mapping[Any, float], limit: float) -> int:
@@ -136,12 +137,9 @@ class Reader:
     """Evaluates expressions over one result file, and notes the seeds and choices they rest on."""
 
     def __init__(self, file: str, inherited: Sequence[str] = (), seeds: int = 1) -> None:
-        """Read results/FILE.json.
+        """Read results/FILE.json; the rates of ``inherited`` files lie at an edge elsewhere.
 
-        Args:
-            file: Name of the result file.
-            inherited: Files whose rates lie at an edge elsewhere.
-            seeds: How many there are behind what ``raw`` returns.
+        ``seeds``: how many are behind what ``raw`` returns.
         """
         self.file, self.inherited, self.untold = file, inherited, seeds
         self.seeds: set[int] = set()
