@@ -137,10 +137,7 @@ class Reader:
     """Evaluates expressions over one result file, and notes the seeds and choices they rest on."""
 
     def __init__(self, file: str, inherited: Sequence[str] = (), seeds: int = 1) -> None:
-        """Read results/FILE.json; the rates of ``inherited`` files lie at an edge elsewhere.
-
-        ``seeds``: how many are behind what ``raw`` returns.
-        """
+        """Read results/FILE.json; ``inherited``: at an edge elsewhere, ``seeds``: behind ``raw``."""
         self.file, self.inherited, self.untold = file, inherited, seeds
         self.seeds: set[int] = set()
         self.at_edge: set[str] = set()
