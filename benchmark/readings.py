@@ -137,7 +137,7 @@ class Reader:
     """Evaluates expressions over one result file, and notes the seeds and choices they rest on."""
 
     def __init__(self, file: str, inherited: Sequence[str] = (), seeds: int = 1) -> None:
-        """Read results/FILE.json; ``inherited``: at an edge elsewhere, ``seeds``: behind ``raw``."""
+        """Read FILE.json; ``inherited``: at an edge elsewhere; ``seeds``: behind ``raw``."""
         self.file, self.inherited, self.untold = file, inherited, seeds
         self.seeds: set[int] = set()
         self.at_edge: set[str] = set()
