@@ -6,8 +6,13 @@ claims.yaml has a row for each passage (paragraph, point of a list or line of a 
 methods or states a figure of one: its page, its first words, the result file, and what must hold.
 ``TEXT = EXPRESSION``: TEXT stands in the passage, and its numbers are those of the expression,
 rounded. Anything else is an expression that must be true. ``others``: numbers of the passage that
-are no measurement (settings, the paper's). Too few seeds, and a choice at the edge of its grid,
-must be told in the passage itself.
+are no measurement (settings, the paper's).
+
+A passage compares methods, unless its row has ``kind: figure``: then it states what one model does,
+or that nothing is shown, and says itself if that is of too few seeds or at the edge of a grid. A
+comparison on too few seeds or at an edge may only stand below a heading that begins with "Single
+runs". Seeds and edges are read from the result file. Where it has none (``raw``), a row's ``seeds``
+says how many there were (default: one).
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ from readings import Reader, values
 
 ROOT = Path(__file__).resolve().parents[1]
 ENOUGH = 3
-"""Seeds that a sentence may rest on without saying how many."""
+"""Seeds that a comparison must rest on."""
+SINGLE = "Single runs"
+"""Begins the heading of what draws no conclusion."""
 FEW = re.compile(r"\b(one seed|two seeds|seed 0)\b", re.IGNORECASE)
 EDGE = re.compile(r"\bedge\b")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -46,6 +53,20 @@ def passages(text: str) -> list[str]:
     return found
 
 
+def concluding(text: str) -> str:
+    """Return a page without its parts below a heading that begins with ``SINGLE``.
+
+    Such a part ends at the next heading of the same or a higher level.
+    """
+    kept, inside = [], 0
+    for line in text.splitlines():
+        level = len(line) - len(line.lstrip("#"))
+        if level and (not inside or level <= inside):
+            inside = level if line.lstrip("# ").startswith(SINGLE) else 0
+        kept += [] if inside else [line]
+    return "\n".join(kept)
+
+
 @cache
 def claims() -> dict[str, Any]:
     """Return the content of claims.yaml."""
@@ -58,17 +79,34 @@ def problems(claim: Mapping[str, Any], text: str) -> list[str]:
     found = [passage for passage in passages(text) if passage.startswith(start)]
     if len(found) != 1:
         return [f"{claim['page']}: {len(found)} passages begin with '{start}'"]
-    (passage,), reader = found, Reader(claim.get("file", ""), claims()["inherited"])
+    (passage,) = found
+    reader = Reader(claim.get("file", ""), claims()["inherited"], claim.get("seeds", 1))
     lines = claim["holds"].splitlines()
     wrong = [line for line in (_wrong(line, passage, reader) for line in lines) if line]
     told = " ".join([line.partition(" = ")[0] for line in lines] + [claim.get("others", "")])
     free = [number for number in PRECISE.findall(passage) if number not in PRECISE.findall(told)]
     wrong += [f"{number} is not checked" for number in free]
-    if min(reader.seeds, default=ENOUGH) < ENOUGH and not FEW.search(passage):
-        wrong.append(f"rests on {min(reader.seeds)} seeds and does not say so")
-    if reader.at_edge and not EDGE.search(passage):
-        wrong.append(f"chosen at an edge, and does not say so: {min(reader.at_edge)}")
+    wrong += _reach(claim, passage, passage in passages(concluding(text)), reader)
     return [f"{claim['page']}, '{start[:50]}': {line}" for line in wrong]
+
+
+def _reach(claim: Mapping[str, Any], passage: str, concludes: bool, reader: Reader) -> list[str]:
+    """Return what is wrong with how far a passage reaches."""
+    seeds = min(reader.seeds, default=ENOUGH)
+    few, edge = seeds < ENOUGH, min(reader.at_edge, default="")
+    if claim.get("kind", "comparison") == "comparison":
+        if not concludes or not (few or edge):
+            return []
+        why = f"on {seeds} seeds" if few else f"at an edge ({edge})"
+        return [f"compares {why}: run more, or put it below a heading '{SINGLE}'"]
+    return [
+        f"{said} and does not say so"
+        for true, said, word in (
+            (few, f"rests on {seeds} seeds", FEW),
+            (edge, f"chosen at an edge ({edge})", EDGE),
+        )
+        if true and not word.search(passage)
+    ]
 
 
 def _wrong(line: str, passage: str, reader: Reader) -> str:

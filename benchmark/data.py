@@ -4,8 +4,9 @@ Usage: python benchmark/data.py RAW OUT [--fetch]
 
 RAW holds a checkout of each source, a folder by its name; --fetch clones what is missing, and
 without it the commands to do so are printed. OUT gets ``DOMAIN/SIDE_PART.jsonl`` with rows of
-``prompt`` and ``completion``, as benchmark/experiments expect them. data.json says which rows of
-a source are in which file, in which order, and the SHA-256 that the file must have.
+``prompt`` and ``completion``, as benchmark/experiments expect them, and ``general/TASK.jsonl`` with
+the items of general tasks. data.json says which rows of a source are in which file, in which order,
+and the SHA-256 that the file must have.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import general
+
 from grail.errors import InputError
 from grail.files import write_text
 
@@ -35,7 +38,7 @@ SOURCES = {
     "closer-look-LLM-unlearning": (
         *("sail-sg/closer-look-LLM-unlearning", "b622294965f8b40feb5383c9e93dbdb26a76b6b3"),
     ),
-}
+} | general.SOURCES
 """Folder in RAW -> repository and commit."""
 
 FORMS = ("unwrapped", "lines", "whole", "indented")
@@ -122,14 +125,12 @@ def content(raw: Path, name: str) -> str:
     Raises:
         InputError: if the source is missing, or is not that of the pinned revision.
     """
-    domain, side, part = re.split(r"[/_](?=unlearn|retention|train|val)", name.split(".")[0])
-    side = "unlearn" if side == "unlearn" else "retain"
     about = listed()["files"][name]
     try:
-        rows = list(MAKERS[domain](raw, side, part, about.get("rows")))
+        rows = list(_rows(raw, name, about.get("rows")))
     except InputError:
         raise
-    except (LookupError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{name}: the source is not that of the pinned revision.") from error
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if (found := hashlib.sha256(text.encode()).hexdigest()) != about["sha256"]:
@@ -138,6 +139,13 @@ def content(raw: Path, name: str) -> str:
             "pinned revision. Check it out as printed."
         )
     return text
+
+
+def _rows(raw: Path, name: str, rows: Any) -> Iterator[Any]:
+    if name.startswith("general/"):
+        return general.items(raw, Path(name).stem, rows)
+    domain, side, part = re.split(r"[/_](?=unlearn|retention|train|val)", name.split(".")[0])
+    return MAKERS[domain](raw, "unlearn" if side == "unlearn" else "retain", part, rows)
 
 
 def commands(raw: Path) -> list[list[str]]:

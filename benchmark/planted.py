@@ -18,13 +18,13 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
+from intervals import line
 from machine import write
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ from grail.config.functions import imported
 from grail.data.samples import Sample
 from grail.localization.damage_budget import damage_per_benefit
 from grail.localization.evidence import Evidence
-from grail.reporting.tables import Table
 from grail.training.masked import MaskedOptimizer
 
 SHARE = 0.05
@@ -45,8 +44,15 @@ TOKENS = 3
 """Tokens of an answer, of one of ``VALUES`` words each."""
 VALUES = 40
 WEIGHTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-T_TWO = 4.303
-"""97.5 % quantile of Student's t with two degrees of freedom: three seeds."""
+TITLE = "Who finds planted facts"
+COLUMNS = {
+    "Precision": "precision",
+    "Recall in 4 n": "recall_4",
+    "Left": "left",
+    "Kept": "kept",
+    "Back": "back",
+}
+NOTE = "Percent."
 
 Marks = Mapping[str, Tensor]
 
@@ -255,29 +261,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bare, **special)
 
 
-def table(measurements: Sequence[Mapping[str, Any]]) -> Table:
-    """Return means over seeds with 95 % intervals (Student's t)."""
-    names = ("precision", "recall_4", "left", "kept", "back")
-    found: dict[str, list[Mapping[str, float]]] = {}
-    for line in measurements:
-        found.setdefault(line["method"], []).append(line["summary"]["unlearned"]["train"])
-    rows = [
-        (method, *(_cell([line[name] for line in lines]) for name in names))
-        for method, lines in found.items()
-    ]
-    note = "Percent; mean of three seeds and a 95 % interval by Student's t, cut at 0 and 100."
-    columns = ("Ranking", "Precision", "Recall in 4 n", "Left", "Kept", "Back")
-    return Table("Who finds planted facts", columns, tuple(rows), note)
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean = statistics.fmean(values)
-    if len(values) != 3:
-        return f"{mean:.1f}"
-    half = T_TWO * statistics.stdev(values) / math.sqrt(3)
-    return f"{mean:.1f} [{max(0.0, mean - half):.1f}, {min(100.0, mean + half):.1f}]"
-
-
 def main() -> None:
     """Make a bed for each seed, measure every ranking, and write results/planted.json."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -290,8 +273,7 @@ def main() -> None:
         bed = make_bed(seed)
         learned.append({side: known(bed, bed.model, side) for side in FACTS})
         for name, rank in rankings.items():
-            summary = {"unlearned": {"train": measure(bed, rank(bed))}}
-            found.append({"method": name, "seed": seed, "summary": summary})
+            found.append(line(name, seed, measure(bed, rank(bed))))
     settings = {"command": "python benchmark/planted.py", "share": SHARE, "facts": FACTS}
     print(f"wrote {write('planted', settings | {'known': learned}, found, {})}")
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import audits
+import domains
+import intervals
+import oracles
+import overlap
+import parts
 import planted
+import pretrained
+import trials
 
 from grail.comparison.grids import edges
 from grail.comparison.settings import load_comparison
@@ -31,6 +38,16 @@ ROOT = HERE.parent
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
 FIGURES = ROOT / "docs" / "figures"
 BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+QUESTIONS: dict[str, Any] = {
+    "domains": domains,
+    "oracles": oracles,
+    "overlap": overlap,
+    "parts": parts,
+    "planted": planted,
+    "pretrained": pretrained,
+    "trials": trials,
+}
+"""Results of a script that says itself what its table shows."""
 VIEWS = {"table5": "table1"}
 """Comparison -> that whose cells it shows, with a title and columns of its own."""
 
@@ -44,13 +61,13 @@ def keep(folder: Path) -> Path:
     settings = found["settings"]
     settings["data_sha256"] = {}
     for domain, sides in settings["domains"].items():
-        for side, parts in sides.items():
-            for part, source in parts.items():
+        for side, of_side in sides.items():
+            for part, source in of_side.items():
                 if source is None:
                     continue
                 name = f"{domain}.{side}.{part}"
                 settings["data_sha256"][name] = file_digest(Path(source))
-                parts[part] = "/".join(Path(source).parts[-2:])
+                of_side[part] = "/".join(Path(source).parts[-2:])
     path = HERE / "results" / f"{folder.name}.json"
     content = {"machine": found["machine"], "settings": settings, "measurements": found["cells"]}
     rest = {name: value for name, value in found.items() if name not in OWN}
@@ -70,8 +87,10 @@ def tables(name: str) -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     if name == "audit":
         return f"#{markdown(audits.table(found['measurements']))}"
-    if name == "planted":
-        return f"#{markdown(planted.table(found['measurements']))}"
+    if name in QUESTIONS:
+        asked = QUESTIONS[name]
+        lines = found["measurements"]
+        return f"#{markdown(intervals.table(asked.TITLE, asked.COLUMNS, lines, asked.NOTE))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}
     _mark_edges(comparison)

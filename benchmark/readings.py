@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from intervals import ends
+
 from grail.comparison.grids import edges
 from grail.results import harmonic_success
 
@@ -122,9 +124,8 @@ def paper(table: str, method: str, column: str = "Avg") -> float:
 
 
 def student(found: Mapping[Any, float]) -> list[float]:
-    """Return the ends of the 95 % interval of a mean of three seeds."""
-    mean, half = statistics.fmean(found.values()), 4.303 * statistics.stdev(found.values()) / 3**0.5
-    return [mean - half, mean + half]
+    """Return the ends of the 95 % interval of a mean over seeds."""
+    return list(ends(list(found.values())))
 
 
 def within(found: Mapping[Any, float], limit: float) -> int:
@@ -135,9 +136,9 @@ def within(found: Mapping[Any, float], limit: float) -> int:
 class Reader:
     """Evaluates expressions over one result file, and notes the seeds and choices they rest on."""
 
-    def __init__(self, file: str, inherited: Sequence[str] = ()) -> None:
-        """Read results/FILE.json; ``inherited``: files whose rates lie at an edge elsewhere."""
-        self.file, self.inherited = file, inherited
+    def __init__(self, file: str, inherited: Sequence[str] = (), seeds: int = 1) -> None:
+        """Read FILE.json; ``inherited``: at an edge elsewhere; ``seeds``: behind ``raw``."""
+        self.file, self.inherited, self.untold = file, inherited, seeds
         self.seeds: set[int] = set()
         self.at_edge: set[str] = set()
         self.functions = {
@@ -251,8 +252,8 @@ class Reader:
         raise LookupError(f"no point {value} of {method}")
 
     def raw(self, *path: str | int) -> Any:
-        """Return what lies at a path of the file; it counts as one seed."""
-        self.seeds.add(1)
+        """Return what lies at a path of the file; ``untold`` seeds are behind it."""
+        self.seeds.add(self.untold)
         found: Any = result(self.file)
         for key in path:
             found = found[key]

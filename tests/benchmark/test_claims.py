@@ -105,12 +105,48 @@ def test_a_wrong_figure_a_missing_one_and_an_unchecked_one_are_told(results):
     assert "0 passages" in problems(claim("", sentence="Lost."), text)[0]
 
 
-def test_few_seeds_and_edges_must_be_told(results):
-    assert "rests on 1 seeds" in problems(claim("5 = avg('few')"), "Kept. It has 5.")[0]
-    assert problems(claim("5 = avg('few')"), "Kept. It has 5 (one seed).") == []
-    assert "edge" in problems(claim("81 = avg('one')"), "Kept. It has 81.")[0]
-    assert problems(claim("81 = avg('one')"), "Kept. It has 81, at an edge.") == []
+SINGLE = "# Page\n\n## Single runs, two seeds\n\nKept. {}\n\n### More\n\n{}\n\n## Next\n\n{}\n"
+
+
+@pytest.mark.parametrize(
+    ("figure", "why"), [("5 = avg('few')", "on 1 seeds"), ("81 = avg('one')", "edge")]
+)
+def test_a_comparison_rests_on_enough_seeds_and_no_edge(results, figure, why):
+    """Saying so is not enough: it stands below the heading under which nothing is concluded."""
+    number = figure.split()[0]
+    for said in ("", " (one seed)", ", at an edge"):
+        assert why in problems(claim(figure), f"Kept. It has {number}{said}.")[0]
+    assert problems(claim(figure), SINGLE.format(number, "", "")) == []
+    after = SINGLE.replace("Kept. ", "").replace("## Next\n\n", "## Next\n\nKept. ")
+    assert why in problems(claim(figure), after.format("", "", number))[0]
+
+
+def test_a_comparison_with_three_seeds_inside_its_grid_stands_anywhere(results):
     assert problems(claim("72 = avg('two')"), "Kept. It has 72.") == []
+
+
+def test_a_figure_of_one_model_says_how_far_it_reaches(results):
+    few, edge = (claim(h, kind="figure") for h in ("5 = avg('few')", "81 = avg('one')"))
+    assert "rests on 1 seeds" in problems(few, "Kept. It has 5.")[0]
+    assert problems(few, "Kept. It has 5 (one seed).") == []
+    assert "edge" in problems(edge, "Kept. It has 81.")[0]
+    assert problems(edge, "Kept. It has 81, at an edge.") == []
+
+
+def test_what_a_file_does_not_tell_of_seeds_says_the_row(results):
+    raw = "81 = raw('measurements', 1, 'summary', 'unlearned', 'train', 'Avg')"
+    assert "on 1 seeds" in problems(claim(raw), "Kept. It has 81.")[0]
+    assert problems(claim(raw, seeds=3), "Kept. It has 81.") == []
+
+
+def test_single_runs_end_at_the_next_heading_of_their_level():
+    assert claims.concluding(SINGLE.format("a", "b", "c")).split() == [
+        "#",
+        "Page",
+        "##",
+        "Next",
+        "c",
+    ]
 
 
 def test_a_figure_without_a_claim_is_found(monkeypatch):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import data
+import general
 import pytest
 
 from grail.errors import InputError
@@ -32,6 +33,23 @@ def raw(tmp_path):
     tales = tmp_path / "FairytaleQAData/data-by-origin"
     put(tales / "section-stories/x/cat-story.csv", 'section,text\n1,"One  day\na cat. It\nsat."\n')
     put(tales / "questions/x/cat-questions.csv", "question,answer1,answer2\nWho sat? ,the cat,a\n")
+    put(
+        tmp_path / "MLILAB-FedLLM/data/mmlu/test/virology_test.csv",
+        "question,choice0,choice1,choice2,choice3,answer\nWhy?,a,b,c,d,2\n",
+    )
+    choices = [{"text": "Ice.", "label": "1"}, {"text": "Fog.", "label": "2"}]
+    arc = {"id": "M_1", "question": {"stem": "What?", "choices": choices}, "answerKey": "2"}
+    put(
+        tmp_path / "order_dependency_problem/data/arc/ARC-Challenge-Test.jsonl",
+        json.dumps(arc | {"id": "M_0"}) + "\n" + json.dumps(arc),
+    )
+    truths = [{"question": "True?", "mc1_targets": {"Yes.": 1, "No.": 0}}]
+    put(tmp_path / "TruthX/TruthfulQA/data/mc_task.json", json.dumps(truths))
+    siqa = {"context": "A.", "question": "And?", "options": ["x", "y"], "answer": "y"}
+    put(tmp_path / "common-bench/data/socialiqa/dev.jsonl", json.dumps(siqa))
+    race = {"article": "T.", "questions": ["0?", "1?"], "options": [["a"], ["b", "c"]]}
+    folder = tmp_path / "self-training-mcqa/data/RACE/test/high"
+    put(folder / "7.txt", json.dumps(race | {"answers": ["A", "B"]}))
     return tmp_path
 
 
@@ -77,6 +95,27 @@ def test_rows_of_each_source(raw, listing, name, rows, expected):
     assert data.content(raw, name) == text
 
 
+@pytest.mark.parametrize(
+    ("task", "place", "expected"),
+    [
+        ("mmlu", "virology/test/0", ("", "Why?", ["a", "b", "c", "d"], 2)),
+        ("arc_challenge", "test/M_1", ("", "What?", ["Ice.", "Fog."], 1)),
+        ("truthfulqa_mc1", "0", ("", "True?", ["Yes.", "No."], 0)),
+        ("social_iqa", "dev/0", ("A.", "And?", ["x", "y"], 1)),
+        ("race", "test/high/7/q1", ("T.", "1?", ["b", "c"], 1)),
+    ],
+)
+def test_items_of_each_general_task(raw, listing, task, place, expected):
+    keys = ("context", "question", "choices", "answer")
+    item = {"id": f"{task}/{place}"} | dict(zip(keys, expected, strict=True))
+    name = f"general/{task}.jsonl"
+    text = listing(name, [place], [item])
+    assert data.content(raw, name) == text
+    listing(name, [place.replace("0", "9").replace("M_1", "M_9").replace("q1", "q9")], [item])
+    with pytest.raises(InputError, match="not that of the pinned revision"):
+        data.content(raw, name)
+
+
 def test_another_revision_is_refused(raw, listing):
     listing("lume_pii/retention_train.jsonl", [0], [pair("in 0", "changed")])
     with pytest.raises(InputError, match="SHA-256 is"):
@@ -89,7 +128,7 @@ def test_another_revision_is_refused(raw, listing):
 def test_what_is_missing_is_said(tmp_path, listing):
     (tmp_path / "unlearn").mkdir()
     found = data.commands(tmp_path)
-    assert len(found) == 6
+    assert len(found) == 2 * (len(data.SOURCES) - 1)
     assert found[1][-1] == data.SOURCES["FairytaleQAData"][1]
     listing("lume_pii/retention_train.jsonl", [0], [])
     with pytest.raises(InputError, match="cannot be read"):
@@ -111,9 +150,10 @@ def test_forms_of_a_passage(form, expected):
 
 def test_every_listed_file_has_a_maker_and_every_row_a_title():
     listed = data.listed()
-    assert len(listed["files"]) == 24
+    assert len(listed["files"]) == 29
     for name, about in listed["files"].items():
-        assert name.split("/")[0] in data.MAKERS
+        domain, file = name.split("/")
+        assert domain in data.MAKERS or Path(file).stem in general.TASKS
         if name.startswith("copyright"):
             assert {row[0] for row in about["rows"]} <= listed["titles"].keys()
 

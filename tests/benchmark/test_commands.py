@@ -1,0 +1,63 @@
+"""Every command that the benchmarks' pages name is there and starts."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import claims
+import publish
+import pytest
+
+from grail.comparison.settings import load_comparison
+from grail.config.file import load_config
+
+PAGES = (claims.ROOT / "benchmark" / "README.md", *claims.ROOT.glob("docs/results/*.md"))
+SHARED = claims.ROOT.parent / "shared" / "data"
+TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+SCRIPTS = sorted(set(re.findall(r"python (benchmark/\w+\.py)", TEXT)))
+FILES = sorted(set(re.findall(r"(benchmark/experiments/\w+\.yaml)", TEXT)))
+BASES = {"pair", "lume_pair", "gemma", "five"}
+"""Settings of runs, which comparisons share."""
+NO_OPTIONS = ("audits", "claims", "publish", "run")
+"""Scripts that take only folders, or nothing."""
+
+
+def test_every_script_with_a_question_is_named_and_every_comparison_too():
+    experiments = (claims.ROOT / "benchmark" / "experiments").glob("*.yaml")
+    assert {Path(f).stem for f in FILES} >= {e.stem for e in experiments} - BASES
+    assert {Path(s).stem for s in SCRIPTS} >= publish.QUESTIONS.keys()
+
+
+@pytest.mark.parametrize("name", publish.QUESTIONS)
+def test_every_question_has_its_block_on_a_page(name):
+    assert f"<!-- {name} -->" in TEXT
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_starts(script, monkeypatch, capsys):
+    """Its parser is read, and nothing is run."""
+    assert (claims.ROOT / script).is_file()
+    if Path(script).stem in NO_OPTIONS:
+        return
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(claims.ROOT / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_of_settings_is_valid(file, monkeypatch):
+    """Where the data lie beside the checkout, their paths lead there, too."""
+    monkeypatch.syspath_prepend(str(claims.ROOT / "benchmark"))
+    path = claims.ROOT / file
+    if Path(file).stem in BASES:
+        domains, folder = load_config(path, ["output=x"]).model_dump()["domains"], path.parent
+    else:
+        comparison, folder = load_comparison(path, [])
+        assert comparison.methods
+        domains = comparison.base["domains"]
+    for side in (side for domain in domains.values() for side in domain.values()):
+        sources = [source for source in side.values() if source not in (None, "embedded")]
+        assert not SHARED.is_dir() or all((folder / source).is_file() for source in sources)
