@@ -314,14 +314,6 @@ def snapshot(folder):
     }
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*arguments):
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_named_and_changes_nothing(name, tiny_config, tmp_path, capsys):
     prepare, wanted = CASES[name]

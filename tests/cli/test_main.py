@@ -13,7 +13,7 @@ from grail import __version__
 from grail.cli import main as cli
 from grail.cli.main import main
 from grail.importance.self_check import Agreement
-from grail.run.directory import alone
+from grail.run.lock import alone
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 EXTRAS = ("beartype", "datasets", "lm_eval", "matplotlib", "pyarrow", "tensorboard", "triton")

@@ -127,7 +127,9 @@ def _nasty(draw: random.Random, old: Any) -> Any:
     if isinstance(old, int | float) and not isinstance(old, bool) and draw.random() < 0.5:
         return draw.choice([-old, old + 1, old * 1e10, str(old), 10**400, 1e308, 2**63, [old]])
     if isinstance(old, str) and draw.random() < 0.4:
-        return draw.choice([old * 2, old[:-1], old.upper(), f"{old}\0", f" {old}", f"{old}/../x", [old]])
+        return draw.choice(
+            [old * 2, old[:-1], old.upper(), f"{old}\0", f" {old}", f"{old}/../x", [old]]
+        )
     if draw.random() < 0.02:
         deep: Any = []
         for _ in range(draw.choice([90, 400])):
@@ -143,21 +145,23 @@ class World:
     """A folder with settings, data, a finished run, its audit and attestation, a comparison."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder, self.run, self.output = folder, folder / "run", folder / "cmp"
+        self.config, self.comparison = folder / "run.yaml", folder / "comparison.yaml"
+        if not (self.output / "comparison.json").exists():
+            self._make(folder / "model")
+
+    def _make(self, model: Path) -> None:
         import tiny
 
-        self.folder, model = folder, folder / "model"
-        tokenizer = tiny.tiny_tokenizer()
+        folder, tokenizer = self.folder, tiny.tiny_tokenizer()
         tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(model)
         tokenizer.save_pretrained(model)
         evaluation = conftest.SMALL["evaluation"] | {"every": 2, "show_text": True}
         config = conftest._tiny_config(folder, model)(rows=3, evaluation=evaluation)
-        self.config = config
         raw = parse_yaml(config.read_text())
-        self.run, self.output = folder / "run", folder / "cmp"
         base = {key: value for key, value in raw.items() if key != "output"}
         methods = {"one": {}, "two": {"preset": "ascent", "vary": {"seed.x": [1]}}}
         methods["two"]["vary"] = {"unlearning.learning_rate": [0.01, 0.02]}
-        self.comparison = folder / "comparison.yaml"
         content = {"base": base, "methods": methods, "seeds": [0, 1], "reference": "one"}
         self.comparison.write_text(dump_yaml(content | {"output": str(self.output)}))
         relearn = "audit.relearn.steps=[1]"
@@ -207,10 +211,16 @@ class World:
         folder = self.folder / "rows"
         folder.mkdir(exist_ok=True)
         rows = [
-            {"prompt": f"Who is number {n}?", "completion": f'A "man", {n};é\n', "paraphrases": ["Who?"]}
+            {
+                "prompt": f"Who is number {n}?",
+                "completion": f'A "man", {n};é\n',
+                "paraphrases": ["Who?"],
+            }
             for n in range(4)
         ]
-        chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+        chat = {
+            "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        }
         plain = [{k: v for k, v in row.items() if k != "paraphrases"} for row in rows]
         lines = [json.dumps(row) for row in [*rows, chat, {"question": "a?", "answer": "b"}]]
         (folder / "a.jsonl").write_text("\n".join(lines))
@@ -308,7 +318,9 @@ def _load(file: Path, overrides: Sequence[str] = ()) -> None:
 def _override(draw: random.Random, leaves: list[tuple[str, Any]]) -> str:
     key, value = draw.choice(leaves)
     if draw.random() < 0.2:
-        key = draw.choice([f"{key}.x", key.rpartition(".")[0], f"{key}.", f".{key}", key[:-1], "", "a..b"])
+        key = draw.choice(
+            [f"{key}.x", key.rpartition(".")[0], f"{key}.", f".{key}", key[:-1], "", "a..b"]
+        )
     value = json.dumps(_structure(draw, copy.deepcopy(value)), default=str, ensure_ascii=False)
     text = f"{key}={value}"
     if draw.random() < 0.3:
@@ -344,7 +356,9 @@ def outcome(read: Callable[[], object], name: str) -> str:
     return "read"
 
 
-def run_case(world: World, targets: list[Target], kind: str, number: int, seed: int) -> tuple[str, Any]:
+def run_case(
+    world: World, targets: list[Target], kind: str, number: int, seed: int
+) -> tuple[str, Any]:
     """Return the outcome of a case, and its input."""
     draw = random.Random(f"{seed} {kind} {number}")
     if kind == "set":
@@ -377,11 +391,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=SHARES)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-finds"))
+    parser.add_argument("--world", type=Path, help="folder of what is read, made if it is empty")
     options = parser.parse_args()
     faulthandler.enable()
     signal.signal(signal.SIGALRM, _too_slow)
-    place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    folder = Path(tempfile.mkdtemp(prefix="grail-fuzz-", dir=place))
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    folder = options.world or Path(tempfile.mkdtemp(prefix="grail-fuzz-", dir=memory))
+    folder.mkdir(exist_ok=True)
     try:
         world = World(folder)
         from grail.config.file import load_config
@@ -391,7 +407,8 @@ def main() -> int:
         shares = {options.only: 100} if options.only else SHARES
         finds = [f for kind, share in shares.items() for f in fuzz(world, kind, share, options)]
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.world is None:
+            shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(finds)} kinds of finds" + "".join(f"\n  {find}" for find in finds))
     return 1 if finds else 0
 
