@@ -11,15 +11,11 @@ import runpy
 import shutil
 from pathlib import Path
 
-OFFLINE = str(Path(__file__).with_name("offline"))
-"""Its ``sitecustomize`` refuses the network, here and in all processes that are started."""
-runpy.run_path(f"{OFFLINE}/sitecustomize.py")
-
 os.environ |= {  # for this process and for all that it starts; read when torch is imported
     "HF_HUB_OFFLINE": "1",  # no test needs the network
     "OMP_NUM_THREADS": "1",  # the order of a sum, and so its last bits, depend on the threads
     "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1] / "src"), OFFLINE)),
+    "PYTHONPATH": os.pathsep.join(str(Path(__file__).parent / p) for p in ("../src", "offline")),
     "PYTHONHASHSEED": "random",  # sets are in another order in every process
     "GIT_DIR": os.devnull,  # config.yaml has no revision, which an edit during the tests changes
 }
@@ -29,6 +25,8 @@ import pytest
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
+
+runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))  # no network
 
 pytest_plugins = ("audited_runs", "comparisons")
 

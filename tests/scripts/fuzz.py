@@ -42,10 +42,11 @@ SHARES = {"settings": 30, "set": 25, "data": 25, "comparison settings": 8, "run"
 """Kind -> how many of a hundred cases are of it."""
 NASTY: list[Any] = [
     None, True, -1, 0, 0.5, 10**30, 1e300, float("nan"), float("-inf"), "", " ", "\0", "x" * 5000,
-    "~", "~nobody/x", "../../etc/passwd", "/dev/null", "a/b", "=1+1", "\x1b[31m", "\ud800", "é\u2028",
-    "1e-3", "[", "null", "2024-99-99", [], {}, [[]], {"": {}}, {"a.b": 1}, [None, {}],
+    "~", "~nobody/x", "../../etc/passwd", "/dev/null", "a/b", "=1+1", "\x1b[31m", "\ud800",
+    "é\u2028", "1e-3", "[", "null", "2024-99-99", [], {}, [[]], {"": {}}, {"a.b": 1}, [None, {}],
 ]  # fmt: skip
-TEXTS = [b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"*a ", b"&a ", b"!!python/object:os.system ",
+TEXTS = [b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"*a ", b"&a ",
+         b"!!python/object:os.system ",
          b"<<: *a\n", b": ", b"\n", b"\t", b"{" * 300, b"[" * 3000, b"'", b'"', b"NaN", b"1e999",
          b"- ", b"#", b"---\n", b"\r", b",", b"9" * 5000, b"\xe2\x80\xa8"]  # fmt: skip
 
@@ -125,7 +126,7 @@ def _structure(draw: random.Random, value: Any) -> Any:
 
 def _nasty(draw: random.Random, old: Any) -> Any:
     if isinstance(old, int | float) and not isinstance(old, bool) and draw.random() < 0.5:
-        return draw.choice([-old, old + 1, old * 1e10, str(old), 10**400, 1e308, 2**63, [old]])
+        return draw.choice([-old, old + 1, old * 10**10, str(old), 10**400, 1e308, 2**63, [old]])
     if isinstance(old, str) and draw.random() < 0.4:
         return draw.choice(
             [old * 2, old[:-1], old.upper(), f"{old}\0", f" {old}", f"{old}/../x", [old]]
@@ -146,28 +147,29 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run, self.output = folder, folder / "run", folder / "cmp"
-        self.config, self.comparison = folder / "run.yaml", folder / "comparison.yaml"
-        if not (self.output / "comparison.json").exists():
-            self._make(folder / "model")
-
-    def _make(self, model: Path) -> None:
-        import tiny
-
-        folder, tokenizer = self.folder, tiny.tiny_tokenizer()
-        tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).save_pretrained(model)
-        tokenizer.save_pretrained(model)
+        self.model, self.comparison = folder / "model", folder / "comparison.yaml"
         evaluation = conftest.SMALL["evaluation"] | {"every": 2, "show_text": True}
-        config = conftest._tiny_config(folder, model)(rows=3, evaluation=evaluation)
-        raw = parse_yaml(config.read_text())
-        base = {key: value for key, value in raw.items() if key != "output"}
-        methods = {"one": {}, "two": {"preset": "ascent", "vary": {"seed.x": [1]}}}
-        methods["two"]["vary"] = {"unlearning.learning_rate": [0.01, 0.02]}
+        self.config = conftest._tiny_config(folder, self.model)(rows=3, evaluation=evaluation)
+        base = parse_yaml(self.config.read_text())
+        del base["output"]
+        vary = {"unlearning.learning_rate": [0.01, 0.02]}
+        methods = {"one": {}, "two": {"preset": "ascent", "vary": vary}}
         content = {"base": base, "methods": methods, "seeds": [0, 1], "reference": "one"}
         self.comparison.write_text(dump_yaml(content | {"output": str(self.output)}))
-        relearn = "audit.relearn.steps=[1]"
+
+    def make(self) -> None:
+        """Run everything, unless it is there."""
+        import tiny
+
+        if (self.output / "comparison.json").exists():
+            return
+        tokenizer = tiny.tiny_tokenizer()
+        model = tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer))
+        model.save_pretrained(self.model)
+        tokenizer.save_pretrained(self.model)
         for words in (
-            ["run", str(config)],
-            ["audit", str(self.run), "--set", relearn],
+            ["run", str(self.config)],
+            ["audit", str(self.run), "--set", "audit.relearn.steps=[1]"],
             ["attest", str(self.run), "--request", "1"],
             ["report", str(self.run)],
             ["compare", str(self.comparison), "--set", "seeds=[0]"],
@@ -180,6 +182,8 @@ class World:
 
     def targets(self, kind: str) -> list[Target]:
         """Return the inputs of a kind."""
+        if kind in ("run", "results"):
+            self.make()
         return {
             "settings": self._settings,
             "comparison settings": self._comparison_settings,
@@ -189,8 +193,7 @@ class World:
         }[kind]()
 
     def _settings(self) -> list[Target]:
-        files = (self.config, self.run / "config.yaml")
-        return [Target(f, lambda f=f: _load(f)) for f in files]
+        return [Target(self.config, lambda: _load(self.config))]
 
     def _comparison_settings(self) -> list[Target]:
         from grail.comparison.rows import plan_comparison
@@ -244,7 +247,7 @@ class World:
         files = sorted(folder.iterdir())
         return [Target(f, lambda f=f: read(f"{f}{inner.get(f.name, '')}")) for f in files]
 
-    def _run(self) -> list[Target]:
+    def _run(self) -> list[Target]:  # noqa: C901
         """Files whose readers look at the file's own digest or at the manifest first."""
         from grail.artifacts import check, inputs_of, read_mask, read_scores
         from grail.config.file import load_config
@@ -252,7 +255,7 @@ class World:
         from grail.results import read_pace, read_results
         from grail.run import directory, manifest
 
-        def read_all(file: Path) -> None:
+        def read_all(file: Path) -> None:  # noqa: C901
             name, run = file.relative_to(self.run).as_posix(), self.run
             manifest.problems(run)
             directory.stamp(run / "vanilla")
@@ -409,7 +412,7 @@ def main() -> int:
     finally:
         if options.world is None:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"{len(finds)} kinds of finds" + "".join(f"\n  {find}" for find in finds))
+    sys.stdout.write(f"{len(finds)} kinds of finds\n" + "".join(f"  {f}\n" for f in finds))
     return 1 if finds else 0
 
 
@@ -429,14 +432,17 @@ def fuzz(world: World, kind: str, share: int, options: argparse.Namespace) -> li
         if place in finds:
             continue
         options.keep.mkdir(exist_ok=True)
-        name, content = ("set.txt", given.encode("utf-8", "surrogateescape")) if kind == "set" else (
-            given[0].name, given[1]
-        )  # fmt: skip
+        name, content = "set.txt", given
+        if kind != "set":
+            name, content = given[0].name, given[1]
+        else:
+            content = given.encode("utf-8", "surrogateescape")
         (options.keep / f"{kind.replace(' ', '-')}-{number}-{name}").write_bytes(content)
         replay = f"--seed {options.seed} --only '{kind}' --first {number} --cases 1"
         finds[place] = f"{kind}: {name}: {result}\n    {replay}"
     took = time.monotonic() - began
-    print(f"{kind}: {sum(counts.values())} cases, {dict(counts)}, {took:.0f} s", flush=True)
+    sys.stdout.write(f"{kind}: {sum(counts.values())} cases, {dict(counts)}, {took:.0f} s\n")
+    sys.stdout.flush()
     return list(finds.values())
 
 

@@ -46,6 +46,8 @@ TIMES = re.compile(
 SKIPPED = ("manifest.json", ".lock", "log", "comparison.html", "comparison.md", "comparison.tex")
 SKIPPED += ("comparison.csv", "cell.json")
 """They hold times, or the digests of files that do."""
+_NEEDED = (".lock", "config.yaml", "cell.yaml")
+"""Without these a folder is not taken for a run's, and nothing in it is touched."""
 
 
 class Forked:
@@ -192,7 +194,8 @@ class Soak:
 
         def remove() -> None:
             time.sleep(self.draw.uniform(0, self.seconds))
-            files = [f for f in self.output.rglob("*") if f.is_file() and f.name != ".lock"]
+            inside = self.output / ("audit" if self.log.parent.name == "audit" else "")
+            files = [f for f in inside.rglob("*") if f.is_file() and f.name not in _NEEDED]
             if files:
                 self.draw.choice(sorted(files)).unlink(missing_ok=True)
 

@@ -11,7 +11,8 @@ from grail.errors import InputError
 from grail.files import PARTIAL, sweep
 from grail.run import manifest
 
-_SWEPT = {name for name in manifest.NAMES if not name.endswith("train.jsonl")}  # logs are gone on in
+# A training that was interrupted goes on in its half-written log.
+_SWEPT = {name for name in manifest.NAMES if not name.endswith("train.jsonl")}
 _SWEPT |= {manifest.MANIFEST, *(f"{model}.checkpoint" for model in manifest.MODELS)}
 _OWNER_ALONE = 0o077
 
