@@ -40,12 +40,17 @@ def collecting(problems: list[str], prefix: str = "") -> Iterator[None]:
 
 @contextmanager
 def reading(file: object, advice: str = "Delete it and run again.") -> Iterator[None]:
-    """Raise whatever a file of the wrong shape causes as an ``InputError`` that names the file."""
+    """Raise whatever a file of the wrong shape causes as an ``InputError`` that names the file.
+
+    An error that begins with the file's name keeps its words.
+    """
     try:
         yield
     except InputError:
         raise
     except _OF_SHAPE as error:
+        if str(error).startswith(str(file)):
+            raise InputError(str(error)) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{file} is damaged ({reason}). {advice}") from error
 

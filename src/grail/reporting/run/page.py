@@ -217,12 +217,16 @@ def _localization(found: Mapping[str, Any]) -> None:
     layer_chart(layers)
 
 
+def _audit(found: Any) -> None:
+    audit_markdown(audit_section(found))
+
+
 _PARTS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Any], object]]] = {
     "localization": ("localization.json", _json, _localization),
     "training": ("train.jsonl", _read_lines, curve),
     "steps": ("evaluation/steps.json", _json, looks),
     "samples": ("samples.jsonl", _read_lines, _sample_table),
     "general": ("general.json", lambda file: read_general(file.parent), general_table),
-    "audit": ("audit.json", lambda file: read_audit(file.parent), audit_section),
+    "audit": ("audit.json", lambda file: read_audit(file.parent), _audit),
 }
 """What a report shows of a run: the file, how it is read, and what is shown of it."""
