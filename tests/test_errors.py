@@ -57,9 +57,9 @@ def test_a_file_of_the_wrong_shape_is_named(break_it):
     said = r"^run/a.json is damaged \(.*Error.*\)\. Make it again\.$"
     with pytest.raises(InputError, match=said), reading("run/a.json", "Make it again."):
         break_it()
-    with pytest.raises(InputError, match="^a is not as it was$"), reading("a"):
+    with pytest.raises(InputError, match=r"^a is not as it was$"), reading("a"):
         raise ValueError("a is not as it was")
-    with pytest.raises(InputError, match="^own$"), reading("a"):
+    with pytest.raises(InputError, match=r"^own$"), reading("a"):
         raise InputError("own")
     with pytest.raises(OSError, match="disk"), reading("a"):
         raise OSError("disk")

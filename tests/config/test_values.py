@@ -15,7 +15,6 @@ from grail.config.values import (
     FilePath,
     GeneralTask,
     ModelName,
-    Name,
     Number,
     Output,
     Section,
@@ -173,9 +172,3 @@ def test_a_model_is_not_taken_from_the_current_folder_by_chance(tmp_path, monkey
         resolved(ModelName, "org/name", conf)
     assert resolved(ModelName, "org/name", None) == str(here / "org" / "name")
     assert resolved(ModelName, "./org/name", conf) == str(conf / "org" / "name")
-
-
-def test_names_that_no_file_takes_are_refused():
-    with pytest.raises(ValidationError, match="text that UTF-8 can hold"):
-        TypeAdapter(Name).validate_python("half \ud800")
-    assert TypeAdapter(Name).validate_python("whole \U0001f600") == "whole \U0001f600"

@@ -40,15 +40,6 @@ def words(value: Any) -> Any:
     raise PydanticCustomError("words", "should be a name or a list of names")
 
 
-def _writable(text: str) -> str:
-    """Refuse a text that no file takes: half of a pair in UTF-16, or a path that is not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("unicode", "should be text that UTF-8 can hold") from None
-    return text
-
-
 def _domain_name(name: str) -> str:
     """Refuse a name that cannot be part of a file's name, and the name of the general rows."""
     if not name.replace("_", "").replace("-", "").isalnum() or name == "general":
@@ -125,7 +116,7 @@ Percent = Annotated[float, Field(gt=0, le=100), _NO_SWITCH]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NO_SWITCH]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NO_SWITCH]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Name = Annotated[str, Field(min_length=1), AfterValidator(_writable)]
+Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[Name, AfterValidator(_absolute)]
 Output = Annotated[Name, AfterValidator(_home)]
 """A folder to write to, relative to the current folder."""
