@@ -46,8 +46,9 @@ TIMES = re.compile(
 SKIPPED = ("manifest.json", ".lock", "log", "comparison.html", "comparison.md", "comparison.tex")
 SKIPPED += ("comparison.csv", "cell.json")
 """They hold times, or the digests of files that do."""
-_NEEDED = (".lock", "config.yaml", "cell.yaml")
-"""Without these a folder is not taken for a run's, and nothing in it is touched."""
+_NEEDED = (".lock", "config.yaml", "cell.yaml", "train.jsonl", "vanilla.train.jsonl")
+"""Without the first three a folder is not taken for a run's, and nothing in it is touched. A log
+that is gone stays gone: what it tells is not made without the training."""
 
 
 class Forked:
@@ -81,6 +82,7 @@ def _become(words: list[str], log: Path, before: Callable[[], None]) -> NoReturn
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(out, stream)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         before()
         os.closerange(3, 1024)  # the parent's end of pipes, and its locks
         code = grail(words)
@@ -265,6 +267,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with its counts
     for name in [*forks.PRELOADED, "grail.audit.audit", "grail.comparison.compare"]:
         __import__(name)
     processes.start = child_of_comparison  # type: ignore[assignment]
@@ -277,13 +280,15 @@ def main() -> int:
                 continue
             (folder / name).mkdir()
             began, soak = time.monotonic(), Soak(folder / name, getattr(world, name), draw)
-            soak.kills(wanted)
-            for _ in range(options.failures if name == "run" else options.failures // 4):
-                soak.full_disk()
-                soak.vanished()
-                soak.two_at_once()
-            took = time.monotonic() - began
-            sys.stdout.write(f"{name}: {json.dumps(soak.counts)}, {took:.0f} s\n")
+            try:
+                soak.kills(wanted)
+                for _ in range(options.failures if name == "run" else options.failures // 4):
+                    soak.full_disk()
+                    soak.vanished()
+                    soak.two_at_once()
+            finally:
+                took = time.monotonic() - began
+                sys.stdout.write(f"{name}: {json.dumps(soak.counts)}, {took:.0f} s\n")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0
