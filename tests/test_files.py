@@ -23,7 +23,7 @@ from grail.files import (
     recover_folder,
     replacing_file,
     replacing_folder,
-    sweep,
+    sweep_leftovers,
     write_json,
     write_text,
 )
@@ -501,5 +501,5 @@ def test_leftovers_of_killed_writes_are_swept(tmp_path):
     (tmp_path / "b.partial").mkdir()
     (tmp_path / "c.old").mkdir()
     (tmp_path / "other.partial").touch()
-    sweep(tmp_path, ["a", "b", "c", "d"])
+    sweep_leftovers(tmp_path, ["a", "b", "c", "d"])
     assert {path.name for path in tmp_path.iterdir()} == {"c", "other.partial"}

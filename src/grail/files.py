@@ -107,7 +107,7 @@ def recover_folder(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep(folder: Path, names: Collection[str]) -> None:
+def sweep_leftovers(folder: Path, names: Collection[str]) -> None:
     """Remove what killed writes of ``names`` in a folder left, and finish their replacements."""
     for name in names:
         recover_folder(folder / name)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grail.errors import InputError
-from grail.files import PARTIAL, sweep
+from grail.files import PARTIAL, sweep_leftovers
 from grail.run import manifest
 
 # A training that was interrupted goes on in its half-written log.
@@ -36,9 +36,11 @@ def alone(folder: Path, private: bool = True) -> Iterator[None]:
     try:
         os.umask(_OWNER_ALONE if private else mask)
         with _locked(folder):
-            sweep(folder, _SWEPT)
+            sweep_leftovers(folder, _SWEPT)
             for place in ("scores", "evaluation", "audit"):
-                sweep(folder / place, [left.stem for left in (folder / place).glob(f"*{PARTIAL}")])
+                sweep_leftovers(
+                    folder / place, [left.stem for left in (folder / place).glob(f"*{PARTIAL}")]
+                )
             yield
     finally:
         os.umask(mask)
