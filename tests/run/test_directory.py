@@ -115,6 +115,15 @@ def test_a_finished_training_leaves_no_checkpoint(tmp_path):
     assert not place.exists()
 
 
+def test_a_finished_training_leaves_no_half_written_log(tmp_path):
+    for model, log in (("vanilla", "vanilla.train.jsonl"), ("unlearned", "train.jsonl")):
+        (half := tmp_path / f"{log}.partial").touch()
+        (tmp_path / log).touch()
+        drop_checkpoint(tmp_path / model)
+        assert not half.exists()
+        assert (tmp_path / log).exists()
+
+
 def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):
     run = CONFIG.model_copy(update={"output": str(tmp_path)})
     other = run.model_copy(update={"seed": 1})
