@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +61,8 @@ class Forked:
         self.pid = os.fork()
         if not self.pid:
             _become(words, log, before)
+        with suppress(OSError):  # whoever comes first: it may be killed at once
+            os.setpgid(self.pid, self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
         latest = time.monotonic() + (600 if timeout is None else timeout)
@@ -78,7 +81,7 @@ def _become(words: list[str], log: Path, before: Callable[[], None]) -> NoReturn
     """Be a process that runs grail and writes to ``log``; never return."""
     code = 70
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(out, stream)
