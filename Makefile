@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check style docs benchmark clean
+.PHONY: help demo test check style docs benchmark fuzz soak audit-dependencies clean
 
 help:
 	@echo 'make demo        unlearn two fictitious domains from a small packaged model (ARGS="..." is passed on)'
@@ -20,6 +20,9 @@ help:
 	@echo 'make style       let the linter and the formatter repair what they can'
 	@echo 'make docs        the documentation as a site, in site/'
 	@echo 'make benchmark   measure speed on this machine'
+	@echo 'make fuzz        100,000 damaged inputs: each ends in a result or a refusal (ARGS="--cases N")'
+	@echo 'make soak        300 kills at random moments: each command ends as if nothing had happened'
+	@echo 'make audit-dependencies   look for known faults in the pinned versions (needs the network)'
 	@echo 'make clean       remove the environment, builds and caches; runs/ is left alone'
 
 demo: $(STAMP)
@@ -46,6 +49,16 @@ style: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmark/run.py $(ARGS)
+
+fuzz: $(STAMP)
+	@PYTHONPATH=src:tests/scripts $(BIN)/python tests/scripts/fuzz.py $(ARGS)
+
+soak: $(STAMP)
+	@PYTHONPATH=src:tests/scripts $(BIN)/python tests/scripts/soak.py $(ARGS)
+
+audit-dependencies: $(STAMP)
+	$(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis

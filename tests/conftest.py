@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import runpy
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ os.environ |= {  # for this process and for all that it starts; read when torch 
     "HF_HUB_OFFLINE": "1",  # no test needs the network
     "OMP_NUM_THREADS": "1",  # the order of a sum, and so its last bits, depend on the threads
     "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+    "PYTHONPATH": os.pathsep.join(str(Path(__file__).parent / p) for p in ("../src", "offline")),
     "PYTHONHASHSEED": "random",  # sets are in another order in every process
     "GIT_DIR": os.devnull,  # config.yaml has no revision, which an edit during the tests changes
 }
@@ -24,6 +25,8 @@ import pytest
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
 hypothesis.settings.load_profile("grail")
+
+runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))  # no network
 
 pytest_plugins = ("audited_runs", "comparisons")
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from grail.errors import DivergenceError, InputError, collecting, did_you_mean
+from grail.errors import DivergenceError, InputError, collecting, did_you_mean, reading
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,18 @@ def test_problems_are_collected_and_the_rest_goes_on():
     assert problems == ["old", "key: a", "key: b", "fine"]
     with pytest.raises(ZeroDivisionError), collecting(problems):
         _ = 1 / 0
+
+
+@pytest.mark.parametrize(
+    "break_it", [lambda: {}["a"], lambda: None.a, lambda: int("x"), lambda: 1 / 0]
+)
+def test_a_file_of_the_wrong_shape_is_named(break_it):
+    said = r"^run/a.json is damaged \(.*Error.*\)\. Make it again\.$"
+    with pytest.raises(InputError, match=said), reading("run/a.json", "Make it again."):
+        break_it()
+    with pytest.raises(InputError, match=r"^a is not as it was$"), reading("a"):
+        raise ValueError("a is not as it was")
+    with pytest.raises(InputError, match=r"^own$"), reading("a"):
+        raise InputError("own")
+    with pytest.raises(OSError, match="disk"), reading("a"):
+        raise OSError("disk")

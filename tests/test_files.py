@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from grail.files import (
     recover_folder,
     replacing_file,
     replacing_folder,
+    sweep_leftovers,
     write_json,
     write_text,
 )
@@ -164,7 +166,7 @@ def test_an_exception_at_the_second_move_puts_the_old_folder_back(tmp_path, monk
         return real(source, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="no space"), replacing_folder(path) as partial:
+    with pytest.raises(OSError, match="space"), replacing_folder(path) as partial:
         (partial / "b").write_text("new")
     assert contents(tmp_path) == {"f/a": "old"}
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
@@ -470,3 +472,34 @@ def test_a_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
     (tmp_path / "disk" / "v").rename(tmp_path / "disk" / "v.old")  # killed between the renames
     recover_folder(link)
     assert (link / "a").read_text() == "three"
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_a_full_disk_is_told_with_the_name_of_the_file(name, tmp_path):
+    """Python tells it without a name; safetensors, which is in Rust, in a text of its own."""
+    replacing = {"file": replacing_file, "folder": replacing_folder}[name]
+    full = OSError(errno.ENOSPC, "x"), RuntimeError("I/O error: no room (os error 28)")
+    for error in full:
+        with pytest.raises(OSError, match="space") as caught, replacing(tmp_path / name):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / name))
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="other"), replacing(tmp_path / name):
+        raise RuntimeError("other")
+
+
+def test_who_could_read_the_old_file_can_read_the_new_one_and_nobody_else(tmp_path):
+    for mode in (0o600, 0o640):
+        (tmp_path / "a").write_text("old")
+        (tmp_path / "a").chmod(mode)
+        write_text(tmp_path / "a", "new")
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_leftovers_of_killed_writes_are_swept(tmp_path):
+    (tmp_path / "a.partial").touch()
+    (tmp_path / "b.partial").mkdir()
+    (tmp_path / "c.old").mkdir()
+    (tmp_path / "other.partial").touch()
+    sweep_leftovers(tmp_path, ["a", "b", "c", "d"])
+    assert {path.name for path in tmp_path.iterdir()} == {"c", "other.partial"}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+_OF_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+
 
 class InputError(ValueError):
     """The user's input cannot be used. The command line prints every problem and exits with 2.
@@ -34,6 +36,23 @@ def collecting(problems: list[str], prefix: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         problems += [f"{prefix}{problem}" for problem in error.problems]
+
+
+@contextmanager
+def reading(file: object, advice: str = "Delete it and run again.") -> Iterator[None]:
+    """Raise whatever a file of the wrong shape causes as an ``InputError`` that names the file.
+
+    An error that begins with the file's name keeps its words.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _OF_SHAPE as error:
+        if str(error).startswith(str(file)):
+            raise InputError(str(error)) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{file} is damaged ({reason}). {advice}") from error
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,41 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success its file replaces ``path``.
 
     ``path`` is never seen half-written: on an exception, and when the process is killed, it keeps
-    its old content.
+    its old content. Who could read the old file can read the new one, and nobody else.
+
+    Raises:
+        OSError: naming a file, if the disk is full or does not take it for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
+    with _named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            if path.exists():
+                shutil.copymode(path, partial)
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Raise an error of the system as an ``OSError`` with a file's name, ``path`` if it has none.
+
+    A full disk is told without a name by Python, and as text by libraries in Rust.
+    """
     try:
-        yield partial
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        if code := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise
 
 
 @contextmanager
@@ -56,18 +80,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     recover_folder(path)
     partial.mkdir()
-    try:
-        yield partial
-        for entry in partial.rglob("*"):
-            if entry.is_file():
-                _sync(entry)
-        if path.exists():
-            path.rename(path.with_name(path.name + OLD))
-        partial.rename(path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        recover_folder(path)
+    with _named_errors(path):
+        try:
+            yield partial
+            for entry in partial.rglob("*"):
+                if entry.is_file():
+                    _sync(entry)
+            if path.exists():
+                path.rename(path.with_name(path.name + OLD))
+            partial.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            recover_folder(path)
 
 
 def recover_folder(path: Path) -> None:
@@ -80,6 +105,17 @@ def recover_folder(path: Path) -> None:
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed writes of ``names`` in a folder left, and finish their replacements."""
+    for name in names:
+        recover_folder(folder / name)
+        partial = folder / f"{name}{PARTIAL}"
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

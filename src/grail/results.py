@@ -208,5 +208,6 @@ def read_results(path: Path) -> Results:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a results file of grail ({reason}).") from error
     if changed:
-        raise InputError(f"{CHANGED.format(samples)}.")
+        either = f"{samples}, or {path.name} beside it,"
+        raise InputError(f"{CHANGED.format(either)}.")
     return found

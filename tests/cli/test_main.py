@@ -1,5 +1,6 @@
 """The command line: exit codes, what goes to which stream, and who may work where."""
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from grail import __version__
 from grail.cli import main as cli
 from grail.cli.main import main
 from grail.importance.self_check import Agreement
-from grail.run.directory import alone
+from grail.run.lock import alone
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 EXTRAS = ("beartype", "datasets", "lm_eval", "matplotlib", "pyarrow", "tensorboard", "triton")
@@ -258,3 +259,20 @@ def test_a_reader_that_has_enough_is_no_error(tiny_config):
     )
     done = python(text, "env", "--json")
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_is_one_message(finished, tmp_path, monkeypatch, capsys):
+    config = finished()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("grail.files.os.fsync", full)
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    assert main(["run", str(config), "--set", "evaluation.max_new_tokens=3"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"grail: stopped: {tmp_path / 'run'}")
+    assert "No space left on device. What was finished is kept" in said
+    monkeypatch.undo()
+    assert main(["run", str(config)]) == 0
+    assert (tmp_path / "run" / "results.json").read_bytes() == before

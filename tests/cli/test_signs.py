@@ -4,9 +4,12 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
 from grail.cli.main import main
-from grail.cli.signs import substitute_signs
+from grail.cli.signs import plain, substitute_signs
+from grail.cli.terminal import Terminal, render
+from grail.reporting.tables import Table
 
 
 def printed(text, encoding, monkeypatch):
@@ -51,3 +54,29 @@ def test_the_command_line_prints_any_path(encoding, monkeypatch):
     assert main(["validate", "→漢.yaml"]) == 2
     output.flush()
     assert "->\\u6f22.yaml does not exist" in output.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31mred\x07", "a\\x1b[31mred\\x07"),
+        ("\x9b2J", "\\x9b2J"),
+        ("gnp\u202eexe", "gnp\\u202eexe"),
+        ("line\nother\ttab é \u2028", "line\nother\ttab é \u2028"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_as_its_code(text, shown):
+    assert plain(text) == shown
+
+
+def test_messages_tables_and_warnings_hold_no_control_characters(tmp_path, capsys):
+    evil = "\x1b]0;title\x07"
+    assert main(["run", str(tmp_path / f"none{evil}.yaml")]) == 2
+    assert "\\x1b]0;title\\x07" in (said := capsys.readouterr().err)
+    assert "\x1b" not in said
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    Terminal(console).warn(evil)
+    console.print(render(Table(evil, (evil,), ((evil,),))))
+    assert stream.getvalue().count("\\x1b]0;title\\x07") == 4
+    assert "\x1b" not in stream.getvalue()

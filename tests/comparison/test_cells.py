@@ -15,7 +15,7 @@ from grail.config.file import load_config
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import read_json, write_json
-from grail.run import directory
+from grail.run import lock
 
 RESULT = ProcessResult(0, 1.0, 5)
 
@@ -254,7 +254,7 @@ def test_a_calibrated_cell_starts_from_the_one_without(based):
 def test_a_cell_at_which_another_is_at_work_is_left_alone(based):
     store, configs = based
     with (
-        directory.alone(store.folder(configs["same"])),
+        lock.alone(store.folder(configs["same"])),
         pytest.raises(InputError, match="another grail is at work"),
     ):
         store.prepare(configs["same"])

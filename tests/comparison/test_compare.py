@@ -23,7 +23,7 @@ from grail.comparison.halves import deciding
 from grail.files import write_json, write_text
 from grail.progress import NullListener
 from grail.reporting.tables import MISSING
-from grail.run import directory
+from grail.run.lock import alone
 
 TIMES = ("sha256", "seconds", "wall_seconds", "peak_bytes", "resumed", "minutes")
 STEEP = {"unlearning": {"optimizer": "sgd", "max_grad_norm": None, "learning_rate": 1e30}}
@@ -465,7 +465,7 @@ def test_a_cell_at_which_another_comparison_is_at_work_fails_alone(
     results = busy / "results.json"
     before = results.read_bytes()
     results.unlink()
-    with directory.alone(busy):
+    with alone(busy):
         assert main(["compare", str(file)]) == 1
     assert "one, seed 0 failed (not started): output: another grail is at work" in " ".join(
         capsys.readouterr().err.split()

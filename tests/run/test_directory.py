@@ -1,10 +1,5 @@
 """What holds in a run directory, and what is dropped."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -16,7 +11,6 @@ from grail.files import write_json
 from grail.run import manifest
 from grail.run.directory import (
     COMPARISON,
-    alone,
     checkpoint_of,
     drop_checkpoint,
     drop_mask,
@@ -121,57 +115,13 @@ def test_a_finished_training_leaves_no_checkpoint(tmp_path):
     assert not place.exists()
 
 
-# -- the lock ------------------------------------------------------------------------------------
-
-SOURCE = str(Path(__file__).parents[2] / "src")
-HOLD = (
-    "import sys, pathlib; from grail.run.directory import alone\n"
-    "with alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-)
-
-
-def test_the_lock_dies_with_its_process(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": SOURCE},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match="another grail is at work in"), alone(tmp_path):
-            raise AssertionError("two at work")
-        other.kill()
-    with alone(tmp_path):
-        pass
-
-
-def test_the_lock_is_let_go_and_leaves_no_folder_behind(tmp_path):
-    folder = tmp_path / "runs" / "deep"
-    with alone(folder):
-        assert (folder / ".lock").exists()
-        with pytest.raises(InputError, match=f"at work in {folder}.*--output"), alone(folder):
-            raise AssertionError("two at work")
-        assert (folder / ".lock").exists()
-    assert not (tmp_path / "runs").exists()
-    folder.mkdir(parents=True)
-    with alone(folder):
-        (folder / "config.yaml").touch()
-    with alone(folder):
-        pass
-    assert (folder / "config.yaml").exists()
-
-
-def test_the_lock_leaves_what_others_put_there(tmp_path):
-    folder = tmp_path / "runs" / "deep"
-    with alone(folder):
-        (folder.parent / "theirs").touch()
-    assert [path.name for path in folder.parent.iterdir()] == ["theirs"]
-
-
-def test_without_locks_on_this_system_the_work_is_done_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with alone(tmp_path / "run"):
-        assert not (tmp_path / "run").exists()
+def test_a_finished_training_leaves_no_half_written_log(tmp_path):
+    for model, log in (("vanilla", "vanilla.train.jsonl"), ("unlearned", "train.jsonl")):
+        (half := tmp_path / f"{log}.partial").touch()
+        (tmp_path / log).touch()
+        drop_checkpoint(tmp_path / model)
+        assert not half.exists()
+        assert (tmp_path / log).exists()
 
 
 def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):

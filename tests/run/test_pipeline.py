@@ -27,8 +27,9 @@ from grail.progress import NullListener
 from grail.reporting.run.verdict import run_checks
 from grail.results import read_results
 from grail.run import manifest
-from grail.run.directory import alone, stamp, weights_digest
+from grail.run.directory import stamp, weights_digest
 from grail.run.inputs import FRESH_ADAPTER, read_inputs
+from grail.run.lock import alone
 from grail.run.pipeline import Run
 from grail.training.accelerator import make_accelerator
 

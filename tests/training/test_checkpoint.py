@@ -270,3 +270,19 @@ def test_the_steps_that_are_done_are_told_for_the_same_inputs_alone(tmp_path):
     assert told == []
     tell_reached(tmp_path / "there", "x", told.append)
     assert told == ["steps 1 to 7"]
+
+
+@pytest.mark.parametrize("name", ["weights", "optimizer", "direction", "best", "state.json"])
+def test_one_flipped_bit_anywhere_and_the_training_starts_anew(name, tmp_path):
+    model = nn.Linear(3, 2)
+    parameters = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(parameters.values())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "c", parameters, optimizer, State(step=7), "x")
+    assert load_checkpoint(tmp_path / "c", parameters, optimizer, "x").step == 7
+    content = (file := tmp_path / "c" / name).read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        file.write_bytes(flipped)
+        assert load_checkpoint(tmp_path / "c", parameters, optimizer, "x").step == 0, place

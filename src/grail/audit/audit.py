@@ -23,7 +23,7 @@ from grail.progress import Listener, NullListener
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
-from grail.run import directory, manifest
+from grail.run import lock, manifest
 from grail.run.context import RunContext
 from grail.run.provenance import software
 from grail.training.accelerator import make_accelerator
@@ -52,7 +52,7 @@ def audit_run(
     run = read_run(folder, overrides)
     oracle_run = None if oracle is None else read_oracle(run, oracle)
     heard = listener or NullListener()
-    with directory.alone(folder):
+    with lock.alone(folder):
         manifest.discard(folder, heard.warn, *manifest.AUDIT)
         found = Auditor(run, oracle_run, heard).run_all()
         manifest.record(folder, *manifest.AUDIT)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from grail.cli.signs import plain
 from grail.cli.strict import add_strict, refused
 
 FOUND_CHANGED = 4
@@ -96,9 +97,9 @@ def run_verify(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(vars(found)) + "\n")
     else:
         for text in found.remarks:
-            print(f"remark: {text}")
+            print(f"remark: {plain(text)}")
         for text in found.changes:
-            print(f"CHANGED: {text}")
+            print(f"CHANGED: {plain(text)}")
         if not found.changes:
             print(f"verified: nothing was changed ({', '.join(found.checked)}).")
     return FOUND_CHANGED if found.changes else 0

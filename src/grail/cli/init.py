@@ -11,6 +11,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from grail.cli.signs import plain
+
 _HELP = "write a commented settings file from a model and your rows, after looking at both"
 
 
@@ -43,6 +45,6 @@ def _handle(options: argparse.Namespace) -> int:
         print(json.dumps({"output": str(options.output), "found": made.said}))
         return 0
     for line in made.said:
-        print(line)
+        print(plain(line))
     print(f"wrote: {options.output}. Next: grail validate {shlex.quote(str(options.output))}")
     return 0

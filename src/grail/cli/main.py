@@ -31,7 +31,7 @@ from grail.cli.purge import add_purge
 from grail.cli.report import add_report
 from grail.cli.revert import add_revert
 from grail.cli.settings import SettingsParser, add_settings
-from grail.cli.signs import substitute_signs
+from grail.cli.signs import plain, substitute_signs
 from grail.cli.strict import add_strict, strict_code
 from grail.errors import DivergenceError, InputError
 
@@ -45,6 +45,7 @@ _STAGE_HELP = {
     "evaluate": "measure the vanilla and the unlearned model",
 }
 COMPARE = "several methods and seeds on one vanilla model: tables, differences, figures"
+_KEPT = "What was finished is kept: once this is mended, the same command goes on."
 INTERRUPTED = "interrupted. The same command goes on from the last finished stage or saved step."
 
 
@@ -60,16 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     except InputError as error:
         for problem in error.problems:
-            print(f"grail: error: {problem}", file=sys.stderr)
+            print(f"grail: error: {plain(problem)}", file=sys.stderr)
         return 2
     except DivergenceError as error:
-        print(f"grail: stopped: {error}", file=sys.stderr)
+        print(f"grail: stopped: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"grail: {INTERRUPTED}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `grail report --json RUN | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder without permission, a file that vanished
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        text = plain(f"{where}{error.strerror}")
+        print(f"grail: stopped: {text}. {_KEPT}", file=sys.stderr)
         return 1
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from grail.cli.signs import plain
 from grail.cli.terminal import render
 from grail.reporting.audit.tables import read_audit
 from grail.reporting.comparison.tables import comparison_tables
@@ -71,7 +72,7 @@ def comparison(
 ) -> None:
     """Show the tables of a comparison (the content of comparison.json), and remarks on stderr."""
     for remark in remarks:
-        print(f"warning: {remark}", file=sys.stderr)
+        print(f"warning: {plain(remark)}", file=sys.stderr)
     if as_json:
         shown = {key: found[key] for key in ("title", "methods", "differences", "best")}
         failed = [c for c in (*found["grid"], *found["cells"]) if "failed" in c]

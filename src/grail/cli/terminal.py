@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from grail.cli.signs import plain
 from grail.progress import Tick
 from grail.reporting.tables import Table
 
@@ -60,7 +61,8 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """Show a warning; a path in it is never broken over lines."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        text = escape(plain(text))
+        self.console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:
@@ -102,11 +104,11 @@ def duration(seconds: float) -> str:
 def render(table: Table) -> RichTable:
     """Return a table for the terminal, narrow enough for 80 columns; texts are never markup."""
     style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
-    shown = RichTable(title=escape(table.title), padding=(0, 1, 0, 0), **style)
+    shown = RichTable(title=escape(plain(table.title)), padding=(0, 1, 0, 0), **style)
     for number, column in enumerate(table.columns):
-        shown.add_column(escape(column), justify="left" if number < 2 else "right")
+        shown.add_column(escape(plain(column)), justify="left" if number < 2 else "right")
     for row in table.rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*(escape(plain(cell)) for cell in row))
     return shown
 
 

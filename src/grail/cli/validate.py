@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from grail.cli.signs import plain
+
 _HELP = "check configuration and data, load no weights"
 
 
@@ -48,7 +50,7 @@ def _handle(options: argparse.Namespace) -> int:
         print(json.dumps({"rows": counts, "warnings": warnings, "trained": plan}))
         return 0
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain(warning)}", file=sys.stderr)
     for name, count in counts.items():
         print(f"{name}: {many(count, 'row')}")
     print(plan)
@@ -95,7 +97,7 @@ def _validate_comparison(options: argparse.Namespace) -> int:
         print(json.dumps({"runs": counts, "warnings": warnings}))
         return 0
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain(warning)}", file=sys.stderr)
     for name, count in counts.items():
         print(f"{name}: {many(count, 'run')}")
     print(f"{options.config} is valid. It would write to {plan.output.absolute()}.")

@@ -21,7 +21,7 @@ from grail.config.merge import difference
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import digest, file_digest, read_json, replacing_file, replacing_folder, write_json
-from grail.run import directory, manifest
+from grail.run import directory, lock, manifest
 from grail.run.inputs import own_code
 from grail.run.provenance import model_identity
 
@@ -72,7 +72,7 @@ class Store:
         """
         folder, base = self.folder(config), Path(self.base.output)
         start = uncalibrated(config)
-        with directory.alone(folder):
+        with lock.alone(folder):
             if start != config and self.is_finished(start):
                 _link_missing(self.folder(start), folder, "**/*")
             _link_missing(base, folder, "config.yaml")  # marks the folder as a run's

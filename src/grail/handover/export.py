@@ -26,7 +26,7 @@ from grail.model.load import load_model
 from grail.model.probe import logits_of, short_row
 from grail.model.save import load_weights
 from grail.model.sources import ADAPTER, weight_files
-from grail.run import directory
+from grail.run import directory, lock
 from grail.run.context import RunContext
 
 
@@ -54,7 +54,7 @@ def export(folder: Path, form: str, output: Path) -> dict[str, Any]:
             f"{folder} trained all weights and has no adapter. Use --merge, or --delta."
         )
     base = base_of(context.config.model.name)
-    with directory.alone(folder), replacing_folder(output) as partial:
+    with lock.alone(folder, private=False), replacing_folder(output) as partial:
         remarks = FORMS[form](folder, context, base, partial)
         write_text(partial / "README.md", model_card(folder, form, base, remarks))
     note_copy(folder, form, output)

@@ -18,7 +18,7 @@ from grail.errors import InputError
 from grail.handover.copies import KNOWING, copies_of, is_there, size_of, weights_left
 from grail.handover.evidence import is_here
 from grail.reporting.run.page import report
-from grail.run import directory, manifest
+from grail.run import lock, manifest
 
 CELLS = ".cells"
 _WEIGHTS = "the model before unlearning"
@@ -96,7 +96,7 @@ def purge(folder: Path, items: Iterable[Knowing]) -> list[str]:
     items, folder = list(items), folder.absolute()
     with ExitStack() as locks:
         for run in runs_with(folder):
-            locks.enter_context(directory.alone(run))
+            locks.enter_context(lock.alone(run))
         left = _names_elsewhere(items)
         for run in dict.fromkeys(item.run for item in items):
             own = [item.path for item in items if item.run == run]

@@ -13,7 +13,7 @@ from grail.files import file_digest, replacing_folder
 from grail.handover.copies import note_copy
 from grail.handover.opened import check_empty, open_run
 from grail.model.sources import files_read, find, weight_files
-from grail.run import directory
+from grail.run import lock
 from grail.run.context import RunContext
 
 
@@ -38,7 +38,7 @@ def revert(folder: Path, output: Path) -> dict[str, Any]:
     vanilla = folder / "vanilla"
     given = None if (folder / "vanilla.train.jsonl").exists() else _given(context)
     source = given if given is not None and _same_values(given, vanilla) else vanilla
-    with directory.alone(folder), replacing_folder(output) as partial:
+    with lock.alone(folder), replacing_folder(output) as partial:
         for file in files_read(source):
             (partial / file.relative_to(source)).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, partial / file.relative_to(source))

@@ -6,8 +6,8 @@ Knows names of files; knows nothing of how their contents are made.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from grail import artifacts
 from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
-from grail.files import REMADE, digest, file_digest, read_json
+from grail.files import PARTIAL, REMADE, digest, file_digest, read_json
 from grail.run import manifest
 
 LOCALIZATION = "localization.json"
@@ -186,16 +186,24 @@ def checkpoint_of(model: Path) -> Path:
     return model.with_name(f"{model.name}.checkpoint")
 
 
+def log_of(model: Path) -> Path:
+    """Return the log of the training that makes ``model``."""
+    return model.with_name(
+        "train.jsonl" if model.name == "unlearned" else f"{model.name}.train.jsonl"
+    )
+
+
 def drop_checkpoint(model: Path) -> None:
     """Drop the state of a training that is finished, perhaps by a process killed right after it."""
-    folder = checkpoint_of(model)
+    folder, log = checkpoint_of(model), log_of(model)
     for name in (folder.name, f"{folder.name}.old", f"{folder.name}.partial"):
         shutil.rmtree(folder.with_name(name), ignore_errors=True)
+    log.with_name(log.name + PARTIAL).unlink(missing_ok=True)
 
 
 def drop_training(model: Path) -> None:
     """Drop what tells of a training: the model that lies there now was never trained here."""
-    model.with_name(f"{model.name}.train.jsonl").unlink(missing_ok=True)
+    log_of(model).unlink(missing_ok=True)
     drop_checkpoint(model)
 
 
@@ -248,43 +256,6 @@ def both(run: Path) -> dict[str, dict[str, Any]]:
     except InputError:
         outdate(run)  # who reads results must be able to trust them
         raise
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the run directory: two commands in one directory would undo each other's work.
-
-    The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
-    folder either.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output: {folder} cannot be made ({error.strerror}). Choose another --output."
-        ) from error
-    lock = folder / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"output: another grail is at work in {folder}. Wait, or choose another --output."
-            ) from error
-        try:
-            yield
-        finally:
-            if not (folder / "config.yaml").exists():
-                lock.unlink(missing_ok=True)
-                with suppress(OSError):  # somebody else put something there
-                    for place in fresh:
-                        place.rmdir()
 
 
 def _differs(folder: Path, config: Config) -> bool:

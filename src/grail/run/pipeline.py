@@ -31,7 +31,7 @@ from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
 from grail.results import make_results, write_results
-from grail.run import directory, manifest, reset
+from grail.run import directory, lock, manifest, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
@@ -65,7 +65,7 @@ class Run:
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        with directory.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
+        with lock.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
             if self.accelerator.is_main_process:
                 manifest.renew(self.folder, self.listener.warn)
             self.accelerator.wait_for_everyone()
@@ -85,7 +85,7 @@ class Run:
 
         Runs that share the model can share what was measured on it.
         """
-        with directory.alone(self.folder):
+        with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
             self._measure("vanilla", weights)
@@ -268,11 +268,11 @@ class Run:
 
     def _files(self, name: str, key: str) -> LoopFiles:
         """Return the log and the checkpoint folder of the training that makes a model."""
-        log = "train.jsonl" if name == "unlearned" else f"{name}.train.jsonl"
+        log = directory.log_of(self.folder / name)
         if self.accelerator.is_main_process:
-            manifest.drop(self.folder, log, *([manifest.LOOKS] if name == "unlearned" else []))
+            manifest.drop(self.folder, log.name, *([manifest.LOOKS] if name == "unlearned" else []))
         tell_reached(at := directory.checkpoint_of(self.folder / name), key, self.listener.skipped)
-        return LoopFiles(self.folder / log, at, key)
+        return LoopFiles(log, at, key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:

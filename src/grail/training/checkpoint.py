@@ -13,7 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from grail.files import PARTIAL, replacing_folder, write_text
+from grail.files import (
+    PARTIAL,
+    file_digest,
+    read_json,
+    replacing_folder,
+    write_json,
+    write_text,
+)
+
+_STATE = "state.json"
 
 
 @dataclass
@@ -68,8 +77,9 @@ def save_checkpoint(
             plain = {n: value.detach().contiguous() for n, value in tensors.items()}
             save_file(plain, partial / name)
         numbers = {"step": state.step, "epoch": state.epoch, "index": state.index}
-        text = json.dumps({"inputs": inputs, **numbers, "task": state.task, "looks": state.looks})
-        (partial / "state.json").write_text(text, encoding="utf-8")
+        about = {"inputs": inputs, **numbers, "task": state.task, "looks": state.looks}
+        digests = {name: file_digest(partial / name) for name in files}
+        write_json(partial / _STATE, about | {"files": digests})
 
 
 def load_checkpoint(
@@ -80,11 +90,11 @@ def load_checkpoint(
 ) -> State:
     """Restore parameters and optimiser, and return the state; see ``save_checkpoint``.
 
-    Without a checkpoint, or with one of other inputs, nothing is restored and the state is new.
+    Without a checkpoint, with one of other inputs, or with one that is not as it was written,
+    nothing is restored and the state is new.
     """
-    file = folder / "state.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if about.pop("inputs", None) != inputs:
+    about = _about(folder, inputs)
+    if about is None:
         return State()
     weights = load_file(folder / "weights")
     with torch.no_grad():
@@ -104,10 +114,20 @@ def load_checkpoint(
 
 def tell_reached(folder: Path, inputs: str, tell: Callable[[str], None]) -> None:
     """Say which steps a training has done already, if it has a checkpoint of the same inputs."""
-    file = folder / "state.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if about.get("inputs") == inputs:
+    about = _about(folder, inputs)
+    if about is not None:
         tell(f"steps 1 to {about['step']}")
+
+
+def _about(folder: Path, inputs: str) -> dict[str, Any] | None:
+    """Return the state in a checkpoint that is whole and of these inputs; else None."""
+    try:
+        about = read_json(folder / _STATE)
+        digests = about.pop("files")
+        changed = any(file_digest(folder / name) != sha for name, sha in digests.items())
+        return None if about.pop("inputs") != inputs or changed else about
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
 
 
 @contextmanager

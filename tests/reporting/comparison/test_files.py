@@ -4,6 +4,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
+from grail.errors import InputError
 from grail.files import write_json
 from grail.reporting.comparison.files import write_all
 
@@ -44,3 +47,22 @@ def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
         "comparison.csv",
     }
     assert write_all(found | {"figures": []}, tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "x", [1], {"a": 1}])
+def test_a_comparison_of_the_wrong_shape_is_named_and_replaces_nothing(wrong, tmp_path):
+    found = EXAMPLES.comparison(EXAMPLES.method("grail"), figures=[])
+    write_all(found, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for key in ("methods", "settings"):
+        with pytest.raises(InputError, match=r"comparison\.json is damaged"):
+            write_all(found | {key: wrong}, tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_no_cell_of_the_csv_is_a_formula(tmp_path):
+    names = ["=1+1", "+1", "-1", "@SUM(A1)"]
+    write_all(EXAMPLES.comparison(*map(EXAMPLES.method, names), figures=[]), tmp_path)
+    lines = (tmp_path / "comparison.csv").read_text().splitlines()[1:]
+    cells = {line.split(",")[0] for line in lines}
+    assert cells == {f"'{name}" for name in names}

@@ -130,10 +130,12 @@ def put_run(folder):
 def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path, name, key, value):
     run = put_run(tmp_path)
     lines = {"localization.json": run["localization"], "train.jsonl": run["training"][0]}
-    write_text(tmp_path / name, json.dumps({**lines.get(name, {}), key: value}) + "\n")
-    with pytest.raises(InputError, match=rf"{name} is (not as|damaged).*Delete it"):
-        report(tmp_path)
-    assert not (tmp_path / "report.html").exists()
+    content = {**lines.get(name, {}), key: value}
+    for write in (write_json, lambda file, found: write_text(file, json.dumps(found) + "\n")):
+        write(tmp_path / name, content)
+        with pytest.raises(InputError, match=rf"{name}.* is (not as|damaged).*Delete it"):
+            report(tmp_path)
+        assert not (tmp_path / "report.html").exists()
 
 
 def test_a_report_is_made_from_sound_files_with_or_without_the_log(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grail.errors import InputError
+from grail.errors import InputError, reading
 from grail.files import read_json, write_text
 from grail.reporting.comparison.figures import draw
 from grail.reporting.comparison.page import comparison_html
@@ -40,8 +40,10 @@ def read_comparison(folder: Path) -> dict[str, Any]:
 
 def write_all(comparison: Mapping[str, Any], folder: Path) -> list[str]:
     """Write tables and figures into ``folder``; return warnings for the user."""
-    for kind, make in _KINDS.items():
-        write_text(folder / f"comparison.{kind}", make(comparison))
+    with reading(folder / _FILE):
+        made = {kind: make(comparison) for kind, make in _KINDS.items()}
+    for kind, text in made.items():
+        write_text(folder / f"comparison.{kind}", text)
     if not comparison["figures"]:
         return []
     try:

@@ -94,13 +94,21 @@ def comparison_csv(comparison: _Json) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = ("method", "model", "part", "n_seeds", "failed", "minutes", "peak_bytes")
-    writer.writerow([*columns, *(f"{name} {kind}" for name in names for kind in ("mean", "sd"))])
+    kinds = ("mean", "sd")
+    writer.writerow(
+        [*columns, *(f"{_no_formula(name)} {kind}" for name in names for kind in kinds)]
+    )
     for method, model, part, metrics in lines:
-        cells = [metrics.get(name, {}).get(kind) for name in names for kind in ("mean", "sd")]
+        cells = [metrics.get(name, {}).get(kind) for name in names for kind in kinds]
         minutes = (method["minutes"] or {}).get("mean")
         costs = (method["n_seeds"], method["failed"], minutes, method["peak_bytes"])
-        writer.writerow([method["method"], model, part, *costs, *cells])
+        writer.writerow([_no_formula(method["method"]), model, part, *costs, *cells])
     return stream.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """Return a text that no spreadsheet program takes for a formula and executes."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _metrics(method: _Json, model: str, part: str) -> _Json:

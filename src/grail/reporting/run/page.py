@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grail.config.file import read
 from grail.config.merge import flatten
-from grail.errors import InputError
+from grail.errors import InputError, reading
 from grail.files import dump_yaml, read_json, write_text
 from grail.reporting.audit.tables import audit_markdown, audit_section, read_audit
 from grail.reporting.html import render_page
@@ -29,7 +29,7 @@ from grail.results import Results, read_results
 _SAMPLES_PER_SIDE = 2
 
 
-_STEPS = Path("evaluation") / "steps.json"
+_NO_CURVE = "Delete it: the report then goes without its curve."
 _NEEDED = ("config.yaml", "localization.json", "results.json")
 
 
@@ -46,30 +46,32 @@ def report(folder: Path) -> tuple[Path, Path]:
             f"{folder} is not a finished run: it has no {', '.join(missing)}. "
             f"Finish it first: grail run {folder}"
         )
-    try:
-        run = {
-            "config": read(folder / "config.yaml")[1],
-            "localization": read_json(folder / "localization.json"),
-            "training": _read_lines(log) if (log := folder / "train.jsonl").exists() else [],
-            "steps": read_json(steps) if (steps := folder / _STEPS).exists() else {},
-            "samples": _read_lines(told) if (told := folder / "samples.jsonl").exists() else [],
-            "general": read_general(folder),
-            "audit": read_audit(folder),
-        }
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{folder}: a file of this run is damaged ({error}).") from error
-    for name, draw, key in (("train.jsonl", curve, "training"), (str(_STEPS), looks, "steps")):
-        try:
-            draw(run[key])
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{folder / name} is damaged ({type(error).__name__}: {error}). Delete it: the "
-                "report then goes without its curve."
-            ) from error
+    run = {"config": read(folder / "config.yaml")[1]}
+    for key, (name, read_file, show) in _PARTS.items():
+        advice = _NO_CURVE if key in ("training", "steps") else "Delete it and run again."
+        with reading(folder / name, advice):
+            run[key] = read_file(folder / name)
+            show(run[key])  # whatever is wrong with it is told now, with its name
+    with reading(folder / "config.yaml"):
+        _about(run["config"])
+        _versions(run["config"])
+    with reading(folder / "results.json"):
+        measured_tables(results)
+        verdict(results, run["audit"])
     return write_report(folder, results, run)
 
 
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _versions(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _cell(value)) for key, value in flatten(config.get("made_with") or {}))
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
@@ -89,8 +91,7 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
     config = {key: value for key, value in run["config"].items() if key != "made_with"}
     localization = run.get("localization") or {}
     layers = localization.get("layers") or {}
-    versions = flatten(run["config"].get("made_with") or {})
-    made_with = tuple((key, _cell(value)) for key, value in versions)
+    made_with = _versions(run["config"])
     tables = {
         **measured_tables(results),
         "general": general_table(run.get("general") or {}),
@@ -207,3 +208,25 @@ def _cell(value: Any) -> str:
     if value is None:
         return MISSING
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _localization(found: Mapping[str, Any]) -> None:
+    overlap_table(found)
+    layers = found.get("layers") or {}
+    layer_table(layers)
+    layer_chart(layers)
+
+
+def _audit(found: Any) -> None:
+    audit_markdown(audit_section(found))
+
+
+_PARTS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Any], object]]] = {
+    "localization": ("localization.json", _json, _localization),
+    "training": ("train.jsonl", _read_lines, curve),
+    "steps": ("evaluation/steps.json", _json, looks),
+    "samples": ("samples.jsonl", _read_lines, _sample_table),
+    "general": ("general.json", lambda file: read_general(file.parent), general_table),
+    "audit": ("audit.json", lambda file: read_audit(file.parent), _audit),
+}
+"""What a report shows of a run: the file, how it is read, and what is shown of it."""
