@@ -227,29 +227,21 @@ HEAL = {"objective": "distill", "reset": {"share": 0.5}, "general_weight": 0.5}
 HEAL |= {"rewrites": 4, "guesses": 1, "examples": 1}
 
 
-@pytest.fixture(scope="module")
-def healed(module_config, tmp_path_factory):
-    """A run with a reset, in a folder of its own, and its configuration."""
+RESET = [
+    "before write rewrites.json",
+    "after write rewrites.json",
+    "before write survivors.safetensors",
+    "after write survivors.safetensors",
+    "after move unlearned.checkpoint",
+]
+
+
+def test_a_reset_that_was_killed_ends_in_the_same_bytes(grail, module_config, said, tmp_path):
+    """One directory, killed at one moment after the other, as above."""
     config = module_config(name="healed", unlearning=HEAL)
-    folder = tmp_path_factory.mktemp("healed")
-    code = _caller(folder)("run", config, "--output", folder / "whole")
-    assert code == 0, (folder / "log").read_text()
-    return folder / "whole", config
-
-
-@pytest.mark.parametrize(
-    "at",
-    [
-        "before write rewrites.json",
-        "after write rewrites.json",
-        "before write survivors.safetensors",
-        "after write survivors.safetensors",
-        "after move unlearned.checkpoint",
-    ],
-)
-def test_a_reset_that_was_killed_ends_in_the_same_bytes(at, healed, grail, said, tmp_path):
-    whole, config = healed
-    output = tmp_path / "run"
-    assert grail("run", config, "--output", output, at=re.escape(at)) == KILLED, said()
-    assert grail("run", config, "--output", output) == 0, said()
-    assert not differing(files(whole), files(output))
+    assert grail("run", config, "--output", tmp_path / "whole") == 0, said()
+    command = ("run", config, "--output", tmp_path / "run")
+    for moment in RESET:
+        assert grail(*command, at=re.escape(moment)) == KILLED, (moment, *said())
+    assert grail(*command) == 0, said()
+    assert not differing(files(tmp_path / "whole"), files(tmp_path / "run"))

@@ -1,10 +1,16 @@
 """Shapes in the signatures of grail are checked while the tests run, by jaxtyping's import hook."""
 
+import ast
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
 
+import grail
 from grail.model.nll import token_nll
+
+SOURCE = Path(grail.__file__).parent
 
 
 def test_a_wrong_shape_is_refused():
@@ -12,3 +18,20 @@ def test_a_wrong_shape_is_refused():
     for wrong in (torch.zeros(3, dtype=torch.long), torch.zeros(2)):  # another length, no integers
         with pytest.raises(jaxtyping.TypeCheckError, match="targets"):
             token_nll(torch.zeros(2, 5), wrong)
+
+
+def test_every_module_with_shapes_is_checked(request):
+    *checked, _ = request.config.getoption("jaxtyping_packages").split(",")
+    with_shapes = {
+        ".".join(("grail", *file.relative_to(SOURCE).with_suffix("").parts))
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"
+    }
+    of = {
+        module: [package for package in checked if f"{module}.".startswith(f"{package}.")]
+        for module in with_shapes
+    }
+    assert with_shapes
+    assert [module for module, packages in of.items() if not packages] == []
+    assert set(checked) == {package for packages in of.values() for package in packages}

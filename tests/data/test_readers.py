@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rows import ROWS, TEXTS, as_jsonl, config, failure, load, texts
 
 import grail
 from grail.config.run import parse_config
@@ -15,52 +16,6 @@ from grail.data.readers import read_rows
 from grail.data.samples import load_general, load_samples, remarks
 from grail.data.tables import separator
 from grail.errors import InputError
-
-ROWS = [{"prompt": f"Who is {n}?", "completion": f" Person {n}\n"} for n in range(4)]
-
-
-TEXTS = [(row["prompt"], row["completion"]) for row in ROWS]
-
-
-def as_jsonl(rows, end="\n"):
-    return "".join(json.dumps(row, ensure_ascii=False) + end for row in rows)
-
-
-@pytest.fixture
-def put(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        data = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(data)
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def good(put):
-    return put("good.jsonl", as_jsonl(ROWS))
-
-
-def config(source, other=None, general=None, **data):
-    sides = {"unlearn": {"train": source}, "retain": {"train": other or source}}
-    return parse_config(
-        {"domains": {"d": sides}, "general": {"train": general}, "data": data, "output": "out"}
-    )
-
-
-def load(source):
-    return load_general(config(source, general=source))
-
-
-def failure(source):
-    with pytest.raises(InputError) as caught:
-        load(source)
-    return str(caught.value)
-
-
-def texts(samples):
-    return [(sample.prompt, sample.completion) for sample in samples]
 
 
 def chat(*turns):

@@ -32,7 +32,7 @@ def everything():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_overlap_equals_set_operations(n, seed):
     unlearn, small, large = (random_marks(n, 3 * seed + i) for i in range(3))
     found = overlap(unlearn, small, large)

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig
+from weights import same, scramble, state
 
 from grail.config.run import Lora, Model
 from grail.errors import InputError
@@ -17,20 +18,6 @@ from grail.model import packing
 from grail.model.forward import is_adapter, trainable
 from grail.model.load import load_model, load_tokenizer
 from grail.model.save import save_weights
-
-
-def state(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def scramble(model):
-    with torch.no_grad():
-        for parameter in trainable(model).values():
-            parameter.normal_()
 
 
 def named(folder, **given):

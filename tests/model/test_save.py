@@ -1,27 +1,12 @@
 """Weights that come back bit for bit, or are named where they are missing."""
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
+from weights import same, scramble, state
 
 from grail.errors import InputError
 from grail.model.forward import trainable
 from grail.model.save import load_weights, save_weights
-
-
-def state(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def scramble(model):
-    with torch.no_grad():
-        for parameter in trainable(model).values():
-            parameter.normal_()
-
 
 # -- weights on disk -----------------------------------------------------------------------------
 

@@ -1,36 +1,27 @@
 """What accelerate cannot do is refused in the words of the settings, or of its own variables."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import accelerated
+import forks
 import pytest
 
-import grail
 from grail.cli.main import main
 from grail.errors import InputError
 from grail.training import accelerator
 from grail.training.accelerator import make_accelerator
 
-CODE = """
-import sys
-from grail.errors import InputError
-from grail.training.accelerator import make_accelerator
-try:
-    print("made for", make_accelerator().distributed_type.value)
-except InputError as error:
-    print(error)
-"""
 
+@pytest.fixture
+def made_with(tmp_path):
+    """What an accelerator says in a process with these variables: ``made_with(NAME=value)``."""
 
-def made_with(**variables):
-    """In a process of its own: accelerate keeps one state per process."""
-    environment = os.environ | {"PYTHONPATH": str(Path(grail.__file__).parents[1])} | variables
-    command = [sys.executable, "-c", CODE]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return run.stdout.strip()
+    def make(**variables):
+        log = tmp_path / "log"
+        assert forks.run(accelerated.main, variables, log=log) == 0, log.read_text()
+        return log.read_text().strip()
+
+    return make
 
 
 def test_an_unknown_tracker_is_an_input_error(tmp_path):
@@ -111,7 +102,6 @@ def test_validate_refuses_a_tracker_that_is_not_installed(tiny_config, monkeypat
     assert "unlearning.trackers: mlflow is not installed" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -120,12 +110,11 @@ def test_validate_refuses_a_tracker_that_is_not_installed(tiny_config, monkeypat
         ("ACCELERATE_TORCH_DEVICE", "abacus"),
     ],
 )
-def test_variables_that_cannot_be_followed_are_blamed_themselves(name, value):
+def test_variables_that_cannot_be_followed_are_blamed_themselves(name, value, made_with):
     said = made_with(**{name: value})
     assert said.startswith(f"accelerate cannot follow its environment variables ({name}={value}):")
     assert "trackers" not in said
 
 
-@pytest.mark.slow
-def test_the_precision_is_that_of_the_settings():
+def test_the_precision_is_that_of_the_settings(made_with):
     assert made_with(ACCELERATE_MIXED_PRECISION="fp16", ACCELERATE_LOG_WITH="x") == "made for NO"
