@@ -17,7 +17,8 @@ from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
-_OWNED += ("reset", "teacher", "rewrites", "guesses", "examples", "retain_ratio", "stop")
+_OWNED += ("reset", "teacher", "rewrites", "guesses", "wordings", "examples", "retain_ratio")
+_OWNED += ("stop",)
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {

@@ -30,6 +30,7 @@ from grail.unlearning.guesses import examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
+from grail.unlearning.wordings import wordings
 
 Training = tuple[Task, LoopSettings]
 """What the loop trains, and how it steps."""
@@ -124,7 +125,8 @@ def unlearn_task(
     section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)
     parts, sides = ("train", REWRITTEN), objective.sides
-    read = tuple(row for row in rows if row.part in parts and row.side in sides)
+    asked = wordings(rows, tokenizer, section.wordings, seed)
+    read = tuple(row for row in (*rows, *asked) if row.part in parts and row.side in sides)
     compared = any(objective.compares(side) for side in objective.sides)
     task = UnlearnTask(
         model,
