@@ -16,9 +16,7 @@ from grail.data.encode import Encoded
 from grail.unlearning.rewrites import REWRITTEN
 
 
-def wordings(
-    rows: Sequence[Encoded], tokenizer: Any, count: int, seed: int | str
-) -> list[Encoded]:
+def wordings(rows: Sequence[Encoded], tokenizer: Any, count: int, seed: int | str) -> list[Encoded]:
     """Return up to ``count`` other forms of each unlearn train row, as unlearn rows.
 
     Each is a question of the row's domain, its own or that of another unlearn train row, and the
