@@ -84,12 +84,11 @@ def _healed(**reset: Any) -> Sections:
 REQUEST = "request"
 """The preset of a model that is given, where nothing else is asked for."""
 
-_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "stop": Stop().model_dump()}
+_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "wordings": 8}
+_FORGETTING |= {"general_weight": 0.5, "stop": Stop().model_dump()}
 
 PRESETS: dict[str, Sections] = {
-    REQUEST: _method(
-        "distill", "grail", general_weight=0.5, guesses=3, examples=4, stop=Stop().model_dump()
-    ),
+    REQUEST: _method("distill", "grail", **_FORGETTING),
     "ascent": _paper("ascent"),
     "random-labels": _paper("random_labels"),
     "adversarial-labels": _paper("adversarial_labels"),

@@ -147,6 +147,7 @@ def epochs_of(section: Unlearning, rows: Sequence[Encoded]) -> int:
     if section.stop is None:
         return section.epochs
     count = sum((row.side, row.part) == ("unlearn", "train") for row in rows)
+    count *= 2 if section.wordings else 1
     steps = max(1, math.ceil(count / section.batch_size))
     return max(section.epochs, math.ceil(section.stop.steps / steps))
 
