@@ -94,6 +94,8 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     knew.
     """
     settings, train, steps = config.unlearning, 0.0, 0
+    if not knows_before(config):
+        settings = settings.model_copy(update={"wordings": 0})
     costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains)) * (2 if settings.wordings else 1)
