@@ -8,7 +8,7 @@ from typing import Any
 
 from grail.audit.attacks.registry import PLAIN
 from grail.audit.attacks.sampling import GENERATING
-from grail.audit.jackknife import Estimate, MetricKey, differences, estimates
+from grail.audit.jackknife import Estimate, MetricKey, estimates, gaps
 from grail.evaluation.values import SampleValue
 from grail.results import GUESS
 
@@ -72,7 +72,7 @@ def _rows(
         else values.get((oracle, same or attack, same or amount), ())
     )
     change = estimates(group, minus=values.get(against, ()))
-    beyond = differences(group, other)
+    beyond = gaps(group, other)
     return [
         _row(place, number, change.get(place), beyond.get(place))
         for place, number in estimates(group).items()
@@ -113,7 +113,7 @@ def _relearning(values: AttackValues, oracle: str | None) -> list[dict[str, Any]
                 attacker = _worst(known[model], place)
                 against = models[other][_worst(known[other], place)] if other else guess
                 change = estimates(own[attacker], minus=plain).get(place)
-                beyond = differences(own[attacker], against).get(place)
+                beyond = gaps(own[attacker], against).get(place)
                 row = _row(place, known[model][attacker][place], change, beyond)
                 rows.append(row | {"attacker": attacker})
             entries.append(_entry(model, attack, step, rows))

@@ -57,9 +57,7 @@ def estimates(
     return numbers
 
 
-def differences(
-    values: Sequence[SampleValue], others: Sequence[SampleValue]
-) -> dict[MetricKey, Estimate]:
+def gaps(values: Sequence[SampleValue], others: Sequence[SampleValue]) -> dict[MetricKey, Estimate]:
     """Return every metric of one model's values minus that of another's.
 
     Paired where a group has samples of both, as ``estimates``; between two groups of samples
