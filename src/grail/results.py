@@ -15,6 +15,9 @@ from pydantic import TypeAdapter
 from grail.errors import InputError
 from grail.files import CHANGED, file_digest, read_json, write_json
 
+GUESS = "guess"
+"""The model that never knew, as far as that could be measured."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -22,7 +25,7 @@ class Result:
 
     Attributes:
         model: "vanilla", "unlearned", "calibrated" (unlearned, interpolated to equal retention), or
-            "guess" (one that never knew, as far as that could be measured).
+            "guess" (one that never knew, as far as that could be measured; unlearn rows only).
         domain: Name of the domain; "general" for the out-of-distribution rows.
         side: "unlearn", "retain", "general" or "check" (rows that are only measured).
         part: "train" or "val".

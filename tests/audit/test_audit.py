@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 import yaml
+from audited_runs import LEARNS
 
 from grail.audit.attacks.registry import attacks_of
 from grail.audit.audit import Auditor, audit_run
+from grail.audit.founded import unfounded
 from grail.audit.runs import read_run
 from grail.cli.main import main
-from grail.files import read_json
+from grail.files import read_json, write_json
 from grail.model.forward import trainable
 from grail.progress import silent
 from grail.reporting.audit.knowledge import NOT, REMOVED
@@ -317,3 +319,33 @@ def test_exact_retraining_is_named_with_its_cost_and_a_command_that_runs(audited
     assert f"Training took {found['seconds']['unlearned']:g} s here" in text
     dearer = found["seconds"]["oracle"] > found["seconds"]["unlearned"]
     assert ("Exact retraining is possible" in text) != dearer
+
+
+def test_without_an_oracle_the_guess_of_the_run_is_compared_with_and_can_be_checked(tiny_config):
+    """The untaught model guesses; each figure follows from what was measured on each row."""
+    settings = LEARNS | {"unlearning": {"objective": "distill", "stop": {"steps": 8}, "epochs": 1}}
+    config = tiny_config(name="guessed", **settings)
+    folder = config.with_name("guessed")
+    assert main(["run", str(config)]) == 0
+    measured = read_json(folder / "evaluation" / "guess.json")["values"]
+    found = audit_run(folder, None, ["audit.attacks=[quantise]"], Ear())
+    assert (found["oracle"], found["guess"]) == ("guess", {"privacy": False})
+    guess = rows_of(found, "guess", "plain", "plain")
+    for model, attack, amount in (
+        ("unlearned", "plain", "plain"),
+        ("unlearned", "quantise", "int4"),
+    ):
+        own = rows_of(found, model, attack, amount)
+        for part in ("train", "val") if attack == "plain" else ("train",):
+            known = [100 * v["accuracy"] for v in measured if v["part"] == part]
+            place = ("unlearn", part, "US")
+            assert guess[place]["value"] == pytest.approx(100 - statistics.mean(known))
+            beyond = own[place]["value"] - guess[place]["value"]
+            assert own[place]["beyond"] == pytest.approx(beyond)
+    assert any("counted from the guess" in sentence for sentence in found["sentences"])
+    assert unfounded(folder) == []
+    copy = folder / "audit" / "guess.plain.json"
+    content = read_json(copy)
+    content["values"][0]["accuracy"] = 1.0
+    write_json(copy, content)
+    assert any("guess plain" in text for text in unfounded(folder))

@@ -118,3 +118,18 @@ def test_the_area_above_the_oracle_is_the_difference_of_the_areas(measured):
 def test_mean_height_by_hand():
     assert mean_height({0: 10.0, 5: 20.0, 10: 40.0}) == pytest.approx((5 * 15 + 5 * 30) / 10)
     assert mean_height({2: 7.0, 9: 7.0, 0: 7.0}) == pytest.approx(7.0)
+
+
+def test_a_guess_is_compared_with_as_it_is_under_every_attack(measured):
+    guess = [0.5, 0.1, 0.3, 0.1]
+    for key in [key for key in measured if key[0] == "oracle"]:
+        del measured[key]
+    measured["guess", "plain", "plain"] = values("plain", guess)
+    found = findings(measured, "guess")
+    for key, own in measured.items():
+        if key[0] != "guess" and "@" not in key[1]:
+            beyond = us(found, *key)["beyond"]
+            assert beyond == pytest.approx(25.0 - 100 * statistics.mean(v.accuracy for v in own))
+    relearnt = us(found, "unlearned", "relearn-few", "2")
+    assert relearnt["beyond"] == pytest.approx(100 * (sum(guess[1:]) - 0.4 - 0.6 - 0.2) / 3)
+    assert "beyond" not in us(found, "guess", "plain", "plain")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from grail.audit.jackknife import estimates
+from grail.audit.jackknife import estimates, gaps
 from grail.evaluation.values import SampleValue
 
 
@@ -64,3 +64,17 @@ def test_a_ruined_model_has_errors_too():
     assert found.error > found.value / 10
     half = [replace(value, nll=value.nll / 2) for value in ruined]
     assert estimates(half)["d", "unlearn", "train", "PPL"].error > 0
+
+
+def test_a_difference_is_paired_where_it_can_be_and_of_two_samples_otherwise():
+    key = ("d", "unlearn", "train", "US")
+    paired = estimates(values(ONE), minus=values(OTHER))
+    assert gaps(values(ONE), values(OTHER)) == paired
+    apart = [replace(value, key=f"other.{value.key}") for value in values(OTHER[:3])]
+    found = gaps(values(ONE), apart)[key]
+    own, other = estimates(values(ONE))[key], estimates(apart)[key]
+    assert found.value == pytest.approx(own.value - other.value)
+    assert found.error**2 == pytest.approx(own.error**2 + other.error**2)
+    assert found.n == 4
+    assert gaps(values(ONE), values(OTHER, domain="e")) == {}
+    assert gaps(values(ONE), apart[:1])[key].error is None

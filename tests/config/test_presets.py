@@ -44,7 +44,8 @@ def test_a_resolved_configuration_resolves_to_itself(name):
 
 METHOD = {"objective", "retain_rows", "beta", "delta", "rectify", "phases", "until"}
 METHOD |= {"unlearn_weight", "retain_weight", "general_weight", "max_token_nll"}
-METHOD |= {"reset", "teacher", "rewrites", "guesses", "examples", "retain_ratio", "stop"}
+METHOD |= {"reset", "teacher", "rewrites", "guesses", "wordings", "examples"}
+METHOD |= {"retain_ratio", "stop"}
 PACE = {"optimizer", "momentum", "learning_rate", "schedule", "warmup", "weight_decay"}
 PACE |= {"max_grad_norm", "epochs", "batch_size", "accumulation", "checkpoint_steps", "trackers"}
 

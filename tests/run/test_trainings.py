@@ -32,6 +32,7 @@ from grail.run.trainings import (
     unlearn_training,
     vanilla_training,
     vocabulary,
+    wordings_of,
 )
 from grail.training.descent import DescentTask
 from grail.unlearning.objectives import EXACT, OBJECTIVES
@@ -397,3 +398,20 @@ def test_an_objective_of_ones_own_is_trained_again_when_its_file_changes(
             unlearned(begun, "unlearning.objective=own_losses:lose")
         _, kept = unlearned(begun, "unlearning.objective=own_losses:lose")
         assert ("unlearn" in kept) != changed
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        ({"objective": "distill", "teacher": "before"}, 3),
+        ({"objective": "distill", "teacher": "suppressed"}, 0),
+        ({"objective": "npo"}, 3),
+    ],
+)
+def test_wordings_need_a_teacher_that_can_answer_them_and_make_an_epoch_longer(given, count):
+    section = Unlearning(**given, wordings=3, epochs=1, batch_size=2, stop={"steps": 8})
+    rows = [
+        Encoded(Sample("d", "unlearn", "train", number, "", ""), (3, 4), 1) for number in range(4)
+    ]
+    assert wordings_of(section) == count
+    assert epochs_of(section, rows) == (2 if count else 4)  # of four steps, or of two

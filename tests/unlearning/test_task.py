@@ -552,3 +552,25 @@ def test_written_rows_alternate_with_those_that_were_given():
             ]
             given = [row for row in after if row.part != REWRITTEN]
             assert given == before[: len(given)]  # in the order that they have without
+
+
+def test_wordings_come_beside_the_rows_as_many_as_of_them():
+    given = blank({"a": (3, 2), "b": (2, 2)})
+    asked = [
+        dataclasses.replace(row, sample=dataclasses.replace(row.sample, part=REWRITTEN, row=i))
+        for row in given
+        if row.side == "unlearn"
+        for i in range(row.sample.row * 4, row.sample.row * 4 + 4)
+    ]
+    task = task_of((*given, *asked), batch_size=2)
+    for epoch in range(3):
+        seen = Counter(
+            row.key for step in task.plan(epoch) for row in step if row.side == "unlearn"
+        )
+        lost = {row.key for row in given if row.side == "unlearn"}
+        for domain, count in (("a", 3), ("b", 2)):
+            own = {key: n for key, n in seen.items() if key.startswith(f"{domain}.")}
+            assert {key: n for key, n in own.items() if key in lost} == dict.fromkeys(
+                [key for key in lost if key.startswith(f"{domain}.")], 1
+            )
+            assert sum(n for key, n in own.items() if key not in lost) == count

@@ -7,28 +7,32 @@ run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grail.artifacts import read_mask
-from grail.audit.attacks.registry import Attack, attacks_of
+from grail.audit.attacks.registry import PLAIN, Attack, attacks_of
 from grail.audit.context import AuditContext
 from grail.audit.distances import distances
 from grail.audit.findings import AttackValues, findings
 from grail.audit.runs import FinishedRun, read_oracle, read_run
+from grail.data.heldout import HELD_OUT
 from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
-from grail.files import cached, digest, file_digest, write_json, write_text
+from grail.files import cached, digest, file_digest, read_json, write_json, write_text
 from grail.progress import Listener, NullListener
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
+from grail.results import GUESS
 from grail.run import lock, manifest
 from grail.run.context import RunContext
 from grail.run.provenance import software
 from grail.training.accelerator import make_accelerator
 
 FILE = "audit.json"
+_COPIED = f"audit/{GUESS}.{PLAIN}.json"
 
 
 def audit_run(
@@ -87,6 +91,7 @@ class Auditor:
             for name, attack in attacks.items():
                 if model in attack.models:
                     self._attack(name, attack, model)
+        self._guess()
         audit = self._figures()
         audit |= audit_verdict(audit) | {"made_with": software()}
         write_json(self.run.folder / FILE, audit)
@@ -117,6 +122,19 @@ class Auditor:
         for value in (SampleValue(**value) for value in stored["values"]):
             self.values.setdefault((model, name, value.model), []).append(value)
 
+    def _guess(self) -> None:
+        """Put what the run has measured of a model that never knew where there is no oracle."""
+        copy, source = (self.run.folder / name for name in (_COPIED, manifest.GUESSED))
+        if self.oracle is not None or self.run.is_oracle or not source.exists():
+            copy.unlink(missing_ok=True)
+            return
+        manifest.require(self.run.folder, manifest.GUESSED)
+        asked = {row.key for row in self.context.rows}
+        found = [SampleValue(**value) for value in read_json(source)["values"]]
+        values = [replace(value, model=PLAIN) for value in found if value.key in asked]
+        write_json(copy, {"values": [value.as_json() for value in values]})
+        self.values[GUESS, PLAIN, PLAIN] = values
+
     def _key(self, name: str, attack: Attack, model: str) -> str:
         """Return the digest of all that a measurement depends on."""
         context, weights = self.context, self.weights
@@ -143,6 +161,8 @@ class Auditor:
         config = self.run.config
         oracle = "itself" if self.run.is_oracle else None
         oracle = "given" if self.oracle is not None else oracle
+        guess = self.values.get((GUESS, PLAIN, PLAIN), [])
+        oracle = GUESS if guess else oracle
         runs = {"unlearned": self.run, **({"oracle": self.oracle} if self.oracle else {})}
         return {
             "format": AUDIT_FORMAT,
@@ -154,6 +174,7 @@ class Auditor:
                 "seed": config.seed,
             },
             "oracle": oracle,
+            "guess": {v.domain: HELD_OUT in v.key.split(".") for v in guess},
             "retraining": self.run.retraining,
             "seconds": {name: run.seconds for name, run in runs.items()},
             "settings": config.audit.model_dump(mode="json"),

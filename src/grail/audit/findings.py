@@ -8,8 +8,9 @@ from typing import Any
 
 from grail.audit.attacks.registry import PLAIN
 from grail.audit.attacks.sampling import GENERATING
-from grail.audit.jackknife import Estimate, MetricKey, estimates
+from grail.audit.jackknife import Estimate, MetricKey, estimates, gaps
 from grail.evaluation.values import SampleValue
+from grail.results import GUESS
 
 AttackValues = dict[tuple[str, str, str], list[SampleValue]]
 """(Model, attack, amount) -> values."""
@@ -27,7 +28,8 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
     ``change`` and ``beyond``, both paired by sample and each with its error. ``change`` is against
     the same model without the attack; without attack, or where generated text is scored, against
     the vanilla model. ``beyond`` is against the oracle under the same attack (interpolation:
-    against the oracle without attack).
+    against the oracle without attack). Where the oracle is a guess, ``beyond`` is against the
+    guess, which is never attacked.
 
     A relearning curve ("relearn-few@ATTACKER") also has an entry "0", the model before the first
     step, and one "area": the mean height of the curve over its steps. The worst case over all
@@ -36,9 +38,10 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
 
     Args:
         values: What was measured.
-        oracle: "given" (as the model "oracle"), "itself" (the run is one), or None.
+        oracle: "given" (as the model "oracle"), "itself" (the run is one), "guess" (there is none,
+            but a guess of a model that never knew), or None.
     """
-    other = {"given": "oracle", "itself": "unlearned"}.get(oracle or "")
+    other = {"given": "oracle", "itself": "unlearned", GUESS: GUESS}.get(oracle or "")
     entries = [
         _entry(*key, _rows(key, group, values, other))
         for key, group in values.items()
@@ -62,13 +65,14 @@ def _rows(
     against = (model, PLAIN, PLAIN)
     if attack in (PLAIN, *GENERATING):
         against = ("", "", "") if model == "vanilla" else ("vanilla", attack, amount)
-    same = PLAIN if attack == "interpolate" else ""
-    beyond = (
+    same = PLAIN if attack == "interpolate" or oracle == GUESS else ""
+    other = (
         ()
-        if oracle is None or model == "oracle"
+        if oracle is None or model in ("oracle", GUESS)
         else values.get((oracle, same or attack, same or amount), ())
     )
-    change, beyond = (estimates(group, minus=v) for v in (values.get(against, ()), beyond))
+    change = estimates(group, minus=values.get(against, ()))
+    beyond = gaps(group, other)
     return [
         _row(place, number, change.get(place), beyond.get(place))
         for place, number in estimates(group).items()
@@ -89,6 +93,7 @@ def _row(
 
 def _relearning(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
     """Return the entries of every relearning curve, and of the worst case over them."""
+    guess = values.get((GUESS, PLAIN, PLAIN), ()) if oracle == GUESS else ()
     points: dict[tuple[str, str], dict[str, dict[str, list[SampleValue]]]] = {}
     for (model, name, step), group in values.items():
         attack, _, attacker = name.partition("@")
@@ -106,10 +111,9 @@ def _relearning(values: AttackValues, oracle: str | None) -> list[dict[str, Any]
             rows = []
             for place in next(iter(known[model].values())):
                 attacker = _worst(known[model], place)
-                against = models[other][_worst(known[other], place)] if other else ()
-                change, beyond = (
-                    estimates(own[attacker], minus=base).get(place) for base in (plain, against)
-                )
+                against = models[other][_worst(known[other], place)] if other else guess
+                change = estimates(own[attacker], minus=plain).get(place)
+                beyond = gaps(own[attacker], against).get(place)
                 row = _row(place, known[model][attacker][place], change, beyond)
                 rows.append(row | {"attacker": attacker})
             entries.append(_entry(model, attack, step, rows))

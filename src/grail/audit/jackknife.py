@@ -57,6 +57,25 @@ def estimates(
     return numbers
 
 
+def gaps(values: Sequence[SampleValue], others: Sequence[SampleValue]) -> dict[MetricKey, Estimate]:
+    """Return every metric of one model's values minus that of another's.
+
+    Paired where a group has samples of both, as ``estimates``; between two groups of samples
+    otherwise (rows and held-out rows), whose errors add up as independent ones.
+    """
+    paired, other = estimates(values, minus=others), estimates(others)
+    apart = {
+        key: Estimate(own.value - other[key].value, _both(own.error, other[key].error), own.n)
+        for key, own in estimates(values).items()
+        if key in other
+    }
+    return apart | paired
+
+
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else math.hypot(one, other)
+
+
 def _metrics(group: Sequence[SampleValue]) -> dict[MetricKey, float]:
     return {(r.domain, r.side, r.part, r.metric): r.value for r in to_results(group)}
 

@@ -17,7 +17,8 @@ from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
 _OWNED += ("retain_weight", "general_weight", "max_token_nll", "until")
-_OWNED += ("reset", "teacher", "rewrites", "guesses", "examples", "retain_ratio", "stop")
+_OWNED += ("reset", "teacher", "rewrites", "guesses", "wordings", "examples", "retain_ratio")
+_OWNED += ("stop",)
 """Keys of ``unlearning`` that belong to the method; the others say how long and how fast."""
 
 _UNBOUNDED: Sections = {
@@ -83,12 +84,11 @@ def _healed(**reset: Any) -> Sections:
 REQUEST = "request"
 """The preset of a model that is given, where nothing else is asked for."""
 
-_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "stop": Stop().model_dump()}
+_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "wordings": 8}
+_FORGETTING |= {"general_weight": 0.5, "stop": Stop().model_dump()}
 
 PRESETS: dict[str, Sections] = {
-    REQUEST: _method(
-        "distill", "grail", general_weight=0.5, guesses=3, examples=4, stop=Stop().model_dump()
-    ),
+    REQUEST: _method("distill", "grail", **_FORGETTING),
     "ascent": _paper("ascent"),
     "random-labels": _paper("random_labels"),
     "adversarial-labels": _paper("adversarial_labels"),

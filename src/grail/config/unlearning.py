@@ -122,6 +122,11 @@ class Unlearning(Section):
     guesses: Annotated[int, Field(strict=True, ge=0)] = 0
     """Answers per unlearn row, which the model from before the facts writes after ``examples`` and
     which are trained like retain rows: what a removed question gets. 0: none."""
+    wordings: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Other forms per unlearn row that are trained like unlearn rows, as many of them as of the
+    rows themselves: its answer from a later word on, after the question of any unlearn row of the
+    domain. A fact is then lost in other words, too. 0: none, as with distill where the model from
+    before the facts is not known."""
     examples: Annotated[int, Field(strict=True, ge=0)] = 0
     """Retain rows that the model from before the facts reads ahead of an unlearn row, as teacher of
     distill and for guesses, so that it answers in their style. 0: none."""

@@ -17,7 +17,7 @@ class SampleValue:
     """The numbers measured on one sample (a line of ``samples.jsonl``).
 
     Attributes:
-        model: "vanilla", "unlearned" or "calibrated".
+        model: "vanilla", "unlearned", "calibrated" or "guess".
         key: The sample's key.
         domain: Its domain.
         side: Its side.

@@ -94,9 +94,11 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     knew.
     """
     settings, train, steps = config.unlearning, 0.0, 0
+    if not knows_before(config):
+        settings = settings.model_copy(update={"wordings": 0})
     costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]
     for domains in settings.phases or [list(config.domains)]:
-        count = len(_train(rows, "unlearn", domains))
+        count = len(_train(rows, "unlearn", domains)) * (2 if settings.wordings else 1)
         batches = math.ceil(count / settings.batch_size)
         general_rows = batches * math.ceil(settings.batch_size / (2 if "retain" in costs else 1))
         retain_rows = count * settings.retain_ratio
@@ -112,8 +114,8 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
         read += 2 * tokens_of(r for r in seen if r.side == "unlearn")
         read += tokens_of(r for r in rows if r.part == HELD_OUT)
     if settings.objective == "distill" and settings.examples and knows_before(config):
-        shown = examples_for(rows, settings.examples, config.seed)
-        read += epochs * sum(map(len, shown.values()))
+        shown = examples_for(_asked(rows), settings.examples, config.seed)
+        read += epochs * (2 if settings.wordings else 1) * sum(map(len, shown.values()))
     return {"train": math.ceil(train), "read": read}
 
 
@@ -137,7 +139,7 @@ def _rewriting(config: Config, rows: Rows) -> Work:
         batches = [begun[i : i + BATCH] for i in range(0, len(begun), BATCH)]
         read, write = tokens_of(retain), _written(batches, LIMIT) + len(begun)
     for draw in range(settings.guesses * knows_before(config)):  # examples stand ahead of each
-        shown = examples_for(rows, settings.examples, f"{config.seed}/{draw}")
+        shown = examples_for(_asked(rows), settings.examples, f"{config.seed}/{draw}")
         prompts = [row.start for row in rows if row.side == "unlearn"]
         write += sum(map(len, shown.values())) + sum(prompts) + len(prompts) * (GUESS_TOKENS - 1)
     return {"read": read, "write": write} if write else {}
@@ -150,6 +152,10 @@ def _written(batches: Iterable[Rows], limit: int) -> int:
         steps = max(most_new(row, limit) for row in batch) - 1
         tokens += sum(row.start + steps for row in batch)
     return tokens
+
+
+def _asked(rows: Rows) -> list[Encoded]:
+    return [row for row in rows if row.part == "train"]
 
 
 def _train(rows: Rows, side: str, domains: Collection[str]) -> list[Encoded]:

@@ -20,7 +20,7 @@ from grail.reporting.audit.lights import lights_table
 from grail.reporting.audit.tables import read_audit
 from grail.reporting.tables import Table
 from grail.reporting.verdict import verdict
-from grail.results import Results, read_results
+from grail.results import GUESS, Results, read_results
 from grail.run import manifest
 from grail.run.provenance import versions
 
@@ -123,9 +123,10 @@ def oracle_facts(
     if audit is None or audit["oracle"] is None:
         return None
     files = {} if oracle is None else manifest.entries(oracle)
+    guess = audit["oracle"] == GUESS
     return {
         "compared": audit["oracle"],
-        "weights": weights or audit["weights"]["unlearned"],
+        "weights": weights or ("" if guess else audit["weights"]["unlearned"]),
         "files": {n: e["sha256"] for n, e in files.items() if n.startswith("unlearned/")},
     }
 

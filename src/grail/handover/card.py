@@ -20,10 +20,16 @@ from grail.reporting.audit.tables import read_audit
 from grail.reporting.run.tables import general_table, measured_tables, read_general
 from grail.reporting.tables import Table, escaped, frozen_sentence, markdown
 from grail.reporting.verdict import verdict
-from grail.results import Results, read_results
+from grail.results import GUESS, Results, read_results
 
 _MUST = {"unlearn": "lost", "retain": "kept", "check": "as it was (measured only)"}
 """Side -> what must become of its rows."""
+_BESIDE = {
+    None: "without a model that never saw the rows to compare with",
+    GUESS: "beside the guess of a model that never saw the rows",
+    "given": "beside a model that never saw the rows",
+}
+"""What an audit compared with -> its words."""
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -63,6 +69,7 @@ def model_card(folder: Path, form: str, base: Base, remarks: list[str]) -> str:
         "verdict": list(map(escaped, verdict(results, audit).sentences[:-1])),  # no advice
         "figures": [markdown(table).replace("## ", "### ", 1) for table in tables],
         "audit": audit,
+        "beside": _BESIDE.get(audit["oracle"], _BESIDE["given"]) if audit else "",
         "attacked": list(map(escaped, audit["sentences"])) if audit else [],
         "versions": [(name, value) for name, value in flatten(_versions(made_with)) if value],
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grail.files import file_digest
-from grail.model.sources import PACKAGED, find, find_packaged, version, weight_files
+from grail.model.sources import PACKAGED, cache, find, find_packaged, version, weight_files
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def base_of(model: str) -> Base:
     if not Path(source.base).exists():
         return Base(source.base, source.base, True, f"`{source.base}` is its id on the Hub.")
     digests = "; ".join(f"`{f.name}` {file_digest(f)}" for f in weight_files(Path(source.base)))
-    packaged = next((name for name in PACKAGED if str(find_packaged(name)) == source.base), None)
+    packaged = _packaged(source.base)
     if packaged is None:
         name = Path(source.base).name
         how = "It is not on the Hub: ask whoever gave you this for it."
@@ -46,3 +46,17 @@ def base_of(model: str) -> Base:
     if source.base.endswith(".gguf"):
         how += " transformers reads it with `from_pretrained(FOLDER, gguf_file=FILE)`."
     return Base(name, source.unpacked(), False, f"{how} SHA-256 of its weights: {digests}.")
+
+
+def _packaged(base: str) -> str | None:
+    """Return the short name of the model whose GGUF file, or unpacked copy of it, is at ``base``.
+
+    An adapter names the folder in the cache, which says nothing to others.
+    """
+    for name in PACKAGED:
+        file, place = find_packaged(name), Path(base)
+        if file is None:
+            continue
+        if place == file or (place.parent == cache() and place.name.startswith(f"{file.stem}-")):
+            return name
+    return None

@@ -26,8 +26,9 @@ from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
 from grail.reporting.run.page import report
-from grail.results import Result, make_results
+from grail.results import GUESS, Result, make_results
 from grail.run import directory, manifest, reset
+from grail.run.looks import guess_domains
 from grail.run.measure import rows_of
 from grail.run.provenance import software
 
@@ -126,6 +127,7 @@ def figures(run: Opened) -> list[str]:
     """Average what was measured on each row again: ``results.json`` and ``samples.jsonl``."""
     names = ["vanilla", "unlearned"]
     names += [CALIBRATED] if run.config.evaluation.retain_target is not None else []
+    names += [GUESS] if guess_domains(run.folder) else []
     files = {name: f"evaluation/{name}.json" for name in names}
     if run.lacks("results.json", files.values()):
         return []
@@ -135,7 +137,7 @@ def figures(run: Opened) -> list[str]:
         for value in raw(run.folder / file)["values"]
     ]
     results = raw(run.folder / "results.json")
-    texts = compare_rows(results, rows_of(values, run.context.unseen, run.folder), run.has_rows)
+    texts = compare_rows(results, rows_of(values, run.context.unseen), run.has_rows)
     lines = "".join(json.dumps(v.as_json(), ensure_ascii=False) + "\n" for v in values)
     samples = run.folder / "samples.jsonl"
     if not run.lacks("samples.jsonl", ["samples.jsonl"]):

@@ -15,8 +15,10 @@ from grail.handover.evidence import Opened, open_evidence, raw
 from grail.handover.recompute import CHECKS, ON_DISK
 from grail.model.save import load_weights
 from grail.progress import Listener, NullListener
+from grail.results import GUESS
 from grail.run import manifest
-from grail.run.measure import rows_of
+from grail.run.looks import guess_domains
+from grail.run.measure import guessed, rows_of
 
 Also = Mapping[str, Callable[[Path], list[str]]]
 NEAR = {"rel_tol": 1e-3, "abs_tol": 0.05}
@@ -133,18 +135,25 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
     evaluator = context.evaluator(run.config.evaluation.generate)
     for name in names:
         with listener.stage(f"measure {name}") as tick:
-            load_weights(context.model, run.folder / name)
+            _take(run, name)
             values += evaluator.run(name, [*context.rows, *context.general], tick)
+    if domains := guess_domains(run.folder):
+        with listener.stage(f"measure {GUESS}") as tick:
+            values += guessed(context, domains, partial(_take, run), tick)
     place = ("model", "domain", "side", "part", "metric")
     rows = raw(run.folder / "results.json")["rows"]
     found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
-    made = rows_of(values, context.unseen, run.folder)
+    made = rows_of(values, context.unseen)
     again = {tuple(getattr(row, key) for key in place): row.value for row in made}
     return [
         f"results.json: {' '.join(key)} is {found.get(key)}, measured again {again.get(key)}."
         for key in dict.fromkeys((*again, *(key for key in found if key[0] != CALIBRATED)))
         if not near(found.get(key), again.get(key))
     ]
+
+
+def _take(run: Opened, name: str) -> None:
+    load_weights(run.context.model, run.folder / name)
 
 
 def near(one: float | None, other: float | None) -> bool:

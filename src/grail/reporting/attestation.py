@@ -9,6 +9,7 @@ from grail.reporting.audit.lights import PLAIN_NAMES
 from grail.reporting.html import render_page
 from grail.reporting.tables import MISSING, Table, arrow, nats, percent
 from grail.reporting.verdict import OUTCOMES
+from grail.results import GUESS
 
 _NEVER_COVERED = (
     "Backups, logs, caches and other models: only the two models of this run were looked at. "
@@ -30,7 +31,8 @@ GLOSSARY = {
     "Train, val": "train rows were used for removal; val rows ask for the same in other words, and "
     "were only measured.",
     "A model that never knew": "a model made in the same way without the unlearn rows. It guesses "
-    "some answers right. Also called an oracle.",
+    "some answers right. Also called an oracle. Where there is none, its guess is measured on the "
+    "model from before the facts, or on rows that the model before never saw.",
     "Attack": "something that is done to the model to bring back what was removed.",
     "Points": "the difference of two percentages.",
     "NLL": "how surprised the model is by ordinary text, in nats per token; higher is worse.",
@@ -49,6 +51,11 @@ def not_covered(audit: Mapping[str, Any] | None) -> list[str]:
     texts = []
     if audit["oracle"] is None:
         texts.append("What a model that never knew the rows would show: none was compared.")
+    elif audit["oracle"] == GUESS:
+        texts.append(
+            "What a model that never knew the rows would show under attack: only its guess without "
+            "any attack was measured, so that nobody can tell what relearning teaches anew."
+        )
     kinds = dict.fromkeys(name.partition("-")[0] for name in PLAIN_NAMES)
     unasked = [kind for kind in kinds if kind not in audit["settings"]["attacks"]]
     texts += [f"{PLAIN_NAMES.get(kind, kind)}: not asked for." for kind in unasked]
@@ -138,7 +145,9 @@ def _asked(
     again = "possible here, see the audit" if how["retraining"] else "not offered by this run"
     oracle = content["oracle"]
     never = "none: what a model that never knew would show is not known"
-    if oracle:
+    if oracle and oracle["compared"] == GUESS:
+        never = "its guess was measured, without attacks; none was trained and attacked"
+    elif oracle:
         never = f"compared ({oracle['weights'][:16]}…)" if oracle["compared"] == "given" else ""
         never = never or "this model is itself one: it was never taught the rows"
     return (

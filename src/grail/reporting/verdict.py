@@ -24,7 +24,7 @@ from grail.reporting.audit.moved import frozen_moved
 from grail.reporting.audit.verdict import HEADLINES, harm
 from grail.reporting.run.verdict import run_checks
 from grail.reporting.tables import BAD, GOOD, MISSING, NOTE, OPEN, WORST_LAST, Check, Table
-from grail.results import Results
+from grail.results import GUESS, Results
 
 OUTCOMES = {"pass": (GOOD, "Passed"), "fail": (BAD, "Not passed"), "undecided": (OPEN, "Undecided")}
 """Outcome of a verdict -> its light and its words."""
@@ -122,7 +122,7 @@ def _attacked(checks: Sequence[Check], audit: Mapping[str, Any]) -> Verdict:
         outcome, headline = "fail", _named("removed, but: ", reasons)
     elif outcome == "pass" and not audit.get("passed"):
         outcome, headline = "undecided", "removed, but not every attack could be made."
-    alone = "oracle" if audit["oracle"] is None else "rows"
+    alone = "oracle" if audit["oracle"] in (None, GUESS) else "rows"
     advice = _NEXT[alone if outcome == "undecided" else outcome]
     return Verdict(outcome, headline[0].lower() + headline[1:], (*shown, attacks), advice)
 

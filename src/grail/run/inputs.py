@@ -201,7 +201,8 @@ def _check_exact(config: Config) -> None:
             "Set localization.method: none."
         )
     settings = config.unlearning
-    for key in ("phases", "general_weight", "reset", "rewrites", "guesses", "examples", "stop"):
+    unread = ("phases", "general_weight", "reset", "rewrites", "guesses", "wordings", "examples")
+    for key in (*unread, "stop"):
         given = getattr(settings, key)
         if given:
             raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import BATCH_TOKENS
-from grail.evaluation.values import SampleValue
 from grail.files import read_json, write_json
 from grail.model.answers import answers_of, mean_per_row
 from grail.model.forward import Policy, device_of, evaluating, positions_of
 from grail.model.weights import Weights, holding
-from grail.results import Result
 from grail.run import manifest
 from grail.run.context import RunContext
 from grail.training.looks import Bounds, Looks, Seen
@@ -208,16 +205,10 @@ def write_looks(
         warn(NOTHING_TO_DO if {row["step"] for row in rows} == {0} else NOTHING_KEPT)
 
 
-def guess_results(folder: Path, values: Sequence[SampleValue]) -> list[Result]:
-    """Return rows of a model named "guess", one that never knew, from ``evaluation/steps.json``."""
-    found = (
-        read_json(folder / manifest.LOOKS).get("guess", {})
-        if (folder / manifest.LOOKS).is_file()
-        else {}
-    )
-    place = ("unlearn", "train", "vanilla")
-    told = Counter(v.domain for v in values if (v.side, v.part, v.model) == place)
-    return [Result("guess", d, "unlearn", "train", "US", us, told[d]) for d, us in found.items()]
+def guess_domains(folder: Path) -> list[str]:
+    """Return the domains whose guess the looks of a run have measured."""
+    file = folder / manifest.LOOKS
+    return list(read_json(file).get("guess", {})) if file.is_file() else []
 
 
 def _spread(rows: list[Encoded], most: int) -> list[Encoded]:

@@ -17,10 +17,17 @@ from grail.files import CHANGED, OLD, PARTIAL, REMADE, file_digest, read_json, w
 MANIFEST = "manifest.json"
 MASKS = ("mask.safetensors", "mask.unlearn.safetensors", "mask.retain.safetensors")
 MODELS = ("vanilla", "unlearned")
-LOOKS = "evaluation/steps.json"
+LOOKS, GUESSED = "evaluation/steps.json", "evaluation/guess.json"
 MEASURED = tuple(
     f"evaluation/{name}.json"
-    for name in ("vanilla", "unlearned", "calibrated", "general.vanilla", "general.unlearned")
+    for name in (
+        "vanilla",
+        "unlearned",
+        "calibrated",
+        "guess",
+        "general.vanilla",
+        "general.unlearned",
+    )
 )
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")
 REPORT = ("report.md", "report.html")

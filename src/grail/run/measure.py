@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,39 @@ from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results
 from grail.files import cached
-from grail.model.weights import copy_weights, put_weights
-from grail.progress import Tick
-from grail.results import Result
+from grail.model.weights import copy_weights, holding, put_weights
+from grail.progress import Tick, silent
+from grail.results import GUESS, Result
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import Take
-from grail.run.looks import guess_results
+from grail.run.looks import guess_domains, unknowing
+from grail.unlearning.guesses import after_examples
 
 
 def values_of(
     folder: Path, context: RunContext, name: str, weights: str, take: Take
 ) -> list[SampleValue]:
-    """Measure all rows on one model.
+    """Measure all rows on one model; the unlearn rows on a model that never knew, if it is known.
 
     Args:
         folder: The run directory; ``evaluation/NAME.json`` is kept in it.
         context: The run's model, tokenizer and rows.
-        name: "vanilla", "unlearned", or the model between them at equal retention.
-        weights: Digest of that model's weights.
+        name: "vanilla", "unlearned", the model between them at equal retention, or "guess".
+        weights: Digest of that model's weights; of a guess, those of the vanilla model.
         take: Puts the weights of a model on disk into the run's model.
     """
     settings = context.config.evaluation
     rows = context.data("train", "val", HELD_OUT, CHECK, "general")
-    facts = {"weights": weights, "rows": rows, "repetition": "characters"}
+    facts: dict[str, Any] = {"weights": weights, "rows": rows, "repetition": "characters"}
+    path = folder / "evaluation" / f"{name}.json"
+    domains = guess_domains(folder) if name == GUESS else []
+    if name == GUESS:
+        if not domains:
+            path.unlink(missing_ok=True)
+            return []
+        facts |= {"domains": domains, "examples": context.config.unlearning.examples}
+        facts |= {"seed": context.config.seed}
     key = context.key("model", "data", "evaluation", **facts)
 
     def measure() -> dict[str, Any]:
@@ -44,6 +54,9 @@ def values_of(
         evaluator = context.evaluator(settings.generate)
         about: dict[str, float] = {}
         with context.listener.stage(f"evaluate {name}") as tick:
+            if name == GUESS:
+                values = guessed(context, domains, take, tick)
+                return {"values": [value.as_json() for value in values]}
             if name == CALIBRATED:
                 about = _go_back(context, evaluator, take, tick)
             else:
@@ -51,22 +64,56 @@ def values_of(
             values = evaluator.run(name, [*context.rows, *context.general], tick)
         return {**about, "values": [value.as_json() for value in values]}
 
-    path = folder / "evaluation" / f"{name}.json"
     heard = context.listener
     found = cached(path, key, measure, lambda: heard.skipped(f"evaluate {name}"), heard.warn)
     return [SampleValue(**value) for value in found["values"]]
 
 
-def rows_of(values: Sequence[SampleValue], unseen: Collection[str], folder: Path) -> list[Result]:
+def guessed(
+    context: RunContext, domains: Collection[str], take: Take, tick: Tick = silent
+) -> list[SampleValue]:
+    """Measure what a model guesses that never knew the unlearn rows, train and val.
+
+    The vanilla model answers a domain's heldout rows, which stand for both parts; where there are
+    none, the model from before the facts answers the rows, after the examples that the teacher of
+    distill reads.
+
+    Args:
+        context: The run's model, tokenizer and rows.
+        domains: Those whose guess the looks have found to be one.
+        take: Puts the weights of a model on disk into the run's model.
+        tick: Called with the number of rows read.
+    """
+    evaluator, section = context.evaluator(generate=False), context.config.unlearning
+    lost = [row for row in context.rows if row.side == "unlearn" and row.domain in domains]
+    held = [row for row in lost if row.part == HELD_OUT]
+    apart = {row.domain for row in held}
+    asked = [row for row in lost if row.domain not in apart]
+    both = {row.place for row in lost if row.domain in apart and row.part != HELD_OUT}
+    take("vanilla")
+    values = [
+        replace(value, part=place.part)
+        for value in (evaluator.run(GUESS, held, tick) if held else ())
+        for place in sorted(both)
+        if place.domain == value.domain
+    ]
+    known = unknowing(context.model, context.before(), context.rows, section, context.config.seed)
+    if asked and known is not None:
+        weights, examples = known
+        with holding(context.model, weights):
+            values += evaluator.run(GUESS, [after_examples(r, examples) for r in asked], tick)
+    return values
+
+
+def rows_of(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
     """Return the rows of ``results.json`` for what was measured on all models.
 
     Args:
         values: The values of every model.
         unseen: Keys of the unlearn rows that no training has read.
-        folder: The run directory: what its looks say of a model that never knew.
     """
-    guessed = guess_results(folder, values)
-    return [*to_results(values), *membership_results(values, unseen), *guessed]
+    models = [value for value in values if value.model != GUESS]
+    return [*to_results(values), *membership_results(models, unseen)]
 
 
 def _go_back(context: RunContext, evaluator: Evaluator, take: Take, tick: Tick) -> dict[str, float]:

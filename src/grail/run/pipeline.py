@@ -30,7 +30,7 @@ from grail.model.save import load_weights, save_weights
 from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
-from grail.results import make_results, write_results
+from grail.results import GUESS, make_results, write_results
 from grail.run import directory, lock, manifest, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
@@ -226,11 +226,11 @@ class Run:
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
-        values = [v for name, of_model in weights.items() for v in self._measure(name, of_model)]
+        models = [*weights.items(), (GUESS, digests["vanilla"])]
+        values = [v for name, of_model in models for v in self._measure(name, of_model)]
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(samples := self.folder / "samples.jsonl", "".join(lines))
-        rows = rows_of(values, self.context.unseen, self.folder)
-        freezing = stamps["unlearned"]["freezing"]
+        rows, freezing = rows_of(values, self.context.unseen), stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
         measure_general(self.folder, self.context, weights, self._take)

@@ -30,6 +30,7 @@ from grail.unlearning.guesses import examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
+from grail.unlearning.wordings import wordings
 
 Training = tuple[Task, LoopSettings]
 """What the loop trains, and how it steps."""
@@ -124,7 +125,8 @@ def unlearn_task(
     section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)
     parts, sides = ("train", REWRITTEN), objective.sides
-    read = tuple(row for row in rows if row.part in parts and row.side in sides)
+    asked = wordings(rows, tokenizer, wordings_of(section), seed)
+    read = tuple(row for row in (*rows, *asked) if row.part in parts and row.side in sides)
     compared = any(objective.compares(side) for side in objective.sides)
     task = UnlearnTask(
         model,
@@ -140,11 +142,21 @@ def unlearn_task(
     return task, loop_settings(section, seed)
 
 
+def wordings_of(section: Unlearning) -> int:
+    """Return the wordings per unlearn row; none where distill has no model from before the facts.
+
+    What nobody ever asked such a model has no answer of its own that could be pushed down.
+    """
+    alone = section.objective == "distill" and section.teacher not in ("auto", "before")
+    return 0 if alone else section.wordings
+
+
 def epochs_of(section: Unlearning, rows: Sequence[Encoded]) -> int:
     """Return the passes over the unlearn rows: where they are few, more than the setting."""
     if section.stop is None:
         return section.epochs
     count = sum((row.side, row.part) == ("unlearn", "train") for row in rows)
+    count *= 2 if wordings_of(section) else 1
     steps = max(1, math.ceil(count / section.batch_size))
     return max(section.epochs, math.ceil(section.stop.steps / steps))
 

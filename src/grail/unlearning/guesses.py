@@ -26,31 +26,30 @@ _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun 
 def examples_for(
     rows: Sequence[Encoded], count: int, seed: int | str, positions: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Return the ids that a model reads ahead of each unlearn train row, by the row's key.
+    """Return the ids that a model reads ahead of each unlearn row, by the row's key.
 
     They are up to ``count`` retain train rows of its domain, drawn by the seed: as many as leave
     room for the row and an answer.
 
     Args:
-        rows: Train rows of all sides.
+        rows: Rows of all sides; the draw of a train row does not depend on those of other parts.
         count: The most examples per row.
         seed: Of the draw.
         positions: The most tokens that the model reads; None: no limit.
     """
-    draws, train = random.Random(f"{seed}/examples"), [row for row in rows if row.part == "train"]
-    retain = {
-        domain: [row for row in train if (row.domain, row.side) == (domain, "retain")]
-        for domain in {row.domain for row in train}
-    }
-    shown = {}
-    for row in train:
-        if row.side == "unlearn":
-            pool, ids = retain[row.domain], list[int]()
-            room = (positions or math.inf) - len(row.ids) - GUESS_TOKENS
-            for example in draws.sample(pool, min(count, len(pool))):
-                if len(ids) + len(example.ids) <= room:
-                    ids += example.ids
-            shown[row.key] = tuple(ids)
+    draws, shown = random.Random(f"{seed}/examples"), dict[str, tuple[int, ...]]()
+    retain: dict[str, list[Encoded]] = {}
+    for row in rows:
+        if (row.side, row.part) == ("retain", "train"):
+            retain.setdefault(row.domain, []).append(row)
+    lost = [row for row in rows if row.side == "unlearn"]
+    for row in sorted(lost, key=lambda row: row.part != "train"):
+        pool, ids = retain.get(row.domain, []), list[int]()
+        room = (positions or math.inf) - len(row.ids) - GUESS_TOKENS
+        for example in draws.sample(pool, min(count, len(pool))):
+            if len(ids) + len(example.ids) <= room:
+                ids += example.ids
+        shown[row.key] = tuple(ids)
     return shown
 
 

@@ -85,7 +85,8 @@ class UnlearnTask:
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once all is unlearned, unless ``goes_on``.
 
-        An epoch sees each unlearn row of the phase's domains once, the domains interleaved. A step
+        An epoch sees each unlearn row of the phase's domains once, and as many of their wordings if
+        there are any, the domains interleaved. A step
         also holds ``retain_ratio`` retain rows of the same domain for each, and general rows, where
         the objective reads them. A row that was unlearned in the epoch before is skipped for one
         epoch, so that steps go to what is still remembered. The retain rows still cover all
@@ -206,15 +207,22 @@ class UnlearnTask:
     def _of(self, side: str, domain: str) -> list[Encoded]:
         return [row for row in self.rows if (row.side, row.domain) == (side, domain)]
 
+    def _given(self, domain: str) -> list[Encoded]:
+        """Return the unlearn rows of a domain without their wordings."""
+        return [row for row in self._of("unlearn", domain) if row.part != REWRITTEN]
+
     def _interleaved(self, domains: Sequence[str], epoch: int) -> list[Encoded]:
         """Return all unlearn rows once; domains of unequal size are spread evenly over the epoch.
+
+        Where they have wordings, as many of those come with them.
 
         Repeating the rows of a small domain until the largest is through would unlearn them more
         often than the others, so a step holds the domains in the proportion of their rows.
         """
         ranked: list[tuple[float, Encoded]] = []
         for domain in domains:
-            size = len(self._of("unlearn", domain))
+            given = self._given(domain)
+            size = len(given) * (2 if len(given) < len(self._of("unlearn", domain)) else 1)
             rows = zip(range(size), self._cycle("unlearn", domain, epoch), strict=False)
             ranked += [((i + 0.5) / size, row) for i, row in rows]
         return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
@@ -248,7 +256,7 @@ class UnlearnTask:
             return set()
         means = {}
         for domain in self._domains():
-            rows = self._of("unlearn", domain)
+            rows = self._given(domain)
             means[domain] = sum(seen.get(row.key, (0, math.inf))[1] for row in rows) / len(rows)
         return {domain for domain, mean in means.items() if mean <= limit}
 

@@ -226,3 +226,28 @@ def test_the_curves_of_single_attackers_do_not_decide():
     case = found(("relearn-few", "10", 45.0, 1.0), now=40.0, oracle=40.0)
     case["measured"].append(entry("unlearned", "relearn-few@9", "10", row(99.0)))
     assert judge(case, "d", "US").outcome == REMOVED
+
+
+@pytest.mark.parametrize(
+    ("now", "after", "word"),
+    [
+        (50.0, ("quantise", "int8", 52.0, 1.0), REMOVED),  # 40 % is what can be guessed
+        (56.0, ("quantise", "int8", 56.0, 1.0), PARTLY),
+        (50.0, ("quantise", "int8", 90.0, 1.0), BACK),
+        (30.0, ("relearn-few", "10", 54.0, 1.0), REMOVED),  # no more than can be guessed untaught
+        (30.0, ("relearn-few", "10", 90.0, 1.0), UNDECIDED),  # taught anew, or come back?
+    ],
+)
+def test_beside_a_guess_all_counts_from_it_but_it_does_not_decide_on_teaching(now, after, word):
+    case = judge(found(after, now=now, oracle=40.0) | {"oracle": "guess"}, "d", "US")
+    assert case.outcome == word
+    (attack,) = case.attacks
+    assert (attack.never is None) == attack.relearnt == (attack.above(2.0) == "")
+
+
+def test_a_guess_must_surely_be_missed_to_call_it_a_trace():
+    case = found(now=20.0, oracle=40.0) | {"oracle": "guess"}
+    assert judge(case, "d", "US").outcome == TRACE
+    for entries in case["measured"]:
+        entries["rows"][0]["beyond_error"] = 20.0
+    assert judge(case, "d", "US").outcome == REMOVED

@@ -80,3 +80,13 @@ def test_what_was_not_tried_is_said():
     assert "weights rounded to few bits: not asked for" in lines
     assert "relearn: not asked for" in lines
     assert not [name for name in lines if name.startswith("small weights")]
+
+
+def test_a_guess_stands_in_the_column_of_who_never_knew_but_for_relearning():
+    beside = {"beyond": 35.0, "beyond_error": 1.0, "change": -1.0, "change_error": 1.0}
+    attacks = [entry("unlearned", name, "10", 95.0, **beside) for name in ("prune", "relearn-few")]
+    table = lights_table(found(*attacks, oracle=60.0) | {"oracle": "guess"})
+    cells = {row[2].partition(" (")[0]: row[4:] for row in table.rows}
+    assert cells["small weights set to zero"][0] == "40.0"
+    assert cells["a tenth of the rows taught again"] == (MISSING, MISSING)
+    assert "what such a model guesses" in table.note

@@ -242,3 +242,22 @@ def test_what_was_not_tried_is_told():
     last = said["sentences"][-1]
     for words in ("quantise (not asked for)", "relearn-other (there are no unlearn val rows)"):
         assert words in last
+
+
+def test_who_guessed_is_said_and_what_the_guess_does_not_tell():
+    rows = attacked("quantise", "int4", 60.0, -1.0, beyond=-5.0, beyond_error=3.0)
+    taught = attacked("relearn-few", "10", 20.0, -41.0, beyond=-45.0, beyond_error=3.0)
+    case = found(rows, taught, us=61.0, oracle="guess", guess={"d": False})
+    for one in case["measured"][1]["rows"]:
+        one |= {"beyond": -4.0, "beyond_error": 3.0} if one["metric"] == "US" else {}
+    said = audit_verdict(case)
+    text = "\n".join(said["sentences"])
+    assert said["outcome"] == UNDECIDED  # what was taught may be new
+    assert "d: undecided (98.0 → 39.0 ± 1.5 % answer tokens right; never knew 35.0; n 24)" in text
+    assert "above the guess" in text
+    assert "(d: the model from before the facts, with retain rows" in text
+    assert "counted from 0" not in text
+    held_out = audit_verdict(case | {"guess": {"d": True}})["sentences"]
+    assert any("(d: the model before unlearning on held-out rows)" in s for s in held_out)
+    alone = audit_verdict(case | {"guess": {}})["sentences"]
+    assert any("What is left of d is counted from 0" in sentence for sentence in alone)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grail.results import GUESS
+
 AUDIT_FORMAT = 2
 """Of ``audit.json``; raised when an older one must not be read as a current one."""
 
@@ -43,7 +45,8 @@ class Known:
 
     ``value`` is in percent, the differences are in points, each with its standard error: ``change``
     against the model without the attack (without attack: against vanilla), ``beyond`` against the
-    oracle. None where it was not measured. ``attacker`` is the one of a relearning's worst case.
+    oracle under the same attack (``likewise``) or against a guess, which is never attacked. None
+    where it was not measured. ``attacker`` is the one of a relearning's worst case.
     """
 
     attack: str
@@ -56,10 +59,11 @@ class Known:
     beyond: float | None = None
     beyond_error: float | None = None
     attacker: str = ""
+    likewise: bool = True
 
     @property
     def level(self) -> float:
-        """What is known above the oracle; without an oracle, all that is known."""
+        """What is known above the oracle or the guess; without either, all that is known."""
         return self.value if self.beyond is None else self.beyond
 
     @property
@@ -68,9 +72,19 @@ class Known:
         return self.attack.startswith("relearn")
 
     @property
+    def compared(self) -> bool:
+        """Whether ``beyond`` tells what the attack brings: no guess tells what teaching brings."""
+        return self.beyond is not None and (self.likewise or not self.relearnt)
+
+    @property
+    def never(self) -> float | None:
+        """What a model knows that never saw the rows, in percent; None where none tells."""
+        return self.value - self.beyond if self.beyond is not None and self.compared else None
+
+    @property
     def gain(self) -> tuple[float, float]:
         """What the attack brings, in points, and its error: relearning, above the oracle."""
-        if self.relearnt and self.beyond is not None:
+        if self.relearnt and self.beyond is not None and self.likewise:
             return self.beyond, self.beyond_error or 0.0
         return self.change or 0.0, self.change_error or 0.0
 
@@ -90,8 +104,11 @@ class Known:
         return of_attack.get(self.attack, f"{self.attack} {amount}")
 
     def above(self, errors: float) -> str:
-        """The points above the oracle with ``errors`` standard errors around; "" without one."""
-        if self.beyond is None:
+        """The points above the oracle with ``errors`` standard errors around; "" without one.
+
+        Or above the guess, but for relearning.
+        """
+        if self.beyond is None or not self.compared:
             return ""
         around = errors * (self.beyond_error or 0.0)
         low, middle, high = (  # + 0.0: no "-0.0"
@@ -115,8 +132,10 @@ class Case:
         rising: Those that bring back more than the thresholds allow.
         sure: Those of them that do so by more than ``errors`` standard errors.
         back: Those of them that decide, because they are told from guessing and learning.
-        below: Train and val rows that are known less than the oracle can guess, by over ``left``.
-        left: Train and val rows of which more than ``left`` is still known (above the oracle).
+        below: Train and val rows that are known less than the oracle can guess, by over ``left``;
+            where a guess stands for it, surely so.
+        left: Train and val rows of which more than ``left`` is still known (above the oracle, or
+            above the guess).
     """
 
     domain: str
@@ -144,6 +163,9 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
     ``back``, to more than ``left`` (above the oracle). UNDECIDED: an attack raises it as far, but
     not surely, or is not decisive. TRACE: fewer answer tokens are right than the oracle guesses,
     by more than ``left``: whoever compares sees that something was removed.
+
+    Without an oracle, a guess takes its place where nothing is taught: what relearning leaves is
+    held if it is at most ``left`` above the guess, and decides nothing otherwise.
     """
     limits = audit["settings"]["thresholds"]
     (vanilla,) = _plain(audit, "vanilla", domain, "train", metric)
@@ -158,14 +180,14 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
         row
         for row in attacks
         if row.gain[0] > limits["back"]
-        and (row.level > limits["left"] or (row.relearnt and row.beyond is not None))
+        and (row.level > limits["left"] or (row.relearnt and row.compared))
     ]
     sure = [row for row in rising if row.gain[0] > limits["errors"] * row.gain[1]]
-    below = [r for r in (now, *val) if metric == "US" and (r.beyond or 0.0) < -limits["left"]]
+    below = [row for row in (now, *val) if metric == "US" and _is_below(row, limits)]
     outcome = TRACE if below else REMOVED
     outcome = UNDECIDED if rising else outcome
     as_before = vanilla.value - limits["unchanged"]
-    back = [row for row in sure if _decides(audit, row, as_before)]
+    back = [row for row in sure if _decides(row, as_before)]
     if back:
         outcome = BACK
     left = [row for row in (now, *val) if row.level > limits["left"]]
@@ -198,6 +220,7 @@ def known(audit: Mapping[str, Any], model: str, domain: str, part: str, metric: 
                 points = {k: sign * row[k] + 0.0 for k in ("change", "beyond") if k in row}
                 errors = {k: row.get(k) for k in ("error", "change_error", "beyond_error")}
                 more = {"attacker": row.get("attacker", ""), **points, **errors}
+                more["likewise"] = audit.get("oracle") != GUESS
                 value = offset + sign * row["value"]
                 rows.append(Known(entry["attack"], entry["amount"], value, row["n"], **more))
     return rows
@@ -210,14 +233,19 @@ def _plain(
     return [row for row in known(audit, model, domain, part, metric) if row.attack == "plain"]
 
 
-def _decides(audit: Mapping[str, Any], row: Known, as_before: float) -> bool:
+def _is_below(row: Known, limits: Mapping[str, float]) -> bool:
+    """Tell whether less is known than can be guessed; a guess is measured less surely."""
+    sure = 0.0 if row.likewise else limits["errors"] * (row.beyond_error or 0.0)
+    return (row.beyond or 0.0) < -limits["left"] - sure
+
+
+def _decides(row: Known, as_before: float) -> bool:
     """Tell whether an attack decides: some do so only beside an oracle attacked likewise.
 
     Relearning teaches, and a base without its adapter guesses, unless it knows as much as before.
     """
-    compared = audit["oracle"] is not None and row.beyond is not None
     guesses = row.attack == "adapter" and row.value < as_before
-    return compared or not (row.relearnt or guesses)
+    return row.compared or not (row.relearnt or guesses)
 
 
 def strongest(rows: Iterable[Known], size: Callable[[Known], Any]) -> list[Known]:

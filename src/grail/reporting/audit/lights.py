@@ -30,6 +30,7 @@ from grail.reporting.tables import (
     percent,
     plus_minus,
 )
+from grail.results import GUESS
 
 AS_IT_IS = "as it is"
 PLAIN_NAMES = {
@@ -45,11 +46,16 @@ PLAIN_NAMES = {
 }
 """Attack -> what it does, in plain words."""
 
+_NEVER = {
+    "oracle": "a model that never saw the rows, under the same attack",
+    "guess": "what such a model guesses, measured without any attack; it does not tell what "
+    "teaching brings",
+}
 _NOTE = (
     "Each attack at its strongest. {good} held; {bad} comes back, or was never gone; {open} rises, "
     "but this audit cannot tell whether it comes back; {note} look here: it decides nothing. "
     "Known: percent of the answer's tokens right (ROUGE-L where answers are written), ± one "
-    "standard error. Never knew it: a model that never saw the rows, under the same attack. "
+    "standard error. Never knew it: {never}. "
     "Above it: the difference in points, with {errors:g} standard errors on either side."
 )
 
@@ -68,6 +74,7 @@ def lights_table(audit: Mapping[str, Any]) -> Table:
             lines.append(_line(audit, domain, *found, name, row))
     thresholds = audit["settings"]["thresholds"]
     named = {"good": GOOD, "bad": BAD, "open": OPEN, "note": NOTE}
+    named["never"] = _NEVER["guess" if audit["oracle"] == GUESS else "oracle"]
     columns = ("Found", "Domain", "Attack", "Known %", "Never knew it %", "Above it")
     note = _NOTE.format(errors=thresholds["errors"], **named)
     return Table("Attacks", columns, (*lines, *_not_tried(audit)), note)
@@ -105,7 +112,7 @@ def _attacked(cases: list[Case]) -> Iterator[tuple[str, str, str, Known]]:
 def _line(
     audit: Mapping[str, Any], domain: str, light: str, word: str, name: str, row: Known
 ) -> tuple[str, ...]:
-    never = MISSING if row.beyond is None else percent(row.value - row.beyond)
+    never = MISSING if row.never is None else percent(row.never)
     above = row.above(audit["settings"]["thresholds"]["errors"]) or MISSING
     return (f"{light} {word}", domain, name, plus_minus(row.value, row.error), never, above)
 

@@ -30,13 +30,19 @@ from grail.reporting.tables import (
     percent,
     plus_minus,
 )
+from grail.results import GUESS
 
+_ABOVE = {
+    False: "oracle: points above a model that never saw the rows, under the same attack",
+    True: "guess: points above what a model guesses that never knew, measured without any attack "
+    "and not compared with relearning",
+}
 _ATTACK_NOTE = (
-    "Percent of the answers to unlearn train rows ({words}). Above oracle: points above a model "
-    "that never saw the rows, under the same attack, with {errors:g} standard errors on either "
-    "side; of relearning, the worst case over all attackers of each. Change: points against the "
-    "unlearned model as it is (as it is: against the vanilla model), ± one standard error. Area: "
-    "the mean height of the worst case over its steps. US is 100 minus the answer tokens right."
+    "Percent of the answers to unlearn train rows ({words}). Above {above}, with {errors:g} "
+    "standard errors on either side; of relearning, the worst case over all attackers of each. "
+    "Change: points against the unlearned model as it is (as it is: against the vanilla model), ± "
+    "one standard error. Area: the mean height of the worst case over its steps. US is 100 minus "
+    "the answer tokens right."
 )
 _CURVE_NOTE = (
     "Percent of the answer tokens right after so many steps, unlearned / oracle, by each attacker "
@@ -102,9 +108,13 @@ def audit_markdown(section: Mapping[str, Any]) -> str:
 def _attacks(audit: Mapping[str, Any], metric: str) -> Table:
     """Return what is known of the unlearn train rows under each attack, the oracle first."""
     errors, lines = audit["settings"]["thresholds"]["errors"], []
+    guessed = audit["oracle"] == GUESS
     for domain in audit_domains(audit):
         of = {m: known(audit, m, domain, "train", metric) for m in ("oracle", "vanilla")}
         others = {(m, row.attack, row.amount): row.value for m, rows in of.items() for row in rows}
+        if guessed:
+            rows = known(audit, "unlearned", domain, "train", metric)
+            others |= {("oracle", row.attack, row.amount): row.never for row in rows}
         rows = known(audit, "unlearned", domain, "train", metric)
         rows = [row for row in rows if "@" not in row.attack and row.amount != "0"]
         for row in rows:
@@ -122,10 +132,11 @@ def _attacks(audit: Mapping[str, Any], metric: str) -> Table:
                     str(row.n),
                 )
             )
-    columns = ("Domain", "Attack", "Above oracle", "Unlearned %", "Oracle %", "Vanilla %", "Change")
+    above, other = ("Above guess", "Guess %") if guessed else ("Above oracle", "Oracle %")
+    columns = ("Domain", "Attack", above, "Unlearned %", other, "Vanilla %", "Change")
     columns += ("US", "n") if metric == "US" else ("n",)
     words = WORDS.get(metric, metric)
-    note = _ATTACK_NOTE.format(words=words, errors=errors)
+    note = _ATTACK_NOTE.format(words=words, errors=errors, above=_ABOVE[guessed])
     return Table(f"Known under attack ({words})", columns, tuple(lines), note)
 
 

@@ -21,11 +21,13 @@ from grail.reporting.audit.knowledge import (
     WORDS,
     Case,
     Known,
+    audit_domains,
     judge_all,
     strongest,
 )
 from grail.reporting.audit.moved import frozen_moved, moved_sentence
 from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
+from grail.results import GUESS
 
 HEADLINES = {
     REMOVED: "Removed: no conclusive attack brings it back.",
@@ -59,7 +61,7 @@ def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
     attacked = {case.domain for case in cases if case.attacks}
     tried = bool(outcomes) and attacked == set(outcomes) and not _broke_off(audit)
     alarm = "" if worst in (REMOVED, NOTHING) else WARNING
-    alone = "No oracle: " if (worst, audit["oracle"]) == (UNDECIDED, None) else ""
+    alone = "No oracle: " * (worst == UNDECIDED and audit["oracle"] in (None, GUESS))
     headline = HEADLINES[worst]
     if alone:
         headline = headline[0].lower() + headline[1:]
@@ -99,13 +101,14 @@ def _broke_off(audit: Mapping[str, Any]) -> bool:
 def _against_the_oracle(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
     """Say for each domain how far each attack ends above the oracle at most, with intervals."""
     errors = audit["settings"]["thresholds"]["errors"]
+    whose = {"given": "the oracle's", GUESS: "the guess"}.get(audit["oracle"])
     sentences = []
     for case in cases:
-        rows = [row for row in (case.now, *case.attacks) if row.beyond is not None]
-        if rows and case.metric == "US" and audit["oracle"] == "given":
+        rows = [row for row in (case.now, *case.val, *case.attacks) if row.compared]
+        if rows and case.metric == "US" and whose:
             worst = strongest(rows, size=lambda row: row.level)
             sentences.append(
-                f"{case.domain}, answer tokens right above the oracle's, in points, worst case "
+                f"{case.domain}, answer tokens right above {whose}, in points, worst case "
                 f"[± {errors:g} standard errors]: "
                 f"{'; '.join(f'{row.name} {row.above(errors)}' for row in worst)}."
             )
@@ -127,7 +130,8 @@ def _removed(cases: Sequence[Case]) -> list[str]:
     texts: dict[str, list[str]] = {}
     for case in cases:
         now, words = case.now, WORDS[case.metric]
-        oracle = "" if now.beyond is None else f"; oracle {percent(now.value - now.beyond)}"
+        name = "oracle" if now.likewise else "never knew"
+        oracle = "" if now.never is None else f"; {name} {percent(now.never)}"
         values = f"{percent(case.vanilla.value)} → {plus_minus(now.value, now.error)} % {words}"
         text = f"{case.domain}: {case.outcome} ({values}{oracle}; n {now.n})"
         texts.setdefault(case.metric, []).append(text)
@@ -172,9 +176,10 @@ def harm(audit: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
 
 
 def _above(row: Known) -> str:
-    """Return the points above the oracle, after a comma; "" without an oracle."""
+    """Return the points above the oracle or the guess, after a comma; "" without either."""
     points = plus_minus(row.beyond, row.beyond_error, "+")
-    return "" if row.beyond is None else f", {points} above the oracle"
+    name = "oracle" if row.likewise else "guess"
+    return f", {points} above the {name}" if row.compared else ""
 
 
 def _under_attack(audit: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
@@ -227,6 +232,32 @@ def _retraining(audit: Mapping[str, Any]) -> list[str]:
     return [possible if audit["retraining"] and not dearer else "", times]
 
 
+_MAKE_ONE = (
+    "To make an oracle, run the same YAML file with preset=exact and another output, and pass it "
+    "as --oracle."
+)
+_GUESSES = {
+    True: "the model before unlearning on held-out rows",
+    False: "the model from before the facts, with retain rows ahead of the question as examples",
+}
+"""Whether there were held-out rows -> who guesses."""
+
+
+def _guessed(audit: Mapping[str, Any]) -> str:
+    """Say from which guess what is left is counted, and for what it does not stand."""
+    kinds: dict[bool, list[str]] = {}
+    for domain, held_out in audit["guess"].items():
+        kinds.setdefault(held_out, []).append(domain)
+    who = "; ".join(f"{', '.join(own)}: {_GUESSES[kind]}" for kind, own in kinds.items())
+    without = [domain for domain in audit_domains(audit) if domain not in audit["guess"]]
+    zero = f" What is left of {', '.join(without)} is counted from 0: nothing guessed there."
+    return (
+        "No oracle: what is left is counted from the guess of a model that never knew, measured as "
+        f"follows ({who}). No attack was made on it, so it does not tell what relearning "
+        f"teaches anew.{zero * bool(without)} {_MAKE_ONE}"
+    )
+
+
 def _doubts(audit: Mapping[str, Any], cases: Sequence[Case], spoken: bool) -> list[str]:
     """Say how small a difference these rows could show, and what was not tried."""
     sentences = []
@@ -243,10 +274,11 @@ def _doubts(audit: Mapping[str, Any], cases: Sequence[Case], spoken: bool) -> li
         )
     if audit["oracle"] is None:
         sentences.append(
-            "No oracle: even a model that never saw the rows gets some answer tokens right, so "
-            "what is left is counted from 0. To make one, run the same YAML file with "
-            "preset=exact and another output, and pass it as --oracle."
+            "No oracle, and no guess: even a model that never saw the rows gets some answer "
+            f"tokens right, so what is left is counted from 0. {_MAKE_ONE}"
         )
+    elif audit["oracle"] == GUESS:
+        sentences.append(_guessed(audit))
     elif audit["oracle"] == "itself":
         sentences.append(
             "This run is itself an oracle: its model never saw the unlearn rows. It was compared "

@@ -22,13 +22,14 @@ from grail.reporting.tables import (
     percent,
     worst,
 )
-from grail.results import Results
+from grail.results import GUESS, Results
 
 FORGOTTEN_US = 85.0
 PARTLY_FORGOTTEN_US = 50.0
 KEPT_RS = 85.0
 DAMAGED_RS = 70.0
-GUESS_POINTS = 10.0  # above the guess of a model that never knew; the audit allows as many
+GUESS_POINTS = 100.0 - FORGOTTEN_US  # above the guess of one that never knew, as the audit has it
+NEVER_KNEW = "by a model that never knew"
 HELD_POINTS = 10.0  # what rows that are only measured may lose, or win back
 UNKNOWN_TO_VANILLA_US = 10.0
 KNOWN_TO_VANILLA_RS = 90.0
@@ -74,18 +75,17 @@ def run_checks(results: Results) -> list[Check]:
 def _graded(results: Results, domain: str, metric: str) -> Check:
     """Grade one side of one domain by its worst part."""
     graded, figures = [], []
-    guess = results.value("guess", domain, _SIDES[metric], "train", metric)
     for part in parts(results):
         before, after = pair(results, domain, _SIDES[metric], part, metric)
+        guess = results.value(GUESS, domain, _SIDES[metric], part, metric)
         if after is not None:
             known = before is None or before < PARTLY_FORGOTTEN_US
             near = guess is not None and known and after >= guess - GUESS_POINTS
             graded.append((GOOD, "forgotten") if near else _grade(metric, after, before))
             right = _right(metric, before), _right(metric, after)
-            figures.append(f"{part} rows {arrow(*right, percent)} %")
+            never = "" if guess is None else f" ({percent(100 - guess)} % {NEVER_KNEW})"
+            figures.append(f"{part} rows {arrow(*right, percent)} %{never}")
     light, word = worst(graded) if graded else (OPEN, "not measured")
-    if guess is not None:
-        figures.append(f"{percent(100 - guess)} % by a model that never knew")
     told = f"right answers: {', '.join(figures)}" if figures else ""
     return Check(light, word, f"{domain}, {_ASKED[metric]}", told, f"{domain}.{_SIDES[metric]}")
 
