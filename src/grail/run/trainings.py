@@ -169,7 +169,8 @@ def loop_settings(section: Teach | Unlearning, seed: int) -> LoopSettings:
 def run_scorer(context: RunContext) -> Scorer:
     """Return Stage 1 of a run's model, with whatever weights it holds then."""
     section, seed = context.config.importance, context.config.label_seed
-    return make_scorer(context.model, context.tokenizer, section, seed)
+    scorer = make_scorer(context.model, context.tokenizer, section, seed)
+    return replace(scorer, process=context.process)
 
 
 def make_scorer(model: Policy, tokenizer: Any, section: Importance, seed: int) -> Scorer:
