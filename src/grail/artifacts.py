@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,8 +236,16 @@ def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    ordered = dict(sorted(tensors.items()))
+    write_sealed(path, lambda file, texts: save_file(ordered, file, texts), metadata)
+
+
+def write_sealed(
+    path: Path, write: Callable[[Path, dict[str, str]], None], metadata: dict[str, str]
+) -> None:
+    """Let ``write`` write a safetensors file with the metadata that it is given; then seal it."""
     with replacing_file(path) as partial:
-        save_file(dict(sorted(tensors.items())), partial, {**metadata, SEAL: _UNSEALED})
+        write(partial, {**metadata, SEAL: _UNSEALED})
         _finish_header(partial, _UNSEALED)
         _finish_header(partial, _content_digest(partial, _UNSEALED))
 

@@ -47,7 +47,7 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
         if start is not None:
             model = _saved_adapter(model, start, what, settings.lora is not None)
         elif settings.lora is not None:
-            model = _new_adapter(model, settings.lora, seed)
+            model = new_adapter(model, settings.lora, seed)
     if settings.lora is None:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -96,7 +96,7 @@ def _base(source: Source, settings: Model) -> Policy:
             AutoModelForCausalLM,
             source.unpacked(),
             what,
-            dtype=_dtype(settings),
+            dtype=dtype_of(settings),
             attn_implementation="eager" if attention == "packed" else attention,
         )
     except InputError:
@@ -124,7 +124,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _dtype(settings: Model) -> torch.dtype:
+def dtype_of(settings: Model) -> torch.dtype:
     """``auto``: float32 for full weights; for a frozen base, bfloat16 if the hardware has it."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
@@ -216,7 +216,12 @@ def _refuse_tied(adapted: Any, what: str) -> None:
         )
 
 
-def _new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+    """Put a new adapter on a model, its values drawn from ``seed``.
+
+    Raises:
+        InputError: if the model does not have the modules to adapt.
+    """
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(

@@ -17,13 +17,20 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from grail.errors import InputError
 
 _SAFETENSORS = {
-    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
-    **{torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8"},
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
     torch.bool: "BOOL",
 }
 """Names of types in the header of a safetensors file."""
@@ -34,7 +41,11 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(p, DTensor) for p in model.parameters())
 
 
-def shard(model: nn.Module, fill: Callable[[nn.Module], None] = lambda _: None) -> None:
+def shard(
+    model: nn.Module,
+    fill: Callable[[nn.Module], None] = lambda _: None,
+    device: torch.device | str = "cpu",
+) -> None:
     """Put a model's parameters in parts, in place: block by block, then what is outside of them.
 
     A block is whole while it computes, and in parts again after its forward and its backward pass.
@@ -44,6 +55,7 @@ def shard(model: nn.Module, fill: Callable[[nn.Module], None] = lambda _: None) 
         model: A transformers model, or a PEFT model around one, with the same values everywhere.
         fill: Called with each module before it is parted: gives parameters without values theirs,
             so that no process ever holds the whole model.
+        device: Where the parts lie.
 
     Raises:
         InputError: if the model's blocks are not in a list of modules.
@@ -57,9 +69,7 @@ def shard(model: nn.Module, fill: Callable[[nn.Module], None] = lambda _: None) 
     blocks = list(max(stacks, key=_entries)) if stacks else []
     if not blocks:
         raise InputError(f"FSDP2: {type(inner).__name__} has no list of blocks to put in parts.")
-    kind = next(inner.parameters()).device.type
-    kind = "cpu" if kind == "meta" else kind
-    mesh = torch.distributed.device_mesh.init_device_mesh(kind, (dist.get_world_size(),))
+    mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
     for module in (*blocks, inner):
         fill(module)
         part: Any = fully_shard(module, mesh=mesh, reshard_after_forward=True)
@@ -108,11 +118,12 @@ def whole_of(own: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor) or own.shape != like.to_local().shape:
         return own
     size = -(-like.shape[0] // dist.get_world_size())
-    padded = own.new_zeros((size, *own.shape[1:]))
+    device = like.to_local().device  # of the backend that sends: scores and copies are on the CPU
+    padded = own.new_zeros((size, *own.shape[1:]), device=device)
     padded[: len(own)] = own.detach()
-    out = own.new_empty((size * dist.get_world_size(), *own.shape[1:]))
+    out = padded.new_empty((size * dist.get_world_size(), *own.shape[1:]))
     dist.all_gather(list(out.split(size)), padded)
-    return out[: like.shape[0]]
+    return out[: like.shape[0]].to(own.device)
 
 
 class Whole(Mapping[str, Tensor]):
@@ -171,7 +182,10 @@ def added_in_order(pieces: Tensor, own: Tensor, like: Tensor) -> None:
 
 
 def write_tensors(
-    path: Path | None, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
+    path: Path | None,
+    tensors: Mapping[str, Tensor],
+    like: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write parts as a safetensors file of whole tensors, one in memory at a time.
 
@@ -179,9 +193,10 @@ def write_tensors(
         path: The file; None: another process writes it, this one gives its parts.
         tensors: Name -> this process's part, or a tensor that is the same everywhere.
         like: Name -> the parameter in parts that a tensor is like.
+        metadata: Texts in the file's header.
     """
     names, offset = list(tensors), 0
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
     for name in names:
         tensor = tensors[name]
         parted = isinstance(like[name], DTensor) and tensor.shape == part(like[name]).shape

@@ -39,8 +39,11 @@ def values_of(
     facts = {"weights": weights, "rows": rows, "repetition": "characters"}
     key = context.key("model", "data", "evaluation", **facts)
 
+    main = context.process[0] == 0  # of a model in parts, all processes measure
+
     def measure() -> dict[str, Any]:
-        directory.outdate(folder)
+        if main:
+            directory.outdate(folder)
         evaluator = context.evaluator(settings.generate)
         about: dict[str, float] = {}
         with context.listener.stage(f"evaluate {name}") as tick:
@@ -53,7 +56,8 @@ def values_of(
 
     path = folder / "evaluation" / f"{name}.json"
     heard = context.listener
-    found = cached(path, key, measure, lambda: heard.skipped(f"evaluate {name}"), heard.warn)
+    known = lambda: heard.skipped(f"evaluate {name}")  # noqa: E731
+    found = cached(path, key, measure, known, heard.warn, main)
     return [SampleValue(**value) for value in found["values"]]
 
 
