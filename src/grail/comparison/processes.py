@@ -57,8 +57,8 @@ def run_all(jobs: Iterable[Job], parallel: int) -> Generator[tuple[Job, ProcessR
     """Run all jobs, at most ``parallel`` at a time; yield each with its result when it ends.
 
     A job is taken from ``jobs`` when its turn comes. Each has a GPU to itself as long as there are
-    as many, and otherwise shares the one that is used least. Closing the generator, or an exception such as
-    Ctrl-C, stops the children that still run.
+    as many, and otherwise shares the one that is used least. Closing the generator, or an exception
+    such as Ctrl-C, stops the children that still run.
     """
     waiting = iter(jobs)
     running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
