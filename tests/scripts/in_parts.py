@@ -96,6 +96,7 @@ def check(folder):
 
 def run(folder):
     """Do the runs that ``FOLDER/runs.json`` lists: whether FSDP2 is asked for, and the words."""
+    Accelerator.end_training = lambda _: None  # it would end the group of processes
     for fsdp, *words in json.loads((folder / "runs.json").read_text()):
         os.environ |= {"ACCELERATE_USE_FSDP": str(fsdp).lower(), "FSDP_VERSION": "2"}
         if code := main(words):

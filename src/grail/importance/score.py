@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from grail.artifacts import STATISTICS, Scores
 from grail.data.batches import Batch, by_tokens, collate
 from grail.data.encode import Encoded
@@ -73,7 +75,7 @@ class Scorer:
             InputError: if the model cannot be scored with these settings.
         """
         groups = passes(trainable(self.model), self.memory_gib)
-        scores = Scores({}, {}, {}, samples=len(rows))
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in STATISTICS}
         for number, parameters in enumerate(groups):
 
             def scored(samples: int, before: int = number * len(rows)) -> None:
@@ -81,8 +83,8 @@ class Scorer:
 
             part = self._score_group(rows, Sums.zeros(parameters), scored)
             for name in STATISTICS:
-                getattr(scores, name).update(getattr(part, name))
-        return scores
+                found[name].update(getattr(part, name))
+        return Scores(**found, samples=len(rows))
 
     def _score_group(
         self, rows: Sequence[Encoded], sums: Sums, scored: Callable[[int], None]

@@ -39,7 +39,7 @@ from grail.run.inputs import Inputs
 from grail.run.looks import run_looks, write_looks
 from grail.run.measure import rows_of, values_of
 from grail.run.provenance import made_with
-from grail.run.together import IN_PARTS, TOGETHER, refuse_in_parts, save_model, write_run_scores
+from grail.run.together import save_model, stages_together, write_run_scores
 from grail.run.trainings import (
     agreement_of_scores,
     run_scorer,
@@ -64,9 +64,7 @@ class Run:
         self.main, self.parts = self.accelerator.is_main_process, in_parts()
         self.listener: Listener = (listener or NullListener()) if self.main else NullListener(True)
         process = self.accelerator.process_index, self.accelerator.num_processes
-        if self.parts:
-            refuse_in_parts(config)
-        self.together = IN_PARTS if self.parts else TOGETHER
+        self.together = stages_together(config, self.parts)
         self.context = RunContext(
             config, inputs, self.listener, self.accelerator.device, process, self.parts
         )

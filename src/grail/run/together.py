@@ -25,6 +25,13 @@ IN_PARTS = (*TOGETHER, "evaluate")
 """Those of a model in parts: whoever has a part must compute with the others."""
 
 
+def stages_together(config: Config, in_parts: bool) -> tuple[str, ...]:
+    """Return the stages that all processes do; InputError for what a model in parts cannot do."""
+    if in_parts:
+        refuse_in_parts(config)
+    return IN_PARTS if in_parts else TOGETHER
+
+
 def refuse_in_parts(config: Config) -> None:
     """Refuse settings that need a whole model in one process.
 
