@@ -60,12 +60,30 @@ def load_sharded(settings: Model, seed: int, device: torch.device) -> Policy:
         own, tied = set(names.values()), set(model.state_dict()) - set(names.values())
         missing, unused = own - files.keys(), files.keys() - own - tied
         refuse_difference(f"model.name: {settings.name}", missing, unused)
-        policy: Any = new_adapter(model, settings.lora, seed) if settings.lora else model
+        policy: Any = model
+        if settings.lora is not None:
+            policy = _drawn(new_adapter(model, settings.lora, seed), seed)
     places = {key: (files[name], name) for key, name in names.items()}
     shard(policy, partial(_fill, places, settings.lora is None, device), device)
     refuse_looking_ahead(policy)
     if attention == "packed" and not packing.enable(policy) and settings.attention == "packed":
         raise InputError(f"model.attention: {settings.name} cannot read packed rows. Use auto.")
+    return policy
+
+
+def _drawn(policy: Any, seed: int) -> Any:
+    """Draw a new adapter's values as PEFT does: on a base without values it has none either."""
+    from peft.tuners.lora import LoraLayer
+
+    torch.manual_seed(seed)
+    for layer in policy.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name in layer.active_adapters:
+            for half in (layer.lora_A, layer.lora_B):
+                rows, columns = half[name].weight.shape
+                half[name] = nn.Linear(columns, rows, bias=False)
+            layer.reset_lora_parameters(name, init_lora_weights=True)
     return policy
 
 
