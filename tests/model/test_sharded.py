@@ -16,9 +16,9 @@ from grail.errors import InputError
 from grail.model.sharded import (
     Whole,
     is_sharded,
+    own_parts,
     part,
     part_of,
-    parts,
     read_part,
     shard,
     summed,
@@ -109,7 +109,7 @@ def test_scores_of_two_processes_are_those_of_one(how, kind, two):
 def test_tensors_that_are_whole_stay_as_they_are(tmp_path):
     weight = nn.Parameter(torch.arange(6.0).reshape(3, 2))
     assert part(weight) is weight
-    assert parts({"w": weight})["w"] is weight
+    assert own_parts({"w": weight})["w"] is weight
     assert part_of(weight, weight) is weight
     assert whole_of(weight, weight) is weight
     assert Whole({"w": weight}, {"w": weight})["w"] is weight

@@ -87,7 +87,7 @@ def part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def parts(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+def own_parts(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Return this process's parts of parameters, as parameters in shared memory."""
     return {
         name: nn.Parameter(p.detach().to_local(), p.requires_grad) if isinstance(p, DTensor) else p

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from grail.artifacts import Mask, changed_entries, frozen_digest
-from grail.model.sharded import Whole, part_of, parts, summed
+from grail.model.sharded import Whole, own_parts, part_of, summed
 
 Gradients = dict[str, Tensor]
 """Parameter name -> gradient."""
@@ -28,7 +28,7 @@ class Freezing:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], mask: Mask | None) -> None:
-        self.whole, self.parameters, self.mask = parameters, parts(parameters), mask
+        self.whole, self.parameters, self.mask = parameters, own_parts(parameters), mask
         self.frozen: Gradients = {}
         self.hidden: dict[str, Gradients] = {}  # side -> entries that its gradient must skip
         if mask is not None:
