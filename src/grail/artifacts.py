@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ class Scores:
     trial-averaged gradient of sample i's mean token NLL (paper, Eq. 3).
     """
 
-    mean_abs: dict[str, Float[Tensor, "..."]]
-    mean: dict[str, Float[Tensor, "..."]]
-    mean_sq: dict[str, Float[Tensor, "..."]]
+    mean_abs: Mapping[str, Float[Tensor, "..."]]
+    mean: Mapping[str, Float[Tensor, "..."]]
+    mean_sq: Mapping[str, Float[Tensor, "..."]]
     samples: int
 
     def __repr__(self) -> str:
@@ -117,18 +117,37 @@ def write_scores(path: Path, scores: Scores, inputs: str) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a scores file; InputError if it is missing, broken or another kind of file."""
-    tensors, about = _read(path)
-    parts: dict[str, dict[str, Tensor]] = {statistic: {} for statistic in STATISTICS}
-    for key, value in tensors.items():
-        name, _, statistic = key.rpartition(".")
-        if statistic not in parts:
-            raise InputError(f"{path}: '{key}' is not a score of grail. Run `grail score` again.")
-        parts[statistic][name] = value
-    names = [set(part) for part in parts.values()]
-    if names.count(names[0]) != len(names) or not about.get("samples", "").isdecimal():
+    """Open a scores file, read tensor by tensor; InputError if it is missing, broken or another."""
+    about = check(path)
+    with safe_open(str(path), "pt") as file:
+        keys = list(file.keys())
+    parts = {s: [k.removesuffix(f".{s}") for k in keys if k.endswith(f".{s}")] for s in STATISTICS}
+    if unknown := [key for key in keys if key.rpartition(".")[2] not in parts]:
+        raise InputError(
+            f"{path}: '{unknown[0]}' is not a score of grail. Run `grail score` again."
+        )
+    if len(set(map(frozenset, parts.values()))) != 1 or not about.get("samples", "").isdecimal():
         raise InputError(f"{path} is not a scores file of grail. Run `grail score` again.")
-    return Scores(**parts, samples=int(about["samples"]))
+    found = {statistic: _OnDisk(path, statistic, own) for statistic, own in parts.items()}
+    return Scores(**found, samples=int(about["samples"]))
+
+
+class _OnDisk(Mapping[str, Tensor]):
+    """One statistic of a scores file: parameter name -> tensor, read at every look-up."""
+
+    def __init__(self, path: Path, statistic: str, names: list[str]) -> None:
+        self.path, self.statistic, self.names = path, statistic, dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.names[name]  # KeyError, as a dictionary's
+        with safe_open(str(self.path), "pt") as file:
+            return file.get_tensor(f"{name}.{self.statistic}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def write_mask(path: Path, mask: Mask, inputs: str) -> None:
@@ -236,8 +255,16 @@ def _read_bits(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    ordered = dict(sorted(tensors.items()))
+    write_sealed(path, lambda file, texts: save_file(ordered, file, texts), metadata)
+
+
+def write_sealed(
+    path: Path, write: Callable[[Path, dict[str, str]], None], metadata: dict[str, str]
+) -> None:
+    """Let ``write`` write a safetensors file with the metadata that it is given; then seal it."""
     with replacing_file(path) as partial:
-        save_file(dict(sorted(tensors.items())), partial, {**metadata, SEAL: _UNSEALED})
+        write(partial, {**metadata, SEAL: _UNSEALED})
         _finish_header(partial, _UNSEALED)
         _finish_header(partial, _content_digest(partial, _UNSEALED))
 

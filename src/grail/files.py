@@ -157,6 +157,7 @@ def cached(
     make: Callable[[], dict[str, Any]],
     on_hit: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Return the JSON object at ``path`` if it was made from ``key``; else make it and write it.
 
@@ -169,6 +170,7 @@ def cached(
         make: Returns the object.
         on_hit: Called if the stored object is returned.
         warn: Called with a text if the file is there, but not as it was written.
+        write: Whether this process writes what it made; another one does otherwise.
     """
     try:
         stored = read_json(path)
@@ -181,7 +183,8 @@ def cached(
         on_hit()
         return stored
     made = make()
-    write_json(path, {"inputs": key, **made})
+    if write:
+        write_json(path, {"inputs": key, **made})
     return made
 
 

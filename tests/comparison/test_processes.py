@@ -51,6 +51,26 @@ def test_results_and_logs(commands, tmp_path):
     assert all(result.seconds > 0 for result in found.values())
 
 
+def test_each_child_has_a_device_of_its_own(commands, tmp_path, monkeypatch):
+    """Three jobs, two at a time, on three GPUs of which the second is not ours."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 2")
+    text = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(0.3)"
+    assert len(results(tmp_path, text, text, text, text, parallel=2)) == 4
+    used = [(tmp_path / str(i)).read_text().strip() for i in range(4)]
+    assert sorted(used) == ["0", "0", "2", "2"]
+    assert set(used[:2]) == {"0", "2"}, "side by side"
+
+
+def test_without_gpus_a_child_sees_what_its_parent_sees(commands, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert processes.devices() == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    text = "import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    results(tmp_path, text)
+    assert (tmp_path / "0").read_text().strip() == "''"
+
+
 def test_a_log_that_is_linked_elsewhere_is_not_written_into(commands, tmp_path):
     (tmp_path / "linked").write_text("of another cell\n")
     os.link(tmp_path / "linked", tmp_path / "0")

@@ -18,6 +18,7 @@ from grail.artifacts import Mask
 from grail.config.unlearning import Unlearning, Until
 from grail.data.samples import Sample
 from grail.model.forward import trainable
+from grail.model.sharded import part, whole_of
 from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
 from grail.training.accelerator import make_accelerator
@@ -79,8 +80,8 @@ def make_rows():
     )
 
 
-def train(name, folder, accelerator, stop=0):
-    """Do one of RUNS, interrupted at step ``stop`` and resumed.
+def train(name, folder, accelerator, stop=0, prepare=lambda _: None, tick=lambda *_: None):
+    """Do one of RUNS, interrupted at step ``stop`` and resumed; ``prepare`` changes the model.
 
     Returns the trained weights, the weights before, the mask, and the loop's proof of freezing.
     """
@@ -88,9 +89,10 @@ def train(name, folder, accelerator, stop=0):
 
     def go(tick):
         model = tiny.tiny_model()
+        prepare(model)
         parameters = trainable(model)
         mask = make_mask(parameters, name == "by_side")
-        before = {n: p.detach().clone() for n, p in parameters.items()}
+        before = {n: whole_of(part(p).detach().clone(), p) for n, p in parameters.items()}
         objective = make_objective(settings)
         split = mask.by_side or settings.rectify
         reference = copy_weights(model) if objective.compares("unlearn") else None
@@ -99,7 +101,8 @@ def train(name, folder, accelerator, stop=0):
         loop = Loop(parameters, task, mask, loop_settings(settings, 0), accelerator)
         place = LoopFiles(folder / f"{name}.log", folder / f"{name}.checkpoint", "x")
         proof = loop.run(place, tick)
-        return {n: p.detach().clone() for n, p in parameters.items()}, before, mask, proof
+        after = {n: whole_of(part(p).detach().clone(), p) for n, p in parameters.items()}
+        return after, before, mask, proof
 
     def interrupt(done, total, note):
         if done == stop:
@@ -112,7 +115,7 @@ def train(name, folder, accelerator, stop=0):
             accelerator.wait_for_everyone()
         else:
             raise RuntimeError("the run was not interrupted")
-    return go(lambda *_: None)
+    return go(tick)
 
 
 def main(folder):

@@ -1,6 +1,7 @@
 """What accelerate cannot do is refused in the words of the settings, or of its own variables."""
 
 import json
+from pathlib import Path
 
 import accelerated
 import forks
@@ -9,7 +10,9 @@ import pytest
 from grail.cli.main import main
 from grail.errors import InputError
 from grail.training import accelerator
-from grail.training.accelerator import make_accelerator
+from grail.training.accelerator import in_parts, make_accelerator
+
+LAUNCH = Path(__file__).parents[2] / "examples" / "launch"
 
 
 @pytest.fixture
@@ -105,7 +108,6 @@ def test_validate_refuses_a_tracker_that_is_not_installed(tiny_config, monkeypat
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ACCELERATE_USE_DEEPSPEED", "true"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "many"),
         ("ACCELERATE_TORCH_DEVICE", "abacus"),
     ],
@@ -114,6 +116,62 @@ def test_variables_that_cannot_be_followed_are_blamed_themselves(name, value, ma
     said = made_with(**{name: value})
     assert said.startswith(f"accelerate cannot follow its environment variables ({name}={value}):")
     assert "trackers" not in said
+
+
+def test_deepspeed_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(InputError, match=r"DeepSpeed is not supported: .* Use FSDP2"):
+        make_accelerator()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("FSDP_VERSION", "1", "FSDP version 1 is not supported"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "fsdp_offload_params is not supported"),
+    ],
+)
+def test_what_fsdp_may_ask_for_is_not_left_out_in_silence(variable, value, said, monkeypatch):
+    given = {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", "FSDP_VERSION": "2"}
+    for name, text in (given | {variable: value}).items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(InputError, match=said):
+        make_accelerator()
+
+
+def test_one_process_has_no_parts(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert not in_parts()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert in_parts()
+
+
+@pytest.mark.parametrize("name", ["one", "several", "fsdp2"])
+def test_accelerate_takes_the_launch_files(name, monkeypatch):
+    """As ``accelerate launch`` reads them: its parser, and the environment that it starts with."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    file = LAUNCH / f"{name}.yaml"
+    settings = load_config_from_file(str(file))
+    kinds = {"one": "NO", "several": "MULTI_GPU", "fsdp2": "FSDP"}
+    assert settings.distributed_type.value == kinds[name]
+    if name != "fsdp2":
+        return
+    options = launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
+    options.use_fsdp = True
+    for key, value in settings.fsdp_config.items():
+        setattr(options, key, value)
+    options.num_processes, options.mixed_precision = settings.num_processes, "no"
+    environment = prepare_multi_gpu_env(options)
+    for key, value in environment.items():
+        if key.startswith(("ACCELERATE_", "FSDP_")):
+            monkeypatch.setenv(key, value)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert in_parts()
+    accelerator._check_launch()
 
 
 def test_the_precision_is_that_of_the_settings(made_with):

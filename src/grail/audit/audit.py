@@ -18,7 +18,7 @@ from grail.audit.distances import distances
 from grail.audit.findings import AttackValues, findings
 from grail.audit.runs import FinishedRun, read_oracle, read_run
 from grail.data.heldout import HELD_OUT
-from grail.errors import DivergenceError
+from grail.errors import DivergenceError, InputError
 from grail.evaluation.values import SampleValue
 from grail.files import cached, digest, file_digest, read_json, write_json, write_text
 from grail.progress import Listener, NullListener
@@ -29,7 +29,7 @@ from grail.results import GUESS
 from grail.run import lock, manifest
 from grail.run.context import RunContext
 from grail.run.provenance import software
-from grail.training.accelerator import make_accelerator
+from grail.training.accelerator import in_parts, make_accelerator
 
 FILE = "audit.json"
 _COPIED = f"audit/{GUESS}.{PLAIN}.json"
@@ -53,6 +53,11 @@ def audit_run(
     Raises:
         InputError: if the run is not finished, or the oracle does not fit it.
     """
+    if in_parts():
+        raise InputError(
+            "grail audit needs the whole model in one process: its attacks compress, prune and "
+            "train it. Run it without accelerate launch, or with --num_processes 1."
+        )
     run = read_run(folder, overrides)
     oracle_run = None if oracle is None else read_oracle(run, oracle)
     heard = listener or NullListener()

@@ -183,6 +183,10 @@ def _run(options: argparse.Namespace) -> int:
     for warning in inputs.warnings:
         terminal.warn(warning)
     run = Run(config, inputs, terminal)
+    if run.parts and (getattr(options, "check", None) or getattr(options, "vanilla_only", False)):
+        raise InputError(
+            "--check and --vanilla-only need the whole model in one process, not FSDP2."
+        )
     last = options.command if options.command not in ("run", "demo") else "report"
     run.through("score" if getattr(options, "vanilla_only", False) else last)
     return _ended(options, run, last) if run.accelerator.is_main_process else 0

@@ -56,16 +56,22 @@ class ProcessResult:
 def run_all(jobs: Iterable[Job], parallel: int) -> Generator[tuple[Job, ProcessResult], None, None]:
     """Run all jobs, at most ``parallel`` at a time; yield each with its result when it ends.
 
-    A job is taken from ``jobs`` when its turn comes. Closing the generator, or an exception such as
-    Ctrl-C, stops the children that still run.
+    A job is taken from ``jobs`` when its turn comes. Each has a GPU to itself as long as there are
+    as many, and otherwise shares the one that is used least. Closing the generator, or an exception
+    such as Ctrl-C, stops the children that still run.
     """
     waiting = iter(jobs)
     running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+    gpus, taken = devices(), dict[Job, str]()
     alive, held = os.pipe()  # nothing is written: a child reads its end when this process dies
     try:
         while True:
             while len(running) < parallel and (job := next(waiting, None)):
-                running[job] = start(job, parallel, alive), time.monotonic()
+                in_use = [taken[other] for other in running if other in taken]
+                if gpus:
+                    taken[job] = min(gpus, key=in_use.count)  # the first of those used least
+                process = start(job, parallel, alive, taken.get(job))
+                running[job] = process, time.monotonic()
             if not running:
                 return
             for job, (process, began) in list(running.items()):
@@ -82,15 +88,32 @@ def run_all(jobs: Iterable[Job], parallel: int) -> Generator[tuple[Job, ProcessR
         os.close(alive)
 
 
-def start(job: Job, parallel: int, alive: int) -> subprocess.Popen[bytes]:
-    """Start a child in its own process group; ``alive`` becomes its standard input."""
+def devices() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def start(
+    job: Job, parallel: int, alive: int, device: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a child in its own process group; ``alive`` becomes its standard input.
+
+    It sees the GPU ``device`` alone; None: all that this process sees.
+    """
     job.log.parent.mkdir(parents=True, exist_ok=True)
     source = str(Path(__file__).parents[2])
     job.log.unlink(missing_ok=True)  # it may be a hard link: never written into
     with job.log.open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", BOOT, source, *job.words],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads(parallel))},
+            env=os.environ
+            | {"OMP_NUM_THREADS": str(threads(parallel))}
+            | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device}),
             stdin=alive,
             stdout=log,
             stderr=subprocess.STDOUT,

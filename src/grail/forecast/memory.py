@@ -114,7 +114,7 @@ def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: i
         for shards in dict.fromkeys((1, devices))
         for kind in few
         for again in sorted({config.model.gradient_checkpointing, True})
-        if shards == 1 or kind is None  # weights in few bits are not sharded
+        if shards == 1 or (kind is None and not again)  # in parts, neither can be had
     ]
     tokens = sum(len(row.ids) for row in train)
     scored = score.flops / (fits * longest) * tokens * draws

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from grail.errors import InputError
 from grail.importance.kernel_choice import AddProducts
 from grail.importance.rules import Call, rule_for
-from grail.importance.sums import Sums
+from grail.importance.sums import Sums, add_statistics
 from grail.model.forward import Policy, trainable
 from grail.model.fused_lora import LoraGradients, OnBackward, fused, lora_layers
 
@@ -67,7 +67,15 @@ def sample_hooks(
     parameters = trainable(model)
     names = {id(p): name for name, p in parameters.items() if name in sums.total}
     head = {id(part) for part in model.get_output_embeddings().modules()}  # type: ignore[operator]
-    collector = _Collector(layout, sums, kernel, names, head)
+    owned = {
+        id(module): {
+            kind: names[id(p)]
+            for kind, p in module.named_parameters(recurse=False)
+            if id(p) in names
+        }
+        for module in model.modules()
+    }  # now: FSDP2 gives a module other parameters while it computes
+    collector = _Collector(layout, sums, kernel, names, head, owned)
     in_lora = {id(part) for layer in lora_layers(model) for part in layer.modules()}
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     handles = [embeddings.register_forward_hook(lambda _m, _i, out: _tracked(out))]
@@ -110,12 +118,13 @@ class _Collector:
     kernel: AddProducts | None
     names: dict[int, str]  # id of each scored parameter -> its name
     head: set[int]  # ids of the modules that read answer tokens alone
+    owned: dict[int, dict[str, str]]  # id of a module -> its scored parameters: kind -> name
     uses: dict[str, _Use] = field(default_factory=dict)  # name -> the calls that used it
+    adding: bool = False  # a rule may call the module itself
 
     def parameters(self, module: nn.Module) -> dict[str, str]:
         """Return the scored parameters that a module owns: kind ("weight", ...) -> name."""
-        named = module.named_parameters(recurse=False)
-        return {kind: self.names[id(p)] for kind, p in named if id(p) in self.names}
+        return {} if self.adding else self.owned.get(id(module), {})
 
     def lora_forward(self, module: nn.Module) -> OnBackward:
         """Expect one call of a fused LoRA layer; return the callback for its gradients."""
@@ -158,25 +167,28 @@ class _Collector:
             use = self.uses[name]
             use.calls.append((call, kind))
             if len(use.calls) == use.expected:
-                self.uses[name] = _Use()
+                self.uses[name], self.adding = _Use(), True
                 self._add(name, use.calls)
+                self.adding = False
 
     def _add(self, name: str, calls: list[tuple[Call, str]]) -> None:
         """Add the per-sample gradients of a parameter from all of its calls, in chunks."""
         call, kind = calls[0]
         linear = type(call.module) is nn.Linear and kind == "weight"  # a subclass may compute more
         if self.kernel is not None and linear and len(calls) == 1:
-            self.kernel(*call.flat(), *(s[name] for s in self.sums.by_statistic()))
+            with self.sums.of(name) as sums:
+                self.kernel(*call.flat(), *sums)
             return
         rules = [rule_for(*each) for each in calls]
-        samples, size = len(call.rows), self.sums.total[name].numel() * 4
-        chunk = max(1, CHUNK_BYTES // size)
-        for first in range(0, samples, chunk):
-            last = min(samples, first + chunk)
-            gradients = rules[0](first, last)
-            for other in rules[1:]:  # a weight used twice: its gradients add up before |.|
-                gradients = gradients + other(first, last)
-            self.sums.add(name, gradients)
+        with self.sums.of(name) as sums:
+            samples, size = len(call.rows), sums[1].numel() * 4
+            chunk = max(1, CHUNK_BYTES // size)
+            for first in range(0, samples, chunk):
+                last = min(samples, first + chunk)
+                gradients = rules[0](first, last)
+                for other in rules[1:]:  # a weight used twice: its gradients add up before |.|
+                    gradients = gradients + other(first, last)
+                add_statistics(sums, gradients)
 
     def check_complete(self) -> None:
         """Refuse a pass in which a contribution was lost."""

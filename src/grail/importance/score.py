@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from grail.artifacts import STATISTICS, Scores
 from grail.data.batches import Batch, by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.labels import RandomLabels
+from grail.errors import InputError
 from grail.importance.expected import ExpectedNll
 from grail.importance.gradients import TokenLoss, add_by_batch, add_by_loop, nll_of_targets
 from grail.importance.kernel_choice import choose_kernel
 from grail.importance.sums import Sums, passes
 from grail.model.forward import Policy, device_of, trainable
+from grail.model.sharded import is_sharded
 from grail.progress import Tick, silent
 
 
@@ -31,6 +35,8 @@ class Scorer:
         batch_tokens: The most tokens of a batch, trials included.
         memory_gib: The most that the running sums may take, in GiB; None: no limit.
         kernel: "bmm", "triton", or "auto"; see ``choose_kernel``.
+        process: This process's number and how many there are: each scores its batches, and the
+            sums of all are added up.
     """
 
     model: Policy
@@ -42,6 +48,7 @@ class Scorer:
     batch_tokens: int = 2048
     memory_gib: float | None = None
     kernel: str = "auto"
+    process: tuple[int, int] = (0, 1)
 
     def check(self, rows: Sequence[Encoded] = ()) -> None:
         """Refuse settings that this model cannot be scored with, by scoring a few rows batched.
@@ -51,6 +58,10 @@ class Scorer:
         """
         groups = passes(trainable(self.model), self.memory_gib)
         choose_kernel(self.kernel, device_of(self.model))
+        if self.gradients == "loop" and is_sharded(self.model):
+            raise InputError(
+                "importance.gradients: loop cannot score a model in parts (FSDP2). Use batched."
+            )
         if self.gradients == "batched" and rows:
             for parameters in groups:
                 self._score_group(rows, Sums.zeros(parameters), lambda _: None)
@@ -58,11 +69,13 @@ class Scorer:
     def score(self, rows: Sequence[Encoded], tick: Tick = silent) -> Scores:
         """Return the statistics over ``rows``, in one pass per group of parameters.
 
+        Of a model in parts, they are those of this process's part.
+
         Raises:
             InputError: if the model cannot be scored with these settings.
         """
         groups = passes(trainable(self.model), self.memory_gib)
-        scores = Scores({}, {}, {}, samples=len(rows))
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in STATISTICS}
         for number, parameters in enumerate(groups):
 
             def scored(samples: int, before: int = number * len(rows)) -> None:
@@ -70,8 +83,8 @@ class Scorer:
 
             part = self._score_group(rows, Sums.zeros(parameters), scored)
             for name in STATISTICS:
-                getattr(scores, name).update(getattr(part, name))
-        return scores
+                found[name].update(getattr(part, name))
+        return Scores(**found, samples=len(rows))
 
     def _score_group(
         self, rows: Sequence[Encoded], sums: Sums, scored: Callable[[int], None]
@@ -80,18 +93,36 @@ class Scorer:
         loss: TokenLoss = nll_of_targets
         if self.labels == "expected":
             loss = ExpectedNll(self.random_labels)
-        if self.gradients == "loop":
-            for row in rows:
-                batches = [self._batch([trial]) for trial in self.drawn(row)]
-                add_by_loop(self.model, batches, sums, loss)
-                scored(sums.samples)
-            return sums.scores()
+        groups, done = self._shares(rows), 0
         kernel = choose_kernel(self.kernel, device_of(self.model))
-        for group in by_tokens(rows, self.batch_tokens, copies=self.draws):
-            batch = self._batch([trial for row in group for trial in self.drawn(row)])
-            add_by_batch(self.model, batch, self.draws, sums, loss, kernel)
-            scored(sums.samples)
+        for group, sums.idle in groups:
+            if self.gradients == "loop":
+                batches = [self._batch([trial]) for trial in self.drawn(group[0])]
+                add_by_loop(self.model, batches, sums, loss)
+            else:
+                batch = self._batch([trial for row in group for trial in self.drawn(row)])
+                add_by_batch(self.model, batch, self.draws, sums, loss, kernel)
+            done += len(group)
+            scored(min(len(rows), done * self.process[1]))
+        if self.process[1] > 1:
+            sums.over_processes(len(rows))
         return sums.scores()
+
+    def _shares(self, rows: Sequence[Encoded]) -> list[tuple[list[Encoded], bool]]:
+        """Return this process's batches, and whether each is idle: it only keeps step with others.
+
+        The batches are those of one process, dealt out in turn. The parts of a model must do as
+        many passes: whoever has a batch less repeats one.
+        """
+        if self.gradients == "loop":
+            groups = [[row] for row in rows]
+        else:
+            groups = by_tokens(rows, self.batch_tokens, copies=self.draws)
+        index, count = self.process
+        own = [(group, False) for group in groups[index::count]]
+        if is_sharded(self.model) and len(own) < -(-len(groups) // count):
+            own.append((groups[0], True))
+        return own
 
     @property
     def draws(self) -> int:

@@ -19,6 +19,7 @@ from grail.model.forward import Policy, answer_logits, evaluating
 from grail.model.fused_lora import fused
 from grail.model.nll import CHUNK, token_nll
 from grail.model.packing import pack, packed_logits, packs
+from grail.model.sharded import is_sharded
 from grail.model.weights import Weights, holding
 
 IMPOSSIBLE = -1e4
@@ -124,5 +125,8 @@ def _logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
 
 
 def together(model: Policy, rows: Sequence[Encoded]) -> list[list[Encoded]]:
-    """Group the rows of a step into those of one forward pass: all of them, if they are packed."""
-    return [list(rows)] if packs(model, rows) else by_length(rows)
+    """Group the rows of a step into those of one forward pass: all of them, if they are packed.
+
+    All of them, too, if the model is in parts: every process must do as many passes.
+    """
+    return [list(rows)] if packs(model, rows) or is_sharded(model) else by_length(rows)

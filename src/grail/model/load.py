@@ -92,7 +92,7 @@ def _base(source: Source, settings: Model) -> Policy:
     from transformers import AutoModelForCausalLM
 
     what = f"model.name: {settings.name}" + (f" (base {source.base})" if source.adapter else "")
-    attention, dtype = settings.attention, _dtype(settings)
+    attention, dtype = settings.attention, dtype_of(settings)
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "packed"
     try:
@@ -130,7 +130,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _dtype(settings: Model) -> torch.dtype:
+def dtype_of(settings: Model) -> torch.dtype:
     """``auto``: float32 for full weights; for a frozen base, bfloat16 if the hardware has it."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
@@ -223,10 +223,10 @@ def _refuse_tied(adapted: Any, what: str) -> None:
 
 
 def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
-    """Put a fresh adapter on a model; what it computes stays the same.
+    """Put a new adapter on a model, its values drawn from ``seed``; answers stay the same.
 
     Raises:
-        InputError: if the model has no such modules, or they are tied.
+        InputError: if the model does not have the modules to adapt, or they are tied.
     """
     from peft import LoraConfig, get_peft_model
 

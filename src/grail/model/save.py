@@ -8,15 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from grail.errors import InputError
 from grail.model.forward import Policy, is_adapter
 
 
-def save_weights(model: Policy, folder: Path) -> None:
-    """Write the adapter (PEFT's format and names) or the full model into an existing folder."""
+def save_weights(model: Policy, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write the adapter (PEFT's format and names) or the full model into an existing folder.
+
+    ``state`` holds an adapter's values where the model's own parameters are in parts.
+    """
     if is_adapter(model):
         with _without_card(model):
-            model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            model.save_pretrained(  # type: ignore[operator]
+                folder, save_embedding_layers=False, state_dict=state
+            )
         _sort_lists(folder / "adapter_config.json")
     else:
         model.save_pretrained(folder)  # type: ignore[operator]

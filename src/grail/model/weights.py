@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from grail.errors import InputError
 from grail.model.forward import Policy, trainable
+from grail.model.sharded import part
 
 Weights = Mapping[str, Tensor]
 """Parameter name -> tensor, as ``named_parameters`` names them."""
@@ -33,9 +35,16 @@ def holding(model: Policy, weights: Weights) -> Iterator[None]:
 
     Storages are exchanged and no value is written: afterwards every parameter has its own storage
     again, whatever the block did, and gradients that are still to flow through the model's own
-    weights are not disturbed.
+    weights are not disturbed. Of a model in parts, whose storage FSDP2 keeps, values are exchanged.
     """
     parameters = dict(model.named_parameters())
+    if any(isinstance(parameters[name], DTensor) for name in weights):
+        _exchange(parameters, weights)
+        try:
+            yield
+        finally:
+            _exchange(parameters, weights)
+        return
     before = {name: parameters[name].data for name in weights}
     try:
         for name, tensor in weights.items():
@@ -44,6 +53,15 @@ def holding(model: Policy, weights: Weights) -> Iterator[None]:
     finally:
         for name, tensor in before.items():
             parameters[name].data = tensor
+
+
+@torch.no_grad()
+def _exchange(parameters: Weights, weights: Weights) -> None:
+    for name, tensor in weights.items():
+        own, other = part(parameters[name]), part(tensor)
+        kept = own.clone()
+        own.copy_(other)
+        other.copy_(kept)
 
 
 def fresh_adapter(model: Policy, seed: int) -> dict[str, Tensor]:

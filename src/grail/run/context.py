@@ -24,6 +24,7 @@ from grail.files import digest
 from grail.localization.reused import check_fit
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
+from grail.model.sharded_files import load_sharded
 from grail.model.sources import find
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.progress import Listener, NullListener
@@ -50,12 +51,22 @@ class RunContext:
     """Tokenizer, model and rows of one run.
 
     The model is one object; stages put the weights of whichever model they are about into it.
+
+    Attributes:
+        config: The settings.
+        inputs: The rows as they were read.
+        listener: Hears warnings.
+        device: Where the model lies.
+        process: This process's number and how many there are.
+        in_parts: Whether each process has a part of the model (FSDP2).
     """
 
     config: Config
     inputs: Inputs
     listener: Listener
     device: torch.device
+    process: tuple[int, int] = (0, 1)
+    in_parts: bool = False
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -65,6 +76,8 @@ class RunContext:
     @cached_property
     def model(self) -> Policy:
         """The policy, on its device."""
+        if self.in_parts:
+            return load_sharded(self.config.model, self.config.vanilla_seed, self.device)
         made = load_model(self.config.model, self.config.adapter, self.config.vanilla_seed)
         return made.to(self.device)
 

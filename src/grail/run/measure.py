@@ -49,8 +49,11 @@ def values_of(
         facts |= {"seed": context.config.seed}
     key = context.key("model", "data", "evaluation", **facts)
 
+    main = context.process[0] == 0  # of a model in parts, all processes measure
+
     def measure() -> dict[str, Any]:
-        directory.outdate(folder)
+        if main:
+            directory.outdate(folder)
         evaluator = context.evaluator(settings.generate)
         about: dict[str, float] = {}
         with context.listener.stage(f"evaluate {name}") as tick:
@@ -65,7 +68,8 @@ def values_of(
         return {**about, "values": [value.as_json() for value in values]}
 
     heard = context.listener
-    found = cached(path, key, measure, lambda: heard.skipped(f"evaluate {name}"), heard.warn)
+    known = lambda: heard.skipped(f"evaluate {name}")  # noqa: E731
+    found = cached(path, key, measure, known, heard.warn, main)
     return [SampleValue(**value) for value in found["values"]]
 
 

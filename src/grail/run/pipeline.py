@@ -12,21 +12,22 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from grail import artifacts
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.evaluation.equal_retention import model_digests
-from grail.evaluation.values import SampleValue
-from grail.files import digest, file_digest, replacing_folder, write_json, write_text
+from grail.files import digest, file_digest, write_json, write_text
 from grail.importance.self_check import Agreement
 from grail.localization.evidence import Evidence
 from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
 from grail.localization.survivors import survivors
 from grail.model.forward import trainable
-from grail.model.save import load_weights, save_weights
+from grail.model.save import load_weights
+from grail.model.sharded_files import load_parts
 from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
@@ -38,6 +39,7 @@ from grail.run.inputs import Inputs
 from grail.run.looks import run_looks, write_looks
 from grail.run.measure import rows_of, values_of
 from grail.run.provenance import made_with
+from grail.run.together import save_model, stages_together, write_run_scores
 from grail.run.trainings import (
     agreement_of_scores,
     run_scorer,
@@ -45,7 +47,7 @@ from grail.run.trainings import (
     unlearn_training,
     vanilla_training,
 )
-from grail.training.accelerator import make_accelerator, start_trackers
+from grail.training.accelerator import in_parts, make_accelerator, start_trackers
 from grail.training.checkpoint import tell_reached
 from grail.training.loop import Loop, LoopFiles
 from grail.training.optimizer import LoopSettings
@@ -59,23 +61,27 @@ class Run:
     def __init__(self, config: Config, inputs: Inputs, listener: Listener | None = None) -> None:
         self.config, self.inputs, self.folder = config, inputs, Path(config.output)
         self.accelerator = make_accelerator(config.unlearning.trackers, self.folder)
-        heard = self.accelerator.is_main_process
-        self.listener: Listener = (listener or NullListener()) if heard else NullListener(True)
-        self.context = RunContext(config, inputs, self.listener, self.accelerator.device)
+        self.main, self.parts = self.accelerator.is_main_process, in_parts()
+        self.listener: Listener = (listener or NullListener()) if self.main else NullListener(True)
+        process = self.accelerator.process_index, self.accelerator.num_processes
+        self.together = stages_together(config, self.parts)
+        self.context = RunContext(
+            config, inputs, self.listener, self.accelerator.device, process, self.parts
+        )
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        with lock.alone(self.folder) if self.accelerator.is_main_process else nullcontext():
-            if self.accelerator.is_main_process:
+        with lock.alone(self.folder) if self.main else nullcontext():
+            if self.main:
                 manifest.renew(self.folder, self.listener.warn)
             self.accelerator.wait_for_everyone()
             self._settle(made_with(self.context.start, self.inputs.digests))
             start_trackers(self.accelerator, self.config.unlearning.model_dump(mode="json"))
             for stage in list(STAGES)[: list(STAGES).index(last) + 1]:
                 self.accelerator.wait_for_everyone()
-                if stage in TRAININGS or self.accelerator.is_main_process:
+                if stage in self.together or self.main:
                     STAGES[stage](self)
-                if self.accelerator.is_main_process:
+                if self.main:
                     manifest.record(self.folder)
             self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
@@ -88,7 +94,7 @@ class Run:
         with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
-            self._measure("vanilla", weights)
+            values_of(self.folder, self.context, "vanilla", weights, self._take)
             outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
             manifest.record(self.folder)
         return self.folder / "evaluation" / "vanilla.json"
@@ -109,7 +115,7 @@ class Run:
         run_scorer(self.context).check(sorted(rows, key=lambda row: (len(row.ids), row.key))[:2])
         if told := unrecognised(self.config.localization.layer, trainable(self.context.model)):
             self.listener.warn(told)
-        if self.accelerator.is_main_process:
+        if self.main:
             directory.outdate(self.folder)
             manifest.drop(self.folder, "config.yaml")
             config_file.write(self.folder / "config.yaml", self.config, about)
@@ -127,15 +133,15 @@ class Run:
             loop = self._loop(task, None, settings)
             with self.listener.stage("vanilla") as tick:
                 loop.run(self._files("vanilla", key), tick)
-            self._save("vanilla", key, {})
-        else:
-            self._save("vanilla", key, {})
+        self._save("vanilla", key, {})
+        if not data:
             directory.drop_training(self.folder / "vanilla")
 
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded = False
-        directory.keep_scores(self.folder, [".".join(pair) for pair in self.context.sides()])
+        if self.main:
+            directory.keep_scores(self.folder, [".".join(pair) for pair in self.context.sides()])
         for (domain, side), rows in self.context.sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
@@ -148,9 +154,9 @@ class Run:
             if not loaded:
                 self._take("vanilla")
                 loaded = True
-            manifest.drop(self.folder, f"scores/{path.name}")
             with self.listener.stage(f"score {name}") as tick:
-                artifacts.write_scores(path, run_scorer(self.context).score(rows, tick), key)
+                scores = run_scorer(self.context).score(rows, tick)
+                write_run_scores(path if self.main else None, scores, key, self.context.model)
 
     def _localize(self) -> None:
         how = self.config.localization
@@ -217,26 +223,26 @@ class Run:
         loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick, looks)
-        if self.accelerator.is_main_process:
+        if self.main:
             write_looks(self.folder, looks, loop.looked, self.listener.warn)
         self._save("unlearned", key, {"freezing": proof})
 
     def _evaluate(self) -> None:
-        manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED, *manifest.RESULTS)
+        if self.main:
+            manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED, *manifest.RESULTS)
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
-        models = [*weights.items(), (GUESS, digests["vanilla"])]
-        values = [v for name, of_model in models for v in self._measure(name, of_model)]
+        models, where = [*weights.items(), (GUESS, digests["vanilla"])], (self.folder, self.context)
+        values = [v for name, w in models for v in values_of(*where, name, w, self._take)]
+        if not self.main:
+            return
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
         write_text(samples := self.folder / "samples.jsonl", "".join(lines))
         rows, freezing = rows_of(values, self.context.unseen), stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
         measure_general(self.folder, self.context, weights, self._take)
-
-    def _measure(self, name: str, weights: str) -> list[SampleValue]:
-        return values_of(self.folder, self.context, name, weights, self._take)
 
     def _report(self) -> None:
         manifest.require(self.folder, *manifest.REPORTED)
@@ -247,15 +253,18 @@ class Run:
 
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
-        if directory.is_made(self.folder, path, key, self.listener.warn):
+        made = [self.main and directory.is_made(self.folder, path, key, self.listener.warn)]
+        if stage.split()[0] in self.together:  # the main process has looked for all
+            broadcast_object_list(made)
+        if made[0]:
             self.listener.skipped(stage)
-            return True
-        directory.outdate(self.folder)
-        return False
+        elif self.main:
+            directory.outdate(self.folder)
+        return bool(made[0])
 
     def _take(self, name: str) -> None:
         directory.sound(self.folder / name)
-        load_weights(self.context.model, self.folder / name)
+        (load_parts if self.parts else load_weights)(self.context.model, self.folder / name)
 
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
         self._take("vanilla")
@@ -269,20 +278,13 @@ class Run:
     def _files(self, name: str, key: str) -> LoopFiles:
         """Return the log and the checkpoint folder of the training that makes a model."""
         log = directory.log_of(self.folder / name)
-        if self.accelerator.is_main_process:
+        if self.main:
             manifest.drop(self.folder, log.name, *([manifest.LOOKS] if name == "unlearned" else []))
         tell_reached(at := directory.checkpoint_of(self.folder / name), key, self.listener.skipped)
         return LoopFiles(log, at, key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with replacing_folder(self.folder / name) as partial:
-                save_weights(self.context.model, partial)
-                self.context.tokenizer.save_pretrained(partial)
-                weights = directory.weights_digest(partial)
-                write_json(partial / artifacts.STAMP, {"inputs": key, "weights": weights, **more})
-                manifest.drop(self.folder, name)
-            directory.drop_checkpoint(self.folder / name)
+        save_model(self.folder, self.context, name, {"inputs": key, **more})
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -295,6 +297,3 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "report": Run._report,
 }
 """The stages in their order."""
-
-TRAININGS = ("vanilla", "unlearn")
-"""Stages that all processes do together; the others are the main process's."""

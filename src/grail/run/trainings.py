@@ -181,7 +181,8 @@ def loop_settings(section: Teach | Unlearning, seed: int) -> LoopSettings:
 def run_scorer(context: RunContext) -> Scorer:
     """Return Stage 1 of a run's model, with whatever weights it holds then."""
     section, seed = context.config.importance, context.config.label_seed
-    return make_scorer(context.model, context.tokenizer, section, seed)
+    scorer = make_scorer(context.model, context.tokenizer, section, seed)
+    return replace(scorer, process=context.process)
 
 
 def make_scorer(model: Policy, tokenizer: Any, section: Importance, seed: int) -> Scorer:
@@ -219,4 +220,5 @@ def agreement_of_scores(context: RunContext, count: int, take: Take) -> Agreemen
     take("vanilla")
     overlap = partial(overlap_of_tops, how=context.config.localization)
     with context.listener.stage("check") as tick:
-        return self_check(run_scorer(context), rows, overlap, tick)
+        scorer = replace(run_scorer(context), process=(0, 1))  # the main process alone
+        return self_check(scorer, rows, overlap, tick)

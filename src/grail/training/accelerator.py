@@ -19,6 +19,7 @@ from grail.errors import InputError, did_you_mean
 _READ = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FORK_LAUNCHED")
 _READ += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """How the names of the environment variables begin that accelerate reads."""
+_FSDP = "ACCELERATE_USE_FSDP"
 
 
 def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
@@ -31,7 +32,9 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
             accelerate cannot follow, or a distributed setup other than plain data parallelism.
     """
     check_trackers(trackers)
+    _check_launch()
     given = {name: value for name, value in os.environ.items() if name.startswith(_READ)}
+    fsdp = os.environ.pop(_FSDP, None)  # grail puts the model in parts itself
     try:
         accelerator = Accelerator(
             log_with=list(trackers) or None,
@@ -48,13 +51,43 @@ def make_accelerator(trackers: Sequence[str] = (), folder: Path | None = None) -
             f"{type(error).__name__}: {str(error).rstrip('.')}. Unset or correct them; grail needs "
             "none."
         ) from error
+    finally:
+        if fsdp is not None:
+            os.environ[_FSDP] = fsdp
     kind = accelerator.distributed_type.value
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise InputError(
-            f"grail trains with plain data parallelism, not with {kind}. Launch with `accelerate "
-            "launch --num_processes N`."
+            f"grail trains with data parallelism or FSDP2, not with {kind}. Launch with "
+            "`accelerate launch --num_processes N`, for FSDP2 with --use_fsdp --fsdp_version 2."
         )
     return accelerator
+
+
+def in_parts() -> bool:
+    """Tell whether the launch asks for FSDP2: several processes that have a part of the model."""
+    return os.environ.get(_FSDP, "").lower() == "true" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def _check_launch() -> None:
+    """Refuse what ``accelerate launch`` can ask for and grail would leave out.
+
+    Raises:
+        InputError: naming it, and what to use instead.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise InputError(
+            "DeepSpeed is not supported: its optimizers hold the weights in flat buffers of their "
+            "own, where a mask by entry cannot be applied and proved. Use FSDP2: accelerate launch "
+            "--use_fsdp --fsdp_version 2 (examples/launch/fsdp2.yaml)."
+        )
+    if not in_parts():
+        return
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise InputError("FSDP version 1 is not supported. Use accelerate's fsdp_version: 2.")
+    if os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true":
+        raise InputError(
+            "fsdp_offload_params is not supported. Set it to false, or use more processes."
+        )
 
 
 def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from grail.files import (
-    PARTIAL,
-    file_digest,
-    read_json,
-    replacing_folder,
-    write_json,
-    write_text,
-)
+from grail.files import PARTIAL, file_digest, read_json, replacing_folder, write_json, write_text
+from grail.model.sharded import read_part, write_tensors
 
 _STATE = "state.json"
 
@@ -49,21 +43,26 @@ class State:
 
 
 def save_checkpoint(
-    folder: Path,
+    folder: Path | None,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: State,
     inputs: str,
+    like: Mapping[str, nn.Parameter] | None = None,
 ) -> None:
     """Write weights, optimiser and state; replaces the previous checkpoint in one move.
 
+    The files hold whole tensors, so that any number of processes can go on from them.
+
     Args:
-        folder: Where to write.
+        folder: Where to write; None: another process writes, this one gives its parts.
         parameters: The trained parameters, by name.
         optimizer: Their optimiser, whose moments are saved.
         state: Where the training is.
         inputs: Digest of what the training was started from.
+        like: The model's parameters, where ``parameters`` are this process's parts of them.
     """
+    like, names = like or parameters, list(parameters)
     moments = {
         f"{index}.{key}": value
         for index, values in optimizer.state_dict()["state"].items()
@@ -72,10 +71,12 @@ def save_checkpoint(
     }
     files = {"weights": parameters, "direction": state.direction, "optimizer": moments}
     files["best"] = state.best
-    with replacing_folder(folder) as partial:
+    owners = {key: like[names[int(key.partition(".")[0])]] for key in moments}
+    with nullcontext() if folder is None else replacing_folder(folder) as partial:
         for name, tensors in files.items():
-            plain = {n: value.detach().contiguous() for n, value in tensors.items()}
-            save_file(plain, partial / name)
+            write_tensors(partial / name if partial else None, tensors, {**like, **owners})
+        if partial is None:
+            return
         numbers = {"step": state.step, "epoch": state.epoch, "index": state.index}
         about = {"inputs": inputs, **numbers, "task": state.task, "looks": state.looks}
         digests = {name: file_digest(partial / name) for name in files}
@@ -87,6 +88,7 @@ def load_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     inputs: str,
+    like: Mapping[str, nn.Parameter] | None = None,
 ) -> State:
     """Restore parameters and optimiser, and return the state; see ``save_checkpoint``.
 
@@ -96,20 +98,29 @@ def load_checkpoint(
     about = _about(folder, inputs)
     if about is None:
         return State()
-    weights = load_file(folder / "weights")
+    like, names = like or parameters, list(parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(read_part(folder / "weights", name, like[name]))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in load_file(folder / "optimizer").items():
+    for name in _names(folder / "optimizer"):
         index, _, key = name.partition(".")
+        value = read_part(folder / "optimizer", name, like[names[int(index)]])
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     direction, best = (
-        {n: v.to(parameters[n].device) for n, v in load_file(folder / name).items()}
-        for name in ("direction", "best")
+        {
+            n: read_part(folder / file, n, like[n]).to(parameters[n].device)
+            for n in _names(folder / file)
+        }
+        for file in ("direction", "best")
     )
     return State(**about, direction=direction, best=best)
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(str(file), "pt") as opened:
+        return list(opened.keys())
 
 
 def tell_reached(folder: Path, inputs: str, tell: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from grail.artifacts import Mask, changed_entries, frozen_digest
+from grail.model.sharded import Whole, own_parts, part_of, summed
 
 Gradients = dict[str, Tensor]
 """Parameter name -> gradient."""
@@ -22,11 +23,12 @@ Gradients = dict[str, Tensor]
 class Freezing:
     """A mask over the parameters of a model, and the values of its frozen entries at the start.
 
-    Without a mask nothing is frozen and there is nothing to prove.
+    Without a mask nothing is frozen and there is nothing to prove. Of a model in parts, everything
+    here is this process's part; the proof counts over all processes.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], mask: Mask | None) -> None:
-        self.parameters, self.mask = parameters, mask
+        self.whole, self.parameters, self.mask = parameters, own_parts(parameters), mask
         self.frozen: Gradients = {}
         self.hidden: dict[str, Gradients] = {}  # side -> entries that its gradient must skip
         if mask is not None:
@@ -34,10 +36,11 @@ class Freezing:
             self.hidden = dict.fromkeys(("", "unlearn", "retain"), self.frozen)
         if mask is not None and mask.by_side:
             self.hidden = {s: self._on_device(mask.for_side(s)) for s in ("unlearn", "retain")}
-        self.start = {name: parameters[name].detach().cpu().clone() for name in self.frozen}
+        self.start = {n: self.parameters[n].detach().cpu().clone() for n in self.frozen}
 
     def _on_device(self, bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.parameters[name].device) for name, value in bits.items()}
+        own = {name: part_of(value, self.whole[name]) for name, value in bits.items()}
+        return {name: value.to(self.parameters[name].device) for name, value in own.items()}
 
     def masked(self, gradients: Gradients, side: str) -> Gradients:
         """Return gradients with zeros at the entries frozen for ``side`` ("": rows of all sides).
@@ -73,13 +76,15 @@ class Freezing:
             return {}
         after = {name: self.parameters[name].detach().cpu() for name in self.start}
         moved = {n: changed_entries(self.start[n], after[n]) for n in after}
-        changed = sum(int((moved[n] & self.mask.frozen[n].flatten()).sum()) for n in after)
+        frozen = {n: bits.flatten().cpu() for n, bits in self.frozen.items()}
+        sharded = any(self.whole[n] is not self.parameters[n] for n in after)
+        changed = int(summed(sum(int((moved[n] & frozen[n]).sum()) for n in after), sharded))
         if changed:
             raise RuntimeError(f"{changed} frozen entries changed: the freezing is broken")
         return {
             **self.mask.counts(),
             "changed": changed,
-            "moved": sum(int(bits.sum()) for bits in moved.values()),
-            "sha256_before": frozen_digest(self.start, self.mask),
-            "sha256_after": frozen_digest(after, self.mask),
+            "moved": int(summed(sum(int(bits.sum()) for bits in moved.values()), sharded)),
+            "sha256_before": frozen_digest(Whole(self.start, self.whole), self.mask),
+            "sha256_after": frozen_digest(Whole(after, self.whole), self.mask),
         }

@@ -6,7 +6,7 @@ must not influence the correction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,16 +22,21 @@ def averaged(direction: Mapping[str, Tensor], retain: Mapping[str, Tensor]) -> d
     return {name: (1 - NEWEST) * direction[name] + NEWEST * retain[name] for name in retain}
 
 
-def rectified(unlearn: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rectified(
+    unlearn: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+    over_all: Callable[[float], float] = float,
+) -> dict[str, Tensor]:
     """Return the unlearn gradient without its part against ``direction``.
 
     g_u - (<g_u, g_r> / |g_r|^2) g_r where <g_u, g_r> < 0, else g_u unchanged. Afterwards
-    <g_u, g_r> >= 0: a small step along -g_u does not raise the retain loss to first order.
+    <g_u, g_r> >= 0: a small step along -g_u does not raise the retain loss to first order. Where
+    each process has a part of the gradients, ``over_all`` adds up a number of each.
     """
-    product = inner(unlearn, direction)
+    product = over_all(inner(unlearn, direction))
     if product >= 0:
         return dict(unlearn)
-    factor = product / inner(direction, direction)
+    factor = product / over_all(inner(direction, direction))
     return {
         name: value - (factor * direction[name].double()).to(value)
         for name, value in unlearn.items()

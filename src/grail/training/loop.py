@@ -12,18 +12,20 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from grail.artifacts import Mask
 from grail.data.encode import Encoded
 from grail.errors import DivergenceError
 from grail.files import recover_folder
+from grail.model.sharded import summed
 from grail.progress import Tick, silent
 from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
 from grail.training.freezing import Freezing, Gradients
@@ -65,9 +67,11 @@ class Loop:
         settings: LoopSettings,
         accelerator: Accelerator,
     ) -> None:
-        self.parameters, self.task, self.settings = parameters, task, settings
+        self.whole, self.task, self.settings = parameters, task, settings
         self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
-        self.masters = masters_of(parameters)
+        self.parameters = self.freezing.parameters  # this process's parts of a model in parts
+        self.sharded = any(parameters[n] is not p for n, p in self.parameters.items())
+        self.masters = masters_of(self.parameters)
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
         self.looked: list[Seen] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
@@ -139,19 +143,21 @@ class Loop:
         gradients: dict[str, Gradients] = {}  # by side, masked
         with _seeded(self.settings.seed, number, self.accelerator.process_index):
             for side, members in self.task.groups(rows):
-                for micro_batch in self._micro_batches(members):
+                pieces, weight = self._micro_batches(members)
+                for micro_batch in pieces:
                     result = self.task.run(micro_batch, rows)
-                    result.loss.backward()  # accelerate would divide it: it is scaled already
+                    # accelerate would divide the loss: it is scaled already
+                    (result.loss if weight == 1 else result.loss * weight).backward()
                     terms = {name: float(value.detach()) for name, value in result.terms.items()}
-                    shares.append((terms, result.accuracy, result.ascending))
-                taken = take_gradients(self.parameters, self.masters)
+                    if weight == 1 or self.accelerator.is_main_process:
+                        shares.append((terms, result.accuracy, result.ascending))
+                taken = take_gradients(self.whole, self.masters)
                 gradients[side] = self.freezing.masked(taken, side)
         terms, accuracy, ascending = _added(gather_object(shares))
         _check_finite(terms, number, files)
         for name, gradient in self._combined(gradients, state).items():
             self.masters[name].grad = gradient
-        limit = self.settings.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.masters.values(), limit or math.inf)
+        norm = self._clipped()
         _check_finite({"gradient norm": float(norm)}, number, files)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -165,11 +171,24 @@ class Loop:
         line = {"step": number, "epoch": state.epoch, "lr": rate, "terms": terms}
         return line | {"gradient_norm": float(norm), "ascending": ascending}
 
-    def _micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
-        """Return this process's rows, in ``accumulation`` pieces."""
-        share = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        pieces = [share[i :: self.settings.accumulation] for i in range(self.settings.accumulation)]
-        return [piece for piece in pieces if piece]
+    def _clipped(self) -> Tensor:
+        """Clip the gradients by their norm over all processes, which is returned."""
+        weights = list(self.masters.values())
+        norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        if self.sharded:
+            norm = norm.new_tensor(summed(float(norm.double().square()), True)).sqrt()
+        limit = self.settings.max_grad_norm or math.inf
+        nn.utils.clip_grads_with_norm_(weights, limit, norm)
+        return norm
+
+    def _micro_batches(self, rows: list[Encoded]) -> tuple[list[list[Encoded]], float]:
+        """Return this process's rows, in ``accumulation`` pieces, and the weight of their loss."""
+        index, count = self.accelerator.process_index, self.accelerator.num_processes
+        number = self.settings.accumulation
+        if self.sharded:
+            return _in_step(rows, index, count, number)
+        share = rows[index::count]
+        return [piece for i in range(number) if (piece := share[i::number])], 1.0
 
     def _combined(self, sides: dict[str, Gradients], state: State) -> Gradients:
         """Return the gradient of all sides and processes, rectified if the settings say so."""
@@ -177,7 +196,8 @@ class Loop:
             sides = {side: self._summed(gradients) for side, gradients in sides.items()}
             state.direction = averaged(state.direction, sides["retain"])
             direction = self.freezing.masked(state.direction, "unlearn")  # corrections move, too
-            sides["unlearn"] = rectified(sides["unlearn"], direction)
+            over_all = partial(summed, sharded=self.sharded)
+            sides["unlearn"] = rectified(sides["unlearn"], direction, over_all)
         total, *others = sides.values()
         for other in others:
             total = {name: total[name] + other[name] for name in total}
@@ -185,7 +205,7 @@ class Loop:
 
     def _summed(self, gradients: Gradients) -> Gradients:
         """Add gradients over processes: the loss of every row is scaled already."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or self.sharded:  # FSDP2 has added them up
             return gradients
         return {n: self.accelerator.reduce(g, "sum") for n, g in gradients.items()}  # type: ignore
 
@@ -194,9 +214,11 @@ class Loop:
         if self.accelerator.is_main_process:
             recover_folder(files.checkpoints)
         self.accelerator.wait_for_everyone()
-        for parameter in self.parameters.values():
+        for parameter in self.whole.values():
             parameter.grad = None  # of whoever used the model before
-        state = load_checkpoint(files.checkpoints, self.masters, self.optimizer, files.inputs)
+        state = load_checkpoint(
+            files.checkpoints, self.masters, self.optimizer, files.inputs, self.whole
+        )
         write_back(self.masters, self.parameters)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
@@ -206,11 +228,29 @@ class Loop:
         return state
 
     def _save(self, state: State, files: LoopFiles) -> None:
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main or self.sharded:
             state.task = self.task.state()
-            folder, inputs = files.checkpoints, files.inputs
-            save_checkpoint(folder, self.masters, self.optimizer, state, inputs)
+            folder, inputs = files.checkpoints if main else None, files.inputs
+            save_checkpoint(folder, self.masters, self.optimizer, state, inputs, self.whole)
         self.accelerator.wait_for_everyone()
+
+
+def _in_step(
+    rows: list[Encoded], index: int, count: int, pieces: int
+) -> tuple[list[list[Encoded]], float]:
+    """Return a process's pieces of a step, and the weight of their loss, for a model in parts.
+
+    All processes must do the same passes, so that each piece has rows of every side. Where a side
+    has too few for that, every process reads all rows, and its loss counts for its share.
+    """
+    sides: dict[str, list[Encoded]] = {}
+    for row in rows:
+        sides.setdefault(row.side, []).append(row)
+    if min(map(len, sides.values()), default=0) < count * pieces:
+        return [piece for i in range(pieces) if (piece := rows[i::pieces])], 1 / count
+    starts = range(index, count * pieces, count)
+    return [[r for of in sides.values() for r in of[i :: count * pieces]] for i in starts], 1.0
 
 
 def _added(shares: list[_Share]) -> _Share:

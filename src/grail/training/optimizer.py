@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from grail.model.sharded import part
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -55,11 +57,15 @@ def masters_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter
 def take_gradients(
     parameters: Mapping[str, nn.Parameter], masters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """Return the gradients in the masters' precision, zeros where there is none, and clear them."""
+    """Return the gradients in the masters' precision, zeros where there is none, and clear them.
+
+    Of parameters in parts, the masters and the gradients are those of this process's part.
+    """
     taken = {}
     for name, parameter in parameters.items():
         master, gradient, parameter.grad = masters[name], parameter.grad, None
-        taken[name] = torch.zeros_like(master) if gradient is None else gradient.to(master.dtype)
+        gradient = torch.zeros_like(master) if gradient is None else part(gradient)
+        taken[name] = gradient.to(master.dtype)
     return taken
 
 
