@@ -32,13 +32,10 @@ LIMITS = {"adapter": 0.02, "full": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, tiny_model_folder):
-    """Runs of one process and of two: the folder, and the words of each."""
-    from conftest import _tiny_config
-
-    folder = tmp_path_factory.mktemp("runs")
-    make = _tiny_config(folder, tiny_model_folder)
-    files = {name: make(name=name, **sections) for name, sections in MODELS.items()}
+def runs(module_config):
+    """Runs of one process and of two: their folder."""
+    files = {name: module_config(name=name, **sections) for name, sections in MODELS.items()}
+    folder = files["full"].parent
     words = [
         [fsdp, "run", str(file), "--output", str(folder / f"{name}-{kind}")]
         for name, file in files.items()

@@ -49,7 +49,7 @@ SKIPPED += ("comparison.csv", "cell.json")
 """They hold times, or the digests of files that do."""
 _NEEDED = (".lock", "config.yaml", "cell.yaml", "train.jsonl", "vanilla.train.jsonl")
 """Without the first three a folder is not taken for a run's, and nothing in it is touched. A log
-that is gone stays gone: what it tells is not made without the training."""
+that is gone, or what was written of one, stays gone: it is not made without the training."""
 
 
 class Forked:
@@ -200,7 +200,7 @@ class Soak:
         def remove() -> None:
             time.sleep(self.draw.uniform(0, self.seconds))
             inside = self.output / ("audit" if self.log.parent.name == "audit" else "")
-            files = [f for f in inside.rglob("*") if f.is_file() and f.name not in _NEEDED]
+            files = [f for f in inside.rglob("*") if f.is_file() and not f.name.startswith(_NEEDED)]
             if files:
                 self.draw.choice(sorted(files)).unlink(missing_ok=True)
 
