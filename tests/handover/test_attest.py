@@ -118,3 +118,22 @@ def test_a_run_that_cannot_be_read_is_a_change(finished_run, tmp_path, monkeypat
     monkeypatch.setattr("grail.handover.attestation.content", lambda *_: {}["outcome"])
     (text,), _ = check_attestation(tmp_path / FILE, open_evidence(finished_run), None)
     assert text == "attestation.json: cannot be made again (KeyError: 'outcome')."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"headline": None},
+        {"made_with": {}},
+        {"made_with": 3},
+        {"attacks": [["one"]]},
+        {"models": ""},
+    ],
+    ids=str,
+)
+def test_an_attestation_of_another_shape_is_damaged(change, finished_run, tmp_path):
+    made = attest(open_evidence(finished_run), "R", tmp_path)
+    wrong = {k: v for k, v in (made | change).items() if v is not None}
+    write_json(tmp_path / FILE, wrong)  # with a right digest of itself
+    changes, _ = check_attestation(tmp_path / FILE, None, None)
+    assert changes == ["attestation.json is damaged: it cannot be read as an attestation."]

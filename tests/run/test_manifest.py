@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from grail.errors import InputError
+from grail.files import read_json, write_json
 from grail.run import manifest
 
 
@@ -133,3 +134,15 @@ def test_settings_of_a_run_directory_are_refused_when_they_were_edited(folder, t
 def test_only_paths_inside_can_be_purged(folder):
     with pytest.raises(ValueError, match="not in the subpath"):
         manifest.record_purged(folder, [folder.parent / "other"])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[], 3, {"a": "text"}, {"a": {"bytes": 1}}, {"a": {"sha256": 1, "bytes": 1}}, {"a": {}}],
+)
+def test_a_manifest_of_another_shape_is_named(folder, files):
+    file = folder / manifest.MANIFEST
+    write_json(file, read_json(file) | {"files": files})  # with a right digest of itself
+    with pytest.raises(InputError, match="manifest"):
+        manifest.entries(folder)
+    assert len(manifest.problems(folder)) == 1

@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from grail.errors import InputError
 from grail.files import SEAL, read_json, replacing_file, write_json, write_text
 from grail.handover import attestation, signing
@@ -21,6 +23,8 @@ from grail.run.provenance import software
 
 ATTESTATION, PAGE, KEY = "attestation.json", "attestation.html", "attestation.key"
 _LONGEST = 200
+_MISSHAPEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError, TemplateError)
+"""What reading, or filling the page, raises where the content is of another shape."""
 
 
 def attest(
@@ -85,19 +89,21 @@ def check_attestation(
     try:
         found = raw(file)
         content = {key: value for key, value in found.items() if key not in (SEAL, "signature")}
-        page = attestation_page({k: v for k, v in found.items() if k != SEAL})
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        page = attestation_page({k: v for k, v in found.items() if k != SEAL}).encode()
+        made = dict(content["made_with"])
+        maker = str(made["grail"])
+    except (OSError, *_MISSHAPEN):
         return [f"{file.name} is damaged: it cannot be read as an attestation."], []
     changes, remarks = _signed(content, found.get("signature"), file, public_key)
     try:
         read_json(file)
     except ValueError:
         changes.append(f"{file.name}: its content does not fit its own digest.")
-    made, shown = content["made_with"], file.with_name(PAGE)
+    shown = file.with_name(PAGE)
     same = {key: made.get(key) for key in software()} == software()
     if not same:
-        remarks.append(f"{file.name}: another grail ({made['grail']}) wrote its words.")
-    elif shown.exists() and shown.read_bytes() != page.encode():
+        remarks.append(f"{file.name}: another grail ({maker}) wrote its words.")
+    elif shown.exists() and shown.read_bytes() != page:
         changes.append(f"{PAGE}: it does not say what {file.name} says.")
     if run is not None:
         compared = attestation.DERIVED if same else attestation.FIGURES

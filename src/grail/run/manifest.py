@@ -202,13 +202,18 @@ def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     try:
         content = read_json(path)
-        if content["version"] == 1 and {"files", "purged"} <= content.keys():
+        kinds = [content["files"], content["purged"]]
+        if content["version"] == 1 and all(_is_entry(*pair) for k in kinds for pair in k.items()):
             return content
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InputError(f"{CHANGED.format(path)}.")
+
+
+def _is_entry(name: object, entry: dict[str, Any]) -> bool:
+    return isinstance(name, str) and (type(entry["sha256"]), type(entry["bytes"])) == (str, int)
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
