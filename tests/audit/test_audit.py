@@ -16,6 +16,7 @@ from grail.audit.founded import unfounded
 from grail.audit.runs import read_run
 from grail.cli.main import main
 from grail.files import read_json, write_json
+from grail.handover.verify import verify
 from grail.model.forward import trainable
 from grail.progress import silent
 from grail.reporting.audit.knowledge import NOT, REMOVED
@@ -344,6 +345,7 @@ def test_without_an_oracle_the_guess_of_the_run_is_compared_with_and_can_be_chec
             assert own[place]["beyond"] == pytest.approx(beyond)
     assert any("counted from the guess" in sentence for sentence in found["sentences"])
     assert unfounded(folder) == []
+    assert verify(folder, metrics=True).changes == []
     copy = folder / "audit" / "guess.plain.json"
     content = read_json(copy)
     content["values"][0]["accuracy"] = 1.0

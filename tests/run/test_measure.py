@@ -48,11 +48,12 @@ def test_the_model_at_equal_retention_lies_between_the_two(finished):
 def test_heldout_rows_stand_for_the_guess_on_train_and_val_rows(finished):
     run = opened(finished())
     context = run.context
-    val = [row for row in context.rows if (row.side, row.part) == ("unlearn", "val")]
+    domain = context.rows[0].domain
+    val = [row for row in context.rows if row.place == (domain, "unlearn", "val")]
     assert val
     held = [replace(row, sample=replace(row.sample, part=HELD_OUT)) for row in val]
     context.rows = (*context.rows, *held)
-    found = guessed(context, [val[0].domain], run._take)
+    found = guessed(context, [domain], run._take)
     kept = json.loads((run.folder / "evaluation" / "vanilla.json").read_text())["values"]
     known = {value["key"]: value["accuracy"] for value in kept}
     for part in ("train", "val"):
