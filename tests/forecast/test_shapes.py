@@ -8,7 +8,7 @@ from grail.config.run import Lora, Model
 from grail.data.batches import collate
 from grail.errors import InputError
 from grail.forecast.cost import shape_of
-from grail.forecast.shapes import SHAPES, linear_entries, shaped, traced
+from grail.forecast.shapes import SHAPES, frozen_linear_entries, shaped, traced
 from grail.model.forward import answer_logits, trainable
 from grail.model.load import load_model
 
@@ -60,10 +60,8 @@ def test_frozen_linear_entries_are_those_under_the_adapter(tiny_model_folder):
     model = shaped(str(tiny_model_folder), Model(lora=Lora(r=2)))
     full = shaped(str(tiny_model_folder), Model(lora=None))
     linear = {n: p for n, p in trainable(full).items() if "proj" in n}
-    assert linear_entries(model, lambda weight: not weight.requires_grad) == sum(
-        p.numel() for p in linear.values()
-    )
-    assert linear_entries(full, lambda weight: not weight.requires_grad) == 0
+    assert frozen_linear_entries(model) == sum(p.numel() for p in linear.values())
+    assert frozen_linear_entries(full) == 0
 
 
 def test_an_unknown_shape_is_refused():

@@ -186,7 +186,7 @@ class Soak:
 
     def full_disk(self) -> None:
         """No file may grow over a limit, as on a disk that fills up."""
-        most = int(2 ** self.draw.uniform(4, 17))
+        most = int(2 ** self.draw.uniform(12, 17))  # the messages must fit into the log
 
         def limit() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,7 +11,7 @@ from grail.artifacts import STATISTICS
 from grail.config.run import Config
 from grail.data.encode import Encoded
 from grail.forecast.cost import FLOAT, Shape, shape_of
-from grail.forecast.shapes import Pass, linear_entries, shaped, traced
+from grail.forecast.shapes import Pass, frozen_linear_entries, shaped, traced
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
@@ -130,7 +130,7 @@ def _way(
     shape, parameters = shape_of(model), trainable(model)
     weights, bits = shape.bytes, _BITS[kind]
     if bits is not None:
-        entries = linear_entries(model, lambda weight: not weight.requires_grad)
+        entries = frozen_linear_entries(model)
         wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
         weights -= int(entries * (wide - bits / 8))
     copies = shape.master_bytes * (shape.master_bytes > shape.trainable_bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -147,8 +146,8 @@ def _layers(model: Policy) -> list[nn.Module]:
     return list(max(lists, key=len, default=nn.ModuleList()))
 
 
-def linear_entries(model: Policy, is_frozen: Callable[[nn.Parameter], bool]) -> int:
+def frozen_linear_entries(model: Policy) -> int:
     """Return the entries of the frozen Linear weights but the LM head's: those of few bits."""
-    head = model.get_output_embeddings().weight  # type: ignore[operator]
+    head: Any = model.get_output_embeddings().weight  # type: ignore[operator]
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head]
-    return sum(m.weight.numel() for m in linear if is_frozen(m.weight))
+    return sum(m.weight.numel() for m in linear if not m.weight.requires_grad)

@@ -47,7 +47,7 @@ class Sums:
                 for n, p in parameters.items()
             }
 
-        like = {n: p for n, p in parameters.items() if part(p) is not p}
+        like: dict[str, Tensor] = {n: p for n, p in parameters.items() if part(p) is not p}
         return cls(zeros(), zeros(), zeros(), like=like)
 
     def by_statistic(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

@@ -49,13 +49,13 @@ def loading_options(kind: str | None, dtype: torch.dtype) -> dict[str, Any]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    four = {
+    four: dict[str, Any] = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
         "bnb_4bit_compute_dtype": dtype,
     }
-    settings = four if kind == "nf4" else {"load_in_8bit": True}
+    settings: dict[str, Any] = four if kind == "nf4" else {"load_in_8bit": True}
     return {"quantization_config": BitsAndBytesConfig(**settings)}
 
 
@@ -94,8 +94,8 @@ class _Rounded(torch.autograd.Function):
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    out = _Rounded.apply(x, layer.weight.data, layer.weight.SCB)
-    return out if layer.bias is None else out + layer.bias  # type: ignore[return-value]
+    out: Any = _Rounded.apply(x, layer.weight.data, layer.weight.SCB)  # type: ignore[call-arg]
+    return out if layer.bias is None else out + layer.bias
 
 
 def _widened(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

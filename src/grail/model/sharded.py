@@ -90,7 +90,7 @@ def part(tensor: Tensor) -> Tensor:
 def own_parts(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Return this process's parts of parameters, as parameters in shared memory."""
     return {
-        name: nn.Parameter(p.detach().to_local(), p.requires_grad) if isinstance(p, DTensor) else p
+        name: nn.Parameter(part(p.detach()), p.requires_grad) if isinstance(p, DTensor) else p
         for name, p in parameters.items()
     }
 

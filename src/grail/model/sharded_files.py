@@ -79,11 +79,12 @@ def _drawn(policy: Any, seed: int) -> Any:
     for layer in policy.modules():
         if not isinstance(layer, LoraLayer):
             continue
-        for name in layer.active_adapters:
-            for half in (layer.lora_A, layer.lora_B):
+        adapted: Any = layer
+        for name in adapted.active_adapters:
+            for half in (adapted.lora_A, adapted.lora_B):
                 rows, columns = half[name].weight.shape
                 half[name] = nn.Linear(columns, rows, bias=False)
-            layer.reset_lora_parameters(name, init_lora_weights=True)
+            adapted.reset_lora_parameters(name, init_lora_weights=True)
     return policy
 
 
