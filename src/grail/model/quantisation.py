@@ -94,7 +94,7 @@ class _Rounded(torch.autograd.Function):
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    out: Any = _Rounded.apply(x, layer.weight.data, layer.weight.SCB)  # type: ignore[call-arg]
+    out: Any = _Rounded.apply(x, layer.weight.data, layer.weight.SCB)  # type: ignore
     return out if layer.bias is None else out + layer.bias
 
 
