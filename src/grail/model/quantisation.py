@@ -90,7 +90,8 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Compute the gradient of the input; the weight has none."""
-        return gradients[0] @ _widened(*ctx.saved_tensors, gradients[0].dtype), None, None
+        rows, scale = ctx.saved_tensors
+        return gradients[0] @ _widened(rows, scale, gradients[0].dtype), None, None
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
