@@ -30,9 +30,11 @@ from grail.training.freezing import Freezing, Gradients
 from grail.training.gru import averaged, rectified
 from grail.training.looks import NO_LOOKS, Looks, Seen
 from grail.training.optimizer import (
+    ENTRYWISE,
     OPTIMIZERS,
     LoopSettings,
     cycle_progress,
+    gradient_norm,
     learning_rate,
     masters_of,
     restarts,
@@ -66,8 +68,9 @@ class Loop:
         accelerator: Accelerator,
     ) -> None:
         self.parameters, self.task, self.settings = parameters, task, settings
-        self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
-        self.masters = masters_of(parameters)
+        self.accelerator = accelerator
+        self.freezing = Freezing(parameters, mask, vectors=settings.optimizer in ENTRYWISE)
+        self.masters = masters_of(parameters, self.freezing.vectors)
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
         self.looked: list[Seen] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
@@ -128,7 +131,7 @@ class Loop:
             return  # the proof must see the parameters as the training left them
         for name, best in state.best.items():
             self.masters[name].copy_(best)
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
 
     def _step(
         self, rows: list[Encoded], state: State, rate: float, files: LoopFiles
@@ -144,21 +147,24 @@ class Loop:
                     result.loss.backward()  # accelerate would divide it: it is scaled already
                     terms = {name: float(value.detach()) for name, value in result.terms.items()}
                     shares.append((terms, result.accuracy, result.ascending))
-                taken = take_gradients(self.parameters, self.masters)
+                taken = take_gradients(self.parameters, self.masters, self.freezing.vectors)
                 gradients[side] = self.freezing.masked(taken, side)
         terms, accuracy, ascending = _added(gather_object(shares))
         _check_finite(terms, number, files)
         for name, gradient in self._combined(gradients, state).items():
             self.masters[name].grad = gradient
-        limit = self.settings.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.masters.values(), limit or math.inf)
+        norm, limit = (
+            gradient_norm(self.masters, self.freezing.vectors),
+            self.settings.max_grad_norm,
+        )
+        nn.utils.clip_grads_with_norm_(self.masters.values(), limit or math.inf, norm)
         _check_finite({"gradient norm": float(norm)}, number, files)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.settings.weight_decay:
             self.freezing.decay(self.masters, rate * self.settings.weight_decay)
         self.optimizer.step()
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
         self.optimizer.zero_grad(set_to_none=True)
         self.task.saw(state.epoch, accuracy)
         state.step, state.index = number, state.index + 1
@@ -197,7 +203,7 @@ class Loop:
         for parameter in self.parameters.values():
             parameter.grad = None  # of whoever used the model before
         state = load_checkpoint(files.checkpoints, self.masters, self.optimizer, files.inputs)
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
             self.task.load_state(state.task)
