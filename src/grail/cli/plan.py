@@ -22,6 +22,21 @@ def add_plan(commands: Any) -> SettingsParser:
     parser = commands.add_parser("plan", help=HELP, description=HELP)
     config = "YAML file of a run or of a comparison, or run directory"
     parser.add_argument("config", type=Path, metavar="CONFIG", help=config)
+    parser.add_argument(
+        "--shape",
+        metavar="NAME",
+        help="plan for a model of another shape, which need not be here: 1b, 7b, 13b, 70b, or a "
+        "folder or cached Hub id with a config.json",
+    )
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="with --shape: devices that share it"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=80.0, metavar="GIB", help="with --shape: of each device"
+    )
+    parser.add_argument(
+        "--tflops", type=float, metavar="T", help="with --shape: what each device sustains"
+    )
     parser.set_defaults(handler=handle_plan)
     return parser
 
@@ -38,7 +53,9 @@ def handle_plan(options: argparse.Namespace) -> int:
     from grail.config.file import is_comparison, read
 
     listener = Terminal(Console(stderr=True))
-    if is_comparison(read(options.config)[1]):
+    if options.shape is not None:
+        from grail.cli.plan_shape import shape_plan as plan
+    elif is_comparison(read(options.config)[1]):
         from grail.cli.plan_comparison import comparison_plan as plan
     else:
         plan = _plan_run

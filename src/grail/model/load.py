@@ -49,7 +49,7 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
         if start is not None:
             model = _saved_adapter(model, start, what, settings.lora is not None)
         elif settings.lora is not None:
-            model = _new_adapter(model, settings.lora, seed)
+            model = new_adapter(model, settings.lora, seed)
     if settings.lora is None:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -222,7 +222,12 @@ def _refuse_tied(adapted: Any, what: str) -> None:
         )
 
 
-def _new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
+    """Put a fresh adapter on a model; what it computes stays the same.
+
+    Raises:
+        InputError: if the model has no such modules, or they are tied.
+    """
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(

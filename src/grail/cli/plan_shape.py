@@ -1,0 +1,91 @@
+"""``grail plan --shape``: where a model that is not on this machine fits."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grail.forecast.memory import ShapePlan
+    from grail.reporting.tables import Table
+
+NOTES = (
+    "Counted from the model's shape and the rows; nothing was loaded or timed. Rows are counted "
+    "with the tokenizer of model.name. Memory is that of a device, without what its allocator "
+    "wastes: leave a tenth free.",
+    "Scores: those of all sides, which lie in the machine's own memory while the sets are chosen.",
+    "On several devices the rows of a step are divided among them. FSDP2 divides weights, "
+    "gradients and optimiser, too; without it each device holds all of them.",
+)
+
+
+def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, Any], Table, str]:
+    """Return the ways to run a configuration on a shape, as JSON values, a table and a last line.
+
+    Raises:
+        InputError: if the configuration or its data cannot be used, or there is no such shape.
+    """
+    import torch
+
+    from grail.cli.plan import sizes
+    from grail.config.file import is_comparison, load_config, read
+    from grail.errors import InputError
+    from grail.forecast.memory import plan_of_shape
+    from grail.reporting.tables import Table
+    from grail.run.context import RunContext
+    from grail.run.inputs import read_inputs
+
+    if is_comparison(read(options.config)[1]):
+        raise InputError("--shape plans a run. Give the YAML file of a run, or leave --shape out.")
+    for name in ("devices", "memory", "tflops"):
+        if (value := getattr(options, name)) is not None and value <= 0:
+            raise InputError(f"--{name}: {value} must be above 0.")
+    config = load_config(options.config, options.set, options.output)
+    context = RunContext(config, read_inputs(config), listener, torch.device("cpu"))
+    plan = plan_of_shape(config, context.rows, options.shape, options.devices)
+    room = options.memory * 2**30
+    columns = ("", "Weights", "Scoring", "Training", "Scores", "Peak", f"{options.memory:g} GiB")
+    table = Table(
+        f"Memory of each of {options.devices} devices, GiB",
+        columns,
+        tuple(
+            (
+                " ".join(way.changes) or "as configured",
+                *(sizes((b, b)).split("-")[0] for b in (way.weights, way.score, way.train)),
+                sizes((way.host, way.host)).split("-")[0],
+                sizes((way.peak, way.peak)).split("-")[0],
+                "fits" if way.peak <= room else "does not fit",
+            )
+            for way in plan.ways
+        ),
+    )
+    notes = [*NOTES, _work(plan, options)]
+    return {**plan.as_json(), "notes": notes}, table, _advice(plan, room)
+
+
+def _work(plan: ShapePlan, options: argparse.Namespace) -> str:
+    from grail.cli.plan import number, span
+
+    text = "; ".join(f"{name} {number(value)}FLOP" for name, value in plan.flops.items())
+    if options.tflops is None:
+        return f"Work: {text}. Give --tflops for times. Evaluation and audit come on top."
+    total = sum(plan.flops.values()) / (options.tflops * 1e12 * options.devices)
+    rate = f"at {options.tflops:g} TFLOP/s on each of {options.devices} devices"
+    return f"Work: {text}: {span((total, total)).split('-')[-1]} {rate}."
+
+
+def _advice(plan: ShapePlan, room: float) -> str:
+    from grail.cli.plan import number
+
+    what = f"{number(plan.shape.parameters)} parameters, {number(plan.shape.trainable)} trainable"
+    fitting = [way for way in plan.ways if way.peak <= room]
+    if not fitting:
+        return (
+            f"{what}: fits in no way listed. Use more devices or an adapter (model.lora), a "
+            "smaller unlearning.batch_size or importance.batch_tokens, or importance.memory_gib."
+        )
+    way = min(fitting, key=lambda way: (len(way.changes), way.peak))
+    more = " Scoring takes most of it: importance.batch_tokens lowers that." * (
+        way.score > way.train
+    )
+    return f"{what}: fits with {' '.join(way.changes) or 'the settings as they are'}.{more}"
