@@ -40,9 +40,11 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     for name in ("devices", "memory", "tflops"):
         if (value := getattr(options, name)) is not None and value <= 0:
             raise InputError(f"--{name}: {value} must be above 0.")
+    if not 0 <= options.frozen < 1:
+        raise InputError(f"--frozen: {options.frozen} must be a share, from 0 to below 1.")
     config = load_config(options.config, options.set, options.output)
     context = RunContext(config, read_inputs(config), listener, torch.device("cpu"))
-    plan = plan_of_shape(config, context.rows, options.shape, options.devices)
+    plan = plan_of_shape(config, context.rows, options.shape, options.devices, options.frozen)
     room = options.memory * 2**30
     columns = ("", "Weights", "Scoring", "Training", "Scores", "Peak", f"{options.memory:g} GiB")
     table = Table(
