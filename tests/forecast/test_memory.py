@@ -6,7 +6,7 @@ import torch
 from grail.artifacts import Mask
 from grail.config.run import Model, parse_config
 from grail.forecast.cost import shape_of
-from grail.forecast.memory import LIBRARIES, _state, plan_of_shape
+from grail.forecast.memory import LIBRARIES, plan_of_shape, state_bytes
 from grail.forecast.shapes import shaped
 from grail.model.forward import trainable
 from grail.training.freezing import Freezing
@@ -85,7 +85,7 @@ def test_a_training_s_state_is_what_its_tensors_take(tiny_model, name, frozen, d
     states = [v for of in optimizer.state.values() for v in of.values() if v.dim()]
     if name != "adafactor":  # means of rows and columns: little
         held += sum(value.nbytes for value in states)
-    assert _state(shape_of(model), name, frozen) == pytest.approx(held, rel=0.02)
+    assert state_bytes(shape_of(model), name, frozen) == pytest.approx(held, rel=0.02)
 
 
 def test_what_a_mask_freezes_lowers_stage_3_alone(tiny_rows):

@@ -147,11 +147,7 @@ def _way(
     kind, checkpointing, shards = how
     trainings, score = traces
     shape, parameters = shape_of(model), trainable(model)
-    weights, bits = shape.bytes, _BITS[kind]
-    if bits is not None:
-        entries = linear_entries(model, lambda weight: not weight.requires_grad)
-        wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
-        weights -= int(entries * (wide - bits / 8))
+    weights = weight_bytes(model, kind)
     training = [
         (weights + state) // shards + (step.inputs + step.layer if checkpointing else step.kept)
         for step, state in trainings
@@ -172,10 +168,20 @@ def _way(
     )
 
 
+def weight_bytes(model: Policy, quantise: str | None) -> int:
+    """Return the bytes of a model's weights, the frozen Linear ones in few bits if so wished."""
+    shape, bits = shape_of(model), _BITS[quantise]
+    if bits is None:
+        return shape.bytes
+    entries = linear_entries(model, lambda weight: not weight.requires_grad)
+    wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
+    return shape.bytes - int(entries * (wide - bits / 8))
+
+
 def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, int]]:
     """Return the rows of a pass of each training, and what it holds beside the model, in bytes."""
     settings, teach = config.unlearning, config.teach or Teach()
-    taught = teach.batch_size, _state(shape, "adamw", 0.0)
+    taught = teach.batch_size, state_bytes(shape, "adamw", 0.0)
     first = [taught] * (config.teaches or settings.objective == EXACT)
     if settings.objective == EXACT:
         return first
@@ -185,13 +191,13 @@ def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, i
     objective = make_objective(settings)
     models = any(objective.compares(side) for side in objective.sides)  # the reference
     models += settings.objective == "distill" and knows_before(config)  # and the teacher
-    state = _state(shape, settings.optimizer, frozen) + models * shape.trainable_bytes
+    state = state_bytes(shape, settings.optimizer, frozen) + models * shape.trainable_bytes
     state += shape.trainable * (3 if by_side else 1)  # a byte for each mark of the mask
     state += settings.rectify * shape.master_bytes  # the direction
     return [*first, (math.ceil(together / settings.accumulation), state)]
 
 
-def _state(shape: Shape, optimizer: str, frozen: float) -> int:
+def state_bytes(shape: Shape, optimizer: str, frozen: float) -> int:
     """Return the bytes of gradients, their masked copies, the optimiser and what it moves."""
     vectors = optimizer in ENTRYWISE and frozen >= WORTH
     entries = (1 - frozen if vectors else 1) * shape.master_bytes
