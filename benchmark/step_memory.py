@@ -76,9 +76,11 @@ def planned_bytes(folder: Path, settings: Any, share: float) -> float:
 
     model = shaped(str(folder), settings)
     shape, step = shape_of(model), traced(model, ROWS, LENGTH, ANSWER)
-    total = weight_bytes(model, settings.quantise) + state_bytes(shape, "adamw", share)
-    total += shape.trainable_bytes + shape.trainable
-    return total + (step.inputs + step.layer if settings.gradient_checkpointing else step.kept)
+    held, gradients = state_bytes(shape, "adamw", share)
+    kept = step.inputs + step.layer if settings.gradient_checkpointing else step.kept
+    most = max(shape.trainable_bytes + kept, gradients)
+    proof = shape.trainable_bytes + shape.trainable  # the weights at the start, and the mask
+    return weight_bytes(model, settings.quantise) + held + most + proof
 
 
 def case(name: str, folder: Path) -> dict[str, float]:

@@ -32,8 +32,8 @@ _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 _MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
 """Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
 
-Trainings = Sequence[tuple[Pass, int]]
-"""A pass of each training, and the bytes that the training holds beside the model."""
+Trainings = Sequence[tuple[Pass, int, int]]
+"""A pass of each training, what the training holds beside the weights, and its gradients."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def plan_of_shape(
     longest = max(len(row.ids) for row in train)
     answer = max(len(row.ids) - row.start for row in train)
     trainings = [
-        (traced(model, math.ceil(count / devices), longest, answer), state)
-        for count, state in _trainings(config, shape, frozen)
+        (traced(model, math.ceil(count / devices), longest, answer), held, gradients)
+        for count, held, gradients in _trainings(config, shape, frozen)
     ]
     draws = config.importance.trials if config.importance.labels == "random" else 1
     fits = max(1, min(config.importance.batch_tokens // longest, len(train) * draws))
@@ -148,10 +148,11 @@ def _way(
     trainings, score = traces
     shape, parameters = shape_of(model), trainable(model)
     weights = weight_bytes(model, kind)
-    training = [
-        (weights + state) // shards + (step.inputs + step.layer if checkpointing else step.kept)
-        for step, state in trainings
-    ]
+    training = []
+    for step, held, gradients in trainings:  # activations are gone when the optimiser steps
+        kept = step.inputs + step.layer if checkpointing else step.kept
+        most = max(shape.trainable_bytes // shards + kept, gradients // shards)
+        training.append((weights + held) // shards + most)
     sums = sum(p.numel() for p in passes(parameters, config.importance.memory_gib)[0].values())
     largest = max(p.numel() for p in parameters.values()) * FLOAT
     gathered = 0
@@ -178,10 +179,10 @@ def weight_bytes(model: Policy, quantise: str | None) -> int:
     return shape.bytes - int(entries * (wide - bits / 8))
 
 
-def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, int]]:
-    """Return the rows of a pass of each training, and what it holds beside the model, in bytes."""
+def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, int, int]]:
+    """Return of each training the rows of a pass, and the bytes that it holds (``Trainings``)."""
     settings, teach = config.unlearning, config.teach or Teach()
-    taught = teach.batch_size, state_bytes(shape, "adamw", 0.0)
+    taught = teach.batch_size, *state_bytes(shape, "adamw", None)
     first = [taught] * (config.teaches or settings.objective == EXACT)
     if settings.objective == EXACT:
         return first
@@ -191,15 +192,23 @@ def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, i
     objective = make_objective(settings)
     models = any(objective.compares(side) for side in objective.sides)  # the reference
     models += settings.objective == "distill" and knows_before(config)  # and the teacher
-    state = state_bytes(shape, settings.optimizer, frozen) + models * shape.trainable_bytes
-    state += shape.trainable * (3 if by_side else 1)  # a byte for each mark of the mask
-    state += settings.rectify * shape.master_bytes  # the direction
-    return [*first, (math.ceil(together / settings.accumulation), state)]
+    held, gradients = state_bytes(shape, settings.optimizer, frozen)
+    held += models * shape.trainable_bytes
+    held += shape.trainable * (3 if by_side else 1)  # a byte for each mark of the mask
+    held += settings.rectify * shape.master_bytes  # the direction
+    return [*first, (math.ceil(together / settings.accumulation), held, gradients)]
 
 
-def state_bytes(shape: Shape, optimizer: str, frozen: float) -> int:
-    """Return the bytes of gradients, their masked copies, the optimiser and what it moves."""
-    vectors = optimizer in ENTRYWISE and frozen >= WORTH
-    entries = (1 - frozen if vectors else 1) * shape.master_bytes
+def state_bytes(shape: Shape, optimizer: str, frozen: float | None) -> tuple[int, int]:
+    """Return what a training holds from step to step, and its gradients in a step, in bytes.
+
+    Args:
+        shape: The model in numbers.
+        optimizer: A name of ``unlearning.optimizer``.
+        frozen: Share that the mask freezes, of every tensor (0-1); None: there is no mask.
+    """
+    vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
+    entries = shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1)
     copies = vectors or shape.master_bytes > shape.trainable_bytes
-    return shape.trainable_bytes + int(entries * (1 + _MOMENTS[optimizer] + copies))
+    masked = frozen is not None and not vectors  # a copy with zeros in it
+    return int(entries * (_MOMENTS[optimizer] + copies)), int(entries * (1 + masked))

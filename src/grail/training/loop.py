@@ -147,8 +147,7 @@ class Loop:
                     result.loss.backward()  # accelerate would divide it: it is scaled already
                     terms = {name: float(value.detach()) for name, value in result.terms.items()}
                     shares.append((terms, result.accuracy, result.ascending))
-                taken = take_gradients(self.parameters, self.masters, self.freezing.vectors)
-                gradients[side] = self.freezing.masked(taken, side)
+                gradients[side] = self.freezing.masked(self._taken(), side)
         terms, accuracy, ascending = _added(gather_object(shares))
         _check_finite(terms, number, files)
         for name, gradient in self._combined(gradients, state).items():
@@ -170,6 +169,9 @@ class Loop:
         state.step, state.index = number, state.index + 1
         line = {"step": number, "epoch": state.epoch, "lr": rate, "terms": terms}
         return line | {"gradient_norm": float(norm), "ascending": ascending}
+
+    def _taken(self) -> Gradients:
+        return take_gradients(self.parameters, self.masters, self.freezing.vectors)
 
     def _micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
         """Return this process's rows, in ``accumulation`` pieces."""
