@@ -13,7 +13,8 @@ NOTES = (
     "Counted from the model's shape and the rows; nothing was loaded or timed. Rows are counted "
     "with the tokenizer of model.name. Memory is that of a device, without what its allocator "
     "wastes: leave a tenth free.",
-    "Scores: those of all sides, which lie in the machine's own memory while the sets are chosen.",
+    "Scores: the files of all sides, which are read through memory maps while the sets are chosen: "
+    "with less memory of the machine than that, parts of them are read again.",
     "On several devices the rows of a step are divided among them. FSDP2 divides weights, "
     "gradients and optimiser, too; without it each device holds all of them.",
 )
