@@ -150,7 +150,7 @@ def _way(
     weights = weight_bytes(model, kind)
     training = []
     for step, held, gradients in trainings:  # activations are gone when the optimiser steps
-        kept = step.inputs + step.layer if checkpointing else step.kept
+        kept = step.activations(checkpointing)
         most = max(shape.trainable_bytes // shards + kept, gradients // shards)
         training.append((weights + held) // shards + most)
     sums = sum(p.numel() for p in passes(parameters, config.importance.memory_gib)[0].values())
