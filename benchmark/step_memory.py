@@ -3,8 +3,7 @@
 Usage: python benchmark/step_memory.py [--only NAME ...]
 
 Two steps of AdamW on a random Llama, each case in a process of its own. Measured is what the
-process holds at most while it trains, less what it held before it had a model; planned is what
-``grail plan --shape`` counts for the same training.
+process holds at most while it trains; planned is what ``grail plan --shape`` counts for it.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def make_model(folder: Path) -> None:
 def planned_bytes(folder: Path, settings: Any, share: float) -> float:
     """Return what the plan counts: weights, training, the proof's copy and mask, activations."""
     from grail.forecast.cost import shape_of
-    from grail.forecast.memory import state_bytes, weight_bytes
+    from grail.forecast.memory import LIBRARIES, state_bytes, weight_bytes
     from grail.forecast.shapes import shaped, traced
 
     model = shaped(str(folder), settings)
@@ -85,7 +84,7 @@ def planned_bytes(folder: Path, settings: Any, share: float) -> float:
     kept = step.activations(settings.gradient_checkpointing)
     most = max(shape.trainable_bytes + kept, gradients)
     proof = shape.trainable_bytes + shape.trainable  # the weights at the start, and the mask
-    return weight_bytes(model, settings.quantise) + held + most + proof
+    return LIBRARIES + weight_bytes(model, settings.quantise) + held + most + proof
 
 
 def case(name: str, folder: Path) -> dict[str, float]:
@@ -103,7 +102,7 @@ def case(name: str, folder: Path) -> dict[str, float]:
 
     given, share = CASES[name]
     settings = Model(name=str(folder), **given)
-    planned, before = planned_bytes(folder, settings, share) / 2**20, resident("VmRSS")
+    planned = planned_bytes(folder, settings, share) / 2**20
     model = load_model(settings, None, 0).train()
     weights, rows = trainable(model), drawn_rows()
     mask = Mask({name: torch.rand(p.shape) < share for name, p in weights.items()})
@@ -112,7 +111,7 @@ def case(name: str, folder: Path) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now's
     with tempfile.TemporaryDirectory() as place:
         loop.run(LoopFiles(Path(place) / "log", Path(place) / "checkpoint", ""))
-    return {"measured": resident("VmHWM") - before, "planned": planned}
+    return {"measured": resident("VmHWM"), "planned": planned}
 
 
 def drawn_rows() -> tuple[Any, ...]:
@@ -129,7 +128,7 @@ def drawn_rows() -> tuple[Any, ...]:
 
 
 def resident(key: str) -> float:
-    """Return the process's memory of now (VmRSS) or its peak (VmHWM), in MiB."""
+    """Return a line of the process's status in MiB: VmHWM is the peak of its memory."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
