@@ -19,7 +19,7 @@ from typing import Any
 
 from machine import write
 
-SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12}
+SHAPE: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12}
 ROWS, LENGTH, ANSWER = 8, 128, 64
 FULL, ADAPTER = {"lora": None, "dtype": "float32"}, {"dtype": "bfloat16"}
 AGAIN = {"gradient_checkpointing": True}

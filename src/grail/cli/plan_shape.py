@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from grail.forecast.memory import ShapePlan
     from grail.reporting.tables import Table
 
-NOTES = (
+_NOTES = (
     "Counted from the model's shape and the rows; nothing was loaded or timed. Rows are counted "
     "with the tokenizer of model.name. Memory is that of a device, without what its allocator "
     "wastes: leave a tenth free.",
@@ -62,7 +62,7 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
             for way in plan.ways
         ),
     )
-    notes = [*NOTES, _work(plan, options)]
+    notes = [*_NOTES, _work(plan, options)]
     return {**plan.as_json(), "notes": notes}, table, _advice(plan, room)
 
 

@@ -154,7 +154,7 @@ def _layers(model: Policy) -> list[nn.Module]:
     return list(max(lists, key=len, default=nn.ModuleList()))
 
 
-def linear_entries(model: Policy, is_frozen: Callable[[nn.Parameter], bool]) -> int:
+def linear_entries(model: Policy, is_frozen: Callable[[Tensor], bool]) -> int:
     """Return the entries of the frozen Linear weights but the LM head's: those of few bits."""
     head = model.get_output_embeddings().weight  # type: ignore[operator]
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is not head]
