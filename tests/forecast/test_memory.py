@@ -1,11 +1,22 @@
 """What each way takes follows from counts that can be made by hand."""
 
 import pytest
+import torch
 
-from grail.config.run import parse_config
+from grail.artifacts import Mask
+from grail.config.run import Model, parse_config
 from grail.forecast.cost import shape_of
-from grail.forecast.memory import LIBRARIES, plan_of_shape
+from grail.forecast.memory import LIBRARIES, plan_of_shape, state_bytes
 from grail.forecast.shapes import shaped
+from grail.model.forward import trainable
+from grail.training.freezing import Freezing
+from grail.training.optimizer import (
+    ENTRYWISE,
+    OPTIMIZERS,
+    LoopSettings,
+    masters_of,
+    take_gradients,
+)
 
 ROWS = {"train": "embedded"}
 
@@ -31,8 +42,11 @@ def test_checkpointing_and_shards_lower_what_they_should(tiny_rows):
     ways = {(w.checkpointing, w.shards): w for w in plan.ways}
     assert set(ways) == {(False, 1), (True, 1), (False, 4)}, "in parts there is no checkpointing"
     whole, again, parts = ways[False, 1], ways[True, 1], ways[False, 4]
-    assert again.train < whole.train
+    assert again.train == whole.train, "with few tokens, the optimiser's step takes the most"
     assert again.score == whole.score, "scoring keeps its activations"
+    _, adapter = planned(tiny_rows, "1b")
+    assert adapter.ways[1].checkpointing > adapter.ways[0].checkpointing
+    assert adapter.ways[1].train < adapter.ways[0].train
     assert parts.weights == pytest.approx(whole.weights / 4, abs=1)
     shape = plan.shape
     state = 4 * shape.bytes  # weights, gradients, their masked copies, and two moments, less one
@@ -50,3 +64,46 @@ def test_each_way_says_what_to_set(tiny_rows):
     assert changes[0] == ""
     assert "--set model.quantise=nf4 --set model.gradient_checkpointing=true" in changes
     assert "FSDP2 on 2 devices" in changes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("frozen", [0.0, 0.25, 0.875])
+def test_a_training_s_state_is_what_its_tensors_take(tiny_model, name, frozen, dtype):
+    model = tiny_model(lora=False).to(dtype)
+    parameters = trainable(model)
+    bits = {n: torch.arange(p.numel()).reshape(p.shape) % 8 for n, p in parameters.items()}
+    mask = Mask({n: values < 8 * frozen for n, values in bits.items()})
+    freezing = Freezing(parameters, mask, vectors=name in ENTRYWISE)
+    masters = masters_of(parameters, freezing.vectors)
+    optimizer = OPTIMIZERS[name](list(masters.values()), LoopSettings(1e-3, 1, 0))
+    for parameter in parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    taken = take_gradients(parameters, masters, freezing.vectors)
+    for key, gradient in freezing.masked(taken, "").items():
+        masters[key].grad = gradient
+    both = {id(g): g.nbytes for g in (*taken.values(), *(m.grad for m in masters.values()))}
+    held = sum(m.nbytes for key, m in masters.items() if m is not parameters[key])
+    optimizer.step()
+    states = [v for of in optimizer.state.values() for v in of.values() if v.dim()]
+    if name != "adafactor":  # means of rows and columns: little
+        held += sum(value.nbytes for value in states)
+    counted = state_bytes(shape_of(model), name, frozen)
+    assert counted == pytest.approx((held, sum(both.values())), rel=0.02)
+
+
+def test_what_a_mask_freezes_lowers_stage_3_alone(tiny_rows):
+    def train(**more):
+        config = parse_config(
+            {"domains": {"d": {"unlearn": ROWS, "retain": ROWS}}, "output": "run",
+             "preset": "grail", "model": {"lora": None}, **more}
+        )  # fmt: skip
+        return [plan_of_shape(config, tiny_rows(8), "1b", 1, f).ways[0].train for f in (0, 0.875)]
+
+    whole, masked = train()
+    entries = shape_of(shaped("1b", Model(lora=None))).trainable
+    # moments and two gradients of each entry; a copy and moments of free ones, and one gradient
+    assert whole - masked == pytest.approx(4 * entries * ((2 + 2) - (3 / 8 + 1)), rel=0.1)
+    taught, lowest = train(teach=True)
+    assert taught == pytest.approx(whole)
+    assert masked < lowest < taught, "the teaching has no mask"

@@ -9,12 +9,13 @@ import torch
 from grail.config.file import load_config
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import file_bytes, shape_of
-from grail.forecast.work import READ_AGAIN, models_of, tokens_of, workload
+from grail.forecast.work import READ_AGAIN, models_of, step_rows, tokens_of, workload
 from grail.model.probe import shares
 from grail.progress import NullListener
 from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
+from grail.run.trainings import unlearn_training
 from grail.unlearning.guesses import GUESS_TOKENS
 
 STAYS = {"learning_rate": 1e-9}  # nothing is learned: no row rests, no stage ends early
@@ -210,3 +211,22 @@ def test_scores_in_several_passes_take_as_many_times_the_work(module_config):
     context = RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
     once, thrice = (workload(config, context.rows, [], n)["score"]["score"] for n in (1, 3))
     assert thrice == once * 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"retain_ratio": 3},
+        {"general_weight": 0.2},
+        {"objective": "ascent", "general_weight": 0.2},
+        {"objective": "refusal"},
+    ],
+)
+def test_a_step_has_the_rows_that_are_planned_for_it(module_config, settings):
+    config = load_config(module_config(name="steps", unlearning=settings), [], None)
+    context = RunContext(config, read_inputs(config), NullListener(True), torch.device("cpu"))
+    task, _ = unlearn_training(context, by_side=False)
+    step = max(task.plan(0), key=len)
+    counts = {side: sum(row.side == side for row in step) for side in task.objective.sides}
+    assert counts == step_rows(config.unlearning)

@@ -47,6 +47,36 @@ def test_each_side_has_its_own_bits_and_no_group_of_both():
         freezing.masked(ones, "")
 
 
+@pytest.mark.parametrize("by_side", [False, True])
+def test_vectors_of_free_entries_are_masked_and_decay_as_whole_tensors_do(by_side):
+    generator = torch.Generator().manual_seed(0)
+    parameters = {n: nn.Parameter(torch.randn(9, 7)) for n in "ab"}
+
+    def bits(share):
+        return {"a": torch.rand((9, 7), generator=generator) < share, "b": torch.eye(9, 7) > 0}
+
+    unlearn, retain = bits(0.9), bits(0.9)
+    frozen = {n: unlearn[n] & retain[n] for n in unlearn}
+    mask = Mask(frozen, unlearn, retain) if by_side else Mask(frozen)
+    whole, vectors = Freezing(parameters, mask), Freezing(parameters, mask, vectors=True)
+    assert list(vectors.vectors) == ["a"]  # little is frozen of b: a copy would not pay
+
+    def shown(tensors):
+        return {"a": tensors["a"][~frozen["a"]], "b": tensors["b"]}
+
+    gradients = {n: torch.randn(9, 7, generator=generator) for n in "ab"}
+    for side in ("unlearn", "retain") if by_side else ("", "unlearn", "retain"):
+        expected, found = (
+            shown(whole.masked(gradients, side)),
+            vectors.masked(shown(gradients), side),
+        )
+        assert all(torch.equal(expected[n], found[n]) for n in "ab")
+    small = {n: nn.Parameter(p.detach().clone()) for n, p in shown(parameters).items()}
+    vectors.decay(small, 0.1)
+    whole.decay(parameters, 0.1)
+    assert all(torch.equal(small[n], p) for n, p in shown(parameters).items())
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_proof_counts_and_finds_a_single_bit(inside):
     parameters, mask = parameters_and_mask()

@@ -25,7 +25,7 @@ from grail.training import loop as loop_module
 from grail.training.freezing import Freezing
 from grail.training.gru import NEWEST
 from grail.training.loop import Loop, LoopFiles, _seeded
-from grail.training.optimizer import learning_rate
+from grail.training.optimizer import OPTIMIZERS, learning_rate, masters_of
 from grail.unlearning.objectives import make_objective
 from grail.unlearning.task import UnlearnTask
 
@@ -59,9 +59,9 @@ def inverted(bits):
     return {name: ~value for name, value in bits.items()}
 
 
-def half(parameters, seed=0):
+def half(parameters, seed=0, share=0.5):
     generator = torch.Generator().manual_seed(seed)
-    return {n: torch.rand(p.shape, generator=generator) < 0.5 for n, p in parameters.items()}
+    return {n: torch.rand(p.shape, generator=generator) < share for n, p in parameters.items()}
 
 
 def sided(parameters):
@@ -134,6 +134,7 @@ def world(tiny_model, rows, tmp_path):
         settings = Unlearning(**(defaults | given))
         parameters = trainable(model)
         masks = {"static": lambda p: Mask(half(p)), "by_side": sided, "none": lambda _: None}
+        masks["most"] = lambda p: Mask(half(p, share=0.85))
         made = masks[mask](parameters)
         objective = make_objective(settings)
         compared = any(objective.compares(side) for side in objective.sides)
@@ -207,12 +208,21 @@ def test_no_frozen_entry_moves_and_free_ones_do(world, optimizer, variant, kind)
 class Unmasked(Loop):
     """Negative control: leaves the mask out, and does not look afterwards."""
 
-    def __init__(self, *given):
-        super().__init__(*given)
-        self.freezing = Freezing(self.parameters, None)
+    def __init__(self, parameters, task, mask, *more):
+        super().__init__(parameters, task, None, *more)
 
 
-class Late(Loop):
+class WholeTensors(Loop):
+    """The slow, obvious way: every entry has a gradient and moments, those of frozen ones are 0."""
+
+    def __init__(self, parameters, task, mask, settings, accelerator):
+        super().__init__(parameters, task, mask, settings, accelerator)
+        self.freezing = Freezing(parameters, mask)
+        self.masters = masters_of(parameters)
+        self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
+
+
+class Late(WholeTensors):
     """Negative control: masks from step 5 on."""
 
     def _step(self, rows, state, rate, files):
@@ -223,7 +233,7 @@ class Late(Loop):
         return line
 
 
-class OwnDecay(Loop):
+class OwnDecay(WholeTensors):
     """Negative control: the optimiser decays by itself."""
 
     def __init__(self, *given):
@@ -243,6 +253,40 @@ def test_the_body_above_fails_without_the_mask(world, optimizer):
 def test_the_body_above_fails_with_a_late_mask_or_the_optimisers_decay(world, optimizer, broken):
     with pytest.raises(RuntimeError, match=r"^[0-9]+ frozen entries changed"):
         frozen_changes(world, optimizer, "clipping", "lora", broken)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full", "bf16"])
+@pytest.mark.parametrize("variant", ["clipping", "accumulation", "decay", "resumed", "by_side"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_free_entries_alone_is_training_whole_tensors(world, optimizer, variant, kind):
+    """Equal to the bit: weights, norms and terms; no state and no checkpoint of frozen entries."""
+    given = {"kind": kind, "optimizer": optimizer, "mask": "most", **VARIANTS[variant]}
+    whole = world(name="whole", **given)
+    whole.loop_type = WholeTensors
+    whole.run()
+    made = world(**given)
+    if variant == "resumed":
+        with pytest.raises(StoppedError):
+            made.run(stop_at(5))
+        saved = load_file(made.place.checkpoints / "weights")
+        assert {n: v.numel() for n, v in saved.items()} == free_counts(made, 0.5)
+        made = world(**given)
+    loop = made.loop()
+    loop.run(made.place)
+    assert changed(whole.parameters, made.parameters) == 0
+    assert made.log() == whole.log()
+    for name, master in loop.masters.items():
+        kept = [v.numel() for v in loop.optimizer.state[master].values() if v.dim()]
+        assert kept == [free_counts(made, 0.5)[name]] * (2 if optimizer == "adamw" else 1)
+
+
+def free_counts(made, least):
+    """Name -> entries that are trained: the free ones, of tensors with at least this frozen."""
+    counts = {}
+    for name, p in made.parameters.items():
+        bits = made.mask.frozen[name]
+        counts[name] = int((~bits).sum()) if bits.float().mean() >= least else p.numel()
+    return counts
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

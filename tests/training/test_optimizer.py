@@ -9,9 +9,11 @@ from torch import nn
 
 from grail.config.run import Unlearning
 from grail.training.optimizer import (
+    ENTRYWISE,
     OPTIMIZERS,
     LoopSettings,
     cycle_progress,
+    gradient_norm,
     learning_rate,
     masters_of,
     restarts,
@@ -143,3 +145,55 @@ def test_parameters_of_32_bits_or_more_are_their_own_masters():
     assert {n: g.dtype for n, g in taken.items()} == {n: p.dtype for n, p in masters.items()}
     assert [g.sum().item() for g in taken.values()] == [0, 0, 2]
     assert all(p.grad is None for p in given.values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimiser_is_entrywise_if_it_moves_a_part_of_a_tensor_as_it_moves_the_whole(name):
+    generator = torch.Generator().manual_seed(0)
+    start, free = torch.randn(33, 7, generator=generator), torch.zeros(33, 7, dtype=torch.bool)
+    free[1:9, 2:5] = True
+    whole, part = nn.Parameter(start.clone()), nn.Parameter(start[free])
+    optimizers = [OPTIMIZERS[name]([p], settings()) for p in (whole, part)]
+    for _ in range(5):
+        gradient = torch.randn(33, 7, generator=generator)
+        whole.grad, part.grad = gradient.masked_fill(~free, 0.0), gradient[free]
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(whole[free], part) == (name in ENTRYWISE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_master_of_free_entries_goes_there_and_back(dtype):
+    generator = torch.Generator().manual_seed(0)
+    parameters = {
+        n: nn.Parameter(torch.randn(s, generator=generator).to(dtype))
+        for n, s in {"a": (31, 5), "b": (4,), "c": (3, 3)}.items()
+    }
+    parameters["a"].data.view(-1)[::3] = -0.0
+    frozen = {"a": torch.rand(31, 5, generator=generator) < 0.8, "c": torch.ones(3, 3).bool()}
+    before = {n: p.detach().clone() for n, p in parameters.items()}
+    masters = masters_of(parameters, frozen)
+    assert [m.numel() for m in masters.values()] == [int((~frozen["a"]).sum()), 4, 0]
+    wide = torch.promote_types(dtype, torch.float32)
+    assert {m.dtype for m in masters.values()} == {wide}
+    whole = {n: nn.Parameter(p.detach().to(wide)) for n, p in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(dtype)
+        hidden = frozen.get(name, torch.zeros(parameter.shape).bool())
+        whole[name].grad = parameter.grad.to(wide).masked_fill(hidden, 0.0)
+    for name, gradient in take_gradients(parameters, masters, frozen).items():
+        masters[name].grad = gradient
+    norms = (
+        gradient_norm(masters, frozen),
+        nn.utils.get_total_norm([p.grad for p in whole.values()]),
+    )
+    assert torch.equal(*norms)
+    with torch.no_grad():
+        for master in masters.values():
+            master.add_(1)
+    write_back(masters, parameters, frozen)
+    for name, parameter in parameters.items():
+        hidden = frozen.get(name, torch.zeros(parameter.shape).bool())
+        expected = torch.where(hidden, before[name], (before[name].to(wide) + 1).to(dtype))
+        assert torch.equal(parameter, expected)
+        assert torch.equal(torch.signbit(parameter), torch.signbit(expected))

@@ -37,6 +37,13 @@ def add_plan(commands: Any) -> SettingsParser:
     parser.add_argument(
         "--tflops", type=float, metavar="T", help="with --shape: what each device sustains"
     )
+    parser.add_argument(
+        "--frozen",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --shape: share of the entries that the mask will freeze (0-1), if known",
+    )
     parser.set_defaults(handler=handle_plan)
     return parser
 

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from grail.forecast.memory import ShapePlan
     from grail.reporting.tables import Table
 
-SHAPE_NOTES = (
+_NOTES = (
     "Counted from the model's shape and the rows; nothing was loaded or timed. Rows are counted "
     "with the tokenizer of model.name. Memory is that of a device, without what its allocator "
     "wastes: leave a tenth free.",
-    "Scores: those of all sides, which lie in the machine's own memory while the sets are chosen.",
+    "Scores: the files of all sides, which are read through memory maps while the sets are chosen: "
+    "with less memory of the machine than that, parts of them are read again.",
     "On several devices the rows of a step are divided among them. FSDP2 divides weights, "
     "gradients and optimiser, too; without it each device holds all of them.",
 )
@@ -40,9 +41,11 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     for name in ("devices", "memory", "tflops"):
         if (value := getattr(options, name)) is not None and value <= 0:
             raise InputError(f"--{name}: {value} must be above 0.")
+    if not 0 <= options.frozen < 1:
+        raise InputError(f"--frozen: {options.frozen} must be a share, from 0 to below 1.")
     config = load_config(options.config, options.set, options.output)
     context = RunContext(config, read_inputs(config), listener, torch.device("cpu"))
-    plan = plan_of_shape(config, context.rows, options.shape, options.devices)
+    plan = plan_of_shape(config, context.rows, options.shape, options.devices, options.frozen)
     room = options.memory * 2**30
     columns = ("", "Weights", "Scoring", "Training", "Scores", "Peak", f"{options.memory:g} GiB")
     table = Table(
@@ -59,7 +62,7 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
             for way in plan.ways
         ),
     )
-    notes = [*SHAPE_NOTES, _work(plan, options)]
+    notes = [*_NOTES, _work(plan, options)]
     return {**plan.as_json(), "notes": notes}, table, _advice(plan, room)
 
 

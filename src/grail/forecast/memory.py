@@ -9,18 +9,31 @@ from typing import Any
 
 from grail.artifacts import STATISTICS
 from grail.config.run import Config
+from grail.config.teach import Teach
 from grail.data.encode import Encoded
 from grail.forecast.cost import FLOAT, Shape, shape_of
 from grail.forecast.shapes import Pass, frozen_linear_entries, shaped, traced
+from grail.forecast.work import step_rows
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
+from grail.run.inputs import knows_before
+from grail.training.freezing import WORTH
+from grail.training.optimizer import ENTRYWISE
+from grail.unlearning.objectives import EXACT, make_objective
 
 LIBRARIES = 0.5 * 2**30
 """What a process takes before it has a model: Python, torch, transformers."""
 
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
+
+
+_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
+"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
+
+Trainings = Sequence[tuple[Pass, int, int]]
+"""A pass of each training, what the training holds beside the weights, and its gradients."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Way:
         score: Bytes while scoring, weights included.
         train: The same while training, optimiser included.
         host: Bytes of all scores at once, in the memory of the machine, when sets are chosen.
+        start: Bytes of the weights before Stage 3, there too: the proof of freezing reads them.
     """
 
     quantise: str | None
@@ -44,6 +58,7 @@ class Way:
     score: int
     train: int
     host: int
+    start: int
 
     @property
     def peak(self) -> float:
@@ -52,8 +67,8 @@ class Way:
 
     @property
     def unified(self) -> float:
-        """The same where device and machine share one memory, as on a CPU: the scores are in it."""
-        return max(self.peak, LIBRARIES + self.weights + self.host)
+        """The same where device and machine share one memory, as on a CPU."""
+        return LIBRARIES + max(self.score, self.train + self.start, self.weights + self.host)
 
     @property
     def changes(self) -> list[str]:
@@ -83,7 +98,9 @@ class ShapePlan:
         return asdict(self) | dict(zip(("peaks", "unified"), peaks, strict=True))
 
 
-def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: int) -> ShapePlan:
+def plan_of_shape(
+    config: Config, rows: Sequence[Encoded], name: str, devices: int, frozen: float = 0.0
+) -> ShapePlan:
     """Return what a run takes on a model that is not on this machine.
 
     Args:
@@ -91,6 +108,7 @@ def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: i
         rows: Its rows, in ids.
         name: See ``shaped``.
         devices: Devices that train together; a step's rows are divided among them.
+        frozen: Share of the trainable entries that the mask will freeze (0-1).
 
     Raises:
         InputError: if there is no such shape.
@@ -100,9 +118,10 @@ def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: i
     train = [row for row in rows if row.part == "train" and row.side in ("unlearn", "retain")]
     longest = max(len(row.ids) for row in train)
     answer = max(len(row.ids) - row.start for row in train)
-    together = math.ceil(settings.batch_size * max(1.0, settings.retain_ratio))
-    steps = math.ceil(together / settings.accumulation / devices)
-    step = traced(model, steps, longest, answer)
+    trainings = [
+        (traced(model, math.ceil(count / devices), longest, answer), held, gradients)
+        for count, held, gradients in _trainings(config, shape, frozen)
+    ]
     draws = config.importance.trials if config.importance.labels == "random" else 1
     fits = max(1, min(config.importance.batch_tokens // longest, len(train) * draws))
     score = traced(model, fits, longest, answer)
@@ -110,7 +129,7 @@ def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: i
     if few == [None] and config.model.lora is not None:
         few.append("nf4")
     ways = [
-        _way(model, config, (step, score), (kind, again, shards))
+        _way(model, config, (trainings, score), (kind, again, shards))
         for shards in dict.fromkeys((1, devices))
         for kind in few
         for again in sorted({config.model.gradient_checkpointing, True})
@@ -118,26 +137,22 @@ def plan_of_shape(config: Config, rows: Sequence[Encoded], name: str, devices: i
     ]
     tokens = sum(len(row.ids) for row in train)
     scored = score.flops / (fits * longest) * tokens * draws
-    trained = step.flops / (steps * longest) * tokens * settings.epochs
+    trained = score.flops / (fits * longest) * tokens * settings.epochs
     return ShapePlan(shape, tuple(ways), {"score": scored, "unlearn": trained})
 
 
 def _way(
-    model: Policy, config: Config, traces: tuple[Pass, Pass], how: tuple[str | None, bool, int]
+    model: Policy, config: Config, traces: tuple[Trainings, Pass], how: tuple[str | None, bool, int]
 ) -> Way:
     kind, checkpointing, shards = how
-    step, score = traces
+    trainings, score = traces
     shape, parameters = shape_of(model), trainable(model)
-    weights, bits = shape.bytes, _BITS[kind]
-    if bits is not None:
-        entries = frozen_linear_entries(model)
-        wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
-        weights -= int(entries * (wide - bits / 8))
-    copies = shape.master_bytes * (shape.master_bytes > shape.trainable_bytes)
-    moments = {"sgd": 1, "adamw": 2, "adafactor": 0}[config.unlearning.optimizer]
-    # gradients, their masked copies in the masters' precision, and the optimiser's state
-    state = shape.trainable_bytes + shape.master_bytes * (1 + moments) + copies
-    activations = step.inputs + step.layer if checkpointing else step.kept
+    weights = weight_bytes(model, kind)
+    training = []
+    for step, held, gradients in trainings:  # activations are gone when the optimiser steps
+        kept = step.activations(checkpointing)
+        most = max(shape.trainable_bytes // shards + kept, gradients // shards)
+        training.append((weights + held) // shards + most)
     sums = sum(p.numel() for p in passes(parameters, config.importance.memory_gib)[0].values())
     largest = max(p.numel() for p in parameters.values()) * FLOAT
     gathered = 0
@@ -148,6 +163,52 @@ def _way(
     return Way(
         *(kind, checkpointing, shards, weights // shards),
         score=weights // shards + gathered + scoring,
-        train=(weights + state) // shards + gathered + activations,
+        train=gathered + max(training),
         host=2 * len(config.domains) * means * shape.trainable,
+        start=shape.trainable_bytes // shards,
     )
+
+
+def weight_bytes(model: Policy, quantise: str | None) -> int:
+    """Return the bytes of a model's weights, the frozen Linear ones in few bits if so wished."""
+    shape, bits = shape_of(model), _BITS[quantise]
+    if bits is None:
+        return shape.bytes
+    entries = frozen_linear_entries(model)
+    wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
+    return shape.bytes - int(entries * (wide - bits / 8))
+
+
+def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, int, int]]:
+    """Return of each training the rows of a pass, and the bytes that it holds (``Trainings``)."""
+    settings, teach = config.unlearning, config.teach or Teach()
+    taught = teach.batch_size, *state_bytes(shape, "adamw", None)
+    first = [taught] * (config.teaches or settings.objective == EXACT)
+    if settings.objective == EXACT:
+        return first
+    rows, by_side = step_rows(settings), config.localization.freeze == "by_side"
+    unlearn, others = rows.get("unlearn", 0), sum(rows.values()) - rows.get("unlearn", 0)
+    together = max(unlearn, others) if by_side or settings.rectify else unlearn + others
+    objective = make_objective(settings)
+    models = any(objective.compares(side) for side in objective.sides)  # the reference
+    models += settings.objective == "distill" and knows_before(config)  # and the teacher
+    held, gradients = state_bytes(shape, settings.optimizer, frozen)
+    held += models * shape.trainable_bytes
+    held += shape.trainable * (3 if by_side else 1)  # a byte for each mark of the mask
+    held += settings.rectify * shape.master_bytes  # the direction
+    return [*first, (math.ceil(together / settings.accumulation), held, gradients)]
+
+
+def state_bytes(shape: Shape, optimizer: str, frozen: float | None) -> tuple[int, int]:
+    """Return what a training holds from step to step, and its gradients in a step, in bytes.
+
+    Args:
+        shape: The model in numbers.
+        optimizer: A name of ``unlearning.optimizer``.
+        frozen: Share that the mask freezes, of every tensor (0-1); None: there is no mask.
+    """
+    vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
+    entries = shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1)
+    copies = vectors or shape.master_bytes > shape.trainable_bytes
+    masked = frozen is not None and not vectors  # a copy with zeros in it
+    return int(entries * (_MOMENTS[optimizer] + copies)), int(entries * (1 + masked))

@@ -83,13 +83,19 @@ class Pass:
         kept: Bytes that autograd keeps between the two, parameters left out.
         layer: The part of them that one of the model's layers keeps.
         inputs: Bytes of the inputs of all layers: what checkpointing keeps of them.
+        outside: The part of ``kept`` that no layer keeps: of embeddings, head and loss.
         flops: Floating point operations.
     """
 
     kept: int
     layer: int
     inputs: int
+    outside: int
     flops: int
+
+    def activations(self, checkpointing: bool) -> int:
+        """Return the most bytes that a training keeps for its backward pass."""
+        return self.inputs + self.layer + self.outside if checkpointing else self.kept
 
 
 def traced(model: Policy, rows: int, length: int, answers: int) -> Pass:
@@ -133,7 +139,8 @@ def traced(model: Policy, rows: int, length: int, answers: int) -> Pass:
     checkpoints = len(layers) * rows * length * hidden.shape[1] * hidden.element_size()
     layer = max((b - a for a, b in pairwise(marks)), default=total)
     flops = forward.get_total_flops() + backward.get_total_flops()
-    return Pass(total, layer, checkpoints, flops)
+    outside = max(0, total - len(layers) * layer)
+    return Pass(total, layer, checkpoints, outside, flops)
 
 
 def _bytes(kept: dict[int, Tensor]) -> int:

@@ -79,6 +79,14 @@ def step_costs(settings: Unlearning) -> dict[str, float]:
     return {side: 1 + READ_AGAIN * (side in again) for side in objective.sides}
 
 
+def step_rows(settings: Unlearning) -> dict[str, int]:
+    """Return side -> its rows in a full step of Stage 3."""
+    sides, size = make_objective(settings).sides, settings.batch_size
+    general = math.ceil(size / (2 if "retain" in sides else 1))
+    rows = {"unlearn": size, "retain": size * settings.retain_ratio, "general": general}
+    return {side: rows[side] for side in sides}
+
+
 def prompt_batches(config: Config, rows: Rows) -> list[Rows]:
     """Return the batches in which the evaluation continues prompts, short answers first."""
     asked = rows_to_continue(rows)
@@ -100,7 +108,7 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains)) * (2 if settings.wordings else 1)
         batches = math.ceil(count / settings.batch_size)
-        general_rows = batches * math.ceil(settings.batch_size / (2 if "retain" in costs else 1))
+        general_rows = batches * step_rows(settings).get("general", 0)
         retain_rows = count * settings.retain_ratio
         wanted = {"unlearn": count, "retain": retain_rows, "general": general_rows}
         for side, cost in costs.items():

@@ -19,15 +19,23 @@ from grail.model.sharded import Whole, own_parts, part_of, summed
 Gradients = dict[str, Tensor]
 """Parameter name -> gradient."""
 
+WORTH = 0.5
+"""Frozen share of a tensor from which on its free entries are trained as a vector of their own,
+which costs a copy of them and saves the frozen entries' gradients and moments."""
+
 
 class Freezing:
     """A mask over the parameters of a model, and the values of its frozen entries at the start.
 
-    Without a mask nothing is frozen and there is nothing to prove. Of a model in parts, everything
-    here is this process's part; the proof counts over all processes.
+    Without a mask nothing is frozen and there is nothing to prove. With ``vectors``, the parameters
+    in ``self.vectors`` (name -> frozen entries) are trained as vectors of their free entries, and
+    the gradients and weights that the methods take are such vectors. Of a model in parts,
+    everything here is this process's part; the proof counts over all processes.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], mask: Mask | None) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], mask: Mask | None, vectors: bool = False
+    ) -> None:
         self.whole, self.parameters, self.mask = parameters, own_parts(parameters), mask
         self.frozen: Gradients = {}
         self.hidden: dict[str, Gradients] = {}  # side -> entries that its gradient must skip
@@ -36,11 +44,23 @@ class Freezing:
             self.hidden = dict.fromkeys(("", "unlearn", "retain"), self.frozen)
         if mask is not None and mask.by_side:
             self.hidden = {s: self._on_device(mask.for_side(s)) for s in ("unlearn", "retain")}
+        self.vectors: Gradients = {}
+        if vectors:
+            shares = {name: float(bits.float().mean()) for name, bits in self.frozen.items()}
+            self.vectors = {n: self.frozen[n] for n, share in shares.items() if share >= WORTH}
+            self.hidden = {side: self._of_vectors(bits) for side, bits in self.hidden.items()}
         self.start = {n: self.parameters[n].detach().cpu().clone() for n in self.frozen}
 
     def _on_device(self, bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = {name: part_of(value, self.whole[name]) for name, value in bits.items()}
         return {name: value.to(self.parameters[name].device) for name, value in own.items()}
+
+    def _of_vectors(self, hidden: Gradients) -> Gradients:
+        """Return the entries hidden from a side, of vectors among their free entries."""
+        if hidden is self.frozen:  # a vector has no frozen entries
+            return {n: bits for n, bits in hidden.items() if n not in self.vectors}
+        free = {name: ~bits for name, bits in self.vectors.items()}
+        return {n: bits[free[n]] if n in free else bits for n, bits in hidden.items()}
 
     def masked(self, gradients: Gradients, side: str) -> Gradients:
         """Return gradients with zeros at the entries frozen for ``side`` ("": rows of all sides).
@@ -62,7 +82,7 @@ class Freezing:
         """
         for name, parameter in weights.items():
             scale = torch.full_like(parameter, 1 - shrink)
-            if name in self.frozen:
+            if name in self.frozen and name not in self.vectors:
                 scale.masked_fill_(self.frozen[name], 1.0)
             parameter.mul_(scale)
 

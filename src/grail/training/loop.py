@@ -25,16 +25,18 @@ from grail.artifacts import Mask
 from grail.data.encode import Encoded
 from grail.errors import DivergenceError
 from grail.files import recover_folder
-from grail.model.sharded import summed
+from grail.model.sharded import part, summed
 from grail.progress import Tick, silent
 from grail.training.checkpoint import State, load_checkpoint, save_checkpoint, training_log
 from grail.training.freezing import Freezing, Gradients
 from grail.training.gru import averaged, rectified
 from grail.training.looks import NO_LOOKS, Looks, Seen
 from grail.training.optimizer import (
+    ENTRYWISE,
     OPTIMIZERS,
     LoopSettings,
     cycle_progress,
+    gradient_norm,
     learning_rate,
     masters_of,
     restarts,
@@ -68,10 +70,12 @@ class Loop:
         accelerator: Accelerator,
     ) -> None:
         self.whole, self.task, self.settings = parameters, task, settings
-        self.accelerator, self.freezing = accelerator, Freezing(parameters, mask)
+        self.accelerator = accelerator
+        self.sharded = any(part(p) is not p for p in parameters.values())
+        vectors = settings.optimizer in ENTRYWISE and not self.sharded  # parts are not compressed
+        self.freezing = Freezing(parameters, mask, vectors)
         self.parameters = self.freezing.parameters  # this process's parts of a model in parts
-        self.sharded = any(parameters[n] is not p for n, p in self.parameters.items())
-        self.masters = masters_of(self.parameters)
+        self.masters = masters_of(self.parameters, self.freezing.vectors)
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew
         self.looked: list[Seen] = []
         self.optimizer = OPTIMIZERS[settings.optimizer](list(self.masters.values()), settings)
@@ -132,7 +136,7 @@ class Loop:
             return  # the proof must see the parameters as the training left them
         for name, best in state.best.items():
             self.masters[name].copy_(best)
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
 
     def _step(
         self, rows: list[Encoded], state: State, rate: float, files: LoopFiles
@@ -151,8 +155,7 @@ class Loop:
                     terms = {name: float(value.detach()) for name, value in result.terms.items()}
                     if weight == 1 or self.accelerator.is_main_process:
                         shares.append((terms, result.accuracy, result.ascending))
-                taken = take_gradients(self.whole, self.masters)
-                gradients[side] = self.freezing.masked(taken, side)
+                gradients[side] = self.freezing.masked(self._taken(), side)
         terms, accuracy, ascending = _added(gather_object(shares))
         _check_finite(terms, number, files)
         for name, gradient in self._combined(gradients, state).items():
@@ -164,21 +167,23 @@ class Loop:
         if self.settings.weight_decay:
             self.freezing.decay(self.masters, rate * self.settings.weight_decay)
         self.optimizer.step()
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
         self.optimizer.zero_grad(set_to_none=True)
         self.task.saw(state.epoch, accuracy)
         state.step, state.index = number, state.index + 1
         line = {"step": number, "epoch": state.epoch, "lr": rate, "terms": terms}
         return line | {"gradient_norm": float(norm), "ascending": ascending}
 
+    def _taken(self) -> Gradients:
+        return take_gradients(self.whole, self.masters, self.freezing.vectors)
+
     def _clipped(self) -> Tensor:
         """Clip the gradients by their norm over all processes, which is returned."""
-        weights = list(self.masters.values())
-        norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        norm = gradient_norm(self.masters, self.freezing.vectors)
         if self.sharded:
             norm = norm.new_tensor(summed(float(norm.double().square()), True)).sqrt()
         limit = self.settings.max_grad_norm or math.inf
-        nn.utils.clip_grads_with_norm_(weights, limit, norm)
+        nn.utils.clip_grads_with_norm_(self.masters.values(), limit, norm)
         return norm
 
     def _micro_batches(self, rows: list[Encoded]) -> tuple[list[list[Encoded]], float]:
@@ -219,7 +224,7 @@ class Loop:
         state = load_checkpoint(
             files.checkpoints, self.masters, self.optimizer, files.inputs, self.whole
         )
-        write_back(self.masters, self.parameters)
+        write_back(self.masters, self.parameters, self.freezing.vectors)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
             self.task.load_state(state.task)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from grail.model.sharded import part
 
+Frozen = Mapping[str, Tensor]
+"""Parameter name -> its frozen entries, of parameters whose free entries alone are trained."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -41,40 +44,82 @@ OPTIMIZERS = {
 }
 
 
-def masters_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+ENTRYWISE = ("adamw", "sgd")
+"""The optimisers that move an entry by its own gradients alone, wherever it stands in its tensor.
+
+Adafactor is none: its state is the means of rows and columns."""
+
+
+def masters_of(
+    parameters: Mapping[str, nn.Parameter], frozen: Frozen | None = None
+) -> dict[str, nn.Parameter]:
     """Return what an optimiser moves, by name: a float32 copy of each parameter in 16 bits.
 
     bfloat16 keeps 8 bits of a number: a step of less than 1/512 of a weight would round away, and
     at the rates of full weights nearly all steps are smaller. In a copy they add up. Parameters of
-    32 bits or more are their own masters.
+    32 bits or more are their own masters. The master of a parameter in ``frozen`` is a vector of
+    its free entries, so that gradients, moments and checkpoints hold no others.
     """
-    return {
-        name: p if p.dtype.itemsize >= 4 else nn.Parameter(p.detach().float())
-        for name, p in parameters.items()
-    }
+    masters, frozen = dict[str, nn.Parameter](), frozen or {}
+    for name, p in parameters.items():
+        kind = p.dtype if p.dtype.itemsize >= 4 else torch.float32
+        if name in frozen:
+            masters[name] = nn.Parameter(p.detach()[~frozen[name]].to(kind))
+        else:
+            masters[name] = p if p.dtype == kind else nn.Parameter(p.detach().to(kind))
+    return masters
 
 
 def take_gradients(
-    parameters: Mapping[str, nn.Parameter], masters: Mapping[str, nn.Parameter]
+    parameters: Mapping[str, nn.Parameter],
+    masters: Mapping[str, nn.Parameter],
+    frozen: Frozen | None = None,
 ) -> dict[str, Tensor]:
-    """Return the gradients in the masters' precision, zeros where there is none, and clear them.
+    """Return the gradients as the masters are, zeros where there is none, and clear them.
 
     Of parameters in parts, the masters and the gradients are those of this process's part.
     """
-    taken = {}
+    taken, frozen = {}, frozen or {}
     for name, parameter in parameters.items():
         master, gradient, parameter.grad = masters[name], parameter.grad, None
         gradient = torch.zeros_like(master) if gradient is None else part(gradient)
+        if name in frozen and gradient.shape != master.shape:
+            gradient = gradient[~frozen[name]]
         taken[name] = gradient.to(master.dtype)
     return taken
 
 
 @torch.no_grad()
-def write_back(masters: Mapping[str, nn.Parameter], parameters: Mapping[str, nn.Parameter]) -> None:
+def write_back(
+    masters: Mapping[str, nn.Parameter],
+    parameters: Mapping[str, nn.Parameter],
+    frozen: Frozen | None = None,
+) -> None:
     """Round the masters into the parameters that they are copies of."""
+    frozen = frozen or {}
     for name, parameter in parameters.items():
-        if masters[name] is not parameter:
+        if name in frozen:
+            parameter.masked_scatter_(~frozen[name], masters[name].to(parameter.dtype))
+        elif masters[name] is not parameter:
             parameter.copy_(masters[name])
+
+
+@torch.no_grad()
+def gradient_norm(masters: Mapping[str, nn.Parameter], frozen: Frozen) -> Tensor:
+    """Return the norm of all gradients.
+
+    A vector of free entries is put among zeros first, one tensor at a time: the order of a sum
+    decides its last bits, which must not depend on how the entries are stored.
+    """
+    norms = []
+    for name, master in masters.items():
+        gradient = master.grad
+        if gradient is not None and name in frozen:
+            whole = gradient.new_zeros(frozen[name].shape)
+            gradient = whole.masked_scatter_(~frozen[name], gradient)
+        if gradient is not None:
+            norms.append(torch.linalg.vector_norm(gradient))
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def learning_rate(settings: LoopSettings, progress: float) -> float:
