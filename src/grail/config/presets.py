@@ -84,7 +84,7 @@ def _healed(**reset: Any) -> Sections:
 REQUEST = "request"
 """The preset of a model that is given, where nothing else is asked for."""
 
-_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4, "wordings": 8}
+_FORGETTING: dict[str, Any] = {"guesses": 3, "examples": 4}
 _FORGETTING |= {"general_weight": 0.5, "stop": Stop().model_dump()}
 
 PRESETS: dict[str, Sections] = {
