@@ -208,7 +208,7 @@ def test_samples_are_those_of_the_results(tmp_path, text):
     write_results(path, Results((), {}, {}, "", file_digest(samples)))
     assert read_results(path).samples == file_digest(samples)
     samples.write_text(text)
-    with pytest.raises(InputError, match=r"samples\.jsonl is not as grail wrote it"):
+    with pytest.raises(InputError, match=r"samples\.jsonl, or results\.json beside it, is not as"):
         read_results(path)
 
 

@@ -146,13 +146,13 @@ def test_batches_whose_answers_have_one_token(tiny_model, tiny_rows):
 def test_chunks_of_one_sample(lora, tied, tiny_model, tiny_rows, monkeypatch):
     model, rows = tiny_model("gemma", lora=lora, tied=tied), tiny_rows(5)
     whole = scores(model, rows, "batched", trials=2)
-    calls, add = [], Sums.add
+    calls, add = [], hooks.add_statistics
 
-    def counted(self, name, gradients):
+    def counted(sums, gradients):
         calls.append(len(gradients))
-        add(self, name, gradients)
+        add(sums, gradients)
 
-    monkeypatch.setattr(Sums, "add", counted)
+    monkeypatch.setattr(hooks, "add_statistics", counted)
     monkeypatch.setattr(hooks, "CHUNK_BYTES", 1)
     assert_same(scores(model, rows, "batched", trials=2), whole, close=1e-6)
     assert set(calls) == {1}

@@ -121,8 +121,8 @@ def test_dtype(dtype, lora, capable, expected, tiny_model_folder, monkeypatch):
 def test_dtype_on_an_accelerator(bf16, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    assert module._dtype(Model()) == expected
-    assert module._dtype(Model(lora=None)) == torch.float32
+    assert module.dtype_of(Model()) == expected
+    assert module.dtype_of(Model(lora=None)) == torch.float32
 
 
 @pytest.mark.parametrize("cuda", [False, True])

@@ -183,3 +183,15 @@ def test_a_purged_folder_is_refused_and_a_purge_of_less_is_not(tmp_path):
             refuse()
     (tmp_path / "manifest.json").write_text("{")
     refuse_purged(tmp_path)
+
+
+def test_weights_that_were_deleted_before_they_were_recorded_are_made_again(tmp_path):
+    model = tmp_path / "vanilla"
+    model.mkdir()
+    (model / "a.safetensors").write_bytes(b"one")
+    write_json(model / STAMP, {"inputs": "key", "weights": weights_digest(model)})
+    (model / "a.safetensors").unlink()
+    manifest.record(tmp_path)  # knows the stamp alone
+    heard = []
+    assert not is_made(tmp_path, model, "key", heard.append)
+    assert "vanilla is not as grail wrote it" in heard.pop()

@@ -573,6 +573,7 @@ def test_two_runs_in_one_directory(tiny_config, tmp_path):
 def test_only_the_main_process_takes_the_lock_and_writes(tiny_config, tmp_path, monkeypatch):
     settings = load_config(tiny_config(), [])
     monkeypatch.setattr(Accelerator, "is_main_process", property(lambda _: False))
+    monkeypatch.setattr(Accelerator, "process_index", property(lambda _: 1))
     other = Run(settings, read_inputs(settings))
     assert other.listener.silent
     other.through("vanilla")

@@ -165,6 +165,8 @@ def test_accelerate_takes_the_launch_files(name, monkeypatch):
     for key, value in settings.fsdp_config.items():
         setattr(options, key, value)
     options.num_processes, options.mixed_precision = settings.num_processes, "no"
+    options.num_machines, options.machine_rank = settings.num_machines, settings.machine_rank
+    options.dynamo_backend = "no"
     environment = prepare_multi_gpu_env(options)
     for key, value in environment.items():
         if key.startswith(("ACCELERATE_", "FSDP_")):

@@ -135,15 +135,15 @@ def test_stopped_while_saving_keeps_the_old_one_or_none(tmp_path, monkeypatch, b
     def stop(*_, **__):
         raise StoppedError
 
-    real = checkpoint.save_file
+    real = checkpoint.write_tensors
     with monkeypatch.context() as patch:
         if broken_at == "state.json":
-            patch.setattr(checkpoint.json, "dumps", stop)
+            patch.setattr(checkpoint, "write_json", stop)
         else:
             patch.setattr(
                 checkpoint,
-                "save_file",
-                lambda t, path, *more: stop() if path.name == broken_at else real(t, path, *more),
+                "write_tensors",
+                lambda path, *more: stop() if path.name == broken_at else real(path, *more),
             )
         with pytest.raises(StoppedError):
             save(folder, seed=2, step_=9)

@@ -130,6 +130,11 @@ def is_made(folder: Path, path: Path, key: str, warn: Callable[[str], None]) -> 
     """
     found = artifacts.inputs_of(path)
     damaged = manifest.changed(folder, path.relative_to(folder).as_posix()) if found == key else []
+    if found == key and path.is_dir() and not damaged:  # its weights may never have been recorded
+        try:
+            sound(path)
+        except InputError:
+            damaged = [path]
     if found not in (None, key):
         warn(f"{path} was made with other settings or data: making it again.")
     elif path.exists() and (damaged or found is None):
