@@ -157,7 +157,7 @@ def test_an_output_is_made_if_its_inputs_are_these_and_nobody_changed_it_since(t
     model, heard = tmp_path / "vanilla", []
     model.mkdir()
     (model / "tokenizer.json").write_text("{}")
-    write_json(model / STAMP, {"inputs": "key"})
+    write_json(model / STAMP, {"inputs": "key", "weights": weights_digest(model)})
     manifest.record(tmp_path)
     assert is_made(tmp_path, model, "key", heard.append)
     assert not heard
