@@ -37,7 +37,7 @@ import tiny
 from grail.cli.main import main as grail
 from grail.comparison import processes
 from grail.comparison.child import _end_with_parent
-from grail.files import dump_yaml, parse_yaml
+from grail.files import PARTIAL, dump_yaml, parse_yaml
 
 LEFT = re.compile(r"\.(partial|old|checkpoint)(/|$)")
 TIMES = re.compile(
@@ -200,7 +200,8 @@ class Soak:
         def remove() -> None:
             time.sleep(self.draw.uniform(0, self.seconds))
             inside = self.output / ("audit" if self.log.parent.name == "audit" else "")
-            files = [f for f in inside.rglob("*") if f.is_file() and not f.name.startswith(_NEEDED)]
+            files = [f for f in inside.rglob("*") if f.is_file() and PARTIAL not in str(f)]
+            files = [f for f in files if not f.name.startswith(_NEEDED)]
             if files:
                 self.draw.choice(sorted(files)).unlink(missing_ok=True)
 
