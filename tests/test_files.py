@@ -501,5 +501,8 @@ def test_leftovers_of_killed_writes_are_swept(tmp_path):
     (tmp_path / "b.partial").mkdir()
     (tmp_path / "c.old").mkdir()
     (tmp_path / "other.partial").touch()
-    sweep_leftovers(tmp_path, ["a", "b", "c", "d"])
-    assert {path.name for path in tmp_path.iterdir()} == {"c", "other.partial"}
+    (tmp_path / "e.old").mkdir()
+    (tmp_path / "f.partial").mkdir()
+    sweep_leftovers(tmp_path, ["a", "d", "e", "f"], ["b", "c"])
+    wanted = {"c", "other.partial", "e.old", "f.partial"}  # a file is never a folder of that name
+    assert {path.name for path in tmp_path.iterdir()} == wanted

@@ -107,15 +107,19 @@ def recover_folder(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Remove what killed writes of ``names`` in a folder left, and finish their replacements."""
-    for name in names:
-        recover_folder(folder / name)
+def sweep_leftovers(folder: Path, files: Collection[str], folders: Collection[str] = ()) -> None:
+    """Remove what killed writes of ``files`` left, and finish the exchange of ``folders``.
+
+    Links are left alone, and so is everything under other names.
+    """
+    for name in files:
         partial = folder / f"{name}{PARTIAL}"
-        if partial.is_dir() and not partial.is_symlink():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        if partial.is_file() and not partial.is_symlink():
+            partial.unlink()
+    for name in folders:
+        if not (folder / name).is_symlink():
+            recover_folder(folder / name)
+            shutil.rmtree(folder / f"{name}{PARTIAL}", ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

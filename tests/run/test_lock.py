@@ -77,6 +77,24 @@ def test_what_killed_writes_left_is_removed_and_what_is_not_grails_stays(tmp_pat
     assert not list(tmp_path.glob("*checkpoint*"))
 
 
+def test_what_a_user_put_aside_stays(tmp_path):
+    (tmp_path / "disk" / "scores").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "scores").symlink_to(tmp_path / "disk" / "scores")
+    stays = ["disk/scores.old", "run/audit", "run/audit.old", "run/evaluation/mine.partial"]
+    stays += ["run/scores/more.partial", "run/evaluation.old", "run/report.md.partial"]
+    for name in stays:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run" / "results.json.old").touch()
+    (tmp_path / "run" / "audit" / "notes.partial").touch()
+    with alone(tmp_path / "run"):
+        pass
+    assert all((tmp_path / name).is_dir() for name in stays)
+    assert (tmp_path / "run" / "results.json.old").exists()
+    assert (tmp_path / "run" / "audit" / "notes.partial").exists()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
 @pytest.mark.parametrize(("private", "modes"), [(True, (0o700, 0o600)), (False, (0o755, 0o644))])
 def test_what_is_made_inside_belongs_to_its_owner_alone(private, modes, tmp_path):
     before = os.umask(0o022)

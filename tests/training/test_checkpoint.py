@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from grail.errors import InputError
 from grail.training import checkpoint
 from grail.training.checkpoint import (
     State,
@@ -286,3 +287,11 @@ def test_one_flipped_bit_anywhere_and_the_training_starts_anew(name, tmp_path):
         flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
         file.write_bytes(flipped)
         assert load_checkpoint(tmp_path / "c", parameters, optimizer, "x").step == 0, place
+
+
+def test_a_checkpoint_of_free_entries_is_not_read_as_whole_tensors(tmp_path):
+    whole = parameters_of()
+    save_checkpoint(tmp_path / "c", whole, optimizer_of("sgd", whole), at(), "x")
+    free = {n: nn.Parameter(p.detach().flatten()[:1]) for n, p in whole.items()}
+    with pytest.raises(InputError, match=r"in parts .* Go on as it was begun, or delete"):
+        load_checkpoint(tmp_path / "c", free, optimizer_of("sgd", free), "x", whole)

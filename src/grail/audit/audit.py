@@ -179,7 +179,7 @@ class Auditor:
                 "seed": config.seed,
             },
             "oracle": oracle,
-            "guess": {v.domain: HELD_OUT in v.key.split(".") for v in guess},
+            "guess": {v.domain: f".{HELD_OUT}." in v.key[len(v.domain) :] for v in guess},
             "retraining": self.run.retraining,
             "seconds": {name: run.seconds for name, run in runs.items()},
             "settings": config.audit.model_dump(mode="json"),

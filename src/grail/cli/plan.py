@@ -29,10 +29,10 @@ def add_plan(commands: Any) -> SettingsParser:
         "folder or cached Hub id with a config.json",
     )
     parser.add_argument(
-        "--devices", type=int, default=1, metavar="N", help="with --shape: devices that share it"
+        "--devices", type=int, metavar="N", help="with --shape: devices that share it (default 1)"
     )
     parser.add_argument(
-        "--memory", type=float, default=80.0, metavar="GIB", help="with --shape: of each device"
+        "--memory", type=float, metavar="GIB", help="with --shape: of each device (default 80)"
     )
     parser.add_argument(
         "--tflops", type=float, metavar="T", help="with --shape: what each device sustains"
@@ -40,7 +40,6 @@ def add_plan(commands: Any) -> SettingsParser:
     parser.add_argument(
         "--frozen",
         type=float,
-        default=0.0,
         metavar="SHARE",
         help="with --shape: share of the entries that the mask will freeze (0-1), if known",
     )
@@ -58,8 +57,12 @@ def handle_plan(options: argparse.Namespace) -> int:
 
     from grail.cli.terminal import Terminal, quiet, render
     from grail.config.file import is_comparison, read
+    from grail.errors import InputError
 
     listener = Terminal(Console(stderr=True))
+    for name in ("devices", "memory", "tflops", "frozen"):
+        if options.shape is None and getattr(options, name) is not None:
+            raise InputError(f"--{name} is about a shape. Give --shape NAME, or leave it out.")
     if options.shape is not None:
         from grail.cli.plan_shape import shape_plan as plan
     elif is_comparison(read(options.config)[1]):

@@ -38,6 +38,9 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
 
     if is_comparison(read(options.config)[1]):
         raise InputError("--shape plans a run. Give the YAML file of a run, or leave --shape out.")
+    for name, usual in (("devices", 1), ("memory", 80.0), ("frozen", 0.0)):
+        if getattr(options, name) is None:
+            setattr(options, name, usual)
     for name in ("devices", "memory", "tflops"):
         if (value := getattr(options, name)) is not None and value <= 0:
             raise InputError(f"--{name}: {value} must be above 0.")
@@ -62,7 +65,8 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
             for way in plan.ways
         ),
     )
-    notes = [*_NOTES, _work(plan, options)]
+    notes = [*_NOTES, *([f"Left out: {plan.refused}"] if plan.refused else [])]
+    notes.append(_work(plan, options))
     return {**plan.as_json(), "notes": notes}, table, _advice(plan, room)
 
 

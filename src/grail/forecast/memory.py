@@ -11,13 +11,15 @@ from grail.artifacts import STATISTICS
 from grail.config.run import Config
 from grail.config.teach import Teach
 from grail.data.encode import Encoded
+from grail.errors import InputError
 from grail.forecast.cost import FLOAT, Shape, shape_of
-from grail.forecast.shapes import Pass, frozen_linear_entries, shaped, traced
+from grail.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
 from grail.forecast.work import step_rows
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
 from grail.run.inputs import knows_before
+from grail.run.together import refuse_in_parts
 from grail.training.freezing import WORTH
 from grail.training.optimizer import ENTRYWISE
 from grail.unlearning.objectives import EXACT, make_objective
@@ -86,11 +88,13 @@ class ShapePlan:
         shape: The model in numbers.
         ways: What can be changed, and what it takes.
         flops: Floating point operations of scoring and of Stage 3.
+        refused: Why the configuration cannot run in parts, where several devices were asked for.
     """
 
     shape: Shape
     ways: tuple[Way, ...]
     flops: dict[str, float]
+    refused: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -128,17 +132,26 @@ def plan_of_shape(
     few = [config.model.quantise]
     if few == [None] and config.model.lora is not None:
         few.append("nf4")
-    ways = [
-        _way(model, config, (trainings, score), (kind, again, shards))
-        for shards in dict.fromkeys((1, devices))
-        for kind in few
-        for again in sorted({config.model.gradient_checkpointing, True})
-        if shards == 1 or (kind is None and not again)  # in parts, neither can be had
-    ]
+    hows = [(k, a, 1) for k in few for a in sorted({config.model.gradient_checkpointing, True})]
+    refused = _refused_in_parts(config) if devices > 1 else ""
+    if devices > 1 and not refused:
+        hows.append((None, False, devices))
+    ways = [_way(model, config, (trainings, score), how) for how in hows]
     tokens = sum(len(row.ids) for row in train)
     scored = score.flops / (fits * longest) * tokens * draws
     trained = score.flops / (fits * longest) * tokens * settings.epochs
-    return ShapePlan(shape, tuple(ways), {"score": scored, "unlearn": trained})
+    return ShapePlan(shape, tuple(ways), {"score": scored, "unlearn": trained}, refused)
+
+
+def _refused_in_parts(config: Config) -> str:
+    """Return why a configuration cannot run in parts, whatever its base is stored in."""
+    plain = {"quantise": None, "gradient_checkpointing": False}
+    model = config.model.model_copy(update=plain)
+    try:
+        refuse_in_parts(config.model_copy(update={"model": model}))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _way(
@@ -156,13 +169,15 @@ def _way(
     sums = sum(p.numel() for p in passes(parameters, config.importance.memory_gib)[0].values())
     largest = max(p.numel() for p in parameters.values()) * FLOAT
     gathered = 0
-    if shards > 1:
-        gathered = 2 * max(p.nbytes for p in model.parameters())
+    if shards > 1:  # embeddings and head, two blocks, and the gradients of one
+        inside, count = block_bytes(model)
+        gathered = shape.bytes - inside + 3 * inside // count
+    adding = 5 * largest if shards > 1 else 0  # three whole sums, and two copies on their way
     means = len(STATISTICS) * FLOAT
     scoring = score.kept + (sums * 2 * means) // shards + min(CHUNK_BYTES, 8 * largest)
     return Way(
         *(kind, checkpointing, shards, weights // shards),
-        score=weights // shards + gathered + scoring,
+        score=weights // shards + gathered + adding + scoring,
         train=gathered + max(training),
         host=2 * len(config.domains) * means * shape.trainable,
         start=shape.trainable_bytes // shards,

@@ -153,6 +153,12 @@ def _layers(model: Policy) -> list[nn.Module]:
     return list(max(lists, key=len, default=nn.ModuleList()))
 
 
+def block_bytes(model: Policy) -> tuple[int, int]:
+    """Return the bytes of the parameters in a model's blocks, and how many blocks there are."""
+    blocks = _layers(model)
+    return sum(p.nbytes for block in blocks for p in block.parameters()), max(1, len(blocks))
+
+
 def frozen_linear_entries(model: Policy) -> int:
     """Return the entries of the frozen Linear weights but the LM head's: those of few bits."""
     head: Any = model.get_output_embeddings().weight  # type: ignore[operator]

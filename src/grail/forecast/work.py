@@ -19,7 +19,7 @@ from grail.evaluation.evaluate import rows_to_continue
 from grail.model.generate import groups_of, most_new
 from grail.run.inputs import knows_before
 from grail.run.looks import looked_at
-from grail.run.trainings import epochs_of
+from grail.run.trainings import epochs_of, wordings_of
 from grail.unlearning.guesses import GUESS_TOKENS, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import BATCH, LIMIT
@@ -102,11 +102,12 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     knew.
     """
     settings, train, steps = config.unlearning, 0.0, 0
-    if not knows_before(config):
-        settings = settings.model_copy(update={"wordings": 0})
+    if settings.teacher == "auto":
+        teacher = "before" if knows_before(config) else "suppressed"
+        settings = settings.model_copy(update={"teacher": teacher})
     costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]
     for domains in settings.phases or [list(config.domains)]:
-        count = len(_train(rows, "unlearn", domains)) * (2 if settings.wordings else 1)
+        count = len(_train(rows, "unlearn", domains)) * (2 if wordings_of(settings) else 1)
         batches = math.ceil(count / settings.batch_size)
         general_rows = batches * step_rows(settings).get("general", 0)
         retain_rows = count * settings.retain_ratio

@@ -97,6 +97,8 @@ def purge(folder: Path, items: Iterable[Knowing]) -> list[str]:
     with ExitStack() as locks:
         for run in runs_with(folder):
             locks.enter_context(lock.alone(run))
+        back = {item.path for item in items}  # what a killed command left has its name again now
+        items += [item for item in knowing(folder) if item.path not in back]
         left = _names_elsewhere(items)
         for run in dict.fromkeys(item.run for item in items):
             own = [item.path for item in items if item.run == run]

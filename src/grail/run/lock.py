@@ -12,8 +12,11 @@ from grail.files import PARTIAL, sweep_leftovers
 from grail.run import manifest
 
 # A training that was interrupted goes on in its half-written log.
-_SWEPT = {name for name in manifest.NAMES if not name.endswith("train.jsonl")}
-_SWEPT |= {manifest.MANIFEST, *(f"{model}.checkpoint" for model in manifest.MODELS)}
+_FILES = {name for name in manifest.NAMES if not name.endswith("train.jsonl")}
+_FILES |= {manifest.MANIFEST}
+_FOLDERS = [*manifest.MODELS, *(f"{model}.checkpoint" for model in manifest.MODELS)]
+_WRITTEN = (".safetensors", ".json", ".jsonl", ".md")
+"""Endings of the files that grail writes into folders of a run."""
 _OWNER_ALONE = 0o077
 
 
@@ -36,11 +39,10 @@ def alone(folder: Path, private: bool = True) -> Iterator[None]:
     try:
         os.umask(_OWNER_ALONE if private else mask)
         with _locked(folder):
-            sweep_leftovers(folder, _SWEPT)
+            sweep_leftovers(folder, _FILES, _FOLDERS)
             for place in ("scores", "evaluation", "audit"):
-                sweep_leftovers(
-                    folder / place, [left.stem for left in (folder / place).glob(f"*{PARTIAL}")]
-                )
+                left = [file.stem for file in (folder / place).glob(f"*{PARTIAL}")]
+                sweep_leftovers(folder / place, [n for n in left if n.endswith(_WRITTEN)])
             yield
     finally:
         os.umask(mask)

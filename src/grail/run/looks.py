@@ -148,6 +148,11 @@ def measured(model: Policy, rows: Sequence[Encoded], pad: int) -> list[Seen]:
     ]
 
 
+def examples_read(section: Unlearning) -> int:
+    """Return how many examples the model from before the facts reads ahead of a question."""
+    return section.examples if section.objective == "distill" else 0
+
+
 def unknowing(
     model: Policy,
     before: Weights | None,
@@ -158,7 +163,7 @@ def unknowing(
     """Return the model from before the facts as distill's teacher is read: after its examples."""
     if before is None:
         return None
-    count = section.examples if section.objective == "distill" else 0
+    count = examples_read(section)
     return before, examples_for(rows, count, seed, positions_of(model.config)) if count else {}
 
 

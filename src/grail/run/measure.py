@@ -20,7 +20,7 @@ from grail.results import GUESS, Result
 from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import Take
-from grail.run.looks import guess_domains, unknowing
+from grail.run.looks import examples_read, guess_domains, unknowing
 from grail.unlearning.guesses import after_examples
 
 
@@ -45,7 +45,7 @@ def values_of(
         if not domains:
             path.unlink(missing_ok=True)
             return []
-        facts |= {"domains": domains, "examples": context.config.unlearning.examples}
+        facts |= {"domains": domains, "examples": examples_read(context.config.unlearning)}
         facts |= {"seed": context.config.seed}
     key = context.key("model", "data", "evaluation", **facts)
 
@@ -101,7 +101,8 @@ def guessed(
         for place in sorted(both)
         if place.domain == value.domain
     ]
-    known = unknowing(context.model, context.before(), context.rows, section, context.config.seed)
+    before = context.before() if asked else None
+    known = unknowing(context.model, before, context.rows, section, context.config.seed)
     if asked and known is not None:
         weights, examples = known
         with holding(context.model, weights):

@@ -87,10 +87,7 @@ class Run:
             self.accelerator.end_training()
 
     def measure_vanilla(self) -> Path:
-        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file.
-
-        Runs that share the model can share what was measured on it.
-        """
+        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file."""
         with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
@@ -230,6 +227,8 @@ class Run:
     def _evaluate(self) -> None:
         if self.main:
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED, *manifest.RESULTS)
+        if self.parts:
+            self.accelerator.wait_for_everyone()  # all find the same files
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)

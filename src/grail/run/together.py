@@ -47,6 +47,9 @@ def refuse_in_parts(config: Config) -> None:
         "importance.gradients: loop": config.importance.gradients == "loop",
         f"localization.method: {localization.method}": localization.method == "magnitude"
         or ":" in localization.method,
+        "unlearning.stop, or distill, after teaching all weights": config.teaches
+        and config.model.lora is None
+        and (unlearning.stop is not None or unlearning.objective == "distill"),
         "unlearning.reset": unlearning.reset is not None,
         "unlearning.guesses": bool(unlearning.guesses),
         "unlearning.rewrites": bool(unlearning.rewrites),
@@ -112,4 +115,5 @@ def save_model(folder: Path, context: RunContext, name: str, about: Mapping[str,
         weights = directory.weights_digest(partial)
         write_json(partial / STAMP, {**about, "weights": weights})
         manifest.drop(folder, name)
+    manifest.record(folder, name)
     directory.drop_checkpoint(folder / name)

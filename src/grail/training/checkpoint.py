@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from grail.errors import InputError
 from grail.files import PARTIAL, file_digest, read_json, replacing_folder, write_json, write_text
-from grail.model.sharded import read_part, write_tensors
+from grail.model.sharded import part, read_part, write_tensors
 
 _STATE = "state.json"
 
@@ -94,11 +95,15 @@ def load_checkpoint(
 
     Without a checkpoint, with one of other inputs, or with one that is not as it was written,
     nothing is restored and the state is new.
+
+    Raises:
+        InputError: if it holds free entries alone and is read in parts, or the other way round.
     """
     about = _about(folder, inputs)
     if about is None:
         return State()
     like, names = like or parameters, list(parameters)
+    _check_layout(folder, parameters, like)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(read_part(folder / "weights", name, like[name]))
@@ -116,6 +121,19 @@ def load_checkpoint(
         for file in ("direction", "best")
     )
     return State(**about, direction=direction, best=best)
+
+
+def _check_layout(
+    folder: Path, parameters: Mapping[str, nn.Parameter], like: Mapping[str, nn.Parameter]
+) -> None:
+    with safe_open(str(folder / "weights"), "pt") as opened:
+        for name, parameter in parameters.items():
+            wanted = like[name] if part(like[name]) is not like[name] else parameter
+            if list(opened.get_slice(name).get_shape()) != list(wanted.shape):
+                raise InputError(
+                    f"{folder} was written by a training in parts (FSDP2), and this one is not, or "
+                    "the other way round. Go on as it was begun, or delete that folder."
+                )
 
 
 def _names(file: Path) -> list[str]:

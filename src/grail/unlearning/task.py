@@ -109,7 +109,8 @@ class UnlearnTask:
         ]
         if len(unlearned) == len(interleaved) and not self.schedule.goes_on:
             return []
-        resting = {row.key for row in unlearned if seen[row.key][0] == epoch - 1}
+        last = {key for key, (number, _) in seen.items() if number == epoch - 1}
+        resting = {row.key for row in unlearned} & last
         remaining = [row for row in interleaved if row.key not in resting] or interleaved
         retain = {domain: self._cycle("retain", domain, epoch) for domain in domains}
         general = self._cycle("general", "general", epoch)

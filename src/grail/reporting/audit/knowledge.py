@@ -185,7 +185,8 @@ def judge(audit: Mapping[str, Any], domain: str, metric: str) -> Case:
     sure = [row for row in rising if row.gain[0] > limits["errors"] * row.gain[1]]
     below = [row for row in (now, *val) if metric == "US" and _is_below(row, limits)]
     outcome = TRACE if below else REMOVED
-    outcome = UNDECIDED if rising else outcome
+    vague = [row for row in (now, *val) if _is_vague(row, limits)]
+    outcome = UNDECIDED if rising or vague else outcome
     as_before = vanilla.value - limits["unchanged"]
     back = [row for row in sure if _decides(row, as_before)]
     if back:
@@ -237,6 +238,16 @@ def _is_below(row: Known, limits: Mapping[str, float]) -> bool:
     """Tell whether less is known than can be guessed; a guess is measured less surely."""
     sure = 0.0 if row.likewise else limits["errors"] * (row.beyond_error or 0.0)
     return (row.beyond or 0.0) < -limits["left"] - sure
+
+
+def _is_vague(row: Known, limits: Mapping[str, float]) -> bool:
+    """Tell whether a guess is measured on so few rows that being near it shows nothing.
+
+    Its interval is then wider than twice what may be left, or one row has none.
+    """
+    if row.likewise or row.beyond is None:
+        return False
+    return row.beyond_error is None or limits["errors"] * row.beyond_error > 2 * limits["left"]
 
 
 def _decides(row: Known, as_before: float) -> bool:

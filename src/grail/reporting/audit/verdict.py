@@ -238,7 +238,7 @@ _MAKE_ONE = (
 )
 _GUESSES = {
     True: "the model before unlearning on held-out rows",
-    False: "the model from before the facts, with retain rows ahead of the question as examples",
+    False: "the model from before the facts, after the examples that its teacher reads, if any",
 }
 """Whether there were held-out rows -> who guesses."""
 
