@@ -22,9 +22,8 @@ ROWS = {"train": "embedded"}
 
 
 def planned(tiny_rows, name, devices=1, **sections):
-    config = parse_config(
-        {"domains": {"d": {"unlearn": ROWS, "retain": ROWS}}, "output": "run", **sections}
-    )
+    domains = {"d": {"unlearn": ROWS, "retain": ROWS}}
+    config = parse_config({"domains": domains, "output": "run", "preset": "grail"} | sections)
     return config, plan_of_shape(config, tiny_rows(8), name, devices)
 
 
@@ -107,3 +106,9 @@ def test_what_a_mask_freezes_lowers_stage_3_alone(tiny_rows):
     taught, lowest = train(teach=True)
     assert taught == pytest.approx(whole)
     assert masked < lowest < taught, "the teaching has no mask"
+
+
+def test_what_cannot_run_in_parts_is_left_out_and_said(tiny_rows):
+    _, plan = planned(tiny_rows, "1b", devices=2, preset="request")
+    assert {way.shards for way in plan.ways} == {1}
+    assert "unlearning.guesses: not for a model in parts" in plan.refused

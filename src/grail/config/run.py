@@ -91,8 +91,8 @@ class Model(Section):
             )
         if self.lora is None and self.quantise is not None:
             raise ValueError(
-                f"quantise: {self.quantise} weights cannot be trained; use an adapter (lora), or "
-                "quantise: null"
+                f"quantise: {self.quantise} weights cannot be trained; use an adapter (lora: "
+                "{}), or quantise: null"
             )
         return self
 

@@ -102,7 +102,7 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     knew.
     """
     settings, train, steps = config.unlearning, 0.0, 0
-    if settings.teacher == "auto":
+    if settings.objective == "distill" and settings.teacher == "auto":
         teacher = "before" if knows_before(config) else "suppressed"
         settings = settings.model_copy(update={"teacher": teacher})
     costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]

@@ -87,7 +87,7 @@ class Run:
             self.accelerator.end_training()
 
     def measure_vanilla(self) -> Path:
-        """Measure the vanilla model alone, which ``through("vanilla")`` has made; return the file."""
+        """Measure the model of ``through("vanilla")`` alone, for runs that share it."""
         with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)

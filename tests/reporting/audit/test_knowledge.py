@@ -228,6 +228,13 @@ def test_the_curves_of_single_attackers_do_not_decide():
     assert judge(case, "d", "US").outcome == REMOVED
 
 
+def beside_a_guess(case, error):
+    """Return an audit that counts from a guess, whose differences have this standard error."""
+    for entries in case["measured"]:
+        entries["rows"][0]["beyond_error"] = error
+    return case | {"oracle": "guess"}
+
+
 @pytest.mark.parametrize(
     ("now", "after", "word"),
     [
@@ -239,15 +246,21 @@ def test_the_curves_of_single_attackers_do_not_decide():
     ],
 )
 def test_beside_a_guess_all_counts_from_it_but_it_does_not_decide_on_teaching(now, after, word):
-    case = judge(found(after, now=now, oracle=40.0) | {"oracle": "guess"}, "d", "US")
+    case = judge(beside_a_guess(found(after, now=now, oracle=40.0), 3.0), "d", "US")
     assert case.outcome == word
     (attack,) = case.attacks
     assert (attack.never is None) == attack.relearnt == (attack.above(2.0) == "")
 
 
 def test_a_guess_must_surely_be_missed_to_call_it_a_trace():
-    case = found(now=20.0, oracle=40.0) | {"oracle": "guess"}
-    assert judge(case, "d", "US").outcome == TRACE
-    for entries in case["measured"]:
-        entries["rows"][0]["beyond_error"] = 20.0
-    assert judge(case, "d", "US").outcome == REMOVED
+    case = found(now=20.0, oracle=40.0)
+    assert judge(beside_a_guess(case, 2.0), "d", "US").outcome == TRACE
+    assert judge(beside_a_guess(case, 14.0), "d", "US").outcome == REMOVED
+
+
+@pytest.mark.parametrize("error", [None, 16.0])
+def test_a_guess_on_too_few_rows_decides_nothing(error):
+    """Two standard errors are more than twice what may be left, or there is one row."""
+    case = found(now=45.0, oracle=40.0)
+    assert judge(beside_a_guess(case, 14.0), "d", "US").outcome == REMOVED
+    assert judge(beside_a_guess(case, error), "d", "US").outcome == UNDECIDED

@@ -255,7 +255,7 @@ def test_who_guessed_is_said_and_what_the_guess_does_not_tell():
     assert said["outcome"] == UNDECIDED  # what was taught may be new
     assert "d: undecided (98.0 → 39.0 ± 1.5 % answer tokens right; never knew 35.0; n 24)" in text
     assert "above the guess" in text
-    assert "(d: the model from before the facts, with retain rows" in text
+    assert "(d: the model from before the facts, after the examples" in text
     assert "counted from 0" not in text
     held_out = audit_verdict(case | {"guess": {"d": True}})["sentences"]
     assert any("(d: the model before unlearning on held-out rows)" in s for s in held_out)

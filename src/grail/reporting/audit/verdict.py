@@ -233,8 +233,9 @@ def _retraining(audit: Mapping[str, Any]) -> list[str]:
 
 
 _MAKE_ONE = (
-    "To make an oracle, run the same YAML file with preset=exact and another output, and pass it "
-    "as --oracle."
+    "To make an oracle of a run that taught the rows (teach: true), run the same YAML file with "
+    "preset=exact and another output, and pass it as --oracle. For a given model, give rows of the "
+    "same kind that it never saw (domains.NAME.unlearn.heldout) and run again."
 )
 _GUESSES = {
     True: "the model before unlearning on held-out rows",
