@@ -50,3 +50,10 @@ def test_a_value_comes_back_from_its_line():
     for one in (value(), value(rouge_l=12.5, prompt="p", completion="c", generation="")):
         assert SampleValue(**one.as_json()) == one
     assert not {"rouge_l", "prompt", "generation"} & value().as_json().keys()
+
+
+def test_answers_that_are_given_word_for_word_are_counted_on_the_unlearn_side():
+    values = [value(rouge_l=100.0), value(rouge_l=99.0), value(side="retain", rouge_l=100.0)]
+    found = {(r.side, r.metric): r.value for r in to_results(values)}
+    assert found["unlearn", "Verbatim"] == 50.0
+    assert ("retain", "Verbatim") not in found

@@ -63,6 +63,10 @@ class SampleValue:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+WORD_FOR_WORD = 99.999
+"""ROUGE-L recall from which on all words of the true answer stand in the given one, in order."""
+
+
 def to_results(values: Sequence[SampleValue]) -> list[Result]:
     """Average values per model, domain, side and part, in order of first appearance.
 
@@ -91,6 +95,8 @@ def _averages(side: str, values: Sequence[SampleValue]) -> dict[str, float]:
     averages = {**success, "NLL": metrics.mean(nlls), "PPL": metrics.perplexity(nlls)}
     if rouges:
         averages["ROUGE-L"] = metrics.mean(rouges)
+    if rouges and side == "unlearn":
+        averages["Verbatim"] = 100.0 * metrics.mean([rouge >= WORD_FOR_WORD for rouge in rouges])
     if success:
         averages["ES"] = 100.0 * metrics.mean([v.extraction for v in values])
         averages["Prob"] = 100.0 * metrics.mean([memorization.probability(nll) for nll in nlls])

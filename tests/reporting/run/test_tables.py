@@ -177,14 +177,15 @@ def test_memorization_table_shows_what_was_measured():
         "Part",
         "ES",
         "Prob",
+        "Verbatim",
         "Repetition",
         "Compression",
         "n",
     )
-    after = (f"{MISSING} → 0.0", f"{MISSING} → 50.0", MISSING)
+    after = (f"{MISSING} → 0.0", MISSING, f"{MISSING} → 50.0", MISSING)
     assert table.rows == (
         ("a", "unlearn", "train", "100.0 → 12.2", *after, "6"),
-        ("a", "retain", "val", f"97.0 → {MISSING}", *[MISSING] * 3, "5"),
+        ("a", "retain", "val", f"97.0 → {MISSING}", *[MISSING] * 4, "5"),
     )
     without = memorization_of(Results(tuple(rows[-2:]), {}, {}))
     assert (without.rows, without.note) == ((), "Not measured.")

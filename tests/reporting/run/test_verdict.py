@@ -259,3 +259,12 @@ def test_greedy_answers(side, before, after, word):
     told = [check for check in checked(rows) if "greedy" in check.word]
     assert [check.word for check in told] == [word] * bool(word)
     assert all(c.figures == f"ROUGE-L: val rows 99.0 → {after:.1f}" for c in told)
+
+
+def test_an_answer_that_is_still_given_word_for_word_is_told_whatever_tokens_say():
+    rows = rows_of() + both("privacy", "unlearn", "train", "Verbatim", 100.0, 20.0)
+    (found,) = [check for check in checked(rows) if "word for word" in check.word]
+    assert (found.light, found.subject) == (OPEN, "privacy, to be removed")
+    assert "100.0 → 20.0 %" in found.figures
+    rows = rows_of() + both("privacy", "unlearn", "train", "Verbatim", 100.0, 0.0)
+    assert not [check for check in checked(rows) if "word for word" in check.word]

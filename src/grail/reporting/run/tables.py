@@ -65,6 +65,7 @@ _WORDS = {
     "ROUGE-L": "0 to 100: how much of the true answer a greedy answer shares, in order",
     "ES, Prob": "extraction strength: the share of an answer that the model finishes by itself, "
     "given the rest; geometric mean probability of the answer's tokens",
+    "verbatim": "percent of greedy answers that hold all words of the true one, in order",
     "repetition": "share of an answer's 4-grams of characters that it has already had",
     "compression": "size of an answer after zlib, in percent of its own; near 0 where it repeats",
     "AUC": "probability that a row never seen scores higher than an unlearn row",
@@ -83,7 +84,7 @@ def words_table() -> Table:
 def measured_tables(results: Results) -> dict[str, Table]:
     """Return the tables of ``results.json``, by the names that they have in the report."""
     text = {"NLL": nats, "PPL": _perplexity, "ROUGE-L": percent}
-    memorization = {n: percent for n in ("ES", "Prob", "Repetition", "Compression")}  # noqa: C420
+    memorization = {n: percent for n in ("ES", "Prob", "Verbatim", "Repetition", "Compression")}  # noqa: C420
     return {
         "success": success_table(results),
         "text": _by_part(results, "Text quality", text, _TEXT_NOTE),

@@ -68,6 +68,7 @@ def run_checks(results: Results) -> list[Check]:
         _freezing(results.freezing),
         *_membership(results),
         *_said(results),
+        *_verbatim(results),
         *_weak(results),
     ]
 
@@ -244,6 +245,23 @@ def _said(results: Results) -> list[Check]:
         Check(*words[metric], f"{domain}, {asked}", f"ROUGE-L: {', '.join(figures)}")
         for (metric, domain, asked), figures in told.items()
     ]
+
+
+def _verbatim(results: Results) -> list[Check]:
+    """Say where answers are still given word for word: token by token, that can look forgotten.
+
+    The first token may have been pushed down, and the same word begun by another one.
+    """
+    found = []
+    for domain in domains(results):
+        both = pair(results, domain, "unlearn", "train", "Verbatim")
+        if both[1]:
+            shown = (
+                f"answers to train rows with all words of the true one: {arrow(*both, percent)} %"
+            )
+            subject = f"{domain}, {_ASKED['US']}"
+            found.append(Check(OPEN, "some answers are still given word for word", subject, shown))
+    return found
 
 
 def _weak(results: Results) -> list[Check]:
