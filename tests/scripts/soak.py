@@ -100,7 +100,7 @@ def _become(words: list[str], log: Path, before: Callable[[], None]) -> NoReturn
         os._exit(code)
 
 
-def child_of_comparison(job: processes.Job, parallel: int, alive: int) -> Forked:
+def child_of_comparison(job: processes.Job, parallel: int, alive: int, *_: Any) -> Forked:
     """Stand in for ``processes.start``: the child needs not import torch anew."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job.log.unlink(missing_ok=True)
