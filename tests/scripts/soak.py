@@ -41,6 +41,7 @@ from grail.files import PARTIAL, dump_yaml, parse_yaml
 
 LEFT = re.compile(r"\.(partial|old|checkpoint)(/|$)")
 TIMES = re.compile(
+    rb'"(minutes|seconds)": ?\{[^}]*\}|'  # a mean over seeds
     rb'"(seconds|wall_seconds|minutes|peak_bytes|resumed|sha256|results)": ?[^,}\]\n]*|'
     rb"minutes[\s\S]*"  # of a table of costs, and all below it
 )
