@@ -10,18 +10,16 @@ stable in size (``rules.size_stable``). Writes results/domains.json.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from intervals import keep, line
+from intervals import keep_runs, line
 from rules import paper, percent, size_stable
 
 from grail.artifacts import Scores, read_scores
-from grail.config.file import load_config
 from grail.localization.evidence import Evidence
 
 TITLE = "Share of the entries that is frozen"
@@ -32,12 +30,7 @@ RULES = {"any two": paper, "size-stable": size_stable}
 
 def main() -> None:
     """Measure every run's masks, and write results/domains.json."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+")
-    options = parser.parse_args()
-    found = [one for run in options.runs for one in sizes(run, load_config(run, []).seed)]
-    settings = {"command": "python benchmark/domains.py runs/five/*"}
-    print(f"wrote {keep('domains', settings, found)}")
+    keep_runs(str(__doc__), "domains", "python benchmark/domains.py runs/five/*", sizes)
 
 
 def sizes(run: Path, seed: int) -> Iterator[dict[str, Any]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import machine
 
+from grail.config.file import load_config
 from grail.reporting.tables import MISSING, Table
 
 T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -28,6 +30,24 @@ def keep(name: str, settings: dict[str, Any], lines: Sequence[Mapping[str, Any]]
     new = {(one["method"], one["seed"]): dict(one) for one in lines}
     found = {(one["method"], one["seed"]): one for one in before.get("measurements", ())} | new
     return machine.write(path, settings, [found[key] for key in sorted(found, key=_order(new))], {})
+
+
+def keep_runs(
+    about: str, name: str, command: str, measure: Callable[[Path, int], Iterable[Mapping[str, Any]]]
+) -> None:
+    """Measure the runs that the command line names, and keep their lines as results/NAME.json.
+
+    Args:
+        about: The script's docstring; its first line is the help.
+        name: Name of the result file.
+        command: What is written as the command that made it.
+        measure: From a run directory and its seed to lines.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    runs = parser.parse_args().runs
+    found = [one for run in runs for one in measure(run, load_config(run, []).seed)]
+    print(f"wrote {keep(name, {'command': command}, found)}")
 
 
 def _order(new: Mapping[tuple[str, int], Any]) -> Any:

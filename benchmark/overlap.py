@@ -8,16 +8,14 @@ Jaccard index of the sides' top sets. Writes results/overlap.json; the seed of a
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from intervals import keep, line
+from intervals import keep_runs, line
 
-from grail.config.file import load_config
 from grail.files import read_json
 
 TITLE = "Overlap of the sides' important entries"
@@ -27,12 +25,12 @@ NOTE = "Percent, of the top 10 % of each tensor's entries; two sets drawn at ran
 
 def main() -> None:
     """Read every run, and write results/overlap.json."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+")
-    options = parser.parse_args()
-    found = [one for run in options.runs for one in overlaps(run, load_config(run, []).seed)]
-    settings = {"command": "python benchmark/overlap.py runs/lasting/*/reset-and-heal"}
-    print(f"wrote {keep('overlap', settings, found)}")
+    keep_runs(
+        str(__doc__),
+        "overlap",
+        "python benchmark/overlap.py runs/lasting/*/reset-and-heal",
+        overlaps,
+    )
 
 
 def overlaps(run: Path, seed: int) -> Iterator[dict[str, Any]]:

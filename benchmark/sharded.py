@@ -9,6 +9,7 @@ of the two needed, in which it must fail. Linux only.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -17,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "sharded.json"
+CHILD = "child"
+"""First word of the command line of a process that is measured."""
 WIDTH, LAYERS = 768, 12
 SHARE = 0.65
 """The most that each of two processes may take of what one takes alone."""
@@ -78,7 +80,7 @@ def peaks(file: Path, processes: int, limit: int = 0) -> list[dict[str, int]]:
     VmHWM is the memory, VmPeak the address space.
     """
     output = file.parent / f"run-{processes}-{limit}"
-    words = [__file__, str(limit), "unlearn", str(file), "--output", str(output)]
+    words = [__file__, CHILD, str(limit), "unlearn", str(file), "--output", str(output)]
     with tempfile.TemporaryDirectory() as folder:
         more = {"PEAKS": folder, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *words]
@@ -104,14 +106,16 @@ def measure() -> None:
         (whole,), parts = peaks(file, 1), peaks(file, 2)
         room = max(part["VmPeak"] for part in parts)
         share = max(part["VmHWM"] for part in parts) / whole["VmHWM"]
-        found = {"whole": whole, "parts": parts, "share": round(share, 4), "wanted": SHARE}
-        found |= {"whole_fits_the_room_of_a_part": bool(peaks(file, 1, room))}
-        found |= {"layers": LAYERS, "width": WIDTH}
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-        print(json.dumps(found))
+        fits = bool(peaks(file, 1, room))
+    found = {"whole": whole, "parts": parts, "whole_fits_the_room_of_a_part": fits}
+    settings = {"layers": LAYERS, "width": WIDTH, "wanted": SHARE}
+    from machine import write
+
+    print(f"wrote {write('sharded', settings, [found], {'part / whole': round(share, 4)})}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        child(sys.argv[2:], int(sys.argv[1]))
+    if sys.argv[1:2] == [CHILD]:
+        child(sys.argv[3:], int(sys.argv[2]))
+    argparse.ArgumentParser(description=str(__doc__).partition("\n")[0]).parse_args()
     measure()
