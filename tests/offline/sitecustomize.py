@@ -1,4 +1,4 @@
-"""No test reaches the network: every Python that has this folder on its path raises instead.
+"""What every Python with this folder on its path lacks in the tests: the network, and a slow disk.
 
 Python imports a module of this name by itself when it starts; ``tests/conftest.py`` loads it in the
 process of the tests. An audit hook cannot be taken away again.
@@ -30,3 +30,5 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_refuse)
+
+os.fsync = lambda handle: None  # asked for 160 times a run; no test can crash the system
