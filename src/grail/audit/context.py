@@ -15,7 +15,6 @@ from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.data.samples import CHECK, GENERAL, Place
 from grail.evaluation.values import SampleValue
-from grail.model.generate import TextGenerator
 from grail.model.save import load_weights
 from grail.model.weights import copy_weights
 from grail.progress import Tick
@@ -125,11 +124,6 @@ class AuditContext:
             for number, (amount, rows) in enumerate(states):
                 values += self.measure(amount, rows, piece(tick, number, count))
         return values
-
-    def generator(self, batch_size: int) -> TextGenerator:
-        """Return a text generator for the model."""
-        limit = self.run.config.evaluation.max_new_tokens
-        return TextGenerator(self.run.model, self.run.tokenizer, limit, batch_size)
 
 
 def piece(tick: Tick, number: int, count: int) -> Tick:

@@ -86,12 +86,12 @@ def test_what_is_sampled_is_scored_as_leak_at_k(context, monkeypatch):
         say(len(rows))
         return [f"{row.key} {i % 3}" for i, row in enumerate(rows)]
 
-    def score(_, row, text):
+    def score(_, row, text, __):
         assert text.startswith(row.key)
         return told.setdefault(text, draw.uniform(0, 100))
 
     monkeypatch.setattr(TextGenerator, "texts", write)
-    monkeypatch.setattr(sampling, "_rouge", score)
+    monkeypatch.setattr(sampling, "recall", score)
     found = by_amount(sample_answers(context, silent))
     for amount, group in found.items():
         for value in group:

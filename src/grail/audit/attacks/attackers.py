@@ -15,7 +15,7 @@ from grail.config.run import FULL_WEIGHTS_RATE, Config, Lora
 from grail.config.unlearning import Unlearning
 from grail.errors import InputError
 from grail.model.forward import Policy, is_adapter, trainable
-from grail.model.weights import holding
+from grail.model.weights import copy_weights, holding
 
 _AROUND = (0.25, 1.0, 4.0)
 """Default rates over that of unlearning. One rate understates an attack: what returns at a low
@@ -79,9 +79,8 @@ def trained(model: Policy, attacker: Attacker, seed: int) -> Iterator[Any]:
     """
     train = attacker.train
     if train is None or (train == "adapter") == is_adapter(model):
-        own = trainable(model)
-        with holding(model, {name: p.detach().clone() for name, p in own.items()}):
-            yield list(own.values())
+        with holding(model, copy_weights(model)):
+            yield list(trainable(model).values())
     elif train == "all":
         own, base = trainable(model), dict(model.named_parameters())
         base = {n: p for n, p in base.items() if n not in own and p.is_floating_point()}

@@ -11,17 +11,17 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from grail.audit.attacks.attackers import Attacker, trained
 from grail.audit.context import AuditContext
-from grail.data.batches import collate, shuffled
+from grail.data.batches import shuffled
 from grail.data.encode import Encoded
 from grail.errors import DivergenceError
 from grail.evaluation.values import SampleValue
-from grail.model.answers import answers_of, mean_per_row, together
-from grail.model.forward import Policy, device_of, in_mode
+from grail.model.forward import Policy, in_mode
 from grail.progress import Tick
+from grail.training.descent import DescentTask
 from grail.training.optimizer import masters_of, take_gradients, write_back
 
 Split = Callable[[AuditContext], tuple[list[Encoded], list[Encoded]]]
@@ -77,7 +77,7 @@ def descend(
         for step, rows in enumerate(steps, 1):
             with torch.random.fork_rng():  # dropout depends on the seed and the step alone
                 torch.manual_seed((seed * 1_000_003 + step) * 1009)
-                _mean_nll(model, rows, pad).backward()
+                DescentTask(model, tuple(rows), pad).run(rows, rows).loss.backward()
             for name, gradient in take_gradients(parameters, masters).items():
                 masters[name].grad = gradient
             norm = float(nn.utils.clip_grad_norm_(masters.values(), _MAX_GRAD_NORM))
@@ -112,15 +112,6 @@ def _sgd(parameters: list[nn.Parameter], rate: float) -> Callable[[float], Any]:
 
 _OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
 """Name -> parameters and rate -> a function that takes a step, given the gradient's norm."""
-
-
-def _mean_nll(model: Policy, rows: Sequence[Encoded], pad: int) -> Tensor:
-    """Return the mean over rows of the mean token NLL, in nats."""
-    sums: list[Tensor] = []
-    for part in together(model, rows):
-        answers = answers_of(model, collate(part, pad, device_of(model)))
-        sums.append(mean_per_row(answers.nll, answers.lengths).sum() / len(rows))
-    return torch.stack(sums).sum()
 
 
 def few(context: AuditContext) -> tuple[list[Encoded], list[Encoded]]:

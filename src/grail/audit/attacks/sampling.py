@@ -15,7 +15,7 @@ from grail.data.samples import GENERAL
 from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k, repetition
 from grail.evaluation.values import SampleValue
-from grail.model.generate import Sampling
+from grail.model.generate import Sampling, TextGenerator
 from grail.progress import Tick
 
 SPEAK = "speak"
@@ -24,15 +24,14 @@ SPEAK = "speak"
 GENERATING = (SPEAK, "sample", "extract")
 """Where answers are generated; only ROUGE-L and, of ``SPEAK``, repetition are measured."""
 
-_BATCH_SIZE, _NOTE = 96, "answers generated"
+_BATCH_SIZE = 96
 
 
 def speak(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """Answer unlearn questions greedily, and the vanilla model general ones; amount: ``greedy``."""
     more = [GENERAL.side] if context.loaded == "vanilla" else []
     rows = context.written("unlearn", *more)
-    texts = context.generator(_BATCH_SIZE).texts(rows, lambda done: tick(done, len(rows), _NOTE))
-    scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
+    texts, scores = _answered(context, rows, tick)
     scored = _scored(context, "greedy", rows, scores)
     return [replace(v, repetition=repetition(t)) for v, t in zip(scored, texts, strict=True)]
 
@@ -44,11 +43,7 @@ def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """
     rows, count = context.written("unlearn"), context.settings.samples
     copies = [row for row in rows for _ in range(count)]
-    sampling = Sampling(1.0, context.seed)
-    texts = context.generator(_BATCH_SIZE).texts(
-        copies, lambda done: tick(done, len(copies), _NOTE), sampling
-    )
-    scores = [_rouge(context, *pair) for pair in zip(copies, texts, strict=True)]
+    _, scores = _answered(context, copies, tick, Sampling(1.0, context.seed))
     by_row = [scores[first : first + count] for first in range(0, len(scores), count)]
     best = {k: [leak_at_k(own, k) for own in by_row] for k in sorted({1, count})}
     return [v for k, found in best.items() for v in _scored(context, str(k), rows, found)]
@@ -66,11 +61,7 @@ def extract_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
         rows = [row for row in told if row is not None]
         if not rows:
             continue
-        step = piece(tick, number, len(shares))
-        texts = context.generator(_BATCH_SIZE).texts(
-            rows, lambda done, step=step, rows=rows: step(done, len(rows), _NOTE)
-        )
-        scores = [_rouge(context, *pair) for pair in zip(rows, texts, strict=True)]
+        _, scores = _answered(context, rows, piece(tick, number, len(shares)))
         scored += _scored(context, f"{share:g}", rows, scores)
     return scored
 
@@ -85,10 +76,18 @@ def begin(row: Encoded, share: float) -> Encoded | None:
     return replace(row, start=row.start + moved) if moved < tokens else None
 
 
-def _rouge(context: AuditContext, row: Encoded, text: str) -> float:
-    """Return ROUGE-L F1 (percent) with the true answer, from where the prompt ends."""
-    limit = context.run.config.evaluation.max_new_tokens
-    return recall(context.run.tokenizer, row, text, limit)
+def _answered(
+    context: AuditContext, rows: Sequence[Encoded], tick: Tick, sampling: Sampling | None = None
+) -> tuple[list[str], list[float]]:
+    """Return an answer to each prompt, and its ROUGE-L F1 (percent) with the true one.
+
+    The true answer begins where the prompt ends.
+    """
+    run, limit = context.run, context.run.config.evaluation.max_new_tokens
+    generator = TextGenerator(run.model, run.tokenizer, limit, _BATCH_SIZE)
+    texts = generator.texts(rows, lambda done: tick(done, len(rows), "answers generated"), sampling)
+    pairs = zip(rows, texts, strict=True)
+    return texts, [recall(run.tokenizer, row, text, limit) for row, text in pairs]
 
 
 def _scored(
