@@ -63,17 +63,15 @@ def make_mask(
         *(settings.statistic, settings.layer, settings.k_op_ur, settings.k_op_rr),
     )
     method = settings.method
-    if localizer is None and settings.reused is not None:
+    if localizer is not None:
+        method = f"{localizer.__module__}:{getattr(localizer, '__name__', 'localizer')}"
+    elif settings.reused is not None:
         method, localizer = FROM, reused(settings.reused)
-        mask = localizer(evidence)
-        _check_mask(mask, evidence, method)
-    elif localizer is None and method in LOCALIZERS:
+    elif method not in LOCALIZERS:
+        localizer = imported(method, "localization.method")
+    if localizer is None:
         mask = LOCALIZERS[method](evidence, settings)
     else:
-        if localizer is None:
-            localizer = imported(method, "localization.method")
-        else:
-            method = f"{localizer.__module__}:{getattr(localizer, '__name__', 'localizer')}"
         mask = localizer(evidence)
         _check_mask(mask, evidence, method)
     about = {
