@@ -73,14 +73,14 @@ def shuffled(rows: Sequence[Encoded], *words: object) -> list[Encoded]:
     return order
 
 
-def by_length(rows: Sequence[Encoded], shortest: float = 0.7) -> list[list[Encoded]]:
-    """Group the rows of a step so that no row is padded to more than 1 / ``shortest`` its length.
+def by_length(rows: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Group the rows of a step so that no row is padded to more than 1 / 0.7 of its length.
 
     The loss of a step is a sum over rows, so the split changes nothing but the amount of padding.
     """
     groups: list[list[Encoded]] = []
     for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if groups and len(row.ids) >= shortest * len(groups[-1][0].ids):
+        if groups and len(row.ids) >= 0.7 * len(groups[-1][0].ids):
             groups[-1].append(row)
         else:
             groups.append([row])

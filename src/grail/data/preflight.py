@@ -6,7 +6,7 @@ Findings name samples by key and never repeat their text: it may be personal dat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import product
@@ -59,87 +59,68 @@ def check_samples(samples: Sequence[Sample]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.level != "error")
 
 
-def _same_rows(name: str, texts: list[Text], other: str, others: list[Text]) -> list[Finding]:
+def _same_rows(name: str, texts: list[Text], other: str, others: list[Text]) -> Iterator[Finding]:
     """Find rows that are to be unlearned and to be retained at once."""
-    pairs = _repeated(texts, others)
-    if not pairs:
-        return []
-    twice = " Did you give the same file twice?" if _share(texts, others) >= 0.5 else ""
-    return [
-        Finding(
+    if pairs := _repeated(texts, others):
+        twice = " Did you give the same file twice?" if _share(texts, others) >= 0.5 else ""
+        yield Finding(
             "error",
             f"{len(pairs)} of the {len(texts)} rows of {name} are also rows of {other}, e.g. "
             f"{_show(pairs)} (numbers count from 0). A row cannot be unlearned and stay: drop it "
             f"from one.{twice}",
         )
-    ]
 
 
-def _leaks(name: str, texts: list[Text]) -> list[Finding]:
+def _leaks(name: str, texts: list[Text]) -> Iterator[Finding]:
     """Find val rows that are trained on; real data sets have a few, half is a mistake."""
     train = [text for text in texts if text.part == "train"]
     val = [text for text in texts if text.part == "val"]
-    pairs = _repeated(val, train)
-    if not pairs:
-        return []
-    half = _share(train, val) >= 0.5
-    advice = "Did you give the same file twice?" if half else "Its validation measures training."
-    return [
-        Finding(
+    if pairs := _repeated(val, train):
+        half = _share(train, val) >= 0.5
+        doubt = "Did you give the same file twice?" if half else "Its validation measures training."
+        yield Finding(
             "error" if half else "warning",
             f"{len(pairs)} of the {len(val)} rows of {name}.val are also rows of {name}.train, "
-            f"e.g. {_show(pairs)}. {advice}",
+            f"e.g. {_show(pairs)}. {doubt}",
         )
-    ]
 
 
-def _known(name: str, texts: list[Text], sides: _Sides) -> list[Finding]:
+def _known(name: str, texts: list[Text], sides: _Sides) -> Iterator[Finding]:
     """Find held-out rows that are also rows of another part, on which a model may be trained."""
-    pairs = _repeated(texts, [text for others in sides.values() for text in others])
-    if not pairs:
-        return []
-    return [
-        Finding(
+    if pairs := _repeated(texts, [text for others in sides.values() for text in others]):
+        yield Finding(
             "error",
             f"{len(pairs)} of the {len(texts)} rows of {name}.{HELD_OUT} are also rows of another "
             f"part, e.g. {_show(pairs)}. Held-out rows must be rows that no model has seen: drop "
             "them.",
         )
-    ]
 
 
-def _duplicates(name: str, texts: list[Text]) -> list[Finding]:
+def _duplicates(name: str, texts: list[Text]) -> Iterator[Finding]:
     """Count the rows that repeat an earlier row of the same source."""
-    counts = Counter((text.part, text.row) for text in texts)
-    extra: Counter[str] = Counter()
-    for (part, _), count in counts.items():
-        extra[part] += count - 1
-    return [
-        Finding(
+    given = [(text.part, text.row) for text in texts]
+    rows, distinct = (Counter(part for part, _ in found) for found in (given, set(given)))
+    for part, count in (rows - distinct).items():
+        yield Finding(
             "warning",
             f"{count} {'row' if count == 1 else 'rows'} of {name}.{part} "
             f"{'repeats' if count == 1 else 'repeat'} an earlier row of it.",
         )
-        for part, count in extra.items()
-        if count
-    ]
 
 
-def _similar_prompts(name: str, texts: list[Text], other: str, others: list[Text]) -> list[Finding]:
+def _similar_prompts(
+    name: str, texts: list[Text], other: str, others: list[Text]
+) -> Iterator[Finding]:
     """Find nearly equal prompts on both sides; equal rows are left to ``_same_rows``."""
     same = {text.row for text in texts} & {text.row for text in others}
     search = _Similar([text for text in others if text.row not in same])
     matches = [(text.key, search(text)) for text in texts if text.row not in same]
-    pairs = [(key, match.key) for key, match in matches if match]
-    if not pairs:
-        return []
-    return [
-        Finding(
+    if pairs := [(key, match.key) for key, match in matches if match]:
+        yield Finding(
             "warning",
             f"{len(pairs)} of the {len(texts)} prompts of {name} are nearly the same as prompts "
             f"of {other}, e.g. {_show(pairs)}. Unlearning the one may damage the other.",
         )
-    ]
 
 
 class _Similar:
