@@ -112,10 +112,9 @@ def _attacks(audit: Mapping[str, Any], metric: str) -> Table:
     for domain in audit_domains(audit):
         of = {m: known(audit, m, domain, "train", metric) for m in ("oracle", "vanilla")}
         others = {(m, row.attack, row.amount): row.value for m, rows in of.items() for row in rows}
-        if guessed:
-            rows = known(audit, "unlearned", domain, "train", metric)
-            others |= {("oracle", row.attack, row.amount): row.never for row in rows}
         rows = known(audit, "unlearned", domain, "train", metric)
+        if guessed:
+            others |= {("oracle", row.attack, row.amount): row.never for row in rows}
         rows = [row for row in rows if "@" not in row.attack and row.amount != "0"]
         for row in rows:
             cells = [others.get((model, row.attack, row.amount)) for model in of]

@@ -66,7 +66,7 @@ def run_checks(results: Results) -> list[Check]:
         *_general_text(results),
         *_text(results),
         _freezing(results.freezing),
-        *_membership(results),
+        *(check for domain in domains(results) for check in _area(results, domain)),
         *_said(results),
         *_verbatim(results),
         *_weak(results),
@@ -204,13 +204,11 @@ def _freezing(freezing: Mapping[str, Any]) -> Check:
     return Check(BAD, "FREEZING FAILED", subject, f"{numbers}; do not use this run", place)
 
 
-def _membership(results: Results) -> list[Check]:
-    """Say where the unlearn rows can be told from held-out ones."""
-    return [check for domain in domains(results) for check in _area(results, domain)]
-
-
 def _area(results: Results, domain: str) -> list[Check]:
-    """Grade a domain by its largest AUC if that is above chance, else by the one farthest off."""
+    """Say whether the unlearn rows of a domain can be told from held-out ones.
+
+    By its largest AUC if that is above chance, else by the one farthest off.
+    """
     place = (domain, "unlearn", "train")
     areas = {metric: results.value("unlearned", *place, metric) for metric in AREAS}
     off = {metric: area - CHANCE_AUC for metric, area in areas.items() if area is not None}
