@@ -119,8 +119,7 @@ class Watched:
 
     def __init__(self, task):
         self.task, self.plans, self.last = task, [], {}
-        self.groups, self.saw = task.groups, task.saw
-        self.state, self.load_state = task.state, task.load_state
+        self.groups, self.history = task.groups, task.history
 
     def plan(self, epoch):
         steps = self.task.plan(epoch)

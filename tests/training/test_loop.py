@@ -566,8 +566,7 @@ def test_a_phase_trains_its_domains_only_and_has_the_rates_of_a_training(world):
     trained = []
 
     class Watched:
-        plan, groups, saw = made.task.plan, made.task.groups, made.task.saw
-        state, load_state = made.task.state, made.task.load_state
+        plan, groups, history = made.task.plan, made.task.groups, made.task.history
 
         def run(self, rows, step):
             trained.append({row.domain for row in step})
@@ -807,8 +806,7 @@ class Poisoned:
 
     def __init__(self, task, step, how):
         self.task, self.step, self.how, self.calls = task, step, how, 0
-        self.plan, self.groups, self.saw = task.plan, task.groups, task.saw
-        self.state, self.load_state = task.state, task.load_state
+        self.plan, self.groups, self.history = task.plan, task.groups, task.history
 
     def run(self, rows, step):
         self.calls += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from grail.data.batches import collate, shuffled
 from grail.data.encode import Encoded
@@ -72,18 +71,6 @@ class DescentTask:
             accuracy = dict(zip((r.key for r in group), answers.accuracy.tolist(), strict=True))
             results.append(StepResult(loss, {"nll": loss.detach()}, accuracy))
         return merged(results)
-
-    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
-        """Remember the accuracies of a step's rows."""
-        self.history.saw(epoch, accuracies)
-
-    def state(self) -> dict[str, Any]:
-        """Return the history as JSON values."""
-        return self.history.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the history."""
-        self.history.load_state(state)
 
 
 def _rests(row: Encoded, epoch: int, seen: Mapping[str, tuple[int, float]]) -> bool:

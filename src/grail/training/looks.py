@@ -37,11 +37,6 @@ class Bounds:
     patience: int
 
 
-def nothing() -> list[Seen]:
-    """Measure nothing."""
-    return []
-
-
 @dataclass(frozen=True)
 class Looks:
     """How a model is looked at while it is trained.
@@ -55,7 +50,7 @@ class Looks:
     """
 
     every: int = 0
-    measure: Callable[[], list[Seen]] = nothing
+    measure: Callable[[], list[Seen]] = list
     bounds: Bounds | None = None
     guess: Mapping[str, float] = field(default_factory=dict)
 

@@ -169,7 +169,7 @@ class Loop:
         self.optimizer.step()
         write_back(self.masters, self.parameters, self.freezing.vectors)
         self.optimizer.zero_grad(set_to_none=True)
-        self.task.saw(state.epoch, accuracy)
+        self.task.history.saw(state.epoch, accuracy)
         state.step, state.index = number, state.index + 1
         line = {"step": number, "epoch": state.epoch, "lr": rate, "terms": terms}
         return line | {"gradient_norm": float(norm), "ascending": ascending}
@@ -227,7 +227,7 @@ class Loop:
         write_back(self.masters, self.parameters, self.freezing.vectors)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
-            self.task.load_state(state.task)
+            self.task.history.load_state(state.task)
         elif self.accelerator.is_main_process:
             shutil.rmtree(files.checkpoints, ignore_errors=True)
         return state
@@ -235,7 +235,7 @@ class Loop:
     def _save(self, state: State, files: LoopFiles) -> None:
         main = self.accelerator.is_main_process
         if main or self.sharded:
-            state.task = self.task.state()
+            state.task = self.task.history.state()
             folder, inputs = files.checkpoints if main else None, files.inputs
             save_checkpoint(folder, self.masters, self.optimizer, state, inputs, self.whole)
         self.accelerator.wait_for_everyone()

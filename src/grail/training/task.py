@@ -82,7 +82,12 @@ class History:
 
 @runtime_checkable
 class Task(Protocol):
-    """What the loop trains. A task keeps its own memory of the rows it has seen."""
+    """What the loop trains."""
+
+    @property
+    def history(self) -> History:
+        """The task's memory: the loop tells it what it saw, and puts it into checkpoints."""
+        ...
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the rows of each step of an epoch; no steps if nothing is left to train."""
@@ -94,16 +99,4 @@ class Task(Protocol):
 
     def run(self, rows: Sequence[Encoded], step: Sequence[Encoded]) -> StepResult:
         """Compute the share of ``rows`` (a micro-batch) in the loss of ``step`` (all its rows)."""
-        ...
-
-    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
-        """Take the token accuracies of all rows of a step that is done."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Return the task's memory as JSON values, for a checkpoint."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the memory that ``state`` returned."""
         ...

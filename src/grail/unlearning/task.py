@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -270,17 +269,3 @@ class UnlearnTask:
         limit = self.schedule.row_accuracy
         low = limit is not None and accuracies.get(row.key, math.inf) <= limit
         return not low and row.domain not in forgotten
-
-    # -- the task's memory ---------------------------------------------------------------------
-
-    def saw(self, epoch: int, accuracies: Mapping[str, float]) -> None:
-        """Remember the accuracies of a step's rows."""
-        self.history.saw(epoch, accuracies)
-
-    def state(self) -> dict[str, Any]:
-        """Return the history as JSON values."""
-        return self.history.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the history."""
-        self.history.load_state(state)
