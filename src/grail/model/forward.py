@@ -45,6 +45,11 @@ def is_adapter(model: Policy) -> bool:
     return hasattr(model, "peft_config")
 
 
+def without_adapter(model: Policy) -> Any:
+    """Return the transformers model under an adapter, or the model itself if it has none."""
+    return model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+
+
 def answer_logits(model: Policy, batch: Batch) -> Float[Tensor, "K V"]:
     """Return the logits of a padded batch that predict answer tokens, row after row."""
     return logits_at(model, batch.at, input_ids=batch.ids, attention_mask=batch.attention)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grail.data.encode import Encoded
-from grail.model.forward import Policy, device_of, evaluating, is_adapter, positions_of
+from grail.model.forward import Policy, device_of, evaluating, positions_of, without_adapter
 from grail.model.fused_lora import fused
 from grail.model.probe import shares
 
@@ -81,7 +81,7 @@ class TextGenerator:
 
 def end_tokens(model: Policy, tokenizer: Any, rows: Sequence[Encoded] = ()) -> frozenset[int]:
     """Return the tokens that end a text: the rows', the tokenizer's, and the model's own."""
-    named = _generating(model).generation_config.eos_token_id
+    named = without_adapter(model).generation_config.eos_token_id
     own = named if isinstance(named, (list, tuple)) else [named]
     return frozenset({tokenizer.eos_token_id, *own, *(row.end for row in rows)} - {None})
 
@@ -193,11 +193,6 @@ def streamed(
     return "".join(pieces)
 
 
-def _generating(model: Policy) -> Any:
-    """Return the model that has the generation settings."""
-    return model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
-
-
 def _parts(
     model: Policy, prompts: Sequence[Sequence[int]], most: Sequence[int], pad: int
 ) -> list[list[int]]:
@@ -224,7 +219,7 @@ def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, Any]) 
     """
     from transformers import GenerationConfig
 
-    inner = _generating(model)
+    inner = without_adapter(model)
     before = inner.generation_config
     with torch.random.fork_rng(enabled=sampling is not None):
         try:

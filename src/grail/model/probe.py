@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from grail.errors import InputError
-from grail.model.forward import Policy, device_of, evaluating, is_adapter
+from grail.model.forward import Policy, device_of, evaluating, without_adapter
 
 _LENGTH = 8
 _ORDINARY = 500
@@ -52,7 +52,7 @@ def refuse_looking_ahead(model: Policy) -> None:
     """
     ids, half = short_row(model), _LENGTH // 2
     other = torch.cat([ids[:half], short_row(model, seed=1)[half:]])
-    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    inner = without_adapter(model)
     try:
         before, after = (logits_of(model, row)[:half] for row in (ids, other))
     except Exception as error:  # a forward pass of another kind may raise anything
@@ -81,7 +81,7 @@ def shares(model: Policy, pad: int) -> str:
     Returns:
         "any", "equal" (prompts of one length), or "none".
     """
-    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    inner = without_adapter(model)
     if inner not in _shares:
         rows = [short_row(inner, seed) for seed in range(2)]
         if not getattr(inner, "_is_stateful", False) and _same(inner, [rows[0], rows[1][3:]], pad):

@@ -16,7 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from grail.model.forward import Policy, is_adapter
+from grail.model.forward import Policy, is_adapter, without_adapter
 from grail.model.quantisation import is_quantised, plain_weight
 from grail.model.weights import holding
 
@@ -84,7 +84,7 @@ def _widened(model: Policy, layers: set[nn.Module], change: Change | None) -> It
 
 def linear_layers(model: Policy) -> dict[str, nn.Module]:
     """Return the base model's Linear layers by name, without the LM head and the adapters."""
-    inner: Any = model.get_base_model() if is_adapter(model) else model  # type: ignore[operator]
+    inner = without_adapter(model)
     excluded = {id(part) for part in inner.get_output_embeddings().modules()}
     for layer in inner.modules():
         if isinstance(layer, BaseTunerLayer):
