@@ -174,23 +174,35 @@ def finished_run(tmp_path_factory, tiny_model_folder):
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def copied_run():
+    """Copy a run to another place: ``copied_run(run, old, new)`` returns its folder below ``new``.
+
+    ``old`` is the folder above the run and its data; where a file names it, it names ``new``.
+    """
+    from grail.run import manifest
+
+    def copy(run, old, new):
+        made = shutil.copytree(run, new / run.relative_to(old))
+        for file in made.rglob("*"):  # settings and reports hold the paths of data and output
+            if file.is_file() and bytes(old) in (content := file.read_bytes()):
+                file.write_bytes(content.replace(bytes(old), bytes(new)))
+        manifest.drop(made)  # all of it
+        manifest.record(made)
+        return made
+
+    return copy
+
+
 @pytest.fixture
-def finished(finished_run, tiny_config, tmp_path):
+def finished(finished_run, copied_run, tiny_config, tmp_path):
     """Copy ``finished_run`` to ``tmp_path / "run"`` and return a configuration: ``finished()``.
 
     Takes the arguments of ``tiny_config``, for the configuration alone: the run has none of them.
     """
 
-    from grail.run import manifest
-
     def make(**sections):
-        copy = tmp_path / "run"
-        shutil.copytree(finished_run, copy)
-        for file in copy.rglob("*"):  # settings and reports hold the paths of data and output
-            if file.is_file() and bytes(finished_run.parent) in (content := file.read_bytes()):
-                file.write_bytes(content.replace(bytes(finished_run.parent), bytes(tmp_path)))
-        manifest.drop(copy)  # all of it
-        manifest.record(copy)
+        copied_run(finished_run, finished_run.parent, tmp_path)
         return tiny_config(**sections)
 
     return make

@@ -5,15 +5,12 @@ batch (``scripts/interrupted.py``).
 """
 
 import re
-import shutil
 import time
 
 import forks
 import interrupted
 import pytest
 import yaml
-
-from grail.run import manifest
 
 KILLED = -9
 SECONDS = re.compile(rb'"seconds": [0-9.]+')
@@ -73,16 +70,10 @@ def uninterrupted(module_config, tmp_path_factory):
 
 
 @pytest.fixture
-def whole(uninterrupted, tmp_path):
+def whole(uninterrupted, copied_run, tmp_path):
     """The files of an uninterrupted run, and its configuration; a copy of it is ``whole``."""
     folder, config = uninterrupted
-    own = tmp_path / "whole"
-    shutil.copytree(folder, own)
-    for file in own.rglob("*"):
-        if file.is_file() and bytes(folder) in (content := file.read_bytes()):
-            file.write_bytes(content.replace(bytes(folder), bytes(own)))
-    manifest.drop(own)
-    manifest.record(own)
+    copied_run(folder, folder.parent, tmp_path)
     return files(folder), config
 
 

@@ -20,6 +20,7 @@ from grail.comparison.collect import best
 from grail.comparison.compare import run_comparison
 from grail.comparison.grids import edges
 from grail.comparison.halves import deciding
+from grail.comparison.processes import run_all
 from grail.files import write_json, write_text
 from grail.progress import NullListener
 from grail.reporting.tables import MISSING
@@ -47,8 +48,13 @@ def of_methods(words):
     return [links[file.parent.resolve()].parent.name for file in files]
 
 
+def fails(code):
+    """Stand in for ``run_all``: the first job fails."""
+    return lambda jobs, _: [(jobs[0], processes.ProcessResult(code, 1.0, 1))]
+
+
 @pytest.mark.slow
-def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, capsys):
+def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, capsys, monkeypatch):
     grid = {"unlearning.learning_rate": [0.001, 0.05]}
     file = comparison({"one": {}, "two": {"preset": "ascent", "grid": {}}}, seeds=[0, 1], grid=grid)
     command = ["compare", str(file), "--json", "--set", "reference=one", "--set", "figures=[]"]
@@ -77,8 +83,9 @@ def test_grid_choice_seeds_and_the_second_call(played, comparison, tmp_path, cap
     assert main(command) == 0
     assert played == []
     assert read(tmp_path) == found
-    assert main([*command, "--set", "base.evaluation.max_new_tokens=5"]) == 0
-    assert played  # other settings are other cells
+    monkeypatch.setattr(processes, "run_all", fails(1))
+    other = [*command, "--set", "base.evaluation.max_new_tokens=5"]
+    assert main(other) == 1  # other settings are other cells, which have to be run
 
 
 def test_cells_of_other_settings_are_kept_and_found_again(played, comparison, tmp_path):
@@ -335,13 +342,10 @@ def test_the_error_of_a_base_has_one_prefix(played, comparison, capsys):
 
 
 def test_a_base_that_fails_is_an_end(comparison, capsys, monkeypatch, tmp_path):
-    def failing(code):
-        return lambda jobs, _: [(jobs[0], processes.ProcessResult(code, 1.0, 1))]
-
-    monkeypatch.setattr(processes, "run_all", failing(1))
+    monkeypatch.setattr(processes, "run_all", fails(1))
     assert main(["compare", str(comparison({"a": {}}))]) == 1
     assert "the base run failed (exit code 1)" in capsys.readouterr().err
-    monkeypatch.setattr(processes, "run_all", failing(2))
+    monkeypatch.setattr(processes, "run_all", fails(2))
     assert main(["compare", str(comparison({"a": {}}))]) == 2
 
 
@@ -490,8 +494,16 @@ def nothing(evidence):
 
 @pytest.mark.slow
 def test_an_objective_and_a_localizer_of_ones_own_reach_the_children(
-    comparison, tmp_path, monkeypatch, capsys
+    played, comparison, tmp_path, monkeypatch, capsys
 ):
+    """The cell is a process; the base, which has neither, is played in this one."""
+    play = processes.run_all
+
+    def base_played(jobs, parallel):
+        jobs = list(jobs)
+        return (play if jobs[0].words[0] == "evaluate" else run_all)(jobs, parallel)
+
+    monkeypatch.setattr(processes, "run_all", base_played)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "own_methods.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path / "own")
@@ -503,6 +515,7 @@ def test_an_objective_and_a_localizer_of_ones_own_reach_the_children(
     }
     file = comparison({"own": {"set": names}}, figures=[])
     assert main(["compare", str(file)]) == 0
+    assert [words[0] for words in played] == ["evaluate"]
     assert [cell.get("failed") for cell in read(tmp_path)["cells"]] == [None]
     cell = tmp_path / "out" / "own" / "0"
     lines = [json.loads(line) for line in (cell / "train.jsonl").read_text().splitlines()]
