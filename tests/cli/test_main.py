@@ -168,8 +168,8 @@ def test_vanilla_alone_can_be_measured(tiny_config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["validate", "run"])
-def test_a_paraphrase_that_fills_max_tokens_is_told(command, tiny_config, tmp_path, capsys):
-    config = tiny_config(data={"max_tokens": 64})
+def test_a_paraphrase_that_fills_max_tokens_is_told(command, finished, tmp_path, capsys):
+    config = finished(data={"max_tokens": 64})
     file = tmp_path / "data" / "copyright_retain_val.jsonl"
     row = json.loads(file.read_text().splitlines()[0])
     file.write_text(json.dumps(row | {"paraphrases": ["q" * 70, "why?"]}) + "\n")
@@ -222,8 +222,8 @@ def test_an_interruption_is_a_message_and_the_next_call_goes_on(
     assert (tmp_path / "run" / "report.md").exists()
 
 
-def test_divergence_is_a_message_and_exit_code_1(tiny_config, capsys):
-    config = str(tiny_config(unlearning={"optimizer": "sgd", "max_grad_norm": None}))
+def test_divergence_is_a_message_and_exit_code_1(finished, capsys):
+    config = str(finished(unlearning={"optimizer": "sgd", "max_grad_norm": None}))
     steep = ["--set", "unlearning.learning_rate=1.0e+30", "--set", "unlearning.retain_weight=1.0e9"]
     assert main(["run", config, *steep]) == 1
     err = capsys.readouterr().err
