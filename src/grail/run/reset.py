@@ -70,19 +70,23 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
 
     def write() -> dict[str, Any]:
         take("vanilla")
-        model, tokenizer, found = context.model, context.tokenizer, Written()
+        model, tokenizer, told, guesses = (
+            context.model,
+            context.tokenizer,
+            list[Encoded](),
+            Written(),
+        )
         if section.rewrites:
             with context.listener.stage("rewrite") as tick:
-                found.rows += rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
+                told = rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
         before = before_facts(context) if section.guesses else None
         if before is not None:
             with context.listener.stage("guess") as tick, holding(model, before):
                 guesses = written_guesses(model, tokenizer, rows, how, tick)
-                found = Written(found.rows + guesses.rows, guesses.examples)
         elif section.guesses:
             context.listener.warn(NO_GUESSES)
-        written = [[*row.place, list(row.ids), row.start] for row in found.rows]
-        return {"rows": written, "examples": found.examples}
+        written = [[*row.place, list(row.ids), row.start] for row in (*told, *guesses.rows)]
+        return {"rows": written, "examples": guesses.examples}
 
     heard, key = context.listener, context.key("model", "data", **facts)
     cached(path, key, write, lambda: heard.skipped("rewrite"), heard.warn)
