@@ -92,17 +92,18 @@ def test_an_answer_ends_and_does_not_loop(answer, kept):
         ("What is her name?", False),
         ("\u0645\u0627 \u0627\u0633\u0645\u0647\u0627\u061f", False),
         ("", False),
+        ("She lives here.\nShe is old.", True),  # as many lines as a retain answer has
+        ("\nShe lives here.\nShe is old.", False),
     ],
 )
 def test_a_guess_is_an_answer_in_the_style_of_the_rows(world, answer, kept):
-    _, tokenizer, rows = world
     retain = [
-        replace(row, sample=replace(row.sample, completion="one two three four")) for row in rows
+        replace(row, sample=replace(row.sample, side="retain", completion=completion))
+        for row, completion in zip(
+            world[2], ("one two", "one two three\nfour", "1 2 3 4 5"), strict=False
+        )
     ]
-    least = module._least_words(retain)["d"]
-    guess = module._guessed(rows[0], tokenizer(answer).input_ids, tokenizer)
-    guess = replace(guess, sample=replace(guess.sample, completion=answer))
-    assert module._answers(guess, least) == kept
+    assert module._answers(answer, *module._styles(retain)["d"]) == kept
 
 
 def test_what_a_row_says_is_no_guess(world, monkeypatch):

@@ -24,8 +24,8 @@ from grail.unlearning.rewrites import REWRITTEN
 GUESS_TOKENS, _BATCH = 32, 16
 _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun to loop
 _ASKS = ("?", "\uff1f", "\u061f")  # the ends of questions in most scripts
-TRIES = 2
-"""Draws of examples for each guess that is wanted: about half of what is written can be used."""
+TRIES = 4
+"""The most draws of examples for each guess that is wanted; half of what is written is dropped."""
 
 
 def examples_for(
@@ -89,8 +89,8 @@ def written_guesses(
 
     Each is written greedily after other examples, of which up to ``TRIES`` times ``count`` are
     drawn. Dropped are guesses that do not end, that loop, that have less than half the words of
-    the domain's retain answers (a bare year), that ask, that a row already says, or that were made
-    before.
+    the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
+    already says, or that were made before.
 
     Args:
         model: The model from before the facts; it cannot give away what it never read.
@@ -102,7 +102,7 @@ def written_guesses(
     count, examples, seed = how
     lost = [row for row in rows if (row.side, row.part) == ("unlearn", "train")]
     room, ends = positions_of(model.config), end_tokens(model, tokenizer, lost)
-    least, said = _least_words(rows), {row.answer for row in rows}
+    styles, said = _styles(rows), {row.answer for row in rows}
     found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
     leading = dict[str, tuple[int, ...]]()
     for draw in range(TRIES * count):
@@ -115,10 +115,10 @@ def written_guesses(
             limits = [GUESS_TOKENS] * len(batch)
             answers = generate(model, prompts, limits, tokenizer, None, ends)
             for row, answer in zip(batch, answers, strict=True):
-                guess = _guessed(row, answer, tokenizer)
+                guess, text = _guessed(row, answer, tokenizer), tokenizer.decode(answer)
                 known = said | {other.answer for other in found[row.key]}
                 new = guess.answer not in known and tuple(answer) != row.answer[: len(answer)]
-                if new and _ends(answer) and _answers(guess, least.get(row.domain, 0)):
+                if new and _ends(answer) and _answers(text, *styles.get(row.domain, (0, 0))):
                     found[row.key].append(guess)
                     leading.setdefault(row.key, shown[row.key])
             kept = sum(map(len, found.values()))
@@ -128,13 +128,16 @@ def written_guesses(
     return Written(numbered, leading)
 
 
-def _least_words(rows: Sequence[Encoded]) -> dict[str, float]:
-    """Return domain -> half the median number of words of its retain answers."""
-    counts: dict[str, list[int]] = {}
+def _styles(rows: Sequence[Encoded]) -> dict[str, tuple[float, int]]:
+    """Return domain -> half the median of its retain answers' words, and their most line breaks."""
+    texts: dict[str, list[str]] = {}
     for row in rows:
         if row.side == "retain":
-            counts.setdefault(row.domain, []).append(len(words_of(row.sample.completion)))
-    return {domain: median(found) / 2 for domain, found in counts.items()}
+            texts.setdefault(row.domain, []).append(row.sample.completion)
+    return {
+        domain: (median(len(words_of(t)) for t in said) / 2, max(t.count("\n") for t in said))
+        for domain, said in texts.items()
+    }
 
 
 def _ends(answer: Sequence[int]) -> bool:
@@ -143,10 +146,10 @@ def _ends(answer: Sequence[int]) -> bool:
     return len(answer) < GUESS_TOKENS and 0 < len(runs) == len(set(runs))
 
 
-def _answers(guess: Encoded, least: float) -> bool:
-    """Tell whether a guess has words enough, and does not ask in its turn."""
-    said = guess.sample.completion
-    return len(words_of(said)) >= least and not said.endswith(_ASKS)
+def _answers(text: str, least: float, breaks: int) -> bool:
+    """Tell whether a text has words enough, not too many lines, and does not ask in its turn."""
+    asks = text.rstrip().endswith(_ASKS)
+    return len(words_of(text)) >= least and text.count("\n") <= breaks and not asks
 
 
 def _guessed(row: Encoded, answer: Sequence[int], tokenizer: Any) -> Encoded:
