@@ -90,7 +90,7 @@ def written_guesses(
     Each is written greedily after other examples, of which up to ``TRIES`` times ``count`` are
     drawn. Dropped are guesses that do not end, that loop, that have less than half the words of
     the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
-    already says, or that were made before.
+    already says, or that were made before: else the model would soon say one sentence to all.
 
     Args:
         model: The model from before the facts; it cannot give away what it never read.
@@ -116,10 +116,10 @@ def written_guesses(
             answers = generate(model, prompts, limits, tokenizer, None, ends)
             for row, answer in zip(batch, answers, strict=True):
                 guess, text = _guessed(row, answer, tokenizer), tokenizer.decode(answer)
-                known = said | {other.answer for other in found[row.key]}
-                new = guess.answer not in known and tuple(answer) != row.answer[: len(answer)]
+                new = guess.answer not in said and tuple(answer) != row.answer[: len(answer)]
                 if new and _ends(answer) and _answers(text, *styles.get(row.domain, (0, 0))):
                     found[row.key].append(guess)
+                    said.add(guess.answer)
                     leading.setdefault(row.key, shown[row.key])
             kept = sum(map(len, found.values()))
             tick(draw * len(lost) + first + len(batch), TRIES * count * len(lost), f"{kept} kept")
