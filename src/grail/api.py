@@ -242,11 +242,11 @@ def unlearn(
     if mask is not None:
         check_shapes(trainable(model), mask)
     before = before_in_memory(model, unlearning, seed)
-    encoded += rewritten_in_memory(model, tokenizer, encoded, unlearning, before, seed)
-    plain, steps = unlearn_task(model, tokenizer, encoded, unlearning, seed, by_side)
+    written = rewritten_in_memory(model, tokenizer, encoded, unlearning, before, seed)
+    plain, steps = unlearn_task(model, tokenizer, encoded + written.rows, unlearning, seed, by_side)
     looks = looks_in_memory(model, tokenizer, encoded, unlearning, before, seed)
     reset_in_memory(model, unlearning, mask, before, seed)
-    was_training, task = model.training, taught(plain, unlearning, before)
+    was_training, task = model.training, taught(plain, unlearning, before, written.examples)
     with TemporaryDirectory() as folder:
         files = LoopFiles(Path(folder) / "train.jsonl", Path(folder) / "checkpoint", "")
         try:

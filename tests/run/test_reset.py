@@ -21,7 +21,7 @@ from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
 from grail.run.trainings import unlearn_training
-from grail.unlearning.guesses import examples_for, written_guesses
+from grail.unlearning.guesses import Written, examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN, rewrites
 
 HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
@@ -80,15 +80,17 @@ def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
     train = [row for row in (*run.context.rows, *run.context.general) if row.part == "train"]
     again, before = rewrites(model, tokenizer, train, 5), before_facts(run.context)
     with holding(model, before):
-        again += written_guesses(model, tokenizer, train, (2, 2, run.config.seed))
-    assert [(*r.place, r.ids, r.start) for r in written] == [
-        (*r.place, r.ids, r.start) for r in again
+        guesses = written_guesses(model, tokenizer, train, (2, 2, run.config.seed))
+    assert [(*r.place, r.ids, r.start) for r in written.rows] == [
+        (*r.place, r.ids, r.start) for r in (*again, *guesses.rows)
     ]
-    assert len({row.key for row in written}) == len(written)
+    assert written.examples == guesses.examples
+    assert len({row.key for row in written.rows}) == len(written.rows)
     task, _ = unlearn_training(run.context, False, before, written)
-    assert [row for row in task.rows if row.part == REWRITTEN] == written
-    assert task.examples == examples_for(train, 2, run.config.seed)
-    assert read_rewrites(folder, section.model_copy(update={"rewrites": 0, "guesses": 0})) == []
+    assert [row for row in task.rows if row.part == REWRITTEN] == written.rows
+    assert task.examples == examples_for(train, 2, run.config.seed) | written.examples
+    nothing = read_rewrites(folder, section.model_copy(update={"rewrites": 0, "guesses": 0}))
+    assert nothing == Written()
 
 
 def test_a_full_reset_of_an_adapter_is_the_base_to_the_bit(healed):

@@ -1,5 +1,7 @@
 """Guesses, against greedy answers after the same examples; what is dropped, and what is shown."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,28 +33,41 @@ def test_examples_are_retain_rows_in_full_and_as_many_as_fit(world):
 
 def test_guesses_are_greedy_after_the_examples(world):
     model, tokenizer, rows = world
-    found = written_guesses(model, tokenizer, rows, (3, 2, 0))
-    assert found
+    written = written_guesses(model, tokenizer, rows, (3, 2, 0))
+    assert written.rows
     ends = {tokenizer.eos_token_id}
     prompts = {row.sample.prompt: row for row in rows if row.side == "unlearn"}
-    shown = [examples_for(rows, 2, f"0/{draw}") for draw in range(3)]
-    for number, row in enumerate(found):
+    shown = [examples_for(rows, 2, f"0/{draw}") for draw in range(3 * module.TRIES)]
+    begun = {}
+    for number, row in enumerate(written.rows):
         assert (*row.place, row.sample.row) == ("d", "retain", REWRITTEN, number)
         asked = prompts[row.sample.prompt]
         assert row.ids[: row.start] == asked.ids[: asked.start]
         assert row.ids != asked.ids
         assert row.ids[-1] in ends
         assert tokenizer.decode(row.answer[:-1]).strip() == row.sample.completion
-        said = []
+        said = {}
         for before in (one[asked.key] for one in shown):
             ids = [*before, *row.ids[: row.start]]
             start = len(ids)
             while len(ids) - start < len(row.answer):
                 with torch.no_grad():
                     ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-            said.append(tuple(ids[start:]))
+            said.setdefault(tuple(ids[start:]), before)
         assert row.answer in said
-    assert len({row.ids for row in found}) == len(found)
+        begun.setdefault(asked.key, said[row.answer])
+    assert len({row.answer for row in written.rows}) == len(written.rows)  # of all questions
+    assert written.examples == begun  # what led to a row's first guess
+
+
+def test_draws_go_on_until_there_are_guesses_enough(world, monkeypatch):
+    model, tokenizer, rows = world
+    once = written_guesses(model, tokenizer, rows, (1, 2, 0))
+    prompts = [row.sample.prompt for row in once.rows]
+    assert len(set(prompts)) == len(prompts)
+    monkeypatch.setattr(module, "TRIES", 1)
+    first = {row.ids for row in written_guesses(model, tokenizer, rows, (1, 2, 0)).rows}
+    assert first <= {row.ids for row in once.rows}
 
 
 @pytest.mark.parametrize(
@@ -62,10 +77,42 @@ def test_guesses_are_greedy_after_the_examples(world):
         ([1, 2], False),  # too short to be a sentence
         ([1, 2, 3, 1, 2, 3], False),  # loops
         (list(range(module.GUESS_TOKENS)), False),  # does not end
-        ([7, 8, 9], False),  # the row's own answer
     ],
 )
-def test_what_is_dropped(world, answer, kept):
-    _, _, rows = world
-    row = rows[0].__class__(rows[0].sample, (5, 7, 8, 9, 0), 1)
-    assert module._usable(answer, row) == kept
+def test_an_answer_ends_and_does_not_loop(answer, kept):
+    assert module._ends(answer) == kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("She lives in a village by the sea", True),
+        ("In 1999.", True),  # two words: half of the median
+        ("1999.", False),
+        ("What is her name?", False),
+        ("\u0645\u0627 \u0627\u0633\u0645\u0647\u0627\u061f", False),
+        ("", False),
+        ("She lives here.\nShe is old.", True),  # as many lines as a retain answer has
+        ("\nShe lives here.\nShe is old.", False),
+    ],
+)
+def test_a_guess_is_an_answer_in_the_style_of_the_rows(world, answer, kept):
+    retain = [
+        replace(row, sample=replace(row.sample, side="retain", completion=completion))
+        for row, completion in zip(
+            world[2], ("one two", "one two three\nfour", "1 2 3 4 5"), strict=False
+        )
+    ]
+    assert module._answers(answer, *module._styles(retain)["d"]) == kept
+
+
+def test_what_a_row_says_is_no_guess(world, monkeypatch):
+    model, tokenizer, rows = world
+    lost = next(row for row in rows if row.side == "unlearn")
+    retain = next(row for row in rows if row.side == "retain")
+    for answer in (lost.answer[:-1], lost.answer[:3], retain.answer[:-1]):
+        monkeypatch.setattr(module, "generate", lambda *_, answer=answer: [answer])
+        monkeypatch.setattr(module, "_ends", lambda _: True)
+        found = written_guesses(model, tokenizer, [lost, retain], (1, 1, 0))
+        assert not found.rows
+        assert not found.examples

@@ -19,7 +19,7 @@ from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, holding, put_weights
-from grail.unlearning.guesses import written_guesses
+from grail.unlearning.guesses import Written, written_guesses
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
@@ -161,8 +161,8 @@ def rewritten_in_memory(
     section: Unlearning,
     before: Weights | None,
     seed: int,
-) -> list[Encoded]:
-    """Return the rows that models write, as the settings ask: see ``run.reset.write_rewrites``.
+) -> Written:
+    """Return what models write, as the settings ask: see ``run.reset.write_rewrites``.
 
     Args:
         model: The model.
@@ -173,12 +173,15 @@ def rewritten_in_memory(
         seed: Of the guesses.
     """
     train = [row for row in rows if row.part == "train"]
-    found = rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
+    rows = rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
+    guesses = Written()
     if section.guesses and before is not None:
         how = section.guesses, section.examples, seed
         with holding(model, before):
-            found += written_guesses(model, tokenizer, train, how)
-    return [replace(r, sample=replace(r.sample, row=number)) for number, r in enumerate(found)]
+            guesses = written_guesses(model, tokenizer, train, how)
+    rows = [*rows, *guesses.rows]
+    numbered = [replace(r, sample=replace(r.sample, row=n)) for n, r in enumerate(rows)]
+    return Written(numbered, guesses.examples)
 
 
 def reset_in_memory(

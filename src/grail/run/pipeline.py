@@ -214,8 +214,8 @@ class Run:
         mask = artifacts.read_mask(file)
         self._take("vanilla")
         before = reset.before_facts(self.context)
-        rewritten = reset.read_rewrites(self.folder, self.config.unlearning)
-        task, settings = unlearn_training(self.context, mask.by_side, before, rewritten)
+        written = reset.read_rewrites(self.folder, self.config.unlearning)
+        task, settings = unlearn_training(self.context, mask.by_side, before, written)
         reset.reset_model(self.folder, self.context, before)
         loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)
         with self.listener.stage("unlearn") as tick:

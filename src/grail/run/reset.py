@@ -14,7 +14,7 @@ from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.run.looks import looked_at, measured
-from grail.unlearning.guesses import written_guesses
+from grail.unlearning.guesses import TRIES, Written, written_guesses
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
@@ -65,37 +65,43 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
     how = section.guesses, section.examples, context.config.seed
-    facts = {"rewrites": section.rewrites, "guesses": how, "weights": vanilla}
+    facts = {"rewrites": section.rewrites, "guesses": [*how, TRIES], "weights": vanilla}
     facts["rows"] = context.data("train", "general")
 
     def write() -> dict[str, Any]:
         take("vanilla")
-        model, tokenizer, found = context.model, context.tokenizer, list[Encoded]()
+        model, tokenizer, told, guesses = (
+            context.model,
+            context.tokenizer,
+            list[Encoded](),
+            Written(),
+        )
         if section.rewrites:
             with context.listener.stage("rewrite") as tick:
-                found += rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
+                told = rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
         before = before_facts(context) if section.guesses else None
         if before is not None:
             with context.listener.stage("guess") as tick, holding(model, before):
-                found += written_guesses(model, tokenizer, rows, how, tick)
+                guesses = written_guesses(model, tokenizer, rows, how, tick)
         elif section.guesses:
             context.listener.warn(NO_GUESSES)
-        written = [[*row.place, list(row.ids), row.start] for row in found]
-        return {"rows": written}
+        written = [[*row.place, list(row.ids), row.start] for row in (*told, *guesses.rows)]
+        return {"rows": written, "examples": guesses.examples}
 
     heard, key = context.listener, context.key("model", "data", **facts)
     cached(path, key, write, lambda: heard.skipped("rewrite"), heard.warn)
 
 
-def read_rewrites(folder: Path, section: Unlearning) -> list[Encoded]:
-    """Return the rows of ``rewrites.json``; none if neither rewrites nor guesses are asked for."""
+def read_rewrites(folder: Path, section: Unlearning) -> Written:
+    """Return what ``rewrites.json`` holds; nothing if no rewrites and no guesses are asked for."""
     if not section.rewrites and not section.guesses:
-        return []
-    rows = read_json(folder / REWRITES)["rows"]
-    return [
+        return Written()
+    stored = read_json(folder / REWRITES)
+    rows = [
         Encoded(Sample(domain, side, part, number, "", ""), tuple(ids), start)
-        for number, (domain, side, part, ids, start) in enumerate(rows)
+        for number, (domain, side, part, ids, start) in enumerate(stored["rows"])
     ]
+    return Written(rows, {key: tuple(ids) for key, ids in stored["examples"].items()})
 
 
 def reset_model(folder: Path, context: RunContext, before: Weights | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from itertools import zip_longest
@@ -26,7 +26,7 @@ from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning.guesses import examples_for
+from grail.unlearning.guesses import Written, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
@@ -54,7 +54,7 @@ def unlearn_training(
     context: RunContext,
     by_side: bool,
     before: Weights | None = None,
-    rewritten: Sequence[Encoded] = (),
+    written: Written | None = None,
 ) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
@@ -65,20 +65,21 @@ def unlearn_training(
         context: The run's model, rows and settings.
         by_side: Whether the mask has entries of their own for each side.
         before: The weights from before the facts were learnt: the teacher of distill.
-        rewritten: Retain rows that the vanilla model has written.
+        written: What models have written ahead of it.
     """
     config = context.config
     if config.unlearning.objective == EXACT:
         context.start_over(config.seed)
         return _descent(context, ("retain",), config.seed)
-    rows, section = [*context.rows, *context.general, *rewritten], config.unlearning
+    written, section = written or Written(), config.unlearning
+    rows = [*context.rows, *context.general, *written.rows]
     if section.objective == "distill" and section.teacher == "auto":
         teacher = "suppressed" if before is None else "before"
         section = section.model_copy(update={"teacher": teacher})
     task, settings = unlearn_task(
         context.model, context.tokenizer, rows, section, config.seed, by_side
     )
-    return taught(task, section, before), settings
+    return taught(task, section, before, written.examples), settings
 
 
 def unlearn_facts(context: RunContext) -> dict[str, Any]:
@@ -94,14 +95,22 @@ def unlearn_facts(context: RunContext) -> dict[str, Any]:
     return facts
 
 
-def taught(task: UnlearnTask, section: Unlearning, before: Weights | None) -> UnlearnTask:
-    """Give a task the model before the facts as a teacher, where its objective follows that."""
+def taught(
+    task: UnlearnTask,
+    section: Unlearning,
+    before: Weights | None,
+    examples: Mapping[str, tuple[int, ...]],
+) -> UnlearnTask:
+    """Give a task the model before the facts as a teacher, where its objective follows that.
+
+    The teacher reads ``examples`` ahead of the rows that have some, and others ahead of the rest.
+    """
     follows = section.objective == "distill" and section.teacher in ("auto", "before")
     if before is None or not follows:
         return task
     room = positions_of(task.model.config)
     shown = examples_for(task.rows, section.examples, task.seed, room) if section.examples else {}
-    return replace(task, teacher=before, examples=shown)
+    return replace(task, teacher=before, examples=shown | dict(examples))
 
 
 def unlearn_task(

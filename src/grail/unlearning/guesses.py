@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from grail.data.encode import Encoded
+from grail.data.words import words_of
 from grail.model.forward import Policy, positions_of
 from grail.model.generate import end_tokens, generate
 from grail.progress import Tick, silent
@@ -21,6 +23,9 @@ from grail.unlearning.rewrites import REWRITTEN
 
 GUESS_TOKENS, _BATCH = 32, 16
 _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun to loop
+_ASKS = ("?", "\uff1f", "\u061f")  # the ends of questions in most scripts
+TRIES = 4
+"""The most draws of examples for each guess that is wanted; half of what is written is dropped."""
 
 
 def examples_for(
@@ -59,17 +64,33 @@ def after_examples(row: Encoded, examples: Mapping[str, tuple[int, ...]]) -> Enc
     return replace(row, ids=(*before, *row.ids), start=row.start + len(before))
 
 
+@dataclass(frozen=True)
+class Written:
+    """What models write ahead of Stage 3.
+
+    Attributes:
+        rows: Rewrites and guesses, as retain rows.
+        examples: Key of an unlearn row -> the ids that were read ahead of it for its first guess. A
+            teacher that reads them begins as that guess does.
+    """
+
+    rows: list[Encoded] = field(default_factory=list)
+    examples: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 def written_guesses(
     model: Policy,
     tokenizer: Any,
     rows: Sequence[Encoded],
     how: tuple[int, int, int],
     tick: Tick = silent,
-) -> list[Encoded]:
+) -> Written:
     """Return up to ``count`` guesses for each unlearn train row, as retain rows of its prompt.
 
-    Each is written greedily after other examples. Dropped are guesses that do not end, that loop,
-    that are the row's own answer, or that were made before.
+    Each is written greedily after other examples, of which up to ``TRIES`` times ``count`` are
+    drawn. Dropped are guesses that do not end, that loop, that have less than half the words of
+    the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
+    already says, or that were made before: else the model would soon say one sentence to all.
 
     Args:
         model: The model from before the facts; it cannot give away what it never read.
@@ -80,37 +101,60 @@ def written_guesses(
     """
     count, examples, seed = how
     lost = [row for row in rows if (row.side, row.part) == ("unlearn", "train")]
-    room = positions_of(model.config)
-    asked = [
-        (row, [*shown[row.key], *row.ids[: row.start]])
-        for draw in range(count)
-        for shown in [examples_for(rows, examples, f"{seed}/{draw}", room)]
-        for row in lost
-    ]
-    asked.sort(key=lambda pair: len(pair[1]))
-    ends, found = end_tokens(model, tokenizer, lost), dict[tuple[int, ...], Encoded]()
-    for first in range(0, len(asked), _BATCH):
-        batch = asked[first : first + _BATCH]
-        prompts, limits = [prompt for _, prompt in batch], [GUESS_TOKENS] * len(batch)
-        answers = generate(model, prompts, limits, tokenizer, None, ends)
-        for (row, _), answer in zip(batch, answers, strict=True):
-            if _usable(answer, row):
-                end = row.end if row.end is not None else tokenizer.eos_token_id
-                ids = (*row.ids[: row.start], *answer, end)
-                found.setdefault(ids, replace(row, ids=ids))
-        tick(first + len(batch), len(asked), f"{len(found)} kept")
-    return [_retained(row, number, tokenizer) for number, row in enumerate(found.values())]
+    room, ends = positions_of(model.config), end_tokens(model, tokenizer, lost)
+    styles, said = _styles(rows), {row.answer for row in rows}
+    found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
+    leading = dict[str, tuple[int, ...]]()
+    for draw in range(TRIES * count):
+        shown = examples_for(rows, examples, f"{seed}/{draw}", room)
+        asked = [row for row in lost if len(found[row.key]) < count]
+        asked.sort(key=lambda row: len(shown[row.key]) + row.start)
+        for first in range(0, len(asked), _BATCH):
+            batch = asked[first : first + _BATCH]
+            prompts = [[*shown[row.key], *row.ids[: row.start]] for row in batch]
+            limits = [GUESS_TOKENS] * len(batch)
+            answers = generate(model, prompts, limits, tokenizer, None, ends)
+            for row, answer in zip(batch, answers, strict=True):
+                guess, text = _guessed(row, answer, tokenizer), tokenizer.decode(answer)
+                new = guess.answer not in said and tuple(answer) != row.answer[: len(answer)]
+                if new and _ends(answer) and _answers(text, *styles.get(row.domain, (0, 0))):
+                    found[row.key].append(guess)
+                    said.add(guess.answer)
+                    leading.setdefault(row.key, shown[row.key])
+            kept = sum(map(len, found.values()))
+            tick(draw * len(lost) + first + len(batch), TRIES * count * len(lost), f"{kept} kept")
+    guesses = [guess for of_row in found.values() for guess in of_row]
+    numbered = [replace(g, sample=replace(g.sample, row=n)) for n, g in enumerate(guesses)]
+    return Written(numbered, leading)
 
 
-def _usable(answer: Sequence[int], row: Encoded) -> bool:
-    """Tell whether an answer ends, does not loop, and is not the row's own."""
+def _styles(rows: Sequence[Encoded]) -> dict[str, tuple[float, int]]:
+    """Return domain -> half the median of its retain answers' words, and their most line breaks."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        if row.side == "retain":
+            texts.setdefault(row.domain, []).append(row.sample.completion)
+    return {
+        domain: (median(len(words_of(t)) for t in said) / 2, max(t.count("\n") for t in said))
+        for domain, said in texts.items()
+    }
+
+
+def _ends(answer: Sequence[int]) -> bool:
+    """Tell whether an answer comes to an end and does not loop."""
     runs = [tuple(answer[i : i + _GRAM]) for i in range(len(answer) - _GRAM + 1)]
-    own = tuple(answer) == row.answer[: len(answer)]
-    return len(answer) < GUESS_TOKENS and 0 < len(runs) == len(set(runs)) and not own
+    return len(answer) < GUESS_TOKENS and 0 < len(runs) == len(set(runs))
 
 
-def _retained(row: Encoded, number: int, tokenizer: Any) -> Encoded:
-    """Return a guess as a retain row that a model has written."""
-    said = tokenizer.decode(row.answer, skip_special_tokens=True).strip()
-    place = {"side": "retain", "part": REWRITTEN, "row": number}
-    return replace(row, sample=replace(row.sample, completion=said, paraphrases=(), **place))
+def _answers(text: str, least: float, breaks: int) -> bool:
+    """Tell whether a text has words enough, not too many lines, and does not ask in its turn."""
+    asks = text.rstrip().endswith(_ASKS)
+    return len(words_of(text)) >= least and text.count("\n") <= breaks and not asks
+
+
+def _guessed(row: Encoded, answer: Sequence[int], tokenizer: Any) -> Encoded:
+    """Return an answer to a row's prompt as a retain row that a model has written."""
+    end = row.end if row.end is not None else tokenizer.eos_token_id
+    said = tokenizer.decode(answer, skip_special_tokens=True).strip()
+    sample = replace(row.sample, side="retain", part=REWRITTEN, completion=said, paraphrases=())
+    return replace(row, sample=sample, ids=(*row.ids[: row.start], *answer, end))
