@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check style docs benchmark fuzz soak audit-dependencies clean
+.PHONY: help demo test check style docs benchmark fuzz soak flips audit-dependencies clean
 
 help:
 	@echo 'make demo        unlearn two fictitious domains from a small packaged model (ARGS="..." is passed on)'
@@ -22,6 +22,7 @@ help:
 	@echo 'make benchmark   measure speed on this machine'
 	@echo 'make fuzz        100,000 damaged inputs: each ends in a result or a refusal (ARGS="--cases N")'
 	@echo 'make soak        300 kills at random moments: each command ends as if nothing had happened'
+	@echo 'make flips       300 single bytes of a finished run changed: no command uses one'
 	@echo 'make audit-dependencies   look for known faults in the pinned versions (needs the network)'
 	@echo 'make clean       remove the environment, builds and caches; runs/ is left alone'
 
@@ -55,6 +56,9 @@ fuzz: $(STAMP)
 
 soak: $(STAMP)
 	@PYTHONPATH=src:tests/scripts $(BIN)/python tests/scripts/soak.py $(ARGS)
+
+flips: $(STAMP)
+	@PYTHONPATH=src:tests/scripts $(BIN)/python tests/scripts/flips.py $(ARGS)
 
 audit-dependencies: $(STAMP)
 	$(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit

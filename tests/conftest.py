@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("grail")
 
 runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))  # no network
 
-pytest_plugins = ("audited_runs", "comparisons")
+pytest_plugins = ("audited_runs", "comparisons", "trackers")
 
 
 @pytest.fixture(scope="session")

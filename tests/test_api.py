@@ -52,6 +52,14 @@ def test_mapping_config_and_run_directory_are_the_same_run(settings, tmp_path):
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 
 
+def test_edited_settings_of_a_run_directory_are_refused(finished, tmp_path):
+    finished()
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: O"))
+    with pytest.raises(InputError, match=r"config\.yaml is not as grail wrote it"):
+        run(tmp_path / "run")
+
+
 def test_problems_are_told_at_once(settings):
     settings["localization"] = {"method": "grial"}
     settings["unlearning"] = {"objective": "ascend"}

@@ -5,16 +5,15 @@ import json
 import re
 import stat
 import tempfile
-from importlib.util import find_spec
 
 import forks
 import interrupted
 import pytest
 
 from grail.cli.main import main
+from grail.handover.export import FORMS
 
 CANARY = "Zoë \u2028Quux 4711"
-TRACKERS = ["tensorboard"] if find_spec("tensorboard") else []
 
 
 def spellings(text):
@@ -40,6 +39,7 @@ def hits(folder, *others):
 @pytest.fixture
 def planted(tiny_config, tmp_path, monkeypatch):
     """Settings for a run whose rows hold the canary; temporary files go to ``tmp_path / "tmp"``."""
+    forks.serve()  # while temporary files are not those of a test
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -75,13 +75,20 @@ def test_the_search_itself_finds_every_spelling(tmp_path):
     assert len(hits(tmp_path)) == len(spellings(CANARY)) + 1
 
 
-def test_a_run_its_audit_and_what_they_say_hold_no_text_of_a_row(planted, tmp_path, capsys):
-    config, run = str(planted(unlearning={"trackers": TRACKERS})), str(tmp_path / "run")
+def test_a_run_its_audit_and_what_they_say_hold_no_text_of_a_row(
+    planted, tracked, tmp_path, capsys
+):
+    """Nor does what is exported, nor what a tracker is told, which may send it anywhere."""
+    config, run = str(planted(unlearning={"trackers": ["wandb"]})), str(tmp_path / "run")
     assert main(["validate", config]) == 0
     assert main(["run", config]) == 0
     assert main(["audit", run, "--set", "audit.relearn.steps=[1]"]) == 0
     assert main(["attest", run, "--request", "1"]) == 0
     assert main(["verify", run]) == 0
+    for form in FORMS:
+        assert main(["export", run, f"--{form}", "--output", str(tmp_path / form)]) == 0
+    assert {word for word, *_ in tracked} >= {"start", "settings", 1, "end"}
+    (tmp_path / "run" / "told").write_text(repr(tracked))
     said = capsys.readouterr()
     (tmp_path / "run" / "said").write_text(said.out + said.err)
     assert not hits(*searched(tmp_path))

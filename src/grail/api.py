@@ -35,7 +35,7 @@ from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import copy_weights
 from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
-from grail.run import directory
+from grail.run import directory, manifest
 from grail.run.inputs import read_inputs
 from grail.run.looks import looks_in_memory
 from grail.run.memory import (
@@ -77,8 +77,7 @@ def run(settings: Settings, listener: Listener | None = None) -> Results:
     config = _config(settings)
     source = Path(settings) if isinstance(settings, (Path, str)) else None
     directory.refuse_run(config, source)
-    inputs = read_inputs(config)
-    stages = Run(config, inputs, listener)
+    stages = Run(config, inputs := read_inputs(config), listener)
     for warning in inputs.warnings:
         stages.listener.warn(warning)
     stages.through()
@@ -290,6 +289,7 @@ def _config(settings: Settings) -> Config:
         return settings
     if isinstance(settings, Mapping):
         return parse_config(dict(settings), str(Path.cwd()))
+    manifest.require_settings(Path(settings))
     return load_config(Path(settings), [])
 
 

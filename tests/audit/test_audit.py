@@ -15,11 +15,13 @@ from grail.audit.audit import Auditor, audit_run
 from grail.audit.founded import unfounded
 from grail.audit.runs import read_run
 from grail.cli.main import main
+from grail.errors import InputError
 from grail.files import read_json, write_json
 from grail.handover.verify import verify
 from grail.model.forward import trainable
 from grail.progress import silent
 from grail.reporting.audit.knowledge import NOT, REMOVED
+from grail.run import manifest
 
 RATES = ("0.00075", "0.003", "0.012")
 """A quarter of the rate of unlearning, that rate, and four times it."""
@@ -118,6 +120,18 @@ def test_other_settings_do_again_only_what_reads_them(audited, tmp_path):
     assert not ear.done
     assert {entry["attack"] for entry in found["measured"]} == {"plain", "speak", "prune"}
     assert "relearn (not asked for)" in " ".join(found["sentences"])
+
+
+@pytest.mark.parametrize("name", ["unlearned.plain.json", "distances.json"])
+def test_a_forged_measurement_of_another_shape_is_named(name, audited, tmp_path):
+    """All digests are right: whoever can write the folder can make them."""
+    folder = shutil.copytree(audited[0], tmp_path / "run")
+    file = folder / "audit" / name
+    write_json(file, {k: v if k == "inputs" else [] for k, v in read_json(file).items()})
+    (folder / "manifest.json").unlink()
+    manifest.record(folder)
+    with pytest.raises(InputError, match=rf"audit/{name} is damaged"):
+        audit_run(folder)
 
 
 def test_a_model_that_was_unlearned_again_is_measured_again(audited, tmp_path, capsys):

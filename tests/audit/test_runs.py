@@ -64,6 +64,7 @@ def test_another_base_model_in_the_same_place_is_refused(runs, copied):
     raw = yaml.safe_load((folder / "config.yaml").read_text())
     raw["made_with"]["model"] = "of another model"
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    manifest.drop(folder, "config.yaml")
     with pytest.raises(InputError, match=r"model\.name, .*, holds another model"):
         read_run(folder)
 

@@ -113,6 +113,27 @@ def test_cells_of_other_settings_are_kept_and_found_again(played, comparison, tm
     assert (read(tmp_path)["cells"], link.resolve()) == (changed["cells"], second)
 
 
+@pytest.mark.parametrize("gone", ["unlearned/adapter_model.safetensors", "unlearned", "scores"])
+def test_what_a_finished_cell_has_lost_is_made_again(gone, played, comparison, tmp_path, capsys):
+    command = ["compare", str(comparison({"one": {"preset": "ascent"}, "two": {}}, figures=[]))]
+    assert main(command) == 0
+    found, cell = read(tmp_path), (tmp_path / "out/one/0").resolve()
+    before = {f: f.read_bytes() for f in sorted((cell / gone.split("/")[0]).iterdir())}
+    shutil.rmtree(cell / gone) if (cell / gone).is_dir() else (cell / gone).unlink()
+    played.clear()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert [words[0] for words in played] == ["run"]  # the other cell is left alone
+    assert f"one, seed 0: {min(f for f in before if gone in str(f))} is gone. It is made again" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert {f: f.read_bytes() for f in before} == before
+    assert without_times(read(tmp_path)) == without_times(found)
+    played.clear()
+    assert main(command) == 0
+    assert played == []
+
+
 @pytest.mark.slow
 def test_candidates_are_not_calibrated_and_the_chosen_one_is(played, comparison, tmp_path):
     """Calibrated after its adoption, a cell holds what a run of its own gives."""

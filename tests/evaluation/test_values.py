@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from grail.evaluation.values import SampleValue, to_results
+from grail.errors import InputError
+from grail.evaluation.values import SampleValue, to_results, values_in
 
 
 def value(**more):
@@ -50,6 +51,27 @@ def test_a_value_comes_back_from_its_line():
     for one in (value(), value(rouge_l=12.5, prompt="p", completion="c", generation="")):
         assert SampleValue(**one.as_json()) == one
     assert not {"rouge_l", "prompt", "generation"} & value().as_json().keys()
+
+
+SHAPES = {
+    "no values": {},
+    "empty": {"values": []},
+    "no list": {"values": {"a": 1}},
+    "a value is missing": {"values": [{k: v for k, v in vars(value()).items() if k != "nll"}]},
+    "one too many": {"values": [value().as_json() | {"more": 1}]},
+    "text for a number": {"values": [value().as_json() | {"accuracy": "0.5"}]},
+    "numbers that no sum holds": {"values": [value(nll=1e308).as_json()] * 2},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_of_another_shape_are_named(shape, tmp_path):
+    """Somebody may write them under a right digest: they are no measurement all the same."""
+    file = tmp_path / "unlearned.json"
+    whole = [value(), value(rouge_l=12.5, prompt="p")]
+    assert values_in(file, {"values": [one.as_json() for one in whole]}) == whole
+    with pytest.raises(InputError, match=rf"{file} is damaged .* Delete it and run again"):
+        values_in(file, SHAPES[shape])
 
 
 def test_answers_that_are_given_word_for_word_are_counted_on_the_unlearn_side():

@@ -39,11 +39,23 @@ def test_what_is_not_that_far_is_refused(finished, tmp_path):
         open_run(run, "vanilla")
 
 
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "unlearned/tokenizer.json", "unlearned/adapter_config.json"]
+)
+def test_what_was_changed_beside_the_weights_is_refused(name, finished, tmp_path):
+    finished()
+    run = tmp_path / "run"
+    (run / name).write_bytes((run / name).read_bytes() + b"\n")
+    with pytest.raises(InputError, match=f"{name} is not as grail wrote it"):
+        open_run(run, "unlearned")
+
+
 def test_another_base_model_is_refused(finished, tiny_model_folder, tmp_path, tiny_model):
     shutil.copytree(tiny_model_folder, tmp_path / "base")
     finished()
     file = tmp_path / "run" / "config.yaml"
     file.write_text(file.read_text().replace(str(tiny_model_folder), str(tmp_path / "base")))
+    manifest.drop(tmp_path / "run", "config.yaml")
     check_start(tmp_path / "run", open_run(tmp_path / "run"))
     tiny_model(lora=False, tied=False, vocabulary=262, seed=1).save_pretrained(tmp_path / "base")
     with pytest.raises(InputError, match="holds another model than when the run was made"):

@@ -48,8 +48,6 @@ def test_the_same_settings_are_recognised(tmp_path):
         file.write("# the same settings, but not what was written")
     assert not has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)
     assert "config.yaml is not as grail wrote it" in heard[0]
-    with pytest.raises(InputError, match=r"config.yaml is not as grail wrote it"):
-        refuse_run(CONFIG, tmp_path)
     for broken in ("[", "a: b", "", "\x00"):
         (tmp_path / "config.yaml").write_text(broken)
         assert not has_settings(tmp_path, CONFIG, {"grail": "1"}, heard.append)

@@ -65,7 +65,7 @@ def test_missing_and_new_files_are_named_and_a_record_of_some_leaves_the_others(
     manifest.record(folder, "config.yaml")
     texts = ["train.jsonl is missing.", "vanilla/more.bin is new: no stage recorded it."]
     assert manifest.problems(folder) == texts
-    assert manifest.changed(folder) == [folder / "train.jsonl"]
+    assert manifest.changed(folder) == manifest.missing(folder) == [folder / "train.jsonl"]
     manifest.require(folder)  # a reader says itself what it lacks
     manifest.record(folder)
     assert manifest.problems(folder) == []

@@ -707,11 +707,14 @@ def test_a_log_that_was_edited_is_refused_and_can_be_left_out(finished, tmp_path
 
 def test_settings_edited_in_the_run_directory_are_refused(finished, tmp_path, capsys):
     finished()
-    file = tmp_path / "run" / "config.yaml"
-    file.write_text(file.read_text().replace("seed: 0", "seed: 1"))
-    for command in ("run", "audit", "report"):
-        assert main([command, str(file.parent)]) == 2
-        assert f"{file} is not as grail wrote it" in capsys.readouterr().err
+    file, shown = tmp_path / "run" / "config.yaml", ["--adapter", "--output", str(tmp_path / "out")]
+    content = file.read_text()
+    for changed in ("seed: 1", "seed: O"):  # the second is not even a setting
+        file.write_text(content.replace("seed: 0", changed))
+        for command in ("run", "audit", "report", "validate", "plan", "export"):
+            more = shown if command == "export" else []
+            assert main([command, str(file.parent), *more]) == 2
+            assert f"{file} is not as grail wrote it" in capsys.readouterr().err
 
 
 def test_weights_changed_by_hand_are_not_certified(finished, run, tmp_path):

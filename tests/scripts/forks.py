@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from multiprocessing import forkserver
 
 SECONDS = 240
 """A process that takes longer hangs, and is killed."""
@@ -22,12 +24,18 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(PRELOADED)
 
 
+def serve():
+    """Start the process that forks, unless it runs; its own environment is that of now."""
+    forkserver.ensure_running()
+
+
 def start(main, *arguments, log):
     """Start ``main(*arguments)``, a function of a module, in a process that writes to ``log``.
 
-    The process has other hashes of text than this one, and with them another order of sets.
+    The process has other hashes of text than this one, and with them another order of sets. Its
+    environment is that of now, also for where temporary files go.
     """
-    process = _CONTEXT.Process(target=_logged, args=(log, main, *arguments))
+    process = _CONTEXT.Process(target=_logged, args=(log, dict(os.environ), main, *arguments))
     process.start()
     return process
 
@@ -53,8 +61,10 @@ def torchrun(script, folder):
     subprocess.run([*command, script, str(folder)], env=environment, check=True)
 
 
-def _logged(log, main, *arguments):
+def _logged(log, environment, main, *arguments):
     """Send what this process writes to a file, and exit with the number that ``main`` returns."""
+    os.environ |= environment
+    tempfile.tempdir = None
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

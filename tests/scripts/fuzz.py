@@ -149,7 +149,9 @@ class World:
         self.folder, self.run, self.output = folder, folder / "run", folder / "cmp"
         self.model, self.comparison = folder / "model", folder / "comparison.yaml"
         evaluation = conftest.SMALL["evaluation"] | {"every": 2, "show_text": True}
-        self.config = conftest._tiny_config(folder, self.model)(rows=3, evaluation=evaluation)
+        self.config = conftest._tiny_config(folder, self.model)(
+            rows=3, evaluation=evaluation, audit={"relearn": {"steps": [1]}}
+        )
         base = parse_yaml(self.config.read_text())
         del base["output"]
         vary = {"unlearning.learning_rate": [0.01, 0.02]}
@@ -159,26 +161,30 @@ class World:
 
     def make(self) -> None:
         """Run everything, unless it is there."""
+        if not (self.output / "comparison.json").exists():
+            self.finish()
+            self._call("compare", str(self.comparison), "--set", "seeds=[0]")
+
+    def finish(self) -> None:
+        """Make a run, its audit, its attestation and its report."""
         import tiny
 
-        if (self.output / "comparison.json").exists():
-            return
         tokenizer = tiny.tiny_tokenizer()
         model = tiny.tiny_model(lora=False, tied=False, vocabulary=len(tokenizer))
         model.save_pretrained(self.model)
         tokenizer.save_pretrained(self.model)
-        for words in (
-            ["run", str(self.config)],
-            ["audit", str(self.run), "--set", "audit.relearn.steps=[1]"],
-            ["attest", str(self.run), "--request", "1"],
-            ["report", str(self.run)],
-            ["compare", str(self.comparison), "--set", "seeds=[0]"],
-        ):
-            said = io.StringIO()
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                code = grail(words)
-            if code:
-                sys.exit(f"{words}: {said.getvalue()}")
+        run = str(self.run)
+        self._call("run", str(self.config))
+        self._call("audit", run)
+        self._call("attest", run, "--request", "1")
+        self._call("report", run)
+
+    def _call(self, *words: str) -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = grail(list(words))
+        if code:
+            sys.exit(f"{words}: {said.getvalue()}")
 
     def targets(self, kind: str) -> list[Target]:
         """Return the inputs of a kind."""
@@ -296,12 +302,26 @@ class World:
         found = [Target(f, lambda: report(self.run), _named(f)) for f in run_files]
         log = self.run / "train.jsonl"
         found += [Target(f, lambda: read_run(self.run), _named(f)) for f in (log, run_files[0])]
+        measured = [f for f in sorted(self.run.glob("*/*.json")) if b'"values": ' in f.read_bytes()]
+        found += [Target(f, lambda f=f: _measured(f)) for f in measured]
         found.append(Target(file, lambda: check_attestation(file, None, None)))
 
         def table() -> None:
             write_all(read_comparison(self.output) | {"figures": []}, self.output)
 
         return [*found, Target(compared, table), Target(compared, table)]
+
+
+def _measured(file: Path) -> None:
+    """Read a file of measurements as a run and an audit do."""
+    from grail.evaluation.values import values_in
+    from grail.files import read_json
+
+    try:
+        content = read_json(file)
+    except ValueError as error:  # is made again
+        raise InputError(str(error)) from error
+    values_in(file, content)
 
 
 def _named(file: Path) -> str:

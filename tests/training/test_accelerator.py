@@ -40,44 +40,6 @@ def test_a_tracker_that_is_not_installed_is_not_left_out_in_silence(tracker, tmp
         make_accelerator([tracker], tmp_path)
 
 
-@pytest.fixture
-def tracked(monkeypatch):
-    """Put a tracker in the place of W&B's; returns what it was told."""
-    import accelerate
-    from accelerate import tracking
-    from accelerate.state import AcceleratorState
-
-    told = []
-
-    class Tracker(tracking.GeneralTracker):
-        name, requires_logging_directory = "wandb", False
-
-        def __init__(self, project, **settings):
-            super().__init__()
-            told.append(("start", project, settings))
-            if settings["dir"].endswith("closed"):
-                raise RuntimeError("nobody is logged in.")
-
-        tracker = None
-
-        def store_init_configuration(self, values):
-            told.append(("settings", values))
-
-        def log(self, values, step=None, **more):
-            told.append((step, values))
-
-        def finish(self):
-            told.append(("end",))
-
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Tracker)
-    for module in (accelerator, tracking):
-        monkeypatch.setattr(module, "get_available_trackers", lambda: [tracking.LoggerType.WANDB])
-    assert accelerate.accelerator.LOGGER_TYPE_TO_CLASS is tracking.LOGGER_TYPE_TO_CLASS
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield told
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def test_a_tracker_hears_each_step_of_stage_3_once(tracked, tiny_config, tmp_path):
     config = tiny_config(unlearning={"trackers": ["wandb"]})
     assert main(["unlearn", str(config)]) == 0

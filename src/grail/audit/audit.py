@@ -18,11 +18,12 @@ from grail.audit.distances import distances
 from grail.audit.findings import AttackValues, findings
 from grail.audit.runs import FinishedRun, read_oracle, read_run
 from grail.data.heldout import HELD_OUT
-from grail.errors import DivergenceError, InputError
-from grail.evaluation.values import SampleValue
+from grail.errors import DivergenceError, InputError, reading
+from grail.evaluation.values import values_in
 from grail.files import cached, digest, file_digest, read_json, write_json, write_text
 from grail.progress import Listener, NullListener
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
+from grail.reporting.audit.moved import moved_sentence, moved_tables
 from grail.reporting.audit.tables import audit_markdown, audit_section
 from grail.reporting.audit.verdict import audit_verdict
 from grail.results import GUESS
@@ -124,7 +125,7 @@ class Auditor:
             why = f"the attacked model broke: {str(error).split('. ')[0]}"
             self.skipped.append({"attack": f"{name} on {model}", "reason": why})
             return
-        for value in (SampleValue(**value) for value in stored["values"]):
+        for value in values_in(path, stored):
             self.values.setdefault((model, name, value.model), []).append(value)
 
     def _guess(self) -> None:
@@ -135,7 +136,7 @@ class Auditor:
             return
         manifest.require(self.run.folder, manifest.GUESSED)
         asked = {row.key for row in self.context.rows}
-        found = [SampleValue(**value) for value in read_json(source)["values"]]
+        found = values_in(source, read_json(source))
         values = [replace(value, model=PLAIN) for value in found if value.key in asked]
         write_json(copy, {"values": [value.as_json() for value in values]})
         self.values[GUESS, PLAIN, PLAIN] = values
@@ -201,4 +202,8 @@ class Auditor:
                 return {"moved": moved}
 
         path = self.run.folder / "audit" / "distances.json"
-        return cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)["moved"]
+        stored = cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)
+        with reading(path):
+            moved_tables({"inside": stored})  # can it be shown?
+            moved_sentence({"inside": stored})
+            return stored["moved"]

@@ -80,6 +80,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
     if not folder.is_dir():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     directory.refuse_purged(folder)
+    manifest.require(folder, "config.yaml")
     made_with = config_file.read(folder)[1].get("made_with") or {}
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")

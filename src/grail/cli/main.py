@@ -161,7 +161,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from grail.config.file import load_config
+    from grail.run import manifest
 
+    manifest.require_settings(options.config)  # damaged ones need not even be settings
     config = load_config(options.config, options.set, options.output)
     if getattr(options, "general", False) and not config.evaluation.general_tasks:
         from grail.config.run import GENERAL_TASKS

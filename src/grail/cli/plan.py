@@ -58,7 +58,9 @@ def handle_plan(options: argparse.Namespace) -> int:
     from grail.cli.terminal import Terminal, quiet, render
     from grail.config.file import is_comparison, read
     from grail.errors import InputError
+    from grail.run import manifest
 
+    manifest.require_settings(options.config)
     listener = Terminal(Console(stderr=True))
     for name in ("devices", "memory", "tflops", "frozen"):
         if options.shape is None and getattr(options, name) is not None:

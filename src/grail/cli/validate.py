@@ -28,10 +28,12 @@ def _handle(options: argparse.Namespace) -> int:
     from grail.cli.terminal import quiet
     from grail.config.file import is_comparison, load_config, read
     from grail.errors import InputError
+    from grail.run import manifest
     from grail.run.context import check_texts
     from grail.run.inputs import read_inputs, row_problems
 
     quiet()
+    manifest.require_settings(options.config)
     if is_comparison(read(options.config)[1]):
         return _validate_comparison(options)
     try:

@@ -53,10 +53,13 @@ class Store:
         return Path(self.base.output, ".cells", digest([config_digest(config), self.vanilla])[:16])
 
     def is_finished(self, config: Config) -> bool:
-        """Tell whether the cell has its results, and nobody has changed them since."""
+        """Tell whether the cell has its results, unchanged since, and all that a run leaves.
+
+        A cell that has lost a file, the weights of its model for example, makes that one again.
+        """
         folder = self.folder(config)
         record, results = record_of(folder / RECORD), folder / "results.json"
-        if is_changed(folder, *manifest.REPORTED, *manifest.MEASURED):
+        if is_changed(folder, *manifest.REPORTED, *manifest.MEASURED) or lost(folder):
             return False
         if record.get("cell") != folder.name or not (folder / "samples.jsonl").exists():
             return False
@@ -185,6 +188,14 @@ def is_changed(folder: Path, *names: str) -> bool:
         return bool(manifest.changed(folder, *names))
     except InputError:
         return True
+
+
+def lost(folder: Path) -> list[Path]:
+    """Return the recorded files of a cell that are gone; none where its manifest is damaged."""
+    try:
+        return manifest.missing(folder)
+    except InputError:
+        return []
 
 
 def _contents(source: str | None) -> str | None:

@@ -173,6 +173,9 @@ def run_cells(
     left = {home: cell for home, cell in distinct.items() if not store.is_finished(cell.config)}
     if len(left) < len(distinct):
         listener.skipped(f"{len(distinct) - len(left)} of {len(distinct)} {name}")
+    for home, cell in left.items():
+        if (gone := cells.lost(home)) and (home / cells.RECORD).exists():
+            listener.warn(f"{cell.label}: {gone[0]} is gone. It is made again.")
     if not left:
         return {}
     with listener.stage(name) as tick:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from grail.data.heldout import HELD_OUT
 from grail.data.samples import CHECK
+from grail.errors import reading
 from grail.evaluation import memorization, metrics
 from grail.results import Result
 
@@ -61,6 +66,41 @@ class SampleValue:
     def as_json(self) -> dict[str, Any]:
         """Return the line; values that are None are left out."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+Kept = TypeVar("Kept")
+
+
+def values_in(path: Path, content: Mapping[str, Any]) -> list[SampleValue]:
+    """Return the values that a file of measurements holds.
+
+    Args:
+        path: The file, which an error names.
+        content: The object in it, under whose right digest somebody may have put anything.
+
+    Raises:
+        InputError: if they are none, or cannot be averaged.
+    """
+    values = kept_in(path, content, "values", SampleValue)
+    with reading(path):
+        to_results(values)
+    return values
+
+
+def kept_in(path: Path, content: Mapping[str, Any], key: str, kind: type[Kept]) -> list[Kept]:
+    """Return the list under a key as objects of a dataclass, all fields of their type.
+
+    Raises:
+        InputError: naming ``path``, if it is missing or empty, or has another shape.
+    """
+    types = TypeAdapter(kind)
+    with reading(path):
+        found = [kind(**item) for item in content[key]]
+        for item in content[key]:
+            types.validate_json(json.dumps(item), strict=True)
+        if not found:
+            raise ValueError(f"no {key}")
+    return found
 
 
 WORD_FOR_WORD = 99.999

@@ -9,7 +9,7 @@ import torch
 from grail.config import file as config_file
 from grail.errors import InputError
 from grail.progress import NullListener
-from grail.run import directory
+from grail.run import directory, manifest
 from grail.run.context import RunContext
 from grail.run.inputs import Inputs
 
@@ -22,8 +22,8 @@ def open_run(folder: Path, *models: str) -> RunContext:
         models: Those whose weights are needed: "vanilla", "unlearned" (of a finished run).
 
     Raises:
-        InputError: if the run is not that far, such a model was purged, or its weights are no
-            longer those that were written.
+        InputError: if the run is not that far, such a model was purged, or its files or the
+            settings are no longer those that were written.
     """
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
@@ -33,6 +33,9 @@ def open_run(folder: Path, *models: str) -> RunContext:
         directory.refuse_purged(folder)
     for name in models:
         directory.sound(folder / name)
+    files = [file for name in models for file in manifest.files_of(folder, name)]
+    beside = [file for file in files if not file.endswith(".safetensors")]  # those are sound
+    manifest.require(folder, "config.yaml", *beside)
     gpu = torch.accelerator.is_available()
     device = torch.accelerator.current_accelerator() if gpu else None
     nothing, config = Inputs((), (), (), {}), config_file.load_config(folder)

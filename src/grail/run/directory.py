@@ -54,7 +54,7 @@ def refuse_purged(folder: Path) -> None:
 
 
 def refuse_run(config: Config, source: Path | None) -> None:
-    """Refuse a run in a purged folder, of settings edited there, or in a comparison's folder.
+    """Refuse a run in a purged folder, or in a comparison's folder.
 
     There a run loses nothing if it is that of the comparison's base.
 
@@ -63,9 +63,8 @@ def refuse_run(config: Config, source: Path | None) -> None:
         source: The file or folder that they come from, if they come from one.
 
     Raises:
-        InputError: naming what was edited, or what would be lost.
+        InputError: naming what would be lost.
     """
-    manifest.require_settings(source)
     folder = Path(config.output)
     refuse_purged(folder)
     own = source is not None and source.resolve().parent.name == COMPARISON

@@ -14,6 +14,7 @@ from typing import Any
 from grail.evaluation.general.harness import Harness, build
 from grail.evaluation.general.items import LocalTask, task_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
+from grail.evaluation.values import kept_in
 from grail.files import cached, digest, write_json, write_text
 from grail.model.sources import version
 from grail.run.context import RunContext
@@ -64,7 +65,7 @@ def outcomes_of(
 
     heard = context.listener
     found = cached(path, key, ask, lambda: heard.skipped(f"general {name}"), heard.warn)
-    return [Outcome(**outcome) for outcome in found["outcomes"]]
+    return kept_in(path, found, "outcomes", Outcome)
 
 
 def measure_general(

@@ -119,6 +119,16 @@ def changed(folder: Path, *names: str) -> list[Path]:
     return [folder / name for name, entry in asked.items() if _differs(folder / name, entry)]
 
 
+def missing(folder: Path) -> list[Path]:
+    """Return the recorded files that are not there; nothing is read. Purged ones are not missed.
+
+    Raises:
+        InputError: if the manifest itself is damaged.
+    """
+    names = (_read(folder) or _empty())["files"]
+    return [folder / name for name in names if not (folder / name).is_file()]
+
+
 def problems(folder: Path) -> list[str]:
     """Return a sentence for each recorded file that is missing or changed, and each that was added.
 

@@ -12,7 +12,7 @@ from grail.data.samples import CHECK
 from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
-from grail.evaluation.values import SampleValue, to_results
+from grail.evaluation.values import SampleValue, to_results, values_in
 from grail.files import cached
 from grail.model.weights import copy_weights, holding, put_weights
 from grail.progress import Tick, silent
@@ -70,7 +70,7 @@ def values_of(
     heard = context.listener
     known = lambda: heard.skipped(f"evaluate {name}")  # noqa: E731
     found = cached(path, key, measure, known, heard.warn, main)
-    return [SampleValue(**value) for value in found["values"]]
+    return values_in(path, found)
 
 
 def guessed(
