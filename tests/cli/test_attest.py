@@ -20,9 +20,11 @@ def test_a_run_is_attested_and_verified(folder, capsys):
     assert main(["attest", str(folder), "--request", "R-1", "--strict"]) == 3
     assert "grail: --strict: " in capsys.readouterr().err
     assert main(["verify", str(folder)]) == 0
-    assert (
-        "verified: nothing was changed (25 files against manifest.json" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "verified: nothing was changed (25 files against manifest.json" in said
+    absent = "general tasks, audit from its figures, audit from measurements"
+    assert f"nothing to check: {absent}." in said
+    assert absent not in said.partition("verified")[2]
 
 
 def test_a_changed_run_is_named_and_not_attested(folder, capsys):

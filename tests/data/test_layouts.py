@@ -27,6 +27,13 @@ def test_the_keys_of_a_row_are_found(row, columns):
     ("row", "columns", "words"),
     [
         ({"q": "x"}, {"prompt": "q", "completion": "a"}, r"data\.columns\.completion: .* no 'a'"),
+        (
+            {"q": "x", "id": 1},
+            {"prompt": "q", "completion": "a"},
+            r"among 2 columns \('q', 'id'\)\.",
+        ),
+        ({"q": "x", "Rück meldung": "y"}, {}, r"found: 2 others \('q', 'Rück meldung'\)\."),
+        ({"q": "x", "555 0143": "y"}, {}, r"found: 2 others\."),
         ({"prompt": "x", "Prompt": "y"}, {}, "'prompt' is given twice, in other cases"),
         ({"prompt": "x", "paraphrase": "y"}, {}, "Did you mean 'paraphrases'"),
         ({"prompt": "x", "anwser": "y"}, {}, "Did you mean 'answer'. Beside 'prompt' stands"),

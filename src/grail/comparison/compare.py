@@ -18,7 +18,7 @@ from grail.config import file as config_file
 from grail.errors import DivergenceError, InputError, collecting
 from grail.files import write_json
 from grail.progress import Listener, Tick
-from grail.run import directory, lock
+from grail.run import directory, lock, refusals
 from grail.run.inputs import read_inputs
 
 _RESULT, _BASE = "comparison.json", "base.json"
@@ -57,7 +57,7 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
             comparison is at work here, or an earlier version of grail has made this one.
         DivergenceError: if the base failed for another reason.
     """
-    directory.refuse_comparison(plan.output, plan.base)
+    refusals.refuse_comparison(plan.output, plan.base)
     with lock.alone(plan.output / directory.COMPARISON):
         _make_base(plan, listener)
         store = Store(plan.base)

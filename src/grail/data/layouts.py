@@ -52,8 +52,14 @@ def turns_of(row: Any) -> Turns:
     near = "".join(sorted({did_you_mean(str(key), beside) for key in set(row) - _KEYS}))
     wanted = "".join(f" Beside '{k}' stands {_either(_BESIDE[k])}." for k in keys if k in _BESIDE)
     if others := len(row) - len(keys):
-        keys.append(f"{others} other{'s' * (others != 1)}")
+        keys.append(_others([key for key in row if key not in keys], f"{others} other"))
     raise InputError(f"no known layout; keys found: {', '.join(keys) or 'none'}.{near}{wanted}")
+
+
+def _others(names: Sequence[Any], count: str) -> str:
+    """Return how many columns there are, and their names if all of them may be names."""
+    shown = ", ".join(f"'{str(name).strip()}'" for name in names)
+    return count + "s" * (len(names) != 1) + f" ({shown})" * all(_is_title(str(n)) for n in names)
 
 
 def _either(names: Sequence[str]) -> str:
@@ -80,7 +86,8 @@ def with_keys(row: Any, columns: Mapping[str, str]) -> Any:
     missing = [(key, name) for key, name in columns.items() if name.strip().casefold() not in found]
     if missing and len(missing) < len(columns):
         key, name = missing[0]
-        raise InputError(f"data.columns.{key}: the row has no '{name}' among {len(row)} columns.")
+        here = _others(list(row), f"{len(row)} column")
+        raise InputError(f"data.columns.{key}: the row has no '{name}' among {here}.")
     if not missing:
         made |= {key: row[found[name.strip().casefold()]] for key, name in columns.items()}
     for key in found.keys() - _OWN:
