@@ -247,7 +247,7 @@ CASES = {
     ),
     "wrong keys": (
         data("privacy_unlearn_train", '{"input": "a", "output": "b"}\n'),
-        ["domains.privacy.unlearn.train", "line 1", "2 others ('input', 'output')"],
+        ["domains.privacy.unlearn.train", "line 1", "keys found: 2 others"],
     ),
     "a number as text": (
         data("copyright_retain_val", '{"prompt": "a", "completion": 7}\n'),

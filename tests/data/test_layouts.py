@@ -23,17 +23,20 @@ def test_the_keys_of_a_row_are_found(row, columns):
     assert turns_of(with_keys(row, columns)) == TURNS
 
 
+NAMED = {"Frage": "x", "Rück meldung": "y"}
+
+
 @pytest.mark.parametrize(
     ("row", "columns", "words"),
     [
         ({"q": "x"}, {"prompt": "q", "completion": "a"}, r"data\.columns\.completion: .* no 'a'"),
         (
-            {"q": "x", "id": 1},
-            {"prompt": "q", "completion": "a"},
-            r"among 2 columns \('q', 'id'\)\.",
+            NAMED,
+            {"prompt": "q", "completion": "b"},
+            r"no 'q' among 2 columns \(Frage, Rück meldung",
         ),
-        ({"q": "x", "Rück meldung": "y"}, {}, r"found: 2 others \('q', 'Rück meldung'\)\."),
-        ({"q": "x", "555 0143": "y"}, {}, r"found: 2 others\."),
+        (NAMED, {"prompt": "Frage", "completion": "b"}, r"no 'b' among 2 columns \(Frage, Rück"),
+        ({"Who?": "x", "Tom": "y"}, {"prompt": "q", "completion": "b"}, r"among 2 columns\.$"),
         ({"prompt": "x", "Prompt": "y"}, {}, "'prompt' is given twice, in other cases"),
         ({"prompt": "x", "paraphrase": "y"}, {}, "Did you mean 'paraphrases'"),
         ({"prompt": "x", "anwser": "y"}, {}, "Did you mean 'answer'. Beside 'prompt' stands"),

@@ -29,7 +29,7 @@ from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.unlearning.rewrites import BATCH, telling_words
 
-FILE = "evaluation/neighbours.json"
+NEIGHBOURS = "evaluation/neighbours.json"
 QUESTION, ANSWER = 32, 48
 """The most tokens of a question and of an answer."""
 TRIES = 4
@@ -52,7 +52,7 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
         weights: Digest of the vanilla model's weights.
         take: Puts the weights of a model on disk into the run's model.
     """
-    count, path, heard = context.config.evaluation.neighbours, folder / FILE, context.listener
+    count, path, heard = context.config.evaluation.neighbours, folder / NEIGHBOURS, context.listener
     main = context.process[0] == 0
     if not count:
         if main:
@@ -78,9 +78,9 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
 
 def neighbours_of(folder: Path, context: RunContext) -> tuple[Encoded, ...]:
     """Return the neighbours that a run has written, in ids; none where it has not."""
-    if not context.config.evaluation.neighbours or not (folder / FILE).exists():
+    if not context.config.evaluation.neighbours or not (folder / NEIGHBOURS).exists():
         return ()
-    encoder, rows = context.encoder, read_json(folder / FILE)["rows"]
+    encoder, rows = context.encoder, read_json(folder / NEIGHBOURS)["rows"]
     place = Place(OWN_WORDS, CHECK, "val")
     return tuple(
         encoder.encode(Sample(*place, number, row["prompt"], row["completion"]))[0]
