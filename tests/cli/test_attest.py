@@ -44,6 +44,10 @@ def test_a_wrong_id_is_refused_before_any_work(tmp_path, capsys):
     assert main(["attest", str(tmp_path), "--request", " "]) == 2
     assert "--request: give an id" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "none")]) == 2
+    for folder in (tmp_path, tmp_path / "none"):
+        capsys.readouterr()
+        assert main(["attest", str(folder), "--request", "R"]) == 2
+        assert f"error: {folder} is not a run directory." in capsys.readouterr().err
 
 
 def test_the_summary_of_an_attestation_is_one_document(folder, tmp_path, capsys):

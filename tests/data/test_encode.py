@@ -412,11 +412,7 @@ def test_an_opening_is_how_a_row_with_these_first_words_begins(tiny_tokenizer, c
     for end in (0, 5, len(asked)):
         opened = encoder.opening(asked[:end])
         if opened == [tokenizer.eos_token_id]:
-            assert (end, chat, bos) == (
-                0,
-                False,
-                False,
-            )  # nothing else is there
+            assert (end, chat, bos) == (0, False, False)  # nothing else
         else:
             assert list(row.ids[: len(opened)]) == opened
             assert tokenizer.decode(opened).endswith(asked[:end])

@@ -119,8 +119,7 @@ class Encoder:
             return self._ids(asked.partition(_MARK)[0] + stem)
         marked, own = self.tokenizer(stem)["input_ids"], self._ids(stem)
         ahead = next((n for n in range(len(marked)) if marked[n : n + len(own)] == own), 0)
-        first = self.tokenizer.bos_token_id or self.tokenizer.eos_token_id
-        return [*marked[:ahead], *own] or [first]
+        return [*marked[:ahead], *own] or marked[:1] or [self.tokenizer.eos_token_id]
 
     @cached_property
     def _source(self) -> str:

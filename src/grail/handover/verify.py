@@ -68,7 +68,7 @@ def verify(
     """
     folder = target if target.is_dir() else target.parent
     file = folder / ATTESTATION if target.is_dir() else target
-    is_run = any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
+    is_run = _is_run(folder)
     if not target.exists():
         raise InputError(f"{target} does not exist. Give a run directory or an attestation.")
     if not is_run and (target.is_dir() or metrics):
@@ -97,6 +97,8 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
     Raises:
         InputError: if the directory is of no finished run.
     """
+    if not _is_run(folder):
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     found.changes += manifest.problems(folder)
     found.checked.append(f"{len(manifest.files_of(folder))} files against {manifest.MANIFEST}")
     damaged = bool(found.changes)
@@ -109,7 +111,17 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
         return None
     found.remarks += [f"{name}: purged on {date}." for name, date in run.purged.items()]
     more = {name: partial(check, folder) for name, check in also.items()}
-    for name, check in ({n: partial(c, run) for n, c in CHECKS.items()} | more).items():
+    _recompute(run, found, {n: partial(c, run) for n, c in CHECKS.items()} | more)
+    found.remarks += run.remarks
+    return run
+
+
+def _recompute(
+    run: Opened, found: Verified, checks: Mapping[str, Callable[[], list[str] | None]]
+) -> None:
+    """Make checks, and write down what they find."""
+    damaged = bool(found.changes)
+    for name, check in checks.items():
         before = len(run.remarks)
         try:
             texts = check()
@@ -125,8 +137,10 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
             elif whole and len(run.remarks) == before:
                 found.checked.append(name)
             found.changes += texts or []
-    found.remarks += run.remarks
-    return run
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
 
 
 def measured_again(run: Opened, listener: Listener) -> list[str]:

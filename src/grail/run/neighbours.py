@@ -6,7 +6,7 @@ prompts, and answers them greedily. What it then holds is measured like rows tha
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -151,22 +151,22 @@ def _questions(context: RunContext, stems: Sequence[str], number: int) -> Iterat
 def _answered(context: RunContext, questions: Sequence[str]) -> Iterator[Sample]:
     """Yield questions with the model's greedy answers, where these are text and fit."""
     model, tokenizer, encoder = context.model, context.tokenizer, context.encoder
-    limit, positions = context.config.evaluation.max_new_tokens, positions_of(model.config)
-    place, asked = Place(OWN_WORDS, CHECK, "val"), list[Encoded]()
+    positions = positions_of(model.config) or sys.maxsize
+    place, asked, most = Place(OWN_WORDS, CHECK, "val"), list[Encoded](), list[int]()
     for question in questions:
         with suppress(InputError):  # it may have written a control token
-            row, cut = encoder.encode(Sample(*place, 0, question, "yes"))
-            if not cut and row.start + ANSWER <= (positions or math.inf):
-                asked.append(row)
-    if not asked:
-        return
-    heads, most = [row.ids[: row.start] for row in asked], [ANSWER] * len(asked)
-    ends = end_tokens(model, tokenizer, [*context.rows, *asked])
-    for row, tokens in zip(asked, generate(model, heads, most, tokenizer, None, ends), strict=True):
+            row, _ = encoder.encode(Sample(*place, 0, question, "yes"))
+            room = min(ANSWER, min(encoder.max_tokens, positions) - row.start - 1)
+            if room > 1:
+                asked, most = [*asked, row], [*most, room]
+    heads, ends = [row.ids[: row.start] for row in asked], end_tokens(model, tokenizer, asked)
+    answers = generate(model, heads, most, tokenizer, None, ends) if asked else []
+    for row, tokens in zip(asked, answers, strict=True):
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
         if len(tokens) < 2 or not text or repetition(text) > LOOPING:
             continue
         with suppress(InputError):
             said, cut = encoder.encode(replace(row.sample, completion=text))
-            if not cut and said.start + most_new(said, limit) <= (positions or math.inf):
+            new = most_new(said, context.config.evaluation.max_new_tokens)
+            if not cut and said.start + max(new, len(said.answer)) <= positions:
                 yield said.sample
