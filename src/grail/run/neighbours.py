@@ -7,7 +7,7 @@ prompts, and answers them greedily. What it then holds is measured like rows tha
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, cycle, islice, repeat
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grail.data.encode import Encoded
+from grail.data.heldout import HELD_OUT
 from grail.data.samples import CHECK, Place, Sample
 from grail.data.words import words_of
 from grail.errors import InputError
@@ -32,10 +33,13 @@ from grail.unlearning.rewrites import BATCH, telling_words
 NEIGHBOURS = "evaluation/neighbours.json"
 QUESTION, ANSWER = 32, 48
 """The most tokens of a question and of an answer."""
+STEM = 40
+"""About the most characters of an unlearn prompt that a question begins with."""
 TRIES = 4
 """Questions that are written at most, for each one that is wanted."""
 LOOPING = 0.3
 """Share of repeated 4-grams of characters from which on an answer says nothing but itself again."""
+_PLACE = Place(OWN_WORDS, CHECK, "val")
 FEW = (
     "evaluation.neighbours: of {} questions that the model wrote itself, {} can be measured: the "
     "others are answered with words of the unlearn rows, or with broken text."
@@ -58,7 +62,7 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
         if main:
             path.unlink(missing_ok=True)
         return
-    rows = context.data("train", "val", "heldout", "general")
+    rows = context.data("train", "val", HELD_OUT, "general")
     facts = {"weights": weights, "rows": rows, "seed": context.config.vanilla_seed}
     key = context.key("model", "data", neighbours=count, **facts)
 
@@ -72,20 +76,21 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
             heard.warn(FEW.format(count * TRIES, len(found)))
         return {"rows": [{"prompt": s.prompt, "completion": s.completion} for s in found]}
 
-    cached(path, key, make, lambda: heard.skipped("neighbours"), heard.warn, main)
-    context.neighbours = neighbours_of(folder, context)
+    known = lambda: heard.skipped("neighbours")  # noqa: E731
+    context.neighbours = _encoded(context, cached(path, key, make, known, heard.warn, main)["rows"])
 
 
 def neighbours_of(folder: Path, context: RunContext) -> tuple[Encoded, ...]:
     """Return the neighbours that a run has written, in ids; none where it has not."""
     if not context.config.evaluation.neighbours or not (folder / NEIGHBOURS).exists():
         return ()
-    encoder, rows = context.encoder, read_json(folder / NEIGHBOURS)["rows"]
-    place = Place(OWN_WORDS, CHECK, "val")
-    return tuple(
-        encoder.encode(Sample(*place, number, row["prompt"], row["completion"]))[0]
-        for number, row in enumerate(rows)
-    )
+    return _encoded(context, read_json(folder / NEIGHBOURS)["rows"])
+
+
+def _encoded(context: RunContext, rows: Sequence[Mapping[str, str]]) -> tuple[Encoded, ...]:
+    texts = ((row["prompt"], row["completion"]) for row in rows)
+    samples = (Sample(*_PLACE, number, *both) for number, both in enumerate(texts))
+    return tuple(context.encoder.encode(sample)[0] for sample in samples)
 
 
 def own_digest(context: RunContext) -> dict[str, str]:
@@ -115,9 +120,7 @@ def asked_itself(context: RunContext, count: int, tick: Tick) -> list[Sample]:
     for number in range(0, most := count * TRIES, BATCH):
         batch = list(islice(stems, min(BATCH, most - number)))
         questions = dict.fromkeys(_questions(context, batch, number))
-        for sample in _answered(
-            context, [question for question in questions if question not in seen]
-        ):
+        for sample in _answered(context, [text for text in questions if text not in seen]):
             if not telling & {*words_of(f"{sample.prompt}\n{sample.completion}")}:
                 found.append(sample)
         seen |= questions.keys()
@@ -128,8 +131,8 @@ def asked_itself(context: RunContext, count: int, tick: Tick) -> list[Sample]:
 
 
 def _beginning(prompt: str) -> str:
-    """Return a prompt's first words, about half of it."""
-    middle = len(prompt) // 2
+    """Return a prompt's first words, at most about half of it."""
+    middle = min(len(prompt) // 2, STEM)
     return prompt[: max(middle, prompt.find(" ", middle))]
 
 
@@ -139,9 +142,8 @@ def _questions(context: RunContext, stems: Sequence[str], number: int) -> Iterat
     sampling = Sampling(1.0, context.config.vanilla_seed + number)
     opened, most = [encoder.opening(stem) for stem in stems], [QUESTION] * len(stems)
     ends = end_tokens(model, tokenizer, context.rows)
-    for stem, tokens in zip(
-        stems, generate(model, opened, most, tokenizer, sampling, ends), strict=True
-    ):
+    written = generate(model, opened, most, tokenizer, sampling, ends)
+    for stem, tokens in zip(stems, written, strict=True):
         begun = tokenizer(stem, add_special_tokens=False)["input_ids"]
         text = tokenizer.decode([*begun, *tokens], skip_special_tokens=True).strip()
         if text:
@@ -152,10 +154,10 @@ def _answered(context: RunContext, questions: Sequence[str]) -> Iterator[Sample]
     """Yield questions with the model's greedy answers, where these are text and fit."""
     model, tokenizer, encoder = context.model, context.tokenizer, context.encoder
     positions = positions_of(model.config) or sys.maxsize
-    place, asked, most = Place(OWN_WORDS, CHECK, "val"), list[Encoded](), list[int]()
+    asked, most = list[Encoded](), list[int]()
     for question in questions:
         with suppress(InputError):  # it may have written a control token
-            row, _ = encoder.encode(Sample(*place, 0, question, "yes"))
+            row, _ = encoder.encode(Sample(*_PLACE, 0, question, "yes"))
             room = min(ANSWER, min(encoder.max_tokens, positions) - row.start - 1)
             if room > 1:
                 asked, most = [*asked, row], [*most, room]
