@@ -12,7 +12,7 @@ from grail.files import read_json
 from grail.handover.purge import knowing
 from grail.handover.verify import verify
 from grail.model.generate import end_tokens
-from grail.progress import silent
+from grail.progress import NullListener, silent
 from grail.results import OWN_WORDS, read_results
 from grail.run.directory import stamp
 from grail.run.inputs import read_inputs
@@ -20,13 +20,13 @@ from grail.run.measure import values_of
 from grail.run.neighbours import ANSWER, NEIGHBOURS, asked_itself, neighbours_of
 from grail.run.pipeline import Run
 
-COUNT = 8
+COUNT = 24
 
 
 @pytest.fixture
 def run(finished):
     config = load_config(finished(), [f"evaluation.neighbours={COUNT}"])
-    made = Run(config, read_inputs(config))
+    made = Run(config, read_inputs(config), NullListener(silent=True))
     made._take("vanilla")
     return made
 
