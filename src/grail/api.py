@@ -35,7 +35,7 @@ from grail.model.forward import Policy, is_adapter, trainable
 from grail.model.weights import copy_weights
 from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
-from grail.run import directory, manifest
+from grail.run import manifest, refusals
 from grail.run.inputs import read_inputs
 from grail.run.looks import looks_in_memory
 from grail.run.memory import (
@@ -76,7 +76,7 @@ def run(settings: Settings, listener: Listener | None = None) -> Results:
     """
     config = _config(settings)
     source = Path(settings) if isinstance(settings, (Path, str)) else None
-    directory.refuse_run(config, source)
+    refusals.refuse_run(config, source)
     stages = Run(config, inputs := read_inputs(config), listener)
     for warning in inputs.warnings:
         stages.listener.warn(warning)

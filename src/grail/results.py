@@ -18,6 +18,9 @@ from grail.files import CHANGED, file_digest, read_json, write_json
 GUESS = "guess"
 """The model that never knew, as far as that could be measured."""
 
+OWN_WORDS = "own words"
+"""The domain of what the model before unlearning says by itself; no user's has a space."""
+
 
 @dataclass(frozen=True)
 class Result:

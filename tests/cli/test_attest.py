@@ -20,9 +20,11 @@ def test_a_run_is_attested_and_verified(folder, capsys):
     assert main(["attest", str(folder), "--request", "R-1", "--strict"]) == 3
     assert "grail: --strict: " in capsys.readouterr().err
     assert main(["verify", str(folder)]) == 0
-    assert (
-        "verified: nothing was changed (25 files against manifest.json" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "verified: nothing was changed (25 files against manifest.json" in said
+    absent = "general tasks, audit from its figures, audit from measurements"
+    assert f"nothing to check: {absent}." in said
+    assert absent not in said.partition("verified")[2]
 
 
 def test_a_changed_run_is_named_and_not_attested(folder, capsys):
@@ -42,6 +44,10 @@ def test_a_wrong_id_is_refused_before_any_work(tmp_path, capsys):
     assert main(["attest", str(tmp_path), "--request", " "]) == 2
     assert "--request: give an id" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "none")]) == 2
+    for folder in (tmp_path, tmp_path / "none"):
+        capsys.readouterr()
+        assert main(["attest", str(folder), "--request", "R"]) == 2
+        assert f"error: {folder} is not a run directory." in capsys.readouterr().err
 
 
 def test_the_summary_of_an_attestation_is_one_document(folder, tmp_path, capsys):

@@ -23,7 +23,7 @@ def test_json_holds_bytes_and_nothing_is_written(tiny_config, tmp_path, capsys):
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["ways"]) == len(found["peaks"]) == len(found["unified"])
-    assert any("TFLOP/s on each of 1 devices" in note for note in found["notes"])
+    assert any("TFLOP/s on each of 1 device." in note for note in found["notes"])
     assert not (tmp_path / "run").exists()
 
 
@@ -50,3 +50,12 @@ def test_a_comparison_has_no_shape(tmp_path, capsys):
 def test_what_fits_nowhere_gets_advice(tiny_config, capsys):
     assert main(["plan", str(tiny_config()), "--shape", "1b", "--memory", "0.1"]) == 0
     assert "fits in no way listed. Use more devices" in " ".join(capsys.readouterr().out.split())
+
+
+def test_settings_are_printed_whole(tiny_config, capsys):
+    """They are there to be copied, also from a narrow terminal."""
+    assert main(["plan", str(tiny_config()), "--shape", "7b"]) == 0
+    text = capsys.readouterr().out
+    both = "--set model.quantise=nf4 --set model.gradient_checkpointing=true"
+    assert both in " ".join(text.split())
+    assert "…" not in text

@@ -50,7 +50,7 @@ def test_a_file_gets_a_line_a_minute(clock):
         tick(4, 10, "nll 0.50")
     assert out.file.getvalue().splitlines() == [
         "unlearn: started",
-        "unlearn: 2/10, 4 min 4 s left, nll 1.00",
+        "unlearn: 2/10, 4 min 4 s left, nll 1.00",  # 61 s for two steps
         "unlearn: 4/10, 3 min 3 s left, nll 0.50",
         "done unlearn (2 min 2 s)",
     ]
@@ -62,6 +62,20 @@ def test_a_tick_without_work_done_divides_by_nothing(clock):
         clock.now += 100
         tick(0, 10, "nothing yet")
     assert out.file.getvalue().splitlines() == ["score: started", "done score (1 min 40 s)"]
+
+
+def test_the_time_left_follows_from_the_last_ticks_alone(clock):
+    pace = terminal.Pace()
+    assert pace.left(500, 1000) == ""  # 500 were done before
+    clock.now += 100
+    assert pace.left(501, 1000) == duration(499 * 100) + " left"  # the first step is slow
+    for step in range(502, 502 + terminal.RECENT):
+        clock.now += 2
+        left = pace.left(step, 1000)
+    assert left == duration(2 * (1000 - step)) + " left"
+    assert pace.left(0, 10) == ""  # another count
+    clock.now += 3
+    assert pace.left(1, 10) == "27 s left"
 
 
 def test_a_stage_that_fails_is_not_done():
@@ -86,7 +100,7 @@ def test_names_and_notes_are_no_markup(name, is_terminal, clock):
     assert f"kept {name} (finished before, same inputs)" in text
     assert f"warning: {name}" in text
     if not is_terminal:
-        assert f"1/2, 1 min 1 s left, note {name}" in text
+        assert f": 1/2, note {name}" in text
 
 
 def test_a_terminal_gets_a_bar():
@@ -104,3 +118,11 @@ def test_tables_show_their_cells_as_they_are():
     out.print(render(table))
     text = out.file.getvalue()
     assert all(cell in text for cell in ("The [red]title", "[b]Side", "[i]d", r"s\[b]", "1.0"))
+
+
+def test_no_cell_is_cut():
+    word = "".join(map(chr, range(0x4E00, 0x4E00 + 70)))
+    out = Console(file=io.StringIO(), width=60)
+    out.print(render(Table("T", ("", word[:30], "B"), (("x", word, "1"), (word[::-1], "y", "2")))))
+    text = out.file.getvalue()
+    assert all(text.count(sign) >= 2 for sign in word)

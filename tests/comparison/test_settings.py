@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from grail.comparison.settings import load_comparison, parse_comparison
+from grail.config.file import COMPARISON
 from grail.errors import InputError
-from grail.run.directory import COMPARISON
 
 GOOD = {"base": {"domains": {}}, "methods": {"grail": {"preset": "grail"}}, "output": "runs/x"}
 

@@ -401,3 +401,19 @@ def test_a_row_has_the_names_of_its_sample():
     row = Encoded(Sample("d", "retain", "val", 3, "a?", "b"), (1, 2), 1)
     assert row.place == Place("d", "retain", "val") == (row.domain, row.side, row.part)
     assert row.key == f"{row.place}.3" == "d.retain.val.3"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("bos", [False, True])
+def test_an_opening_is_how_a_row_with_these_first_words_begins(tiny_tokenizer, chat, bos):
+    tokenizer = tiny_tokenizer(bos=bos, chat=chat)
+    encoder, asked = Encoder(tokenizer, "auto", 64), "Where does she live?"
+    row, _ = encoder.encode(Sample("d", "unlearn", "train", 0, asked, "there"))
+    for end in (0, 5, len(asked)):
+        opened = encoder.opening(asked[:end])
+        if opened == [tokenizer.eos_token_id]:
+            assert (end, chat, bos) == (0, False, False)  # nothing else
+        else:
+            assert list(row.ids[: len(opened)]) == opened
+            assert tokenizer.decode(opened).endswith(asked[:end])
+            assert len(opened) <= row.start

@@ -23,10 +23,20 @@ def test_the_keys_of_a_row_are_found(row, columns):
     assert turns_of(with_keys(row, columns)) == TURNS
 
 
+NAMED = {"Frage": "x", "Rück meldung": "y"}
+
+
 @pytest.mark.parametrize(
     ("row", "columns", "words"),
     [
         ({"q": "x"}, {"prompt": "q", "completion": "a"}, r"data\.columns\.completion: .* no 'a'"),
+        (
+            NAMED,
+            {"prompt": "q", "completion": "b"},
+            r"no 'q' among 2 columns \(Frage, Rück meldung",
+        ),
+        (NAMED, {"prompt": "Frage", "completion": "b"}, r"no 'b' among 2 columns \(Frage, Rück"),
+        ({"Who?": "x", "Tom": "y"}, {"prompt": "q", "completion": "b"}, r"among 2 columns\.$"),
         ({"prompt": "x", "Prompt": "y"}, {}, "'prompt' is given twice, in other cases"),
         ({"prompt": "x", "paraphrase": "y"}, {}, "Did you mean 'paraphrases'"),
         ({"prompt": "x", "anwser": "y"}, {}, "Did you mean 'answer'. Beside 'prompt' stands"),

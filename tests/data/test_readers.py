@@ -178,10 +178,15 @@ def test_csv_cells_may_be_parted_by_other_marks(put, mark, first, encoding):
     assert texts(load(source)) == [("a, b", "c;\td|")]
     assert separator(source) == mark
     made = config(source, general=source)
-    said = [
-        f"{source}: its cells are parted by {'tabs' if mark == chr(9) else repr(mark)}, not commas."
-    ]
-    assert remarks(made) == ([] if mark == "," else said)
+    named = "tabs" if mark == "\t" else repr(mark)
+    said = f"{source}: the cells are parted by {named}, not commas."
+    assert remarks(made) == [said] * (mark != ",")
+
+
+def test_files_with_one_mark_are_named_together(put):
+    first, second = (put(name, "prompt;completion\nq;a\n") for name in ("a.csv", "b.csv"))
+    said = f"{first}, {second}: the cells are parted by ';', not commas."
+    assert remarks(config(second, general=first)) == [said]
 
 
 def test_a_stated_separator_wins_and_the_header_is_read_without_quoted_names(put):

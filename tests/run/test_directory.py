@@ -4,13 +4,11 @@ import pytest
 import yaml
 
 from grail.artifacts import STAMP
-from grail.config import file as config_file
 from grail.config.run import parse_config
 from grail.errors import InputError
 from grail.files import write_json
 from grail.run import manifest
 from grail.run.directory import (
-    COMPARISON,
     checkpoint_of,
     drop_checkpoint,
     drop_mask,
@@ -19,9 +17,6 @@ from grail.run.directory import (
     is_made,
     keep_scores,
     outdate,
-    refuse_comparison,
-    refuse_purged,
-    refuse_run,
     sound,
     stamp,
     weights_digest,
@@ -122,35 +117,6 @@ def test_a_finished_training_leaves_no_half_written_log(tmp_path):
         assert (tmp_path / log).exists()
 
 
-def test_a_run_of_other_settings_keeps_out_of_a_comparison(tmp_path):
-    run = CONFIG.model_copy(update={"output": str(tmp_path)})
-    other = run.model_copy(update={"seed": 1})
-    config_file.write(tmp_path / "config.yaml", run, {"grail": "1"})
-    refuse_run(other, None)
-    refuse_comparison(tmp_path / "elsewhere", other)
-    with pytest.raises(InputError, match=f"output: {tmp_path} is a run's.*--output"):
-        refuse_comparison(tmp_path, run)
-    (tmp_path / COMPARISON).mkdir()
-    refuse_comparison(tmp_path, other)
-    refuse_run(run, tmp_path)  # nothing would be replaced
-    refuse_run(other, tmp_path / COMPARISON / "base.yaml")
-    for source in (None, tmp_path, tmp_path / "mine.yaml"):
-        with pytest.raises(InputError, match=f"output: {tmp_path} is a comparison's.*--output"):
-            refuse_run(other, source)
-
-
-def test_a_comparison_shares_no_run_that_would_lose_its_results(tmp_path):
-    run = CONFIG.model_copy(update={"output": str(tmp_path / "shared")})
-    (tmp_path / "shared").mkdir()
-    config_file.write(tmp_path / "shared" / "config.yaml", run, {"grail": "1"})
-    other = run.model_copy(update={"seed": 1})
-    refuse_comparison(tmp_path / "own", other)  # a base, perhaps of an earlier day
-    (tmp_path / "shared" / "results.json").touch()
-    refuse_comparison(tmp_path / "own", run)
-    with pytest.raises(InputError, match=r"^shared: .* has the results of a run of other settings"):
-        refuse_comparison(tmp_path / "own", other)
-
-
 def test_an_output_is_made_if_its_inputs_are_these_and_nobody_changed_it_since(tmp_path):
     model, heard = tmp_path / "vanilla", []
     model.mkdir()
@@ -166,21 +132,6 @@ def test_an_output_is_made_if_its_inputs_are_these_and_nobody_changed_it_since(t
     assert "tokenizer.json is not as grail wrote it" in heard[1]
     assert not is_made(tmp_path, tmp_path / "unlearned", "key", heard.append)
     assert len(heard) == 2  # what was never made is made without a word
-
-
-def test_a_purged_folder_is_refused_and_a_purge_of_less_is_not(tmp_path):
-    config = CONFIG.model_copy(update={"output": str(tmp_path)})
-    (tmp_path / "vanilla").mkdir()
-    for name in ("vanilla/model.safetensors", "rewrites.json"):
-        (tmp_path / name).write_text("x")
-    manifest.record_purged(tmp_path, ["rewrites.json"])
-    refuse_purged(tmp_path)
-    manifest.record_purged(tmp_path, ["vanilla"])
-    for refuse in (lambda: refuse_run(config, None), lambda: refuse_comparison(tmp_path, config)):
-        with pytest.raises(InputError, match=r"was purged on \d{4}-\d\d-\d\d: the model before"):
-            refuse()
-    (tmp_path / "manifest.json").write_text("{")
-    refuse_purged(tmp_path)
 
 
 def test_weights_that_were_deleted_before_they_were_recorded_are_made_again(tmp_path):

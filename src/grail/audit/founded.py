@@ -15,10 +15,11 @@ from grail.run import manifest
 _PLACE = ("model", "attack", "amount")
 
 
-def unfounded(folder: Path) -> list[str]:
+def unfounded(folder: Path) -> list[str] | None:
     """Return a sentence for each figure of a run's audit that does not follow from ``audit/``.
 
-    None without an audit, or where what it has measured was purged. Digests are not looked at.
+    None without an audit, or where what it has measured was purged: there is nothing to check.
+    Digests are not looked at.
 
     Raises:
         OSError: if a file is missing.
@@ -26,7 +27,7 @@ def unfounded(folder: Path) -> list[str]:
     """
     gone = any(name.startswith("audit/") for name in manifest.purged(folder))
     if gone or not (folder / FILE).exists():
-        return []
+        return None
     found = json.loads((folder / FILE).read_text(encoding="utf-8"))
     made = json.loads(json.dumps(findings(_measured(folder, found), found["oracle"])))
     one, other = (

@@ -17,7 +17,7 @@ from grail.errors import InputError
 from grail.evaluation import equal_retention
 from grail.files import digest
 from grail.results import read_pace, read_results
-from grail.run import directory, manifest
+from grail.run import directory, manifest, refusals
 from grail.run.inputs import Inputs, read_inputs
 from grail.run.provenance import model_identity
 
@@ -79,7 +79,7 @@ def read_run(folder: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
         )
     if not folder.is_dir():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
-    directory.refuse_purged(folder)
+    refusals.refuse_purged(folder)
     manifest.require(folder, "config.yaml")
     made_with = config_file.read(folder)[1].get("made_with") or {}
     if not (folder / "results.json").is_file():

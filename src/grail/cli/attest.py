@@ -98,6 +98,8 @@ def run_verify(options: argparse.Namespace) -> int:
     else:
         for text in found.remarks:
             print(f"remark: {plain(text)}")
+        if found.absent:
+            print(f"nothing to check: {', '.join(found.absent)}.")
         for text in found.changes:
             print(f"CHANGED: {plain(text)}")
         if not found.changes:

@@ -176,9 +176,9 @@ def _run(options: argparse.Namespace) -> int:
     from grail.run.inputs import read_inputs
 
     inputs = read_inputs(config)
-    from grail.run import directory
+    from grail.run import refusals
 
-    directory.refuse_run(config, options.config)
+    refusals.refuse_run(config, options.config)
     from grail.run.pipeline import Run
 
     terminal = Terminal(_console())

@@ -29,6 +29,7 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     import torch
 
     from grail.cli.plan import sizes
+    from grail.cli.validate import many
     from grail.config.file import is_comparison, load_config, read
     from grail.errors import InputError
     from grail.forecast.memory import plan_of_shape
@@ -52,32 +53,34 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     room = options.memory * 2**30
     columns = ("", "Weights", "Scoring", "Training", "Scores", "Peak", f"{options.memory:g} GiB")
     table = Table(
-        f"Memory of each of {options.devices} devices, GiB",
+        f"Memory of each of {many(options.devices, 'device')}, GiB",
         columns,
         tuple(
             (
-                " ".join(way.changes) or "as configured",
+                f"way {number}" if way.changes else "as configured",
                 *(sizes((b, b)).split("-")[0] for b in (way.weights, way.score, way.train)),
                 sizes((way.host, way.host)).split("-")[0],
                 sizes((way.peak, way.peak)).split("-")[0],
                 "fits" if way.peak <= room else "does not fit",
             )
-            for way in plan.ways
+            for number, way in enumerate(plan.ways)
         ),
     )
-    notes = [*_NOTES, *([f"Left out: {plan.refused}"] if plan.refused else [])]
+    ways = [f"Way {n}: {' '.join(way.changes)}" for n, way in enumerate(plan.ways) if way.changes]
+    notes = [*ways, *_NOTES, *([f"Left out: {plan.refused}"] if plan.refused else [])]
     notes.append(_work(plan, options))
     return {**plan.as_json(), "notes": notes}, table, _advice(plan, room)
 
 
 def _work(plan: ShapePlan, options: argparse.Namespace) -> str:
     from grail.cli.plan import number, span
+    from grail.cli.validate import many
 
     text = "; ".join(f"{name} {number(value)}FLOP" for name, value in plan.flops.items())
     if options.tflops is None:
         return f"Work: {text}. Give --tflops for times. Evaluation and audit come on top."
     total = sum(plan.flops.values()) / (options.tflops * 1e12 * options.devices)
-    rate = f"at {options.tflops:g} TFLOP/s on each of {options.devices} devices"
+    rate = f"at {options.tflops:g} TFLOP/s on each of {many(options.devices, 'device')}"
     return f"Work: {text}: {span((total, total)).split('-')[-1]} {rate}."
 
 

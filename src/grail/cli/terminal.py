@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table as RichTable
 
@@ -33,6 +33,9 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
+
+RECENT = 20
+"""Ticks whose rate tells the time left: the first ones of a stage are often the slowest."""
 
 
 class Terminal:
@@ -67,32 +70,54 @@ class Terminal:
     @contextmanager
     def _bar(self, name: str) -> Iterator[Tick]:
         name_and_bar = (TextColumn("{task.description}"), BarColumn(bar_width=24))
-        times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        times = (TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         note = TextColumn("[dim]{task.fields[note]}")
         columns = (*name_and_bar, MofNCompleteColumn(), *times, note)
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(escape(name), total=None, note="")
+            task = progress.add_task(escape(name), total=None, left="", note="")
+            pace = Pace()
 
             def tick(done: int, total: int, note: str) -> None:
-                progress.update(task, completed=done, total=total, note=escape(note))
+                left = pace.left(done, total)
+                progress.update(task, completed=done, total=total, left=left, note=escape(note))
 
             yield tick
 
     def _plain(self, name: str) -> Tick:
         """Print one line a minute, so that a log file shows the progress."""
-        began = last = time.monotonic()
+        last, pace = time.monotonic(), Pace()
 
         def tick(done: int, total: int, note: str) -> None:
             nonlocal last
-            now = time.monotonic()
-            if now - last < 60 or not done:
+            left = pace.left(done, total)
+            if time.monotonic() - last < 60 or not done:
                 return
-            last = now
-            left = duration((now - began) / done * (total - done))
-            line = f"{name}: {done}/{total}, {left} left, {note}"
+            last = time.monotonic()
+            line = ", ".join(text for text in (f"{name}: {done}/{total}", left, note) if text)
             self.console.print(line, highlight=False, markup=False)
 
         return tick
+
+
+class Pace:
+    """The time that a stage will still take, by the rate of its last ticks.
+
+    What was done before the first tick (by a process that was killed, while a model was loaded)
+    says nothing of the rate.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=RECENT)
+
+    def left(self, done: int, total: int) -> str:
+        """Return the time left as words; "" while no rate is known."""
+        if self._seen and done < self._seen[-1][1]:
+            self._seen.clear()  # another count has begun
+        self._seen.append((time.monotonic(), done))
+        (began, first), (now, _) = self._seen[0], self._seen[-1]
+        if done == first:
+            return ""
+        return f"{duration((now - began) / (done - first) * (total - done))} left"
 
 
 def duration(seconds: float) -> str:
@@ -102,11 +127,15 @@ def duration(seconds: float) -> str:
 
 
 def render(table: Table) -> RichTable:
-    """Return a table for the terminal, narrow enough for 80 columns; texts are never markup."""
+    """Return a table for the terminal, narrow enough for 80 columns; texts are never markup.
+
+    No cell is cut: a word that is too long goes on in the next line.
+    """
     style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
     shown = RichTable(title=escape(plain(table.title)), padding=(0, 1, 0, 0), **style)
     for number, column in enumerate(table.columns):
-        shown.add_column(escape(plain(column)), justify="left" if number < 2 else "right")
+        justify: Any = "left" if number < 2 else "right"
+        shown.add_column(escape(plain(column)), justify=justify, overflow="fold")
     for row in table.rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     return shown

@@ -34,7 +34,8 @@ _COPY = ".copy"
 _VANILLA = ("model", "domains", "data", "teach")
 """Sections that the vanilla model depends on."""
 
-_VANILLA_FILES = ("vanilla/*", "evaluation/vanilla.json", "evaluation/general.vanilla.json")
+_MEASURED = ("vanilla", "general.vanilla", "neighbours")
+_VANILLA_FILES = ("vanilla/*", *(f"evaluation/{name}.json" for name in _MEASURED))
 
 
 class Store:

@@ -15,10 +15,11 @@ from grail.comparison.halves import check_halves
 from grail.comparison.processes import Job, ProcessResult
 from grail.comparison.rows import Cell, ComparisonPlan, Point
 from grail.config import file as config_file
+from grail.config.file import COMPARISON
 from grail.errors import DivergenceError, InputError, collecting
 from grail.files import write_json
 from grail.progress import Listener, Tick
-from grail.run import directory, lock
+from grail.run import lock, refusals
 from grail.run.inputs import read_inputs
 
 _RESULT, _BASE = "comparison.json", "base.json"
@@ -57,8 +58,8 @@ def run_comparison(plan: ComparisonPlan, listener: Listener) -> dict[str, Any]:
             comparison is at work here, or an earlier version of grail has made this one.
         DivergenceError: if the base failed for another reason.
     """
-    directory.refuse_comparison(plan.output, plan.base)
-    with lock.alone(plan.output / directory.COMPARISON):
+    refusals.refuse_comparison(plan.output, plan.base)
+    with lock.alone(plan.output / COMPARISON):
         _make_base(plan, listener)
         store = Store(plan.base)
         plan, chosen, failures = _choose(plan, store, listener)
@@ -131,13 +132,13 @@ def chosen_so_far(
 
 def has_base(plan: ComparisonPlan) -> bool:
     """Tell whether the base is made of these settings and data, and no other comparison's since."""
-    made = cells.record_of(plan.output / directory.COMPARISON / _BASE)
+    made = cells.record_of(plan.output / COMPARISON / _BASE)
     return made == cells.base_record(plan.base) and not cells.is_changed(Path(plan.base.output))
 
 
 def _make_base(plan: ComparisonPlan, listener: Listener) -> None:
     """Make the vanilla model and its scores, and measure it: once, for all cells."""
-    folder, name = plan.output / directory.COMPARISON, "base: vanilla and scores"
+    folder, name = plan.output / COMPARISON, "base: vanilla and scores"
     file, log = folder / "base.yaml", folder / "base.log"
     if has_base(plan):
         listener.skipped(name)

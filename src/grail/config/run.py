@@ -170,6 +170,9 @@ class Evaluation(Section):
     """Share of a row's least probable tokens in Min-K% and Min-K%++ (0-1)."""
     show_text: bool = False
     """Write prompts, completions and generations to samples and report."""
+    neighbours: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Questions that the model before unlearning writes and answers itself, half of them begun like
+    unlearn prompts; what tells nothing of unlearn rows is measured before and after. 0: none."""
     retain_target: Percent | None = None
     """Also measure the unlearned model moved back to the vanilla one until the mean RS of its
     train rows is this many percent."""

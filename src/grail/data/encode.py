@@ -109,6 +109,18 @@ class Encoder:
         encoded = Encoded(sample, (*prompt, *answer[:room]), start=len(prompt), end=answer[-1])
         return encoded, max(0, len(answer) - room)
 
+    def opening(self, stem: str) -> list[int]:
+        """Return the ids of a conversation as far as the first words of its first question.
+
+        Without a template and without words it is the token that begins a text, or that ends one.
+        """
+        if self._source:
+            asked = self._render(Sample(*Place("", "", ""), 0, _MARK, ""), "")
+            return self._ids(asked.partition(_MARK)[0] + stem)
+        marked, own = self.tokenizer(stem)["input_ids"], self._ids(stem)
+        ahead = next((n for n in range(len(marked)) if marked[n : n + len(own)] == own), 0)
+        return [*marked[:ahead], *own] or marked[:1] or [self.tokenizer.eos_token_id]
+
     @cached_property
     def _source(self) -> str:
         """The chat template's text, with its clock stopped; "" if none is used."""

@@ -63,11 +63,12 @@ def _either(names: Sequence[str]) -> str:
 def with_keys(row: Any, columns: Mapping[str, str]) -> Any:
     """Return a row under the keys of a layout: by ``data.columns``, or written in another case.
 
-    A row that has none of the columns is left as it is: it may be of another file.
+    A row that has none of the columns, but the keys of a layout, is left as it is: it may be of
+    another file.
 
     Raises:
-        InputError: if only some of the columns are there, one key stands for two values, or a key
-            is nearly that of an optional value.
+        InputError: if columns are missing, one key stands for two values, or a key is nearly that
+            of an optional value.
     """
     if not isinstance(row, dict):
         return row
@@ -78,15 +79,21 @@ def with_keys(row: Any, columns: Mapping[str, str]) -> Any:
             raise InputError(f"'{doubled[0]}' is given twice, in other cases. Keep one of them.")
     made = {key: row[found[key]] for key in _OWN if key in found} | row
     missing = [(key, name) for key, name in columns.items() if name.strip().casefold() not in found]
-    if missing and len(missing) < len(columns):
-        key, name = missing[0]
-        raise InputError(f"data.columns.{key}: the row has no '{name}' among {len(row)} columns.")
+    if missing and (len(missing) < len(columns) or not _KEYS & found.keys()):
+        raise InputError(_no_column(*missing[0], [str(key) for key in row]))
     if not missing:
         made |= {key: row[found[name.strip().casefold()]] for key, name in columns.items()}
     for key in found.keys() - _OWN:
         if get_close_matches(key, [_PARAPHRASES], cutoff=0.85):
             raise InputError(f"unknown key '{key}'. Did you mean '{_PARAPHRASES}'?")
     return made
+
+
+def _no_column(key: str, name: str, names: Sequence[str]) -> str:
+    """Say that a column is not there, and which are, unless they may be the first row's text."""
+    here = f"{len(names)} column{'s' * (len(names) != 1)}"
+    here += f" ({', '.join(names)})" * all(map(_is_title, names))
+    return f"data.columns.{key}: the row has no '{name}' among {here}."
 
 
 def _chat(messages: Any) -> Turns:

@@ -88,14 +88,15 @@ def load_general(config: Config) -> list[Sample]:
 
 
 def remarks(config: Config) -> list[str]:
-    """Say of each CSV file whose cells are parted by something else than commas what it is."""
+    """Say which CSV files have cells that something else than commas parts, once for each mark."""
     given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
-    sources = {source for source in (*given, config.general.train) if source}
-    marks = {source: separator(source) for source in sorted(sources)}
+    found: dict[str, list[str]] = {}
+    for source in sorted({source for source in (*given, config.general.train) if source}):
+        if (mark := separator(source)) not in ("", ","):
+            found.setdefault("tabs" if mark.isspace() else repr(mark), []).append(source)
     return [
-        f"{source}: its cells are parted by {'tabs' if mark.isspace() else repr(mark)}, not commas."
-        for source, mark in marks.items()
-        if mark not in ("", ",")
+        f"{', '.join(files)}: the cells are parted by {mark}, not commas."
+        for mark, files in found.items()
     ]
 
 

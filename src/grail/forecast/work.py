@@ -19,6 +19,7 @@ from grail.evaluation.evaluate import rows_to_continue
 from grail.model.generate import groups_of, most_new
 from grail.run.inputs import knows_before
 from grail.run.looks import looked_at
+from grail.run.neighbours import ANSWER, QUESTION
 from grail.run.trainings import epochs_of, wordings_of
 from grail.unlearning.guesses import GUESS_TOKENS, TRIES, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
@@ -130,12 +131,15 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
 
 def _evaluation(config: Config, rows: Rows, general: Rows) -> Work:
     models, settings = models_of(config), config.evaluation
-    work = {"read": tokens_of([*rows, *general]) * models}
+    own = settings.neighbours * (QUESTION + ANSWER)
+    work = {"read": tokens_of([*rows, *general]) * models + own * models}
     if models == 3:  # the search for the third measures the retain rows again and again
         work["read"] += tokens_of(_train(rows, "retain", config.domains)) * MOST
     if settings.generate:
         batches = prompt_batches(config, rows)
         work["write"] = models * _written(batches, settings.max_new_tokens)
+    if own:
+        work["write"] = work.get("write", 0) + own * models
     return work
 
 

@@ -9,7 +9,7 @@ import torch
 from grail.config import file as config_file
 from grail.errors import InputError
 from grail.progress import NullListener
-from grail.run import directory, manifest
+from grail.run import directory, manifest, refusals
 from grail.run.context import RunContext
 from grail.run.inputs import Inputs
 
@@ -30,7 +30,7 @@ def open_run(folder: Path, *models: str) -> RunContext:
     if "unlearned" in models and not (folder / "results.json").is_file():
         raise InputError(f"{folder} is not finished. Finish it: grail run {folder}")
     if "vanilla" in models:
-        directory.refuse_purged(folder)
+        refusals.refuse_purged(folder)
     for name in models:
         directory.sound(folder / name)
     files = [file for name in models for file in manifest.files_of(folder, name)]

@@ -1,6 +1,7 @@
 """What the files of a run must say, recomputed from the files that they follow from.
 
-Each check returns a sentence for every difference, and names the file that differs.
+Each check returns a sentence for every difference, which names the file that differs; None where
+the run has nothing of its kind.
 """
 
 from __future__ import annotations
@@ -179,10 +180,12 @@ def _said(values: Mapping[Any, tuple[float, int]], key: Any) -> str:
     return "not there" if key not in values else "{:g} (n {})".format(*values[key])
 
 
-def general(run: Opened) -> list[str]:
+def general(run: Opened) -> list[str] | None:
     """Compare ``general.json`` and its samples with the outcomes of both models."""
     files = {n: f"evaluation/general.{n}.json" for n in ("vanilla", "unlearned")}
-    if not (run.folder / "general.json").exists() or run.lacks("general.json", files.values()):
+    if not (run.folder / "general.json").exists():
+        return None
+    if run.lacks("general.json", files.values()):
         return []
     asked = {
         name: [Outcome(**outcome) for outcome in raw(run.folder / file)["outcomes"]]
@@ -198,11 +201,11 @@ def general(run: Opened) -> list[str]:
     return texts
 
 
-def audited(run: Opened) -> list[str]:
+def audited(run: Opened) -> list[str] | None:
     """Compare the figures of ``audit.json`` with the measurements, and its verdict with them."""
     path = run.folder / "audit.json"
     if not path.exists():
-        return []
+        return None
     found, texts = _unsealed(path), []
     own = raw(run.folder / "unlearned" / artifacts.STAMP)["weights"]
     if found["weights"]["unlearned"] != own or found["format"] != AUDIT_FORMAT:
@@ -225,13 +228,22 @@ def audited(run: Opened) -> list[str]:
     return texts
 
 
-def reported(run: Opened) -> list[str]:
+def reported(run: Opened) -> list[str] | None:
     """Write the report again and compare; one from before the audit is a report too."""
+    if not (run.folder / "report.md").exists():
+        return None
     if not run.same_software:
         run.remarks.append("report: not written again, another grail made the run.")
         return []
-    if run.lacks("report", manifest.REPORTED) or not (run.folder / "report.md").exists():
+    if run.lacks("report", manifest.REPORTED):
         return []
+    found = [(run.folder / name).read_bytes() for name in sorted(manifest.REPORT)]
+    same = found in _reports(run)
+    return [] if same else ["report.html, report.md: they do not say what the files say."]
+
+
+def _reports(run: Opened) -> list[list[bytes]]:
+    """Return what a run's report must be, and what it must have been before the audit."""
     with TemporaryDirectory() as place:
         copy, wanted = Path(place), []
         for name in manifest.REPORTED:
@@ -245,14 +257,11 @@ def reported(run: Opened) -> list[str]:
         for _ in range(2):
             wanted.append([path.read_bytes() for path in sorted(report(copy))])
             (copy / "audit.json").unlink(missing_ok=True)
-    found = [(run.folder / name).read_bytes() for name in sorted(manifest.REPORT)]
-    return (
-        [] if found in wanted else ["report.html, report.md: they do not say what the files say."]
-    )
+    return wanted
 
 
 ON_DISK = "data and model"
-CHECKS: dict[str, Callable[[Opened], list[str]]] = {
+CHECKS: dict[str, Callable[[Opened], list[str] | None]] = {
     ON_DISK: same_data,
     "digests that files carry": seals,
     "mask from scores": masks,

@@ -19,8 +19,9 @@ from grail.results import GUESS
 from grail.run import manifest
 from grail.run.looks import guess_domains
 from grail.run.measure import guessed, rows_of
+from grail.run.neighbours import neighbours_of
 
-Also = Mapping[str, Callable[[Path], list[str]]]
+Also = Mapping[str, Callable[[Path], list[str] | None]]
 NEAR = {"rel_tol": 1e-3, "abs_tol": 0.05}
 """How near a figure that is measured again must come: other machines add in another order."""
 
@@ -33,11 +34,13 @@ class Verified:
         changes: A sentence for each change, which names the file; none: nothing was changed.
         remarks: What was not checked, and why.
         checked: What was checked.
+        absent: Checks of what the run does not have.
     """
 
     changes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
 
 def verify(
@@ -57,14 +60,15 @@ def verify(
         public_key: File with the public key that must have signed; None: the one that the
             attestation names itself.
         listener: Called with the stages of measuring.
-        also: Further checks of a run directory: name -> function from the folder to sentences.
+        also: Further checks of a run directory: name -> function from the folder to sentences, or
+            to None where there is nothing to check.
 
     Raises:
         InputError: if there is nothing to check, or the key cannot be read.
     """
     folder = target if target.is_dir() else target.parent
     file = folder / ATTESTATION if target.is_dir() else target
-    is_run = any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
+    is_run = _is_run(folder)
     if not target.exists():
         raise InputError(f"{target} does not exist. Give a run directory or an attestation.")
     if not is_run and (target.is_dir() or metrics):
@@ -93,6 +97,8 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
     Raises:
         InputError: if the directory is of no finished run.
     """
+    if not _is_run(folder):
+        raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     found.changes += manifest.problems(folder)
     found.checked.append(f"{len(manifest.files_of(folder))} files against {manifest.MANIFEST}")
     damaged = bool(found.changes)
@@ -105,10 +111,20 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
         return None
     found.remarks += [f"{name}: purged on {date}." for name, date in run.purged.items()]
     more = {name: partial(check, folder) for name, check in also.items()}
-    for name, check in ({n: partial(c, run) for n, c in CHECKS.items()} | more).items():
+    _recompute(run, found, {n: partial(c, run) for n, c in CHECKS.items()} | more)
+    found.remarks += run.remarks
+    return run
+
+
+def _recompute(
+    run: Opened, found: Verified, checks: Mapping[str, Callable[[], list[str] | None]]
+) -> None:
+    """Make checks, and write down what they find."""
+    damaged = bool(found.changes)
+    for name, check in checks.items():
         before = len(run.remarks)
         try:
-            found.changes += check()
+            texts = check()
         except Exception as error:  # damaged files fail in any way, and must not stop the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             known = damaged or (isinstance(error, InputError) and not run.has_start)
@@ -116,9 +132,15 @@ def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
             texts.append(f"{name}: could not be recomputed ({reason}).")
         else:
             whole = (run.has_rows and run.has_start) or name != ON_DISK
-            found.checked += [name] if whole and len(run.remarks) == before else []
-    found.remarks += run.remarks
-    return run
+            if texts is None:
+                found.absent.append(name)
+            elif whole and len(run.remarks) == before:
+                found.checked.append(name)
+            found.changes += texts or []
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", manifest.MANIFEST))
 
 
 def measured_again(run: Opened, listener: Listener) -> list[str]:
@@ -132,11 +154,12 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
         reason = "; ".join(run.remarks)
         raise InputError(f"--metrics: {run.folder} cannot be measured again ({reason}).")
     values, context = [], run.context
+    context.neighbours = neighbours_of(run.folder, context)
     evaluator = context.evaluator(run.config.evaluation.generate)
     for name in names:
         with listener.stage(f"measure {name}") as tick:
             _take(run, name)
-            values += evaluator.run(name, [*context.rows, *context.general], tick)
+            values += evaluator.run(name, context.measured, tick)
     if domains := guess_domains(run.folder):
         with listener.stage(f"measure {GUESS}") as tick:
             values += guessed(context, domains, partial(_take, run), tick)

@@ -136,7 +136,8 @@ def generate(
         texts: dict[int, list[int]] = {}
         for group in groups:
             part, limit = [prompts[i] for i in group], [most[i] for i in group]
-            new = generate(model, part, limit, tokenizer, sampling, ends)
+            own = sampling and replace(sampling, seed=sampling.seed + group[0])
+            new = generate(model, part, limit, tokenizer, own, ends)
             texts |= zip(group, new, strict=True)
         return [texts[i] for i in range(len(prompts))]
     width, device = max(map(len, prompts)), device_of(model)

@@ -59,6 +59,7 @@ class RunContext:
         device: Where the model lies.
         process: This process's number and how many there are.
         in_parts: Whether each process has a part of the model (FSDP2).
+        neighbours: What the model before unlearning says by itself, in ids, once it is written.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class RunContext:
     device: torch.device
     process: tuple[int, int] = (0, 1)
     in_parts: bool = False
+    neighbours: tuple[Encoded, ...] = ()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -104,6 +106,17 @@ class RunContext:
     def general(self) -> tuple[Encoded, ...]:
         """The general rows, in ids."""
         return self._encoded(self.inputs.general)
+
+    @property
+    def measured(self) -> list[Encoded]:
+        """All rows that the evaluation measures."""
+        return [*self.rows, *self.general, *self.neighbours]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Turns the rows into ids."""
+        data = self.config.data
+        return Encoder(self.tokenizer, data.template, data.max_tokens, data.date)
 
     @cached_property
     def unseen(self) -> frozenset[str]:
@@ -176,9 +189,7 @@ class RunContext:
         return {name: self.inputs.digests[name] for name in names}
 
     def _encoded(self, samples: Sequence[Sample]) -> tuple[Encoded, ...]:
-        data = self.config.data
-        encoder = Encoder(self.tokenizer, data.template, data.max_tokens, data.date)
-        rows, warnings = encode_all(encoder, samples)
+        rows, warnings = encode_all(self.encoder, samples)
         for warning in warnings:
             self.listener.warn(warning)
         return tuple(rows)

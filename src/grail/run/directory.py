@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from grail import artifacts
-from grail.config.file import COMPARISON, run_settings
+from grail.config.file import run_settings
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import PARTIAL, REMADE, digest, file_digest, read_json
@@ -33,71 +32,6 @@ def has_settings(
         return False
     wanted = config.model_dump(mode="json", exclude={"made_with"}) | {"made_with": about}
     return run_settings(folder) == wanted
-
-
-def refuse_purged(folder: Path) -> None:
-    """Refuse work in a run directory whose model before unlearning was purged.
-
-    Raises:
-        InputError: with the day.
-    """
-    dates: list[str] = []
-    with suppress(InputError):  # a damaged manifest is told by those who write to it
-        found = manifest.purged(folder).items()
-        dates = [day for name, day in found if name.startswith("vanilla/")]
-    if dates:
-        raise InputError(
-            f"{folder} was purged on {dates[0]}: the model before unlearning is gone, on purpose. "
-            "What is left can be read (grail report, grail ask, grail export). For another run "
-            "choose another --output."
-        )
-
-
-def refuse_run(config: Config, source: Path | None) -> None:
-    """Refuse a run in a purged folder, or in a comparison's folder.
-
-    There a run loses nothing if it is that of the comparison's base.
-
-    Args:
-        config: The settings of the run.
-        source: The file or folder that they come from, if they come from one.
-
-    Raises:
-        InputError: naming what would be lost.
-    """
-    folder = Path(config.output)
-    refuse_purged(folder)
-    own = source is not None and source.resolve().parent.name == COMPARISON
-    if own or not (folder / COMPARISON).is_dir():
-        return
-    if _differs(folder, config):
-        raise InputError(
-            f"output: {folder} is a comparison's; a run there would replace the vanilla model and "
-            "the scores that its cells share. Choose another --output, or the folder of one cell: "
-            f"{folder / 'METHOD' / 'SEED'}."
-        )
-
-
-def refuse_comparison(folder: Path, base: Config) -> None:
-    """Refuse a comparison in a folder that a run has filled, or one that shares such a folder.
-
-    A run of the base's own settings may be shared: it loses nothing.
-
-    Raises:
-        InputError: naming what would be lost.
-    """
-    shared = Path(base.output)
-    refuse_purged(shared)
-    if (shared / "results.json").is_file() and shared != folder and _differs(shared, base):
-        raise InputError(
-            f"shared: {shared} has the results of a run of other settings, which the base would "
-            "drop. Choose another folder."
-        )
-    if (folder / "config.yaml").is_file() and not (folder / COMPARISON).is_dir():
-        raise InputError(
-            f"output: {folder} is a run's; a comparison there would replace its models and drop "
-            "its results. Choose another --output."
-        )
 
 
 def outdate(folder: Path) -> None:
@@ -260,9 +194,3 @@ def both(run: Path) -> dict[str, dict[str, Any]]:
     except InputError:
         outdate(run)  # who reads results must be able to trust them
         raise
-
-
-def _differs(folder: Path, config: Config) -> bool:
-    """Tell whether a folder's ``config.yaml`` says something else, versions and data apart."""
-    found, wanted = run_settings(folder), config.model_dump(mode="json")
-    return found | {"made_with": None} != wanted | {"made_with": None}

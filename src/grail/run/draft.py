@@ -148,7 +148,9 @@ def _text(model: str, adapter: bool, paths: Mapping[str, str], columns: Mapping[
             *(["data:", *data] if data else []),
             "general: {train: embedded}  # general questions, to see harm to everything else",
             f"preset: {REQUEST}  # learn what a model would say that never knew; until forgotten",
-            "evaluation: {show_text: false}  # true writes prompts and answers to the report",
+            "evaluation:",
+            "  show_text: false  # true writes prompts and answers to the report",
+            "  # neighbours: 32  # what the model says by itself about other things: only measured",
             "",
         ]
     )

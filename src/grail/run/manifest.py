@@ -27,6 +27,7 @@ MEASURED = tuple(
         "guess",
         "general.vanilla",
         "general.unlearned",
+        "neighbours",
     )
 )
 RESULTS = ("results.json", "samples.jsonl", "general.json", "general_samples.jsonl")

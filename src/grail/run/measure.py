@@ -21,6 +21,7 @@ from grail.run import directory
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.run.looks import examples_read, guess_domains, unknowing
+from grail.run.neighbours import own_digest, write_neighbours
 from grail.unlearning.guesses import after_examples
 
 
@@ -36,8 +37,9 @@ def values_of(
         weights: Digest of that model's weights; of a guess, those of the vanilla model.
         take: Puts the weights of a model on disk into the run's model.
     """
-    settings = context.config.evaluation
-    rows = context.data("train", "val", HELD_OUT, CHECK, "general")
+    if name == "vanilla":  # which is measured first
+        write_neighbours(folder, context, weights, take)
+    rows = context.data("train", "val", HELD_OUT, CHECK, "general") | own_digest(context)
     facts: dict[str, Any] = {"weights": weights, "rows": rows, "repetition": "characters"}
     path = folder / "evaluation" / f"{name}.json"
     domains = guess_domains(folder) if name == GUESS else []
@@ -45,8 +47,11 @@ def values_of(
         if not domains:
             path.unlink(missing_ok=True)
             return []
-        facts |= {"domains": domains, "examples": examples_read(context.config.unlearning)}
-        facts |= {"seed": context.config.seed}
+        facts |= {
+            "domains": domains,
+            "examples": examples_read(context.config.unlearning),
+            "seed": context.config.seed,
+        }
     key = context.key("model", "data", "evaluation", **facts)
 
     main = context.process[0] == 0  # of a model in parts, all processes measure
@@ -54,7 +59,7 @@ def values_of(
     def measure() -> dict[str, Any]:
         if main:
             directory.outdate(folder)
-        evaluator = context.evaluator(settings.generate)
+        evaluator = context.evaluator(context.config.evaluation.generate)
         about: dict[str, float] = {}
         with context.listener.stage(f"evaluate {name}") as tick:
             if name == GUESS:
@@ -64,7 +69,7 @@ def values_of(
                 about = _go_back(context, evaluator, take, tick)
             else:
                 take(name)
-            values = evaluator.run(name, [*context.rows, *context.general], tick)
+            values = evaluator.run(name, context.measured, tick)
         return {**about, "values": [value.as_json() for value in values]}
 
     heard = context.listener

@@ -32,7 +32,7 @@ from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
 from grail.results import GUESS, make_results, write_results
-from grail.run import directory, lock, manifest, reset
+from grail.run import directory, lock, manifest, refusals, reset
 from grail.run.context import RunContext
 from grail.run.general import check_general, measure_general, outcomes_of
 from grail.run.inputs import Inputs
@@ -106,6 +106,7 @@ class Run:
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if known:
             return
+        refusals.refuse_other(self.folder, self.config, about)
         self.context.check()
         check_general(self.context)
         rows = [row for row in self.context.rows if row.part == "train"]

@@ -89,7 +89,8 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         return {"rows": written, "examples": guesses.examples}
 
     heard, key = context.listener, context.key("model", "data", **facts)
-    cached(path, key, write, lambda: heard.skipped("rewrite"), heard.warn)
+    stage = "rewrite" if section.rewrites else "guess"
+    cached(path, key, write, lambda: heard.skipped(stage), heard.warn)
 
 
 def read_rewrites(folder: Path, section: Unlearning) -> Written:

@@ -56,7 +56,7 @@ def rewrites(
         for row, tokens in zip(retain, _first_tokens(model, tokenizer, retain, count), strict=True)
         for token in tokens
     ]
-    telling = {domain: _telling(rows, domain) for domain in {row.domain for row in retain}}
+    telling = {domain: telling_words(rows, domain) for domain in {row.domain for row in retain}}
     found, seen = list[Encoded](), {(row.sample.prompt, row.sample.completion) for row in rows}
     for first in range(0, len(begun), BATCH):
         batch = begun[first : first + BATCH]
@@ -104,7 +104,7 @@ def _continued(
         yield replace(row, sample=sample, ids=(*row.ids, *tokens, end))
 
 
-def _telling(rows: Sequence[Encoded], domain: str) -> set[str]:
+def telling_words(rows: Sequence[Encoded], domain: str) -> set[str]:
     """Return the words of a domain's unlearn completions that stand in no row that is kept."""
     kept = (row.sample for row in rows if row.side != "unlearn")
     known = {word for s in kept for word in words_of(f"{s.prompt}\n{s.completion}")}

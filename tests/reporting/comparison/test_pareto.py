@@ -67,3 +67,24 @@ def test_one_point_is_no_chart_and_the_table_has_the_same_numbers():
         ("1", "one", "80.0", "60.0", "✓ not beaten"),
         ("2", "exact (oracle)", "50.0", "97.0", ""),
     )
+
+
+def test_points_at_one_place_have_one_text_beside_them_all():
+    points = [
+        ("v", "vanilla", 0.0, 100.0),
+        ("a", "method", 0.0, 100.0),
+        ("b", "method", 50.0, 97.0),
+    ]
+    first, second, other = pareto(points, "val").marks
+    assert (first.x, first.y) == (second.x, second.y)
+    assert [mark.text for mark in (first, second, other)] == ["0, 1", "", "2"]
+    assert first.text_x - 9 * len(first.text) / 2 > first.x - 9  # not over the point
+
+
+@given(st.lists(NUMBER, min_size=2, max_size=4))
+def test_an_axis_has_two_ends_where_all_is_kept(forgotten):
+    chart = pareto([(str(i), "method", us, 100.0) for i, us in enumerate(forgotten)], "val")
+    (low, _), *_, (high, last) = chart.rules
+    assert last == "100"
+    assert low > high
+    assert {mark.y for mark in chart.marks} == {high}

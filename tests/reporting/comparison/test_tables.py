@@ -79,6 +79,12 @@ def test_a_table_per_part():
     assert train.note.endswith("Seeds: 0, 1.")
 
 
+def test_general_text_alone_makes_no_table():
+    alone = {"general NLL": number(3.0), "own words.RS": number(98.0)}
+    tables = comparison_tables(comparison(method("grail", val=alone), method("b", val=alone)))
+    assert [table.title for table in tables] == ["Tiny_1: train rows"]
+
+
 def test_the_columns_of_a_domain_are_those_asked_for():
     (train, *_) = comparison_tables(comparison(method("grail"), columns=["HS"]))
     assert train.columns[:4] == ("Method", "privacy HS", "Avg", "HS")

@@ -11,6 +11,7 @@ from grail.reporting.tables import GOOD, Table, percent
 
 _HEIGHT, _BOTTOM = 470, 420.0
 _NEAR = 15.0  # units between two texts
+_SIGN = 9.0  # units of a sign, on a phone
 _PLACES = ((16, 5), (-16, 5), (0, -12), (0, 24), (28, 18), (-28, 18))
 
 Spot = tuple[str, str, float, float]
@@ -55,19 +56,22 @@ def pareto(points: Sequence[Spot], part: str) -> Chart | None:
     """Draw the points and the staircase of the frontier; None without a method."""
     if len(points) < 2:
         return None
-    low_x, low_y = (10 * (min(of) // 10) for of in zip(*(p[2:] for p in points), strict=True))
+    lowest = (min(of) for of in zip(*(p[2:] for p in points), strict=True))
+    low_x, low_y = (min(10 * (low // 10), 90.0) for low in lowest)  # an axis has two ends
 
     def place(us: float, rs: float) -> tuple[float, float]:
-        return x_of(us, low_x, 100.0), y_of(rs - low_y, (100.0 - low_y) or 1.0, _BOTTOM)
+        return x_of(us, low_x, 100.0), y_of(rs - low_y, 100.0 - low_y, _BOTTOM)
 
     rules = [(place(0, rs)[1], f"{rs:g}") for rs in _tens(low_y)]
     ticks = [(place(us, 0)[0], f"{us:g}", "middle") for us in _tens(low_x)]
     ticks[-1] = (RIGHT, "100", "end")
-    marks: list[Mark] = []
+    marks, at = list[Mark](), [place(*point[2:]) for point in points]
     for number, (name, kind, us, rs) in enumerate(points):
-        x, y = place(us, rs)
+        x, y = at[number]
+        own = [str(n) for n, other in enumerate(at) if other == at[number]]
+        text = ", ".join(own) if number == at.index(at[number]) else ""  # one text for all of them
         title = f"{name}: US {percent(us)}, RS {percent(rs)}"
-        marks.append(Mark(x, y, kind, str(number), title, *_free(x, y, marks)))
+        marks.append(Mark(x, y, kind, text, title, *_free(x, y, text, marks)))
     stairs: list[tuple[float, float]] = []
     for _, _, us, rs in frontier(points):
         x, y = place(us, rs)
@@ -88,17 +92,22 @@ def _tens(low: float) -> list[int]:
     return [value for value in range(int(low), 101, step) if value != 100] + [100]
 
 
-def _free(x: float, y: float, marks: Sequence[Mark]) -> tuple[float, float]:
-    """Return the first place beside a point that no earlier text and no earlier point takes."""
+def _free(x: float, y: float, text: str, marks: Sequence[Mark]) -> tuple[float, float]:
+    """Return the first place beside a point that no earlier text and no earlier point takes.
+
+    It is the middle of the text, which stands beside the point with its whole length.
+    """
+    more = _SIGN * max(0, len(text) - 1) / 2
     taken = [(m.text_x, m.text_y - 5) for m in marks] + [(m.x, m.y) for m in marks]
-    for right, down in _PLACES:
+    places = [(right + (more if right > 0 else -more if right else 0), d) for right, d in _PLACES]
+    for right, down in places:
         at = round(x + right, 1), round(y + down, 1)
         inside = LEFT < at[0] < RIGHT + 12 and at[1] > TOP
         if inside and not any(
             abs(at[0] - a) < _NEAR and abs(at[1] - 5 - b) < _NEAR for a, b in taken
         ):
             return at
-    return round(x + _PLACES[0][0], 1), round(y + _PLACES[0][1], 1)
+    return round(x + places[0][0], 1), round(y + places[0][1], 1)
 
 
 def pareto_table(points: Sequence[Spot], part: str) -> Table:

@@ -57,7 +57,7 @@ def comparison_tables(comparison: _Json) -> list[Table]:
         _success_table(comparison, model, part)
         for model in _MODELS
         for part in _PARTS
-        if any(_metrics(method, model, part) for method in comparison["methods"])
+        if _of_domains(comparison, model, part)
     ]
     failed = any(method["failed"] for method in comparison["methods"])
     if failed and not tables:
@@ -113,6 +113,12 @@ def _no_formula(text: str) -> str:
 
 def _metrics(method: _Json, model: str, part: str) -> _Json:
     return (method if model == "unlearned" else method.get(model, {})).get(part) or {}
+
+
+def _of_domains(comparison: _Json, model: str, part: str) -> bool:
+    """Tell whether a part has figures of a domain; general text alone makes no table."""
+    found = {name for method in comparison["methods"] for name in _metrics(method, model, part)}
+    return any(name.rpartition(".")[0] in comparison["settings"]["domains"] for name in found)
 
 
 def _success_table(comparison: _Json, model: str, part: str) -> Table:

@@ -22,7 +22,7 @@ from grail.reporting.tables import (
     percent,
     worst,
 )
-from grail.results import GUESS, Results
+from grail.results import GUESS, OWN_WORDS, Results
 
 FORGOTTEN_US = 85.0
 PARTLY_FORGOTTEN_US = 50.0
@@ -48,6 +48,7 @@ _GRADES = {
     "US": ((FORGOTTEN_US, GOOD, "forgotten"), (PARTLY_FORGOTTEN_US, OPEN, "partly forgotten")),
     "RS": ((KEPT_RS, GOOD, "kept"), (DAMAGED_RS, NOTE, "damaged a little")),
 }
+_BY_ITSELF = "what the model says by itself about other things"
 _LOWEST = {"US": (BAD, "still known"), "RS": (BAD, "lost")}
 _SIDES = {"US": "unlearn", "RS": "retain"}
 _ASKED = {"US": "to be removed", "RS": "to be kept"}
@@ -110,27 +111,20 @@ def _grade(metric: str, value: float, before: float | None) -> tuple[str, str]:
 
 
 def _only_measured(results: Results) -> list[Check]:
-    """Say whether what was named under ``check`` (neighbours, earlier requests) has held."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    figures: dict[str, list[str]] = {}
+    """Say whether what is only measured (earlier requests, the model's own words) has held."""
+    found = []
     for row in results.rows:
         if (row.model, row.side, row.metric) == ("unlearned", "check", "RS"):
             before, _ = pair(results, row.domain, "check", row.part, "RS")
             change = 0.0 if before is None else row.value - before
             graded = (BAD, "lost") if change < 0 else (BAD, "known better than before")
             graded = graded if abs(change) > HELD_POINTS else (GOOD, "held")
-            found.setdefault(row.domain, []).append(graded)
-            shown = f"right answers: {row.part} rows {arrow(before, row.value, percent)} %"
-            figures.setdefault(row.domain, []).append(shown)
-    return [
-        Check(
-            *worst(grades),
-            f"{domain}, only measured",
-            ", ".join(figures[domain]),
-            f"{domain}.check",
-        )
-        for domain, grades in found.items()
-    ]
+            subject, told = f"{row.domain}, only measured", f"right answers: {row.part} rows"
+            if row.domain == OWN_WORDS:
+                subject, told = _BY_ITSELF, "its own tokens:"
+            told = f"{told} {arrow(before, row.value, percent)} %"
+            found.append(Check(*graded, subject, told, f"{row.domain}.check"))
+    return found
 
 
 def _general_text(results: Results) -> list[Check]:
