@@ -47,6 +47,7 @@ from grail.run.trainings import (
     unlearn_training,
     vanilla_training,
 )
+from grail.run.watch import watched
 from grail.training.accelerator import in_parts, make_accelerator, start_trackers
 from grail.training.checkpoint import tell_reached
 from grail.training.loop import Loop, LoopFiles
@@ -71,7 +72,8 @@ class Run:
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        with lock.alone(self.folder) if self.main else nullcontext():
+        alone = lock.alone(self.folder) if self.main else nullcontext()
+        with watched(*self.context.process), alone:
             if self.main:
                 manifest.renew(self.folder, self.listener.warn)
             self.accelerator.wait_for_everyone()
