@@ -2,17 +2,13 @@
 
 import json
 import signal
-import threading
 
 import killed
 import pytest
 from safetensors.torch import load_file
 
 from grail.cli.main import main
-from grail.errors import LostError
-from grail.run import watch
-from grail.run.watch import GONE, watched
-
+from grail.run.watch import GONE
 
 SHARES = {"k_op_ur": 0.6, "k_op_rr": 0.6}
 """Of many tensors half is frozen: one process alone trains their free entries as vectors."""

@@ -29,7 +29,7 @@ def start_both(words, victim, parts, folder):
 def _member(index, port, parts, victim, words):
     """Be one of two processes; the victim dies without a word ahead of Stage 3's fourth step."""
     os.environ |= {name: str(index) for name in ("RANK", "LOCAL_RANK")}
-    os.environ |= {name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "FSDP_VERSION")}
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "FSDP_VERSION"), "2")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": str(parts).lower()}
     real = Loop._step

@@ -119,7 +119,8 @@ class _Watch:
                 if number == left[line]:
                     del left[line]
         if self.gone and not self.over.wait(PATIENCE):
-            print(f"grail: stopped: {self.told()}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"grail: stopped: {self.told()}\n")
+            sys.stderr.flush()
             self._tell(list(left), ("gone", min(self.gone)))
             os._exit(1)
 
