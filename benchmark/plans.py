@@ -84,9 +84,14 @@ def planned(plan: dict[str, Any], processes: int) -> dict[str, float | None]:
         return {"memory": peak / 2**20, "seconds": None}
     total = plan["total"]
     middle = {kind: (low * high) ** 0.5 for kind, (low, high) in total.items()}
-    return {"memory": middle["memory"] / 2**20, "seconds": middle["seconds"], "stages": [
-        {"name": s["name"], "memory": s["memory"], "seconds": s["seconds"]} for s in plan["stages"]
-    ]}
+    return {
+        "memory": middle["memory"] / 2**20,
+        "seconds": middle["seconds"],
+        "stages": [
+            {"name": s["name"], "memory": s["memory"], "seconds": s["seconds"]}
+            for s in plan["stages"]
+        ],
+    }
 
 
 if __name__ == "__main__":

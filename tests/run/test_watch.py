@@ -8,10 +8,15 @@ import pytest
 from safetensors.torch import load_file
 
 from grail.cli.main import main
-from grail.run.watch import GONE
+from grail.run.watch import ENDED, GONE, watched
 
-SHARES = {"k_op_ur": 0.6, "k_op_rr": 0.6}
-"""Of many tensors half is frozen: one process alone trains their free entries as vectors."""
+SECTIONS = {
+    "model": {"lora": None},
+    "teach": False,
+    "localization": {"k_op_ur": 0.6, "k_op_rr": 0.6},
+    "unlearning": {"objective": "npo", "optimizer": "sgd"},
+}
+"""Half of many tensors is frozen: one process alone trains their free entries as vectors."""
 
 
 def furthest(a, b):
@@ -22,14 +27,14 @@ def furthest(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parts", "victim"), [(False, 1), (True, 0)])
-def test_a_killed_process_is_named_and_one_alone_goes_on(parts, victim, tiny_config, tmp_path):
-    sections = {"model": {"lora": None}, "teach": False, "localization": SHARES}
-    optimizer = {"objective": "npo", "optimizer": "sgd"}
-    file = tiny_config(rows=6, **sections, unlearning=optimizer)
+@pytest.mark.parametrize(
+    ("parts", "victim", "how"), [(False, 1, "hanging"), (True, 1, "killed"), (True, 0, "killed")]
+)
+def test_a_killed_process_is_named_and_one_alone_goes_on(parts, victim, how, tiny_config, tmp_path):
+    file = tiny_config(rows=6, **SECTIONS)
     whole, broken = tmp_path / "run", tmp_path / "broken"
     words = ["run", str(file), "--output", str(broken)]
-    codes, said = killed.start_both(words, victim, parts, tmp_path)
+    codes, said = killed.start_both(words, victim, parts, tmp_path, how)
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1
     last = said[1 - victim].splitlines()[-1]
@@ -43,6 +48,20 @@ def test_a_killed_process_is_named_and_one_alone_goes_on(parts, victim, tiny_con
     found, wanted = (json.loads((f / "results.json").read_text()) for f in (broken, whole))
     counts = ("entries", "frozen", "changed", "sha256_before")
     assert [found["freezing"][n] for n in counts] == [wanted["freezing"][n] for n in counts]
-    assert wanted["freezing"]["frozen"] > 0
+    assert wanted["freezing"]["frozen"] > wanted["freezing"]["entries"] / 2
     for a, b in zip(found["rows"], wanted["rows"], strict=True):
         assert a["value"] == pytest.approx(b["value"], rel=1e-5, abs=1e-5), (a, b)
+
+
+@pytest.mark.slow
+def test_one_that_ends_with_a_word_of_its_own_is_not_called_gone(tiny_config, tmp_path):
+    words = ["run", str(tiny_config(**SECTIONS))]
+    codes, said = killed.start_both(words, 1, False, tmp_path, "error")
+    assert codes == [1, 2]
+    assert said[1].splitlines()[-1] == "grail: error: an own error"
+    assert said[0].splitlines()[-1] == f"grail: stopped: {ENDED.format(1, 2)}"
+
+
+def test_a_process_alone_watches_nobody():
+    with pytest.raises(KeyboardInterrupt), watched(0, 1):
+        raise KeyboardInterrupt
