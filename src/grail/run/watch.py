@@ -7,9 +7,11 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
@@ -45,24 +47,22 @@ def watched(index: int, count: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyboardInterrupt) as error:  # a collective fails in many ways
-        with _undisturbed():
-            watch.news.wait(NEWS)
-        if watch.gone or (watch.ended and isinstance(error, RuntimeError)):
+        failed, before = isinstance(error, RuntimeError), _ignore_sigterm()
+        watch.news.wait(NEWS if failed else NEWS / 10)
+        if watch.gone or (watch.ended and failed):
             raise LostError(watch.told()) from error
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         raise
     finally:
         watch.end()
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let no SIGTERM end the block: a launcher sends it to all when one is gone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def _ignore_sigterm() -> Any:
+    """Let no SIGTERM come before the message: a launcher sends it to all when one is gone."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return None
 
 
 class _Watch:
@@ -77,20 +77,28 @@ class _Watch:
     def __init__(self, index: int, count: int) -> None:
         self.index, self.count, self.over = index, count, threading.Event()
         self.gone, self.ended, self.news = set[int](), set[int](), threading.Event()
-        host, key = os.environ["MASTER_ADDR"], secrets.token_bytes(32)
-        listener = Listener((host, 0), backlog=count, authkey=key) if index == 0 else None
-        place = [(listener.address[1], key) if listener else None]
-        (port, key), *_ = broadcast_object_list(place)
-        if listener:
-            # each says its number first
-            lines = [listener.accept() for _ in range(count - 1)]
-            self.lines = {line: line.recv() for line in lines}
-            listener.close()
-        else:
-            line = Client((host, port), authkey=key)
-            line.send(index)
+        self.lines: dict[Connection, int] = {}
+        listener = key = None
+        if index == 0:
+            key = secrets.token_bytes(32)
+            listener = Listener(("", 0), backlog=count, authkey=key)
+        port, key = broadcast_object_list([listener and listener.address[1], key])
+        if listener is None:
+            self._call((os.environ["MASTER_ADDR"], port), key)
+        threading.Thread(target=self._listen, args=(listener,), daemon=True).start()
+
+    def _call(self, place: tuple[str, int], key: bytes) -> None:
+        """Connect with the first process, and tell it this one's number."""
+        try:
+            line = Client(place, authkey=key)
+            line.send_bytes(str(self.index).encode())
             self.lines = {line: 0}
-        threading.Thread(target=self._listen, daemon=True).start()
+        except OSError as error:
+            warnings.warn(
+                f"process {self.index} cannot reach process 0 at {place[0]}:{place[1]} ({error}): "
+                "where one is killed, it depends on the launcher whether the others end.",
+                stacklevel=2,
+            )
 
     def told(self) -> str:
         """Return who is gone, or has ended, in a sentence."""
@@ -101,30 +109,34 @@ class _Watch:
         """Tell the others that this process ends by itself, or who made it end."""
         self.over.set()
         for number in sorted(self.gone):
-            self._tell(list(self.lines), ("gone", number))
-        self._tell(list(self.lines), ("ended", self.index))
+            self._tell(number, "gone")
+        self._tell(self.index, "ended")
 
-    def _listen(self) -> None:
+    def _listen(self, listener: Listener | None) -> None:
         """Hear of the others until all have ended; leave if this process then hangs."""
+        if listener:
+            with listener:
+                called = [listener.accept() for _ in range(self.count - 1)]
+            self.lines = {line: int(line.recv_bytes()) for line in called}
         left = dict(self.lines)
         while left and not self.gone:
             for line in wait(list(left)):
                 assert isinstance(line, Connection)
                 try:
-                    what, number = line.recv()
+                    number, _, what = line.recv_bytes().decode().partition(" ")
                 except (EOFError, OSError):
-                    what, number = "gone", left[line]
-                getattr(self, what).add(number)
+                    number, what = str(left[line]), "gone"
+                (self.gone if what == "gone" else self.ended).add(int(number))
                 self.news.set()
-                if number == left[line]:
+                if int(number) == left[line]:
                     del left[line]
         if self.gone and not self.over.wait(PATIENCE):
             sys.stderr.write(f"grail: stopped: {self.told()}\n")
             sys.stderr.flush()
-            self._tell(list(left), ("gone", min(self.gone)))
+            self._tell(min(self.gone), "gone")
             os._exit(1)
 
-    def _tell(self, lines: Sequence[Connection], what: tuple[str, int]) -> None:
-        for line in lines:
+    def _tell(self, number: int, what: str) -> None:
+        for line in list(self.lines):
             with suppress(OSError):
-                line.send(what)
+                line.send_bytes(f"{number} {what}".encode())
