@@ -27,7 +27,7 @@ from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
 from grail.run.reset import REWRITES, SURVIVORS
 
-RETAINED = 1.6
+RETAINED = 1.3
 """The process's memory over what its first batches take: freed memory is kept in pieces."""
 SELECTING: Range = (30e-9, 240e-9)
 """Seconds for each entry and selection of Stage 2, which selects twice on every side."""
@@ -42,7 +42,7 @@ NOTES = (
     "Measured: the first batches of each kind of work. Times are what follows from the fastest and "
     "from the slowest batch.",
     "Counted by rule of thumb: imports, optimizer steps, writing and hashing files. Memory is that "
-    "of a process that has done all stages so far, from what the first batches take to 1.6 times "
+    "of a process that has done all stages so far, from what the first batches take to 1.3 times "
     "that, because freed memory is not returned at once. Files include the checkpoint that a "
     "training drops at its end.",
     "At most: a stage may end earlier, and then it takes less (known or unlearned rows are "
