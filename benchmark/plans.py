@@ -75,7 +75,7 @@ def case(
     return {"planned": planned(plan, processes), "measured": most}
 
 
-def planned(plan: dict[str, Any], processes: int) -> dict[str, float | None]:
+def planned(plan: dict[str, Any], processes: int) -> dict[str, Any]:
     """Return the peak in MiB and the seconds that a plan names; the middle of each range."""
     if processes > 1:
         ways = zip(plan["ways"], plan["unified"], strict=True)
