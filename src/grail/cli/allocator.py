@@ -17,7 +17,7 @@ _LARGEST = 1 << 30  # blocks of more bytes are still returned: a model's weights
 
 _LARGEST_IN_PARTS = 1 << 20
 """The same for a model in parts (FSDP2), whose blocks are whole for a moment each: what they leave
-free lies between what stays, and was 1.2 of the 3.2 GB of a process with half of 110M weights."""
+free lies between what stays, and was 1.3 of the 3.2 GB of a process with half of 110M weights."""
 
 TUNED = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD")
 """Variables by which a user tunes the allocator: then nothing is changed."""
