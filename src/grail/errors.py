@@ -1,4 +1,4 @@
-"""The two failures that carry a message for the user; knows nothing else of grail."""
+"""The failures that carry a message for the user; knows nothing else of grail."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class InputError(ValueError):
 
 class DivergenceError(RuntimeError):
     """A loss or gradient stopped being a finite number. The command line exits with 1."""
+
+
+class LostError(RuntimeError):
+    """Another process of a run is gone, and this one ends. The command line exits with 1."""
 
 
 @contextmanager

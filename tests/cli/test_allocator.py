@@ -31,13 +31,13 @@ print(kept, pages() - before)
 """
 
 
-def said(way):
+def said(way, **more):
     """What keep_freed returned, and the pages that four equal arrays took after a first."""
     plain = {name: value for name, value in os.environ.items() if name not in TUNED}
     source = str(Path(__file__).parents[2] / "src")
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, way],
-        env={**plain, "PYTHONPATH": source},
+        env={**plain, "PYTHONPATH": source, **more},
         capture_output=True,
         text=True,
         check=True,
@@ -51,6 +51,9 @@ def test_a_block_that_was_freed_is_used_again():
     (_, anew), (kept, again) = said("leave"), said("keep")
     assert kept == "True"
     assert again * 50 < anew
+    kept, parted = said("keep", ACCELERATE_USE_FSDP="true")
+    assert kept == "True"
+    assert again * 50 < parted, "a model in parts gives blocks back"
 
 
 @pytest.mark.parametrize("name", TUNED)

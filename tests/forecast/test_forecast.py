@@ -12,11 +12,12 @@ from grail.forecast import forecast as plan
 from grail.forecast.cost import checkpoint_bytes, file_bytes
 from grail.forecast.forecast import done, plan_of
 from grail.forecast.machine import measure
+from grail.forecast.work import optimizer_steps
 from grail.progress import NullListener
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 
-STAGES = ["vanilla", "score", "localize", "unlearn", "evaluate"]
+STAGES = ["start", "vanilla", "score", "localize", "unlearn", "evaluate"]
 
 
 def planned(file):
@@ -28,7 +29,7 @@ def planned(file):
 def test_finished_stages_are_known(tiny_config, tmp_path):
     file = tiny_config(unlearning={"rewrites": 1})
     first = planned(file)
-    stages = [*STAGES[:3], "reset", *STAGES[3:]]
+    stages = [*STAGES[:4], "reset", *STAGES[4:]]
     assert [stage.name for stage in first.stages] == stages
     assert not any(stage.done for stage in first.stages)
     assert not (tmp_path / "run").exists()
@@ -38,7 +39,7 @@ def test_finished_stages_are_known(tiny_config, tmp_path):
     assert done(config, inputs) == {"vanilla", "score", "localize", "reset"}
     second = planned(file)
     left = [s for s in second.stages if not s.done]
-    assert [s.name for s in left] == ["unlearn", "evaluate"]
+    assert [s.name for s in left] == ["start", "unlearn", "evaluate"]
     assert second.total["seconds"] == pytest.approx(
         [sum(s.seconds[i] for s in left) for i in (0, 1)]
     )
@@ -59,7 +60,7 @@ def test_a_plan_is_json(tiny_config):
     assert found["shape"]["trainable"] == made.shape.trainable
     assert found["total"]["seconds"] == list(made.total["seconds"])
     assert [stage["name"] for stage in found["stages"]] == STAGES
-    assert found["stages"][0]["work"]["train"] > 0
+    assert found["stages"][1]["work"]["train"] > 0
 
 
 def test_seconds_and_memory_follow_from_what_was_timed(tiny_config):
@@ -70,22 +71,34 @@ def test_seconds_and_memory_follow_from_what_was_timed(tiny_config):
     paces = {kind: (k * 1e-3, k * 2e-3) for k, kind in enumerate(kinds, 1)}
     peak = 1000 + 3 * timing.shape.bytes
     made = plan_of(
-        config, inputs, replace(timing, paces=paces, peaks=dict.fromkeys(kinds, peak), libraries=10)
+        config,
+        inputs,
+        replace(timing, paces=paces, peaks=dict.fromkeys(kinds, peak), libraries=10, loading=2.0),
     )
     stages = {stage.name: stage for stage in made.stages}
+    files, states = file_bytes(config, timing.shape), checkpoint_bytes(config, timing.shape)
+    steps = optimizer_steps(config, timing.context.rows)
+    assert min(steps.values()) > 2 * config.teach.checkpoint_steps == 4
     entries = 2 * 2 * 2 * timing.shape.trainable  # two selections on two sides of two domains
     for name, stage in stages.items():
         low = sum(kinds.index(kind) * 1e-3 * n + 1e-3 * n for kind, n in stage.work.items())
         chosen = entries * (name in ("localize", "reset"))
-        wanted = low + chosen * plan.SELECTING[0], 2 * low + chosen * plan.SELECTING[1]
+        moved = steps.get(name, 0) * timing.shape.trainable
+        written = files.get(name, 0) + steps.get(name, 0) // 2 * states.get(name, 0)
+        counts = (chosen, plan.SELECTING), (moved, plan.STEPPING), (written, plan.WRITING)
+        wanted = [(1 + i) * low + sum(n * seconds[i] for n, seconds in counts) for i in (0, 1)]
+        if name == "start":
+            wanted = [2.0 + seconds for seconds in plan.IMPORTING]
         assert stage.seconds == pytest.approx(wanted), name
-    files, states = file_bytes(config, timing.shape), checkpoint_bytes(config, timing.shape)
+    sets = (4 * 2 + 5) * timing.shape.trainable
+    proof = timing.shape.trainable_bytes + timing.shape.trainable
     assert {name: stage.memory[0] for name, stage in stages.items()} == {
+        "start": 10 + timing.shape.bytes,
         "vanilla": peak + states["vanilla"],
         "score": peak,
-        "localize": 10 + timing.shape.bytes + files["score"],
-        "reset": peak + files["score"],
-        "unlearn": peak + states["unlearn"],
+        "localize": 10 + timing.shape.bytes + sets,
+        "reset": peak + sets,
+        "unlearn": peak + states["unlearn"] + proof,
         "evaluate": peak,
     }
     assert all(s.memory[1] == plan.RETAINED * s.memory[0] for s in made.stages)

@@ -53,6 +53,7 @@ def test_checkpointing_and_shards_lower_what_they_should(tiny_rows):
     assert parts.train < whole.train / 2
     assert whole.host == 2 * len(config.domains) * 12 * shape.trainable
     assert whole.peak == LIBRARIES + max(whole.score, whole.train)
+    assert whole.sets == (4 * len(config.domains) + 5) * shape.trainable
     assert whole.unified >= whole.peak
 
 

@@ -9,7 +9,14 @@ import torch
 from grail.config.file import load_config
 from grail.evaluation.equal_retention import MOST
 from grail.forecast.cost import file_bytes, shape_of
-from grail.forecast.work import READ_AGAIN, models_of, step_rows, tokens_of, workload
+from grail.forecast.work import (
+    READ_AGAIN,
+    models_of,
+    optimizer_steps,
+    step_rows,
+    tokens_of,
+    workload,
+)
 from grail.model.probe import shares
 from grail.progress import NullListener
 from grail.run.context import RunContext
@@ -132,6 +139,13 @@ def test_work_is_that_of_a_real_run(finished):
         assert min(real["rewrite prompts"], real["guess prompts"]) > 0
         written = sum(real.get(piece, 0) for piece in pieces)
         assert written <= work["reset"]["write"]
+
+
+def test_steps_are_those_of_a_real_run(finished):
+    run, _ = finished
+    steps = optimizer_steps(run.config, run.context.rows)
+    for name, log in {"vanilla": "vanilla.train.jsonl", "unlearn": "train.jsonl"}.items():
+        assert steps[name] == len((run.folder / log).read_text().splitlines()), name
 
 
 def test_files_are_as_large_as_those_of_a_real_run(finished, payload):

@@ -8,8 +8,10 @@ from grail.artifacts import STATISTICS, Scores
 from grail.data.labels import RandomLabels, ordinary_tokens
 from grail.errors import InputError
 from grail.importance import score
+from grail.importance.kept import Kept
 from grail.importance.score import Scorer
 from grail.importance.self_check import compare_scores
+from grail.importance.sums import passes
 from grail.model import packing
 from grail.model.forward import trainable
 
@@ -128,3 +130,42 @@ def test_check_refuses_layers_that_a_batch_cannot_be_separated_in(
             scorer(model).check(few)
     scorer(model, gradients="loop").check(rows)
     assert scorer(tiny_model()).check(rows[:2]) is None
+
+
+class KilledError(Exception):
+    pass
+
+
+def told(found):
+    return {
+        (statistic, name): value
+        for statistic in STATISTICS
+        for name, value in getattr(found, statistic).items()
+    }
+
+
+@pytest.mark.parametrize("memory_gib", [None, 5e-5])
+@pytest.mark.parametrize("kind", ["loop", "batched"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_after_a_kill_scoring_goes_on_and_ends_equal_to_the_bit(
+    kind, memory_gib, dtype, tiny_model, tiny_rows, tmp_path
+):
+    model, rows = tiny_model().to(dtype), tiny_rows(12)
+    given = {"gradients": kind, "batch_tokens": 60, "trials": 2, "memory_gib": memory_gib}
+    one = scorer(model, **given)
+    passed = len(passes(trainable(model), memory_gib))
+    assert passed == 1 or passed > 2
+    whole = one.score(rows)
+    kept, ended = Kept(tmp_path / "kept", "x", 2), []
+
+    def kill(done, total, note):
+        if done > total / 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        one.score(rows, kill, kept)
+    found = one.score(rows, lambda done, *_: ended.append(done), kept)
+    assert len(rows) * passed / 3 < ended[0] <= ended[-1] == len(rows) * passed
+    assert found.samples == whole.samples
+    assert told(found).keys() == told(whole).keys()
+    assert all(torch.equal(value, told(whole)[key]) for key, value in told(found).items())

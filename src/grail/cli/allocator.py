@@ -15,6 +15,10 @@ import platform
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
 _LARGEST = 1 << 30  # blocks of more bytes are still returned: a model's weights, not activations
 
+_LARGEST_IN_PARTS = 1 << 20
+"""The same for a model in parts (FSDP2), whose blocks are whole for a moment each: what they leave
+free lies between what stays, and was 1.3 of the 3.2 GB of a process with half of 110M weights."""
+
 TUNED = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD")
 """Variables by which a user tunes the allocator: then nothing is changed."""
 
@@ -28,4 +32,6 @@ def keep_freed() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in TUNED):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, -1))
+    parts = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    largest = _LARGEST_IN_PARTS if parts else _LARGEST
+    return bool(mallopt(_MMAP_THRESHOLD, largest) and mallopt(_TRIM_THRESHOLD, -1))

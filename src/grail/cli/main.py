@@ -33,7 +33,7 @@ from grail.cli.revert import add_revert
 from grail.cli.settings import SettingsParser, add_settings
 from grail.cli.signs import plain, substitute_signs
 from grail.cli.strict import add_strict, strict_code
-from grail.errors import DivergenceError, InputError
+from grail.errors import DivergenceError, InputError, LostError
 
 _STAGE_HELP = {
     "run": "all stages; finished ones are skipped, an interrupted run goes on",
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"grail: error: {plain(problem)}", file=sys.stderr)
         return 2
-    except DivergenceError as error:
+    except (DivergenceError, LostError) as error:
         print(f"grail: stopped: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

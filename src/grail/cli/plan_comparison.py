@@ -22,7 +22,7 @@ from grail.run.inputs import read_inputs
 
 SIDE_BY_SIDE = (
     "Cells that run side by side share the cores: all together take about as long, and the memory "
-    "of those that run at once adds up. Starting a process, loading and writing are left out. The "
+    "of those that run at once adds up. The "
     "chosen point of a grid that is not finished is taken to cost what its first one does, and "
     "points beyond its edge are not counted."
 )

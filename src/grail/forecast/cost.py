@@ -72,6 +72,21 @@ def _state_bytes(optimizer: str, shape: Shape) -> int:
     return masters + entry * means + steps
 
 
+def set_bytes(config: Config, shape: Shape) -> int:
+    """Return what the sets take while they are chosen, a byte for each entry.
+
+    Two top sets of each side, the two overlaps, what is kept of them, and the mask. Scores are read
+    tensor by tensor.
+    """
+    return (4 * len(config.domains) + 5) * shape.trainable
+
+
+def proof_bytes(config: Config, shape: Shape) -> int:
+    """Return what Stage 3 keeps for the proof of freezing: the weights at its start, and marks."""
+    by_side = config.localization.freeze == "by_side"
+    return shape.trainable_bytes + shape.trainable * (3 if by_side else 1)
+
+
 def file_bytes(config: Config, shape: Shape) -> dict[str, int]:
     """Return the bytes of each stage's files, without headers, tokenizer and text."""
     marks = sum(-(-math.prod(tensor) // 8) for tensor in shape.tensors)

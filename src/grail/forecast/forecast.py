@@ -10,9 +10,16 @@ from typing import Any
 from grail.artifacts import inputs_of
 from grail.config.file import run_settings
 from grail.config.run import Config
-from grail.forecast.cost import Shape, checkpoint_bytes, file_bytes
+from grail.config.teach import Teach
+from grail.forecast.cost import (
+    Shape,
+    checkpoint_bytes,
+    file_bytes,
+    proof_bytes,
+    set_bytes,
+)
 from grail.forecast.machine import Range, Timing
-from grail.forecast.work import Work, workload
+from grail.forecast.work import Work, optimizer_steps, workload
 from grail.importance.sums import passes
 from grail.model.forward import trainable
 from grail.run.directory import has_mask
@@ -20,18 +27,24 @@ from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
 from grail.run.reset import REWRITES, SURVIVORS
 
-RETAINED = 1.6
+RETAINED = 1.3
 """The process's memory over what its first batches take: freed memory is kept in pieces."""
 SELECTING: Range = (30e-9, 240e-9)
 """Seconds for each entry and selection of Stage 2, which selects twice on every side."""
+STEPPING: Range = (10e-9, 60e-9)
+"""Seconds of an optimiser's step for each entry: mask, norm, moments, and the log's share."""
+WRITING: Range = (3e-9, 12e-9)
+"""Seconds for each byte of a file, which is written, synced, and hashed two or three times."""
+IMPORTING: Range = (4.0, 10.0)
+"""Seconds that a process takes to import torch, transformers and PEFT."""
 
 NOTES = (
     "Measured: the first batches of each kind of work. Times are what follows from the fastest and "
     "from the slowest batch.",
-    "Left out: loading, optimizer steps, reading and writing files. Memory is that of a process "
-    "that has done all stages so far, from what the first batches take to 1.6 times that, because "
-    "freed memory is not returned at once. Files include the checkpoint that a training drops at "
-    "its end.",
+    "Counted by rule of thumb: imports, optimizer steps, writing and hashing files. Memory is that "
+    "of a process that has done all stages so far, from what the first batches take to 1.3 times "
+    "that, because freed memory is not returned at once. Files include the checkpoint that a "
+    "training drops at its end.",
     "At most: a stage may end earlier, and then it takes less (known or unlearned rows are "
     "skipped; a generation ends with its end token).",
 )
@@ -92,12 +105,17 @@ def plan_of(config: Config, inputs: Inputs, timing: Timing) -> Forecast:
     score_passes = len(passes(trainable(context.model), config.importance.memory_gib))
     sizes, checkpoints = file_bytes(config, shape), checkpoint_bytes(config, shape)
     # What timing leaves out: optimiser state and a masked copy of the gradients, together as large
-    # as a checkpoint; the masters of weights in 16 bits; the scores of all sides.
+    # as a checkpoint; the masters of weights in 16 bits; the proof of freezing; the sets.
     masters = shape.master_bytes * (shape.master_bytes > shape.trainable_bytes)
     resets = config.unlearning.reset is not None
     untimed = {name: size + masters for name, size in checkpoints.items()}
-    untimed |= {"localize": sizes["score"], "reset": sizes["score"] * resets}
-    stages = []
+    untimed["unlearn"] += proof_bytes(config, shape)
+    sets = set_bytes(config, shape)
+    untimed |= {"localize": sets, "reset": sets * resets}
+    steps = optimizer_steps(config, context.rows)
+    begun = timing.libraries + shape.bytes
+    start = IMPORTING[0] + timing.loading, IMPORTING[1] + timing.loading
+    stages = list[Stage]()
     for name, work in workload(config, context.rows, context.general, score_passes).items():
         low, high = (
             sum(tokens * timing.paces[kind][end] for kind, tokens in work.items()) for end in (0, 1)
@@ -105,13 +123,26 @@ def plan_of(config: Config, inputs: Inputs, timing: Timing) -> Forecast:
         if name == "localize" or (name == "reset" and resets):
             selections = 4 * len(config.domains) * shape.trainable
             low, high = low + selections * SELECTING[0], high + selections * SELECTING[1]
-        timed = max([timing.libraries + shape.bytes, *(timing.peaks[kind] for kind in work)])
+        # a checkpoint is written every few steps
+        updates, size = steps.get(name, 0), sizes.get(name, 0)
+        size += updates // _every(config, name) * checkpoints.get(name, 0)
+        low += updates * shape.trainable * STEPPING[0] + size * WRITING[0]
+        high += updates * shape.trainable * STEPPING[1] + size * WRITING[1]
+        timed = max([begun, *(timing.peaks[kind] for kind in work)])
         peak = timed + untimed.get(name, 0)
         files = sizes.get(name, 0) + checkpoints.get(name, 0)
         memory = peak, RETAINED * peak
         stages.append(Stage(name, work, (low, high), memory, files, name in finished))
+    idle = all(stage.done for stage in stages)
+    stages.insert(0, Stage("start", {}, start, (begun, RETAINED * begun), 0, idle))
     left_out = ["Left out: evaluation.general_tasks."] * bool(config.evaluation.general_tasks)
     return Forecast(str(context.device), shape, tuple(stages), (*NOTES, *left_out))
+
+
+def _every(config: Config, stage: str) -> int:
+    """Return the steps between two checkpoints of a stage."""
+    section = config.unlearning if stage == "unlearn" else (config.teach or Teach())
+    return section.checkpoint_steps
 
 
 def done(config: Config, inputs: Inputs) -> set[str]:

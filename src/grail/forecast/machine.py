@@ -46,6 +46,7 @@ class Timing:
         paces: Kind of work -> seconds per token: of the fastest timed batch, and the slowest.
         peaks: Kind -> the most memory in bytes that the process had until it was timed.
         libraries: The same before the model was loaded.
+        loading: Seconds that loading the model took.
     """
 
     context: RunContext
@@ -53,6 +54,7 @@ class Timing:
     paces: dict[str, Range]
     peaks: dict[str, int]
     libraries: int
+    loading: float
 
 
 def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
@@ -65,12 +67,12 @@ def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
     context = RunContext(config, inputs, listener, device or torch.device("cpu"))
     libraries, paces, peaks = peak_memory(context.device), dict[str, Range](), dict[str, int]()
     with listener.stage("measure") as tick:
-        shape = shape_of(context.model)
+        loading, shape = _timed(lambda: shape_of(context.model))
         for kind, steps in STEPS.items():
             paces[kind], peaks[kind] = pace_of(steps(context)), peak_memory(context.device)
             context.model.zero_grad(set_to_none=True)
         tick(1, 1, "done")
-    return Timing(context, shape, paces, peaks, libraries)
+    return Timing(context, shape, paces, peaks, libraries, loading)
 
 
 def pace_of(steps: Iterator[Step]) -> Range:

@@ -12,7 +12,7 @@ from grail.config.run import Config
 from grail.config.teach import Teach
 from grail.data.encode import Encoded
 from grail.errors import InputError
-from grail.forecast.cost import FLOAT, Shape, shape_of
+from grail.forecast.cost import FLOAT, Shape, set_bytes, shape_of
 from grail.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
 from grail.forecast.work import step_rows
 from grail.importance.hooks import CHUNK_BYTES
@@ -49,7 +49,8 @@ class Way:
         weights: Bytes of the weights.
         score: Bytes while scoring, weights included.
         train: The same while training, optimiser included.
-        host: Bytes of all scores at once, in the memory of the machine, when sets are chosen.
+        host: Bytes of the files of all scores, which are read while sets are chosen.
+        sets: Bytes of these sets, in the memory of the machine.
         start: Bytes of the weights before Stage 3, there too: the proof of freezing reads them.
     """
 
@@ -60,6 +61,7 @@ class Way:
     score: int
     train: int
     host: int
+    sets: int
     start: int
 
     @property
@@ -70,7 +72,7 @@ class Way:
     @property
     def unified(self) -> float:
         """The same where device and machine share one memory, as on a CPU."""
-        return LIBRARIES + max(self.score, self.train + self.start, self.weights + self.host)
+        return LIBRARIES + max(self.score, self.train + self.start, self.weights + self.sets)
 
     @property
     def changes(self) -> list[str]:
@@ -174,12 +176,13 @@ def _way(
         gathered = shape.bytes - inside + 3 * inside // count
     adding = 5 * largest if shards > 1 else 0  # three whole sums, and two copies on their way
     means = len(STATISTICS) * FLOAT
-    scoring = score.kept + (sums * 2 * means) // shards + min(CHUNK_BYTES, 8 * largest)
+    scoring = score.kept + (sums * means) // shards + min(CHUNK_BYTES, 8 * largest)
     return Way(
         *(kind, checkpointing, shards, weights // shards),
         score=weights // shards + gathered + adding + scoring,
         train=gathered + max(training),
         host=2 * len(config.domains) * means * shape.trainable,
+        sets=set_bytes(config, shape),
         start=shape.trainable_bytes // shards,
     )
 

@@ -88,6 +88,31 @@ def step_rows(settings: Unlearning) -> dict[str, int]:
     return {side: rows[side] for side in sides}
 
 
+def optimizer_steps(config: Config, rows: Rows) -> dict[str, int]:
+    """Return the optimiser's steps of both trainings."""
+    how, settings = config.teach or Teach(), config.unlearning
+    learned = ("train", "val") if how.include_val else ("train",)
+    sides = {"vanilla": ("unlearn", "retain"), "unlearn": ("retain",)}
+    steps = {
+        name: how.epochs
+        * math.ceil(sum(r.part in learned and r.side in of for r in rows) / how.batch_size)
+        for name, of in sides.items()
+    }
+    if not config.teaches:
+        steps["vanilla"] = 0
+    if settings.objective != EXACT:
+        phases = settings.phases or [list(config.domains)]
+        batches = sum(_batches(settings, rows, domains) for domains in phases)
+        steps["unlearn"] = epochs_of(settings, rows) * batches
+    return steps
+
+
+def _batches(settings: Unlearning, rows: Rows, domains: Collection[str]) -> int:
+    """Return the steps of an epoch of Stage 3."""
+    count = len(_train(rows, "unlearn", domains)) * (2 if wordings_of(settings) else 1)
+    return math.ceil(count / settings.batch_size)
+
+
 def prompt_batches(config: Config, rows: Rows) -> list[Rows]:
     """Return the batches in which the evaluation continues prompts, short answers first."""
     asked = rows_to_continue(rows)
@@ -109,7 +134,7 @@ def _unlearning(config: Config, rows: Rows, general: Rows) -> Work:
     costs, epochs, everything = step_costs(settings), epochs_of(settings, rows), [*rows, *general]
     for domains in settings.phases or [list(config.domains)]:
         count = len(_train(rows, "unlearn", domains)) * (2 if wordings_of(settings) else 1)
-        batches = math.ceil(count / settings.batch_size)
+        batches = _batches(settings, rows, domains)
         general_rows = batches * step_rows(settings).get("general", 0)
         retain_rows = count * settings.retain_ratio
         wanted = {"unlearn": count, "retain": retain_rows, "general": general_rows}

@@ -136,7 +136,8 @@ def copies(run: Opened) -> list[dict[str, Any]]:
     config, folder = run.config, run.folder
     texts = ("samples.jsonl", "evaluation") if config.evaluation.show_text else ()
     kept = {"vanilla": "the model before", "scores": "scores, derived from the rows"}
-    kept |= {f"{name}.checkpoint": "an unfinished training" for name in manifest.MODELS}
+    stages = (*manifest.MODELS, "scores")
+    kept |= {f"{name}.checkpoint": "an unfinished stage" for name in stages}
     kept |= {"rewrites.json": "retain rows rewritten by the model before"}
     kept |= dict.fromkeys(texts, "answers in words")
     found = []

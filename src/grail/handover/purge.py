@@ -22,14 +22,14 @@ from grail.run import lock, manifest
 
 CELLS = ".cells"
 _WEIGHTS = "the model before unlearning"
-_TRAINING = "the state of a training that was interrupted"
+_UNFINISHED = "the state of a stage that was interrupted"
 _KINDS = (
     ("vanilla/*.safetensors*", _WEIGHTS),
     ("vanilla.partial", _WEIGHTS),
     ("vanilla.old", _WEIGHTS),
-    ("unlearned.partial", _TRAINING),
-    ("unlearned.old", _TRAINING),
-    ("*.checkpoint*", _TRAINING),
+    ("unlearned.partial", _UNFINISHED),
+    ("unlearned.old", _UNFINISHED),
+    ("*.checkpoint*", _UNFINISHED),
     ("scores", "gradients of the rows"),
     ("rewrites.json*", "answers that the model before has written"),
 )

@@ -14,6 +14,7 @@ from grail.data.labels import RandomLabels
 from grail.errors import InputError
 from grail.importance.expected import ExpectedNll
 from grail.importance.gradients import TokenLoss, add_by_batch, add_by_loop, nll_of_targets
+from grail.importance.kept import Kept
 from grail.importance.kernel_choice import choose_kernel
 from grail.importance.sums import Sums, passes
 from grail.model.forward import Policy, device_of, trainable
@@ -66,10 +67,13 @@ class Scorer:
             for parameters in groups:
                 self._score_group(rows, Sums.zeros(parameters), lambda _: None)
 
-    def score(self, rows: Sequence[Encoded], tick: Tick = silent) -> Scores:
+    def score(
+        self, rows: Sequence[Encoded], tick: Tick = silent, kept: Kept | None = None
+    ) -> Scores:
         """Return the statistics over ``rows``, in one pass per group of parameters.
 
-        Of a model in parts, they are those of this process's part.
+        Of a model in parts, they are those of this process's part. With ``kept``, the running sums
+        are written now and then, and scoring goes on from what was kept: equal to the bit.
 
         Raises:
             InputError: if the model cannot be scored with these settings.
@@ -81,21 +85,28 @@ class Scorer:
             def scored(samples: int, before: int = number * len(rows)) -> None:
                 tick(before + samples, len(rows) * len(groups), "rows scored")
 
-            part = self._score_group(rows, Sums.zeros(parameters), scored)
+            part = self._score_group(rows, Sums.zeros(parameters), scored, kept)
             for name in STATISTICS:
                 found[name].update(getattr(part, name))
         return Scores(**found, samples=len(rows))
 
     def _score_group(
-        self, rows: Sequence[Encoded], sums: Sums, scored: Callable[[int], None]
+        self,
+        rows: Sequence[Encoded],
+        sums: Sums,
+        scored: Callable[[int], None],
+        kept: Kept | None = None,
     ) -> Scores:
         """Return the statistics of the parameters in ``sums``."""
         loss: TokenLoss = nll_of_targets
         if self.labels == "expected":
             loss = ExpectedNll(self.random_labels)
-        groups, done = self._shares(rows), 0
+        groups = self._shares(rows)
+        first = kept.load(sums, self.process) if kept else 0
+        several = len(sums.total) < len(trainable(self.model))  # a pass that is done is kept, too
+        done = written = sum(len(group) for group, _ in groups[:first])
         kernel = choose_kernel(self.kernel, device_of(self.model))
-        for group, sums.idle in groups:
+        for number, (group, sums.idle) in enumerate(groups[first:], first + 1):
             if self.gradients == "loop":
                 batches = [self._batch([trial]) for trial in self.drawn(group[0])]
                 add_by_loop(self.model, batches, sums, loss)
@@ -103,6 +114,9 @@ class Scorer:
                 batch = self._batch([trial for row in group for trial in self.drawn(row)])
                 add_by_batch(self.model, batch, self.draws, sums, loss, kernel)
             done += len(group)
+            if kept and (done - written >= kept.rows or (several and number == len(groups))):
+                kept.save(sums, number, self.process)
+                written = done
             scored(min(len(rows), done * self.process[1]))
         if self.process[1] > 1:
             sums.over_processes(len(rows))

@@ -80,10 +80,16 @@ class Sums:
         self.samples = samples
 
     def scores(self) -> Scores:
-        """Return the means over samples, on the CPU; of a model in parts, this process's part."""
+        """Turn the sums into means over samples and return them, on the CPU.
+
+        The sums are gone then: both at once would be twice the memory. Of a model in parts, the
+        means are those of this process's part.
+        """
         n = max(1, self.samples)
-        means = [{name: (v / n).cpu() for name, v in s.items()} for s in self.by_statistic()]
-        return Scores(*means, samples=self.samples)
+        for sums in self.by_statistic():
+            for name, value in sums.items():
+                sums[name] = value.div_(n).cpu()
+        return Scores(*self.by_statistic(), samples=self.samples)
 
 
 def add_statistics(sums: Sequence[Tensor], gradients: Float[Tensor, "N ..."]) -> None:

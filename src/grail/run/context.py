@@ -39,6 +39,7 @@ ROUNDED = (
 FORMAT = 2  # raised when files of an older grail must not be taken for current ones
 UNRELATED = (
     "checkpoint_steps",
+    "checkpoint_rows",
     "trackers",
     "memory_gib",
 )  # settings that do not change what is made

@@ -21,7 +21,7 @@ _OWNER_ALONE = 0o077
 
 
 @contextmanager
-def alone(folder: Path, private: bool = True) -> Iterator[None]:
+def alone(folder: Path, private: bool = True, main: bool = True) -> Iterator[None]:
     """Hold the run directory: two commands in one directory would undo each other's work.
 
     The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
@@ -31,10 +31,14 @@ def alone(folder: Path, private: bool = True) -> Iterator[None]:
         folder: The run directory.
         private: Whether new files and folders can be read by their owner alone: many hold what is
             to be erased, or can give it back.
+        main: Whether this is the process that holds it; the others of a run hold nothing.
 
     Raises:
         InputError: if another command holds it, or it cannot be made.
     """
+    if not main:
+        yield
+        return
     os.umask(mask := os.umask(0))  # the only way to ask for it
     try:
         os.umask(_OWNER_ALONE if private else mask)

@@ -7,8 +7,8 @@ the stages know of each other.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from grail.config import file as config_file
 from grail.config.run import Config
 from grail.evaluation.equal_retention import model_digests
 from grail.files import digest, file_digest, write_json, write_text
+from grail.importance.kept import Kept
 from grail.importance.self_check import Agreement
 from grail.localization.evidence import Evidence
 from grail.localization.localizers import code_of, make_mask
@@ -47,6 +48,7 @@ from grail.run.trainings import (
     unlearn_training,
     vanilla_training,
 )
+from grail.run.watch import watched
 from grail.training.accelerator import in_parts, make_accelerator, start_trackers
 from grail.training.checkpoint import tell_reached
 from grail.training.loop import Loop, LoopFiles
@@ -71,7 +73,7 @@ class Run:
 
     def through(self, last: str = "report") -> None:
         """Do every stage up to ``last``; finished ones are skipped, interrupted ones go on."""
-        with lock.alone(self.folder) if self.main else nullcontext():
+        with watched(*self.context.process), lock.alone(self.folder, main=self.main):
             if self.main:
                 manifest.renew(self.folder, self.listener.warn)
             self.accelerator.wait_for_everyone()
@@ -137,24 +139,23 @@ class Run:
 
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
-        loaded = False
+        loaded, unfinished = False, directory.checkpoint_of(self.folder / "scores")
         if self.main:
             directory.keep_scores(self.folder, [".".join(pair) for pair in self.context.sides()])
         for (domain, side), rows in self.context.sides().items():
             name = f"{domain}.{side}"
             path = self.folder / "scores" / f"{name}.safetensors"
-            seed, text = self.config.label_seed, self.inputs.digests[f"{name}.train"]
-            key = self.context.key(
-                "model", "data", "importance", seed=seed, weights=weights, rows=text
-            )
+            facts = {"weights": weights, "rows": self.inputs.digests[f"{name}.train"]}
+            facts["seed"] = self.config.label_seed
+            key = self.context.key("model", "data", "importance", **facts)
             if self._fresh(path, key, f"score {name}"):
                 continue
-            if not loaded:
-                self._take("vanilla")
-                loaded = True
+            loaded = loaded or not self._take("vanilla")
             with self.listener.stage(f"score {name}") as tick:
-                scores = run_scorer(self.context).score(rows, tick)
-                write_run_scores(path if self.main else None, scores, key, self.context.model)
+                kept = Kept(unfinished, key, self.config.importance.checkpoint_rows)
+                scores = [run_scorer(self.context).score(rows, tick, kept)]  # held by nobody else
+                write_run_scores(path if self.main else None, scores.pop(), key, self.context.model)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
     def _localize(self) -> None:
         how = self.config.localization

@@ -197,7 +197,7 @@ def run_scorer(context: RunContext) -> Scorer:
 def make_scorer(model: Policy, tokenizer: Any, section: Importance, seed: int) -> Scorer:
     """Return Stage 1 of a model; ``seed`` is that of the random labels."""
     labels = RandomLabels(vocabulary(model, tokenizer), section.substitution, seed)
-    values = section.model_dump(exclude={"substitution", "seed"})
+    values = section.model_dump(exclude={"substitution", "seed", "checkpoint_rows"})
     return Scorer(model, labels, tokenizer.pad_token_id, **values)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from grail.errors import InputError
 from grail.files import PARTIAL, file_digest, read_json, replacing_folder, write_json, write_text
 from grail.model.sharded import part, read_part, write_tensors
+from grail.training.optimizer import Frozen
 
 _STATE = "state.json"
 
@@ -90,49 +91,57 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     inputs: str,
     like: Mapping[str, nn.Parameter] | None = None,
+    frozen: Frozen | None = None,
 ) -> State:
     """Restore parameters and optimiser, and return the state; see ``save_checkpoint``.
 
     Without a checkpoint, with one of other inputs, or with one that is not as it was written,
-    nothing is restored and the state is new.
+    nothing is restored and the state is new. Of a parameter in ``frozen``, the free entries alone
+    are trained here; a training in parts has written all of them.
 
     Raises:
-        InputError: if it holds free entries alone and is read in parts, or the other way round.
+        InputError: if it holds free entries alone and is read in parts.
     """
     about = _about(folder, inputs)
     if about is None:
         return State()
-    like, names = like or parameters, list(parameters)
-    _check_layout(folder, parameters, like)
+    like, names, frozen = like or parameters, list(parameters), frozen or {}
+    _check_layout(folder, parameters, like, frozen)
+
+    def read(file: str, key: str, name: str) -> Tensor:
+        value = read_part(folder / file, key, like[name])
+        whole = name in frozen and value.shape == frozen[name].shape
+        return value[~frozen[name].cpu()] if whole else value
+
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(read_part(folder / "weights", name, like[name]))
+            parameter.copy_(read("weights", name, name))
     moments: dict[int, dict[str, Tensor]] = {}
     for name in _names(folder / "optimizer"):
         index, _, key = name.partition(".")
-        value = read_part(folder / "optimizer", name, like[names[int(index)]])
-        moments.setdefault(int(index), {})[key] = value
+        moments.setdefault(int(index), {})[key] = read("optimizer", name, names[int(index)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     direction, best = (
-        {
-            n: read_part(folder / file, n, like[n]).to(parameters[n].device)
-            for n in _names(folder / file)
-        }
+        {n: read(file, n, n).to(parameters[n].device) for n in _names(folder / file)}
         for file in ("direction", "best")
     )
     return State(**about, direction=direction, best=best)
 
 
 def _check_layout(
-    folder: Path, parameters: Mapping[str, nn.Parameter], like: Mapping[str, nn.Parameter]
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    like: Mapping[str, nn.Parameter],
+    frozen: Frozen,
 ) -> None:
     with safe_open(str(folder / "weights"), "pt") as opened:
         for name, parameter in parameters.items():
             wanted = like[name] if part(like[name]) is not like[name] else parameter
-            if list(opened.get_slice(name).get_shape()) != list(wanted.shape):
+            shapes = [list(t.shape) for t in (wanted, frozen.get(name, wanted))]
+            if list(opened.get_slice(name).get_shape()) not in shapes:
                 raise InputError(
-                    f"{folder} was written by a training in parts (FSDP2), and this one is not, or "
-                    "the other way round. Go on as it was begun, or delete that folder."
+                    f"{folder} was written by a process that keeps the free entries alone, and "
+                    "this training is in parts (FSDP2). Go on without it, or delete that folder."
                 )
 
 

@@ -221,10 +221,11 @@ class Loop:
         self.accelerator.wait_for_everyone()
         for parameter in self.whole.values():
             parameter.grad = None  # of whoever used the model before
+        vectors = self.freezing.vectors
         state = load_checkpoint(
-            files.checkpoints, self.masters, self.optimizer, files.inputs, self.whole
+            files.checkpoints, self.masters, self.optimizer, files.inputs, self.whole, vectors
         )
-        write_back(self.masters, self.parameters, self.freezing.vectors)
+        write_back(self.masters, self.parameters, vectors)
         self.accelerator.wait_for_everyone()  # every process has read it
         if state.step:
             self.task.history.load_state(state.task)

@@ -1,0 +1,67 @@
+"""A process of a run that dies is named by the others, which end; the run then goes on."""
+
+import json
+import signal
+
+import killed
+import pytest
+from safetensors.torch import load_file
+
+from grail.cli.main import main
+from grail.run.watch import ENDED, GONE, watched
+
+SECTIONS = {
+    "model": {"lora": None},
+    "teach": False,
+    "localization": {"k_op_ur": 0.6, "k_op_rr": 0.6},
+    "unlearning": {"objective": "npo", "optimizer": "sgd"},
+}
+"""Half of many tensors is frozen: one process alone trains their free entries as vectors."""
+
+
+def furthest(a, b):
+    """The largest difference of two files of weights, relative to the largest entry."""
+    a, b = load_file(a), load_file(b)
+    largest = max(float(value.abs().max()) for value in b.values())
+    return max(float((a[name] - b[name]).abs().max()) for name in a | b) / largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parts", "victim", "how"), [(False, 1, "hanging"), (True, 1, "killed"), (True, 0, "killed")]
+)
+def test_a_killed_process_is_named_and_one_alone_goes_on(parts, victim, how, tiny_config, tmp_path):
+    file = tiny_config(rows=6, **SECTIONS)
+    whole, broken = tmp_path / "run", tmp_path / "broken"
+    words = ["run", str(file), "--output", str(broken)]
+    codes, said = killed.start_both(words, victim, parts, tmp_path, how)
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1
+    last = said[1 - victim].splitlines()[-1]
+    assert last == f"grail: stopped: {GONE.format(victim, 2)}"
+    assert "Traceback" not in said[1 - victim]
+    state = json.loads((broken / "unlearned.checkpoint" / "state.json").read_text())
+    assert state["step"] == 2
+    assert main(words) == 0
+    assert main(["run", str(file)]) == 0
+    assert furthest(*(f / "unlearned" / "model.safetensors" for f in (broken, whole))) < 1e-6
+    found, wanted = (json.loads((f / "results.json").read_text()) for f in (broken, whole))
+    counts = ("entries", "frozen", "changed", "sha256_before")
+    assert [found["freezing"][n] for n in counts] == [wanted["freezing"][n] for n in counts]
+    assert wanted["freezing"]["frozen"] > wanted["freezing"]["entries"] / 2
+    for a, b in zip(found["rows"], wanted["rows"], strict=True):
+        assert a["value"] == pytest.approx(b["value"], rel=1e-5, abs=1e-5), (a, b)
+
+
+@pytest.mark.slow
+def test_one_that_ends_with_a_word_of_its_own_is_not_called_gone(tiny_config, tmp_path):
+    words = ["run", str(tiny_config(**SECTIONS))]
+    codes, said = killed.start_both(words, 1, False, tmp_path, "error")
+    assert codes == [1, 2]
+    assert said[1].splitlines()[-1] == "grail: error: an own error"
+    assert said[0].splitlines()[-1] == f"grail: stopped: {ENDED.format(1, 2)}"
+
+
+def test_a_process_alone_watches_nobody():
+    with pytest.raises(KeyboardInterrupt), watched(0, 1):
+        raise KeyboardInterrupt
