@@ -141,16 +141,17 @@ class Run:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded, unfinished = False, directory.checkpoint_of(self.folder / "scores")
         if self.main:
-            directory.keep_scores(self.folder, [".".join(pair) for pair in self.context.sides()])
-        for (domain, side), rows in self.context.sides().items():
-            name = f"{domain}.{side}"
-            path = self.folder / "scores" / f"{name}.safetensors"
+            directory.keep_scores(self.folder, [f.stem for f in self._score_files().values()])
+        for pair, path in self._score_files().items():
+            name, rows = path.stem, self.context.sides()[pair]
             facts = {"weights": weights, "rows": self.inputs.digests[f"{name}.train"]}
             facts["seed"] = self.config.label_seed
             key = self.context.key("model", "data", "importance", **facts)
             if self._fresh(path, key, f"score {name}"):
                 continue
-            loaded = loaded or not self._take("vanilla")
+            if not loaded:
+                self._take("vanilla")
+            loaded = True
             with self.listener.stage(f"score {name}") as tick:
                 kept = Kept(unfinished, key, self.config.importance.checkpoint_rows)
                 scores = [run_scorer(self.context).score(rows, tick, kept)]  # held by nobody else
