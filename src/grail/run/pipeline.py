@@ -139,14 +139,14 @@ class Run:
 
     def _score(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
-        loaded, unfinished = False, directory.checkpoint_of(self.folder / "scores")
+        loaded, labels = False, self.config.label_seed
+        unfinished = directory.checkpoint_of(self.folder / "scores")
         if self.main:
             directory.keep_scores(self.folder, [f.stem for f in self._score_files().values()])
         for pair, path in self._score_files().items():
             name, rows = path.stem, self.context.sides()[pair]
             facts = {"weights": weights, "rows": self.inputs.digests[f"{name}.train"]}
-            facts["seed"] = self.config.label_seed
-            key = self.context.key("model", "data", "importance", **facts)
+            key = self.context.key("model", "data", "importance", **facts, seed=labels)
             if self._fresh(path, key, f"score {name}"):
                 continue
             if not loaded:
@@ -249,9 +249,8 @@ class Run:
     def _report(self) -> None:
         manifest.require(self.folder, *manifest.REPORTED)
         manifest.discard(self.folder, self.listener.warn, *manifest.REPORT)
-        with self.listener.stage("report") as tick:
+        with self.listener.stage("report"):
             report(self.folder)
-            tick(1, 1, "report written")
 
     def _fresh(self, path: Path, key: str, stage: str) -> bool:
         """Tell whether ``path`` was made from the same inputs; say so if it was."""
