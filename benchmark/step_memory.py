@@ -74,9 +74,9 @@ def make_model(folder: Path) -> None:
 
 def planned_bytes(folder: Path, settings: Any, share: float) -> float:
     """Return what the plan counts: weights, training, the proof's copy and mask, activations."""
-    from grail.forecast.cost import shape_of
-    from grail.forecast.memory import LIBRARIES, state_bytes, weight_bytes
-    from grail.forecast.shapes import shaped, traced
+    from grail.run.forecast.cost import shape_of
+    from grail.run.forecast.memory import LIBRARIES, state_bytes, weight_bytes
+    from grail.run.forecast.shapes import shaped, traced
 
     model = shaped(str(folder), settings)
     shape, step = shape_of(model), traced(model, ROWS, LENGTH, ANSWER)

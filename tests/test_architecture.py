@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 MAX_LINES = 300
 PUBLIC = {"api", "artifacts", "data", "errors", "results", "training"}  # have public names
-MAX_ENTRIES = 21  # folders and modules at the top of the package, without __init__ and __main__
+MAX_ENTRIES = 20  # folders and modules at the top of the package, without __init__ and __main__
 MAX_FLOORS = 10  # units on the longest chain of imports
 
 LEAVES = {"errors", "files", "progress"}  # every unit may import them; they import nothing of ours
@@ -278,7 +278,7 @@ def test_the_trees_in_the_documents_are_those_on_disk():
     names = {
         word for line in block.splitlines() for word in re.findall(r"^  (\S+)|(\w+\.py)", line)
     }
-    assert {name for pair in names for name in pair if name} == top - {"demo.yaml"}
+    assert {name for pair in names for name in pair if name} == top
 
 
 def test_the_loss_is_seven_calls_from_the_command(tiny_config, monkeypatch):

@@ -6,9 +6,9 @@ import pytest
 
 from grail.cli.main import main
 from grail.cli.plan_comparison import forecast_comparison
-from grail.forecast.forecast import plan_of
-from grail.forecast.machine import measure
 from grail.progress import NullListener
+from grail.run.forecast.forecast import plan_of
+from grail.run.forecast.machine import measure
 from grail.run.inputs import read_inputs
 
 

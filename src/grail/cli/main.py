@@ -154,7 +154,7 @@ def _count(text: str) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    with resources.as_file(resources.files("grail") / "demo.yaml") as file:
+    with resources.as_file(resources.files("grail.config") / "demo.yaml") as file:
         options.config, options.output = file, options.output or "runs/demo"
         return _run(options)
 

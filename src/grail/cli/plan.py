@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from grail.cli.settings import SettingsParser
 
 if TYPE_CHECKING:
-    from grail.forecast.forecast import Forecast, Stage
     from grail.reporting.tables import Table
+    from grail.run.forecast.forecast import Forecast, Stage
 
 HELP = "what a run or a comparison will take on this machine: time and memory; writes nothing"
 
@@ -87,9 +87,9 @@ def handle_plan(options: argparse.Namespace) -> int:
 def _plan_run(options: argparse.Namespace, listener: Any) -> tuple[dict[str, Any], Table, str]:
     """Return a run's plan as JSON values, as a table, and its last line."""
     from grail.config.file import load_config
-    from grail.forecast.forecast import plan_of
-    from grail.forecast.machine import measure
     from grail.reporting.tables import Table
+    from grail.run.forecast.forecast import plan_of
+    from grail.run.forecast.machine import measure
     from grail.run.inputs import read_inputs
 
     config = load_config(options.config, options.set, options.output)

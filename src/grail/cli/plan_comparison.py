@@ -13,11 +13,11 @@ from grail.comparison.cells import Store
 from grail.comparison.compare import chosen_so_far, has_base, validate
 from grail.comparison.rows import Cell, ComparisonPlan, plan_comparison
 from grail.comparison.settings import load_comparison
-from grail.forecast.forecast import Forecast, Stage, plan_of, total_of
-from grail.forecast.machine import Range, measure
-from grail.forecast.work import models_of
 from grail.progress import Listener
 from grail.reporting.tables import MISSING, Table
+from grail.run.forecast.forecast import Forecast, Stage, plan_of, total_of
+from grail.run.forecast.machine import Range, measure
+from grail.run.forecast.work import models_of
 from grail.run.inputs import read_inputs
 
 SIDE_BY_SIDE = (

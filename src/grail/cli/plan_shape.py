@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grail.forecast.memory import ShapePlan
     from grail.reporting.tables import Table
+    from grail.run.forecast.memory import ShapePlan
 
 _NOTES = (
     "Counted from the model's shape and the rows; nothing was loaded or timed. Rows are counted "
@@ -32,9 +32,9 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     from grail.cli.validate import many
     from grail.config.file import is_comparison, load_config, read
     from grail.errors import InputError
-    from grail.forecast.memory import plan_of_shape
     from grail.reporting.tables import Table
     from grail.run.context import RunContext
+    from grail.run.forecast.memory import plan_of_shape
     from grail.run.inputs import read_inputs
 
     if is_comparison(read(options.config)[1]):

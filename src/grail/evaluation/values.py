@@ -68,7 +68,7 @@ class SampleValue:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-Kept = TypeVar("Kept")
+_Kind = TypeVar("_Kind")
 
 
 def values_in(path: Path, content: Mapping[str, Any]) -> list[SampleValue]:
@@ -87,7 +87,7 @@ def values_in(path: Path, content: Mapping[str, Any]) -> list[SampleValue]:
     return values
 
 
-def kept_in(path: Path, content: Mapping[str, Any], key: str, kind: type[Kept]) -> list[Kept]:
+def kept_in(path: Path, content: Mapping[str, Any], key: str, kind: type[_Kind]) -> list[_Kind]:
     """Return the list under a key as objects of a dataclass, all fields of their type.
 
     Raises:

@@ -15,13 +15,13 @@ from grail.config.run import Config
 from grail.data.batches import by_tokens
 from grail.data.encode import Encoded
 from grail.evaluation.evaluate import BATCH_TOKENS
-from grail.forecast.cost import Shape, shape_of
-from grail.forecast.work import prompt_batches, step_costs, tokens_of
 from grail.importance import sums
 from grail.model.forward import in_mode, trainable
 from grail.model.generate import generate
 from grail.progress import Listener
 from grail.run.context import RunContext
+from grail.run.forecast.cost import Shape, shape_of
+from grail.run.forecast.work import prompt_batches, step_costs, tokens_of
 from grail.run.inputs import Inputs
 from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
 

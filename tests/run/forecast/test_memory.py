@@ -5,10 +5,10 @@ import torch
 
 from grail.artifacts import Mask
 from grail.config.run import Model, parse_config
-from grail.forecast.cost import shape_of
-from grail.forecast.memory import LIBRARIES, plan_of_shape, state_bytes
-from grail.forecast.shapes import shaped
 from grail.model.forward import trainable
+from grail.run.forecast.cost import shape_of
+from grail.run.forecast.memory import LIBRARIES, plan_of_shape, state_bytes
+from grail.run.forecast.shapes import shaped
 from grail.training.freezing import Freezing
 from grail.training.optimizer import (
     ENTRYWISE,

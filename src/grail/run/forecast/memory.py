@@ -12,12 +12,12 @@ from grail.config.run import Config
 from grail.config.teach import Teach
 from grail.data.encode import Encoded
 from grail.errors import InputError
-from grail.forecast.cost import FLOAT, Shape, set_bytes, shape_of
-from grail.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
-from grail.forecast.work import step_rows
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
+from grail.run.forecast.cost import FLOAT, Shape, set_bytes, shape_of
+from grail.run.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
+from grail.run.forecast.work import step_rows
 from grail.run.inputs import knows_before
 from grail.run.together import refuse_in_parts
 from grail.training.freezing import WORTH

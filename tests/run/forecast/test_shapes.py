@@ -7,10 +7,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from grail.config.run import Lora, Model
 from grail.data.batches import collate
 from grail.errors import InputError
-from grail.forecast.cost import shape_of
-from grail.forecast.shapes import SHAPES, frozen_linear_entries, shaped, traced
 from grail.model.forward import answer_logits, trainable
 from grail.model.load import load_model
+from grail.run.forecast.cost import shape_of
+from grail.run.forecast.shapes import SHAPES, frozen_linear_entries, shaped, traced
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2)])

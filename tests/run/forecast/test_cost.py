@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from grail.config.run import parse_config
-from grail.forecast.cost import checkpoint_bytes, file_bytes, shape_of
 from grail.model.forward import trainable
+from grail.run.forecast.cost import checkpoint_bytes, file_bytes, shape_of
 from grail.training.checkpoint import State, save_checkpoint
 from grail.training.optimizer import OPTIMIZERS, LoopSettings, masters_of
 

@@ -8,8 +8,11 @@ import torch
 
 from grail.config.file import load_config
 from grail.evaluation.equal_retention import MOST
-from grail.forecast.cost import file_bytes, shape_of
-from grail.forecast.work import (
+from grail.model.probe import shares
+from grail.progress import NullListener
+from grail.run.context import RunContext
+from grail.run.forecast.cost import file_bytes, shape_of
+from grail.run.forecast.work import (
     READ_AGAIN,
     models_of,
     optimizer_steps,
@@ -17,13 +20,10 @@ from grail.forecast.work import (
     tokens_of,
     workload,
 )
-from grail.model.probe import shares
-from grail.progress import NullListener
-from grail.run.context import RunContext
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import unlearn_training
-from grail.unlearning.guesses import GUESS_TOKENS, TRIES
+from grail.unlearning.guesses import GUESS_TOKENS, DRAWS
 
 STAYS = {"learning_rate": 1e-9}  # nothing is learned: no row rests, no stage ends early
 RUNS = {
@@ -212,11 +212,11 @@ def test_guesses_are_written_after_their_examples(module_config):
     rows = rows_of(context)
     work = workload(config, rows, [])["reset"]
     each = 5 + GUESS_TOKENS - 1
-    assert work == {"read": 0, "write": TRIES * 3 * 8 * each}  # eight unlearn rows, at most
+    assert work == {"read": 0, "write": DRAWS * 3 * 8 * each}  # eight unlearn rows, at most
     shown = load_config(
         module_config(name="guesses"), ["unlearning.guesses=3", "unlearning.examples=2"], None
     )
-    assert workload(shown, rows, [])["reset"]["write"] == work["write"] + TRIES * 3 * 8 * 2 * 12
+    assert workload(shown, rows, [])["reset"]["write"] == work["write"] + DRAWS * 3 * 8 * 2 * 12
     given = load_config(module_config(name="guesses"), ["unlearning.guesses=3", "teach=null"], None)
     assert "reset" not in workload(given, rows, [])  # nothing is known from before the facts
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from grail.config.file import load_config
-from grail.forecast import machine
-from grail.forecast.cost import shape_of
-from grail.forecast.machine import STEPS, measure, pace_of
-from grail.forecast.work import step_costs, tokens_of, workload
 from grail.progress import NullListener
 from grail.run.context import RunContext
+from grail.run.forecast import machine
+from grail.run.forecast.cost import shape_of
+from grail.run.forecast.machine import STEPS, measure, pace_of
+from grail.run.forecast.work import step_costs, tokens_of, workload
 from grail.run.inputs import read_inputs
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from grail.config.file import load_config
 from grail.errors import InputError
-from grail.forecast import forecast as plan
-from grail.forecast.cost import checkpoint_bytes, file_bytes
-from grail.forecast.forecast import done, plan_of
-from grail.forecast.machine import measure
-from grail.forecast.work import optimizer_steps
 from grail.progress import NullListener
+from grail.run.forecast import forecast as plan
+from grail.run.forecast.cost import checkpoint_bytes, file_bytes
+from grail.run.forecast.forecast import done, plan_of
+from grail.run.forecast.machine import measure
+from grail.run.forecast.work import optimizer_steps
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 

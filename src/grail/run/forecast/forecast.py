@@ -11,18 +11,18 @@ from grail.artifacts import inputs_of
 from grail.config.file import run_settings
 from grail.config.run import Config
 from grail.config.teach import Teach
-from grail.forecast.cost import (
+from grail.importance.sums import passes
+from grail.model.forward import trainable
+from grail.run.directory import has_mask
+from grail.run.forecast.cost import (
     Shape,
     checkpoint_bytes,
     file_bytes,
     proof_bytes,
     set_bytes,
 )
-from grail.forecast.machine import Range, Timing
-from grail.forecast.work import Work, optimizer_steps, workload
-from grail.importance.sums import passes
-from grail.model.forward import trainable
-from grail.run.directory import has_mask
+from grail.run.forecast.machine import Range, Timing
+from grail.run.forecast.work import Work, optimizer_steps, workload
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
 from grail.run.reset import REWRITES, SURVIVORS
