@@ -37,7 +37,7 @@ def test_guesses_are_greedy_after_the_examples(world):
     assert written.rows
     ends = {tokenizer.eos_token_id}
     prompts = {row.sample.prompt: row for row in rows if row.side == "unlearn"}
-    shown = [examples_for(rows, 2, f"0/{draw}") for draw in range(3 * module.DRAWS)]
+    shown = [examples_for(rows, 2, f"0/{draw}") for draw in range(3 * module.ATTEMPTS)]
     begun = {}
     for number, row in enumerate(written.rows):
         assert (*row.place, row.sample.row) == ("d", "retain", REWRITTEN, number)
@@ -65,7 +65,7 @@ def test_draws_go_on_until_there_are_guesses_enough(world, monkeypatch):
     once = written_guesses(model, tokenizer, rows, (1, 2, 0))
     prompts = [row.sample.prompt for row in once.rows]
     assert len(set(prompts)) == len(prompts)
-    monkeypatch.setattr(module, "DRAWS", 1)
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
     first = {row.ids for row in written_guesses(model, tokenizer, rows, (1, 2, 0)).rows}
     assert first <= {row.ids for row in once.rows}
 

@@ -14,7 +14,7 @@ from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.general import Take
 from grail.run.looks import looked_at, measured
-from grail.unlearning.guesses import DRAWS, Written, written_guesses
+from grail.unlearning.guesses import ATTEMPTS, Written, written_guesses
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
@@ -65,7 +65,7 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
     how = section.guesses, section.examples, context.config.seed
-    facts = {"rewrites": section.rewrites, "guesses": [*how, DRAWS], "weights": vanilla}
+    facts = {"rewrites": section.rewrites, "guesses": [*how, ATTEMPTS], "weights": vanilla}
     facts["rows"] = context.data("train", "general")
 
     def write() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from grail.unlearning.rewrites import REWRITTEN
 GUESS_TOKENS, _BATCH = 32, 16
 _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun to loop
 _ASKS = ("?", "\uff1f", "\u061f")  # the ends of questions in most scripts
-DRAWS = 4
+ATTEMPTS = 4
 """The most draws of examples for each guess that is wanted; half of what is written is dropped."""
 
 
@@ -87,7 +87,7 @@ def written_guesses(
 ) -> Written:
     """Return up to ``count`` guesses for each unlearn train row, as retain rows of its prompt.
 
-    Each is written greedily after other examples, of which up to ``DRAWS`` times ``count`` are
+    Each is written greedily after other examples, of which up to ``ATTEMPTS`` times ``count`` are
     drawn. Dropped are guesses that do not end, that loop, that have less than half the words of
     the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
     already says, or that were made before: else the model would soon say one sentence to all.
@@ -105,7 +105,7 @@ def written_guesses(
     styles, said = _styles(rows), {row.answer for row in rows}
     found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
     leading = dict[str, tuple[int, ...]]()
-    for draw in range(DRAWS * count):
+    for draw in range(ATTEMPTS * count):
         shown = examples_for(rows, examples, f"{seed}/{draw}", room)
         asked = [row for row in lost if len(found[row.key]) < count]
         asked.sort(key=lambda row: len(shown[row.key]) + row.start)
@@ -122,7 +122,9 @@ def written_guesses(
                     said.add(guess.answer)
                     leading.setdefault(row.key, shown[row.key])
             kept = sum(map(len, found.values()))
-            tick(draw * len(lost) + first + len(batch), DRAWS * count * len(lost), f"{kept} kept")
+            tick(
+                draw * len(lost) + first + len(batch), ATTEMPTS * count * len(lost), f"{kept} kept"
+            )
     guesses = [guess for of_row in found.values() for guess in of_row]
     numbered = [replace(g, sample=replace(g.sample, row=n)) for n, g in enumerate(guesses)]
     return Written(numbered, leading)
