@@ -105,7 +105,8 @@ def written_guesses(
     styles, said = _styles(rows), {row.answer for row in rows}
     found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
     leading = dict[str, tuple[int, ...]]()
-    for draw in range(ATTEMPTS * count):
+    most = ATTEMPTS * count
+    for draw in range(most):
         shown = examples_for(rows, examples, f"{seed}/{draw}", room)
         asked = [row for row in lost if len(found[row.key]) < count]
         asked.sort(key=lambda row: len(shown[row.key]) + row.start)
