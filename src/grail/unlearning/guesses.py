@@ -123,9 +123,7 @@ def written_guesses(
                     said.add(guess.answer)
                     leading.setdefault(row.key, shown[row.key])
             kept = sum(map(len, found.values()))
-            tick(
-                draw * len(lost) + first + len(batch), ATTEMPTS * count * len(lost), f"{kept} kept"
-            )
+            tick(draw * len(lost) + first + len(batch), most * len(lost), f"{kept} kept")
     guesses = [guess for of_row in found.values() for guess in of_row]
     numbered = [replace(g, sample=replace(g.sample, row=n)) for n, g in enumerate(guesses)]
     return Written(numbered, leading)
