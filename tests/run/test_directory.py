@@ -94,7 +94,18 @@ def test_weights_are_those_of_the_stamp(tmp_path):
     assert stamp(tmp_path) == values
     sound(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"two")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged: its weights are not those"):
+        sound(tmp_path)
+
+
+def test_a_model_is_not_sound_without_what_was_written_beside_its_weights(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    files = ["a.safetensors", "tokenizer.json"]
+    write_json(tmp_path / STAMP, {"weights": weights_digest(tmp_path), "files": files})
+    sound(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"is damaged: tokenizer\.json is gone"):
         sound(tmp_path)
 
 

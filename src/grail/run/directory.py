@@ -172,14 +172,13 @@ def sound(folder: Path) -> dict[str, Any]:
     """Return the stamp of a model's folder whose weights are those that were written.
 
     Raises:
-        InputError: if they differ from the stamp.
+        InputError: if they differ from the stamp, or a file that was written beside them is gone.
     """
     found = stamp(folder)
-    if weights_digest(folder) != found["weights"]:
-        raise InputError(
-            f"{folder} is damaged: its weights are not those it was made with. Delete the folder "
-            "and run again."
-        )
+    gone = [name for name in found.get("files", ()) if not (folder / name).is_file()]
+    if gone or weights_digest(folder) != found["weights"]:
+        what = f"{gone[0]} is gone" if gone else "its weights are not those it was made with"
+        raise InputError(f"{folder} is damaged: {what}. Delete the folder and run again.")
     return found
 
 

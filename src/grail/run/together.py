@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ def save_model(folder: Path, context: RunContext, name: str, about: Mapping[str,
     with replacing_folder(folder / name) as partial:
         (save_sharded if context.in_parts else save_weights)(context.model, partial)
         context.tokenizer.save_pretrained(partial)
-        weights = directory.weights_digest(partial)
-        write_json(partial / STAMP, {**about, "weights": weights})
+        made = {"weights": directory.weights_digest(partial), "files": sorted(os.listdir(partial))}
+        write_json(partial / STAMP, {**about, **made})
         manifest.drop(folder, name)
     manifest.record(folder, name)
     directory.drop_checkpoint(folder / name)
