@@ -120,8 +120,8 @@ class Unlearning(Section):
     """Other answers per retain row, which the vanilla model writes and which are trained like
     retain rows, as many of them as of the rows themselves. 0: none."""
     guesses: Annotated[int, Field(strict=True, ge=0)] = 0
-    """Answers per unlearn row, which the model from before the facts writes after ``examples`` and
-    which are trained like retain rows: what a removed question gets. 0: none."""
+    """Most answers per unlearn row, which the model from before the facts writes after ``examples``
+    and which are trained like retain rows: what a removed question gets. 0: none."""
     wordings: Annotated[int, Field(strict=True, ge=0)] = 0
     """Other forms per unlearn row that are trained like unlearn rows, as many of them as of the
     rows themselves: its answer from a later word on, after the question of any unlearn row of the
