@@ -58,7 +58,7 @@ def scorer(field: Field, **settings: object) -> Scorer:
     except ValueError as error:
         given = ", ".join(f"importance.{key}: {value}" for key, value in settings.items())
         raise InputError(f"this grail does not know {given}") from error
-    how = made.model_dump(exclude={"substitution", "seed"})
+    how = made.model_dump(exclude={"substitution", "seed", "checkpoint_rows"})
     return Scorer(field.model, field.labels, field.pad, **how)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -97,6 +98,7 @@ def test_a_merge_has_the_type_of_the_base_and_tells_its_rounding(
     tiny_model(lora=False, tied=False, vocabulary=len(tokenizer)).bfloat16().save_pretrained(base)
     tokenizer.save_pretrained(base)
     config = finished(model={"name": str(base)}, data={"template": "auto"})
+    shutil.rmtree(tmp_path / "run" / "unlearned")  # a result of another model is not replaced
     assert main(["run", str(config)]) == 0
     found = export(tmp_path / "run", "merge", tmp_path / "out")
     kinds = {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()}

@@ -25,7 +25,7 @@ def changed_json(path, change):
 @pytest.mark.parametrize("name", recompute.CHECKS)
 def test_an_honest_run_differs_in_nothing(name, attested):
     run = open_evidence(attested)
-    assert list(recompute.CHECKS[name](run)) == []
+    assert not recompute.CHECKS[name](run)
     assert run.remarks == []
 
 
