@@ -8,14 +8,14 @@ import pytest
 
 from grail.cli.main import main
 from grail.comparison import cells
-from grail.comparison.cells import Store, link_cell
+from grail.comparison.cells import Store, link_cell, lost
 from grail.comparison.processes import ProcessResult
 from grail.comparison.rows import uncalibrated
 from grail.config.file import load_config
 from grail.config.run import Config
 from grail.errors import InputError
 from grail.files import read_json, write_json
-from grail.run import lock
+from grail.run import lock, manifest
 
 RESULT = ProcessResult(0, 1.0, 5)
 
@@ -293,3 +293,14 @@ def test_the_record_of_a_base_changes_with_each_thing_that_is_shared(based):
         (folder / name).write_bytes(content)
     assert cells.base_record(base) == record
     assert cells.base_record(changed(base, "unlearning", epochs=9)) != record
+
+
+def test_a_lost_audit_is_no_loss_of_the_run(tmp_path):
+    for name in ("results.json", "audit.json"):
+        (tmp_path / name).write_text("{}")
+    manifest.record(tmp_path)
+    manifest.record(tmp_path, *manifest.AUDIT)
+    for name in ("results.json", "audit.json"):
+        (tmp_path / name).unlink()
+    assert manifest.missing(tmp_path) == [tmp_path / "audit.json", tmp_path / "results.json"]
+    assert lost(tmp_path) == [tmp_path / "results.json"]

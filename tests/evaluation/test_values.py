@@ -72,6 +72,7 @@ def test_values_of_another_shape_are_named(shape, tmp_path):
     assert values_in(file, {"values": [one.as_json() for one in whole]}) == whole
     with pytest.raises(InputError, match=rf"{file} is damaged .* Delete it and run again"):
         values_in(file, SHAPES[shape])
+    assert values_in(file, {"values": []}, some=False) == []  # an attack that no row is fit for
 
 
 def test_answers_that_are_given_word_for_word_are_counted_on_the_unlearn_side():

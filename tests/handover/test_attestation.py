@@ -91,6 +91,12 @@ def test_copies_are_listed_with_what_was_purged(attested):
     assert after["the model before"]["bytes"] == 0
 
 
+def test_what_the_model_wrote_by_itself_is_a_copy_too(attested):
+    (attested / "evaluation" / "neighbours.json").write_text("{}")
+    run = open_evidence(attested)
+    assert "evaluation/neighbours.json" in {entry["where"] for entry in copies(run)}
+
+
 def test_an_oracle_is_that_of_the_audit_or_refused(run, runs):
     audit = read_audit(run.folder)
     assert oracle_facts(run, None, None) is None

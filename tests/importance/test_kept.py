@@ -37,7 +37,7 @@ def test_sums_come_back(tmp_path):
     assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("change", ["inputs", "process", "damage"])
+@pytest.mark.parametrize("change", ["inputs", "process", "damage", "shape"])
 def test_those_of_another_scoring_are_not_taken(change, tmp_path):
     kept, empty = Kept(tmp_path / "kept", "x", 1), Sums.zeros(PARAMETERS)
     kept.save(filled(), 3, (0, 2) if change == "process" else ALONE)
@@ -46,6 +46,10 @@ def test_those_of_another_scoring_are_not_taken(change, tmp_path):
     if change == "damage":
         (file,) = (tmp_path / "kept").iterdir()
         file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    if change == "shape":  # a whole tensor, where there was a part
+        whole = PARAMETERS | {"a": nn.Parameter(torch.zeros(4, 3))}
+        assert kept.load(Sums.zeros(whole), ALONE) == 0
+        return
     assert kept.load(empty, ALONE) == 0
     assert same(empty, Sums.zeros(PARAMETERS))
     assert empty.samples == 0

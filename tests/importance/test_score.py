@@ -169,3 +169,18 @@ def test_after_a_kill_scoring_goes_on_and_ends_equal_to_the_bit(
     assert found.samples == whole.samples
     assert told(found).keys() == told(whole).keys()
     assert all(torch.equal(value, told(whole)[key]) for key, value in told(found).items())
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_count_the_same_rows_after_each_round(count, tiny_model, tiny_rows):
+    """Parts of a model can only go on from sums that all have kept after the same batch."""
+    model, rows = tiny_model(), tiny_rows(11)
+    shares = [
+        scorer(model, batch_tokens=25, trials=1, process=(index, count))._shares(rows)
+        for index in range(count)
+    ]
+    assert sum(len(group) for share in shares for group, _, _ in share) == len(rows)
+    longest = [done for _, _, done in shares[0]]
+    assert len(longest) > 1
+    assert longest[-1] == len(rows)
+    assert all([done for _, _, done in share] == longest[: len(share)] for share in shares)

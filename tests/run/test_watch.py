@@ -2,12 +2,16 @@
 
 import json
 import signal
+import socket
+import threading
 
 import killed
 import pytest
 from safetensors.torch import load_file
 
 from grail.cli.main import main
+from grail.errors import DivergenceError
+from grail.run import watch
 from grail.run.watch import ENDED, GONE, watched
 
 SECTIONS = {
@@ -65,3 +69,41 @@ def test_one_that_ends_with_a_word_of_its_own_is_not_called_gone(tiny_config, tm
 def test_a_process_alone_watches_nobody():
     with pytest.raises(KeyboardInterrupt), watched(0, 1):
         raise KeyboardInterrupt
+
+
+def test_a_strangers_call_is_dropped(monkeypatch):
+    """Others may knock at an open port: the process that is expected is still heard."""
+    shared, ready = {}, threading.Event()
+
+    def broadcast(values):
+        if values[1] is not None:
+            shared["values"] = values
+            ready.set()
+        assert ready.wait(20)
+        return shared["values"]
+
+    monkeypatch.setattr(watch, "broadcast_object_list", broadcast)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    first = watch._Watch(0, 2)
+    with socket.create_connection(("127.0.0.1", shared["values"][0])) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 20)
+    second = watch._Watch(1, 2)
+    second.end()
+    assert first.news.wait(20)
+    assert (first.gone, first.ended) == (set(), {1})
+    first.end()
+
+
+def test_a_divergence_is_told_as_it_is(monkeypatch):
+    class Ended:
+        gone, ended = set(), {1}
+
+        def __init__(self, *_):
+            pass
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(watch, "_Watch", Ended)
+    with pytest.raises(DivergenceError, match="diverged"), watched(0, 2):
+        raise DivergenceError("diverged")

@@ -62,19 +62,30 @@ def test_guesses_are_greedy_after_the_examples(world):
 
 def test_draws_go_on_until_there_are_guesses_enough(world, monkeypatch):
     model, tokenizer, rows = world
-    once = written_guesses(model, tokenizer, rows, (1, 2, 0))
-    prompts = [row.sample.prompt for row in once.rows]
-    assert len(set(prompts)) == len(prompts)
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    first = {row.ids for row in written_guesses(model, tokenizer, rows, (1, 2, 0)).rows}
-    assert first <= {row.ids for row in once.rows}
+    lost = next(row for row in rows if row.side == "unlearn")
+    retain = [row for row in rows if row.side == "retain"]
+    good = tokenizer(" one two three four five six seven").input_ids[: module.GUESS_TOKENS - 1]
+    for tries in (1, 2):
+        answers = iter([[[]], [good]])
+        monkeypatch.setattr(module, "generate", lambda *_, answers=answers: next(answers))
+        monkeypatch.setattr(module, "ATTEMPTS", tries)
+        monkeypatch.setattr(module, "_ends", bool)
+        found = written_guesses(model, tokenizer, [lost, *retain], (1, 1, 0))
+        assert len(found.rows) == tries - 1
+
+
+def test_without_examples_a_row_is_answered_once():
+    assert module.attempts(3, 0) == 1
+    assert module.attempts(0, 0) == module.attempts(0, 4) == 0
+    assert module.attempts(3, 4) == 3 * module.ATTEMPTS
 
 
 @pytest.mark.parametrize(
     ("answer", "kept"),
     [
         ([1, 2, 3], True),
-        ([1, 2], False),  # too short to be a sentence
+        ([1], True),
+        ([], False),
         ([1, 2, 3, 1, 2, 3], False),  # loops
         (list(range(module.GUESS_TOKENS)), False),  # does not end
     ],

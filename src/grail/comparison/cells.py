@@ -192,11 +192,12 @@ def is_changed(folder: Path, *names: str) -> bool:
 
 
 def lost(folder: Path) -> list[Path]:
-    """Return the recorded files of a cell that are gone; none where its manifest is damaged."""
+    """Return the files of a cell's run that are gone; none where its manifest is damaged."""
     try:
-        return manifest.missing(folder)
+        gone = manifest.missing(folder)
     except InputError:
         return []
+    return [path for path in gone if path.relative_to(folder).parts[0] not in manifest.AUDIT]
 
 
 def _contents(source: str | None) -> str | None:

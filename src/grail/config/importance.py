@@ -29,8 +29,8 @@ class Importance(Section):
     """Upper limit of the running sums (12 bytes an entry), in GiB. Layers are then scored in
     groups, one pass over the rows for each; the sums are the same. null: no limit."""
     checkpoint_rows: Count = 500
-    """Rows of a side between two writings of its running sums (12 bytes an entry), from which
-    scoring goes on after an interruption, equal to the bit."""
+    """Rows of a side, of all processes, between two writings of its running sums (12 bytes an
+    entry), from which scoring goes on after an interruption, equal to the bit."""
     kernel: Literal["auto", "bmm", "triton"] = "auto"
     """Kernel for Linear weights: triton never writes the gradients of the samples to memory (CUDA),
     bmm does. auto: bmm, until triton has been timed on a GPU."""

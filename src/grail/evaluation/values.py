@@ -71,23 +71,26 @@ class SampleValue:
 _Kind = TypeVar("_Kind")
 
 
-def values_in(path: Path, content: Mapping[str, Any]) -> list[SampleValue]:
+def values_in(path: Path, content: Mapping[str, Any], some: bool = True) -> list[SampleValue]:
     """Return the values that a file of measurements holds.
 
     Args:
         path: The file, which an error names.
         content: The object in it, under whose right digest somebody may have put anything.
+        some: Whether there must be any: an attack may find no row to measure.
 
     Raises:
         InputError: if they are none, or cannot be averaged.
     """
-    values = kept_in(path, content, "values", SampleValue)
+    values = kept_in(path, content, "values", SampleValue, some)
     with reading(path):
         to_results(values)
     return values
 
 
-def kept_in(path: Path, content: Mapping[str, Any], key: str, kind: type[_Kind]) -> list[_Kind]:
+def kept_in(
+    path: Path, content: Mapping[str, Any], key: str, kind: type[_Kind], some: bool = True
+) -> list[_Kind]:
     """Return the list under a key as objects of a dataclass, all fields of their type.
 
     Raises:
@@ -98,7 +101,7 @@ def kept_in(path: Path, content: Mapping[str, Any], key: str, kind: type[_Kind])
         found = [kind(**item) for item in content[key]]
         for item in content[key]:
             types.validate_json(json.dumps(item), strict=True)
-        if not found:
+        if some and not found:
             raise ValueError(f"no {key}")
     return found
 

@@ -140,6 +140,8 @@ def copies(run: Opened) -> list[dict[str, Any]]:
     kept |= {f"{name}.checkpoint": "an unfinished stage" for name in stages}
     kept |= {"rewrites.json": "retain rows rewritten by the model before"}
     kept |= dict.fromkeys(texts, "answers in words")
+    if not texts:
+        kept["evaluation/neighbours.json"] = "questions and answers that the model before wrote"
     found = []
     for name, what in kept.items():
         gone = {n: day for n, day in run.purged.items() if n == name or n.startswith(f"{name}/")}

@@ -23,12 +23,14 @@ class Kept:
     Attributes:
         folder: The folder; whoever makes it drops it once the scores are written.
         inputs: Digest of what the scores depend on.
-        rows: How many rows are scored between two writings.
+        rows: How many rows all processes score between two writings.
+        parts: Whether each process has a part of the model: then all go on from the same batch.
     """
 
     folder: Path
     inputs: str
     rows: int
+    parts: bool = False
 
     def save(self, sums: Sums, batches: int, process: tuple[int, int]) -> None:
         """Write the sums as they are after so many batches of this process."""
@@ -44,7 +46,7 @@ class Kept:
     def load(self, sums: Sums, process: tuple[int, int]) -> int:
         """Put what was kept of the same inputs into the sums; return the batches that are in them.
 
-        All processes begin anew where they were not killed after the same batch.
+        The parts of a model begin anew where they were not killed after the same batch.
         """
         path = self._file(sums, process)
         try:
@@ -53,7 +55,7 @@ class Kept:
             about = {}
         whole = about.get("inputs") == self._key(sums, process)
         batches = int(about["batches"]) if whole else 0
-        if process[1] > 1 and len(set(gather_object([batches]))) > 1:
+        if self.parts and len(set(gather_object([batches]))) > 1:
             return 0
         if batches:
             with safe_open(str(path), "pt") as file:
@@ -66,7 +68,8 @@ class Kept:
         return self.folder / f"{digest(sorted(sums.total))[:12]}.{process[0]}.safetensors"
 
     def _key(self, sums: Sums, process: tuple[int, int]) -> str:
-        return digest([self.inputs, sorted(sums.total), process])
+        shapes = {name: list(value.shape) for name, value in sums.total.items()}
+        return digest([self.inputs, shapes, process])
 
 
 def _named(sums: Sums) -> dict[str, Tensor]:

@@ -104,39 +104,40 @@ class Scorer:
         groups = self._shares(rows)
         first = kept.load(sums, self.process) if kept else 0
         several = len(sums.total) < len(trainable(self.model))  # a pass that is done is kept, too
-        done = written = sum(len(group) for group, _ in groups[:first])
+        written = groups[first - 1][2] if first else 0
         kernel = choose_kernel(self.kernel, device_of(self.model))
-        for number, (group, sums.idle) in enumerate(groups[first:], first + 1):
+        for number, (group, sums.idle, done) in enumerate(groups[first:], first + 1):
             if self.gradients == "loop":
                 batches = [self._batch([trial]) for trial in self.drawn(group[0])]
                 add_by_loop(self.model, batches, sums, loss)
             else:
                 batch = self._batch([trial for row in group for trial in self.drawn(row)])
                 add_by_batch(self.model, batch, self.draws, sums, loss, kernel)
-            done += len(group)
             if kept and (done - written >= kept.rows or (several and number == len(groups))):
                 kept.save(sums, number, self.process)
                 written = done
-            scored(min(len(rows), done * self.process[1]))
+            scored(done)
         if self.process[1] > 1:
             sums.over_processes(len(rows))
         return sums.scores()
 
-    def _shares(self, rows: Sequence[Encoded]) -> list[tuple[list[Encoded], bool]]:
-        """Return this process's batches, and whether each is idle: it only keeps step with others.
+    def _shares(self, rows: Sequence[Encoded]) -> list[tuple[list[Encoded], bool, int]]:
+        """Return this process's batches; whether each is idle; and the rows that are done after it.
 
-        The batches are those of one process, dealt out in turn. The parts of a model must do as
-        many passes: whoever has a batch less repeats one.
+        The batches are those of one process, dealt out in turn, and all processes' rows are counted
+        round by round: they agree on when to keep their sums. The parts of a model must do as many
+        passes: whoever has a batch less repeats one, idle, to keep step with the others.
         """
         if self.gradients == "loop":
             groups = [[row] for row in rows]
         else:
             groups = by_tokens(rows, self.batch_tokens, copies=self.draws)
         index, count = self.process
+        done = [sum(map(len, groups[: first + count])) for first in range(0, len(groups), count)]
         own = [(group, False) for group in groups[index::count]]
-        if is_sharded(self.model) and len(own) < -(-len(groups) // count):
+        if is_sharded(self.model) and len(own) < len(done):
             own.append((groups[0], True))
-        return own
+        return [(*batch, rows_done) for batch, rows_done in zip(own, done, strict=False)]
 
     @property
     def draws(self) -> int:

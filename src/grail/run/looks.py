@@ -160,7 +160,10 @@ def unknowing(
     section: Unlearning,
     seed: int,
 ) -> Unknowing | None:
-    """Return the model from before the facts as distill's teacher is read: after its examples."""
+    """Return the model from before the facts, and examples that it reads ahead of every row.
+
+    They are drawn anew: distill's teacher reads others ahead of a row that has a guess.
+    """
     if before is None:
         return None
     count = examples_read(section)

@@ -84,8 +84,7 @@ def guessed(
     """Measure what a model guesses that never knew the unlearn rows, train and val.
 
     The vanilla model answers a domain's heldout rows, which stand for both parts; where there are
-    none, the model from before the facts answers the rows, after the examples that the teacher of
-    distill reads.
+    none, the model from before the facts answers the rows, after examples as the looks draw them.
 
     Args:
         context: The run's model, tokenizer and rows.

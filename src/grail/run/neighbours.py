@@ -62,8 +62,8 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
         if main:
             path.unlink(missing_ok=True)
         return
-    rows = context.data("train", "val", HELD_OUT, "general")
-    facts = {"weights": weights, "rows": rows, "seed": context.config.vanilla_seed}
+    facts = {"weights": weights, "rows": context.data("train", "val", HELD_OUT, CHECK, "general")}
+    facts |= {"seed": context.config.vanilla_seed, "most": context.config.evaluation.max_new_tokens}
     key = context.key("model", "data", neighbours=count, **facts)
 
     def make() -> dict[str, Any]:

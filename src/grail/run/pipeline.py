@@ -141,8 +141,6 @@ class Run:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         loaded, labels = False, self.config.label_seed
         unfinished = directory.checkpoint_of(self.folder / "scores")
-        if self.main:
-            directory.keep_scores(self.folder, [f.stem for f in self._score_files().values()])
         for pair, path in self._score_files().items():
             name, rows = path.stem, self.context.sides()[pair]
             facts = {"weights": weights, "rows": self.inputs.digests[f"{name}.train"]}
@@ -153,10 +151,12 @@ class Run:
                 self._take("vanilla")
             loaded = True
             with self.listener.stage(f"score {name}") as tick:
-                kept = Kept(unfinished, key, self.config.importance.checkpoint_rows)
+                kept = Kept(unfinished, key, self.config.importance.checkpoint_rows, self.parts)
                 scores = [run_scorer(self.context).score(rows, tick, kept)]  # held by nobody else
                 write_run_scores(path if self.main else None, scores.pop(), key, self.context.model)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if self.main:  # the others may be ahead of its writing
+            directory.keep_scores(self.folder, [f.stem for f in self._score_files().values()])
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _localize(self) -> None:
         how = self.config.localization

@@ -95,8 +95,13 @@ def refuse_other(folder: Path, config: Config, about: dict[str, Any]) -> None:
     """
     found = run_settings(folder)
     made = found.get("made_with") or {}
-    if "data" not in made or not (folder / "unlearned").is_dir():
+    if not (folder / "unlearned").is_dir():
         return
+    if "data" not in made:
+        raise InputError(
+            f"output: {folder} has a result, and its config.yaml does not say of which model and "
+            "rows. Choose another --output, or delete that folder."
+        )
     files, others = _trained(found), _trained(config.model_dump(mode="json"))
     same_files = files == others and not (folder / "attestation.json").exists()
     rows, new = (

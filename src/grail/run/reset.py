@@ -28,6 +28,10 @@ NO_GUESSES = (
     "the model from before the facts is not known: nothing guesses at the unlearn rows "
     "(unlearning.guesses)."
 )
+NONE_KEPT = (
+    "unlearning.guesses: nothing that the model from before the facts answers is like an answer of "
+    "the retain rows, so that no guess is trained."
+)
 SURVIVORS, REWRITES = "survivors.safetensors", "rewrites.json"
 
 
@@ -85,6 +89,8 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
                 guesses = written_guesses(model, tokenizer, rows, how, tick)
         elif section.guesses:
             context.listener.warn(NO_GUESSES)
+        if before is not None and not guesses.examples:
+            context.listener.warn(NONE_KEPT)
         written = [[*row.place, list(row.ids), row.start] for row in (*told, *guesses.rows)]
         return {"rows": written, "examples": guesses.examples}
 

@@ -10,17 +10,21 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from grail.errors import LostError
+from grail.errors import DivergenceError, LostError
 
 NEWS = 5.0
 """Seconds that a process which failed waits for news of the others."""
 PATIENCE = 60.0
 """Seconds that a process has to fail by itself once another is gone: NCCL would wait for days."""
+
+_STRANGE = (OSError, EOFError, AuthenticationError, ValueError)
+"""How a handshake fails with whoever is no process of the run."""
 
 GONE = (
     "process {} of {} is gone: killed, out of memory, or its machine is. Start the same command "
@@ -46,6 +50,8 @@ def watched(index: int, count: int) -> Iterator[None]:
     watch = _Watch(index, count)
     try:
         yield
+    except DivergenceError:
+        raise
     except (RuntimeError, KeyboardInterrupt) as error:  # a collective fails in many ways
         failed, before = isinstance(error, RuntimeError), _ignore_sigterm()
         watch.news.wait(NEWS if failed else NEWS / 10)
@@ -93,7 +99,7 @@ class _Watch:
             line = Client(place, authkey=key)
             line.send_bytes(str(self.index).encode())
             self.lines = {line: 0}
-        except OSError as error:
+        except _STRANGE as error:
             warnings.warn(
                 f"process {self.index} cannot reach process 0 at {place[0]}:{place[1]} ({error}): "
                 "where one is killed, it depends on the launcher whether the others end.",
@@ -116,8 +122,10 @@ class _Watch:
         """Hear of the others until all have ended; leave if this process then hangs."""
         if listener:
             with listener:
-                called = [listener.accept() for _ in range(self.count - 1)]
-            self.lines = {line: int(line.recv_bytes()) for line in called}
+                while len(self.lines) < self.count - 1:
+                    with suppress(*_STRANGE):  # others may knock at an open port
+                        line = listener.accept()
+                        self.lines[line] = int(line.recv_bytes())
         left = dict(self.lines)
         while left and not self.gone:
             for line in wait(list(left)):

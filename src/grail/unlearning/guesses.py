@@ -64,6 +64,11 @@ def after_examples(row: Encoded, examples: Mapping[str, tuple[int, ...]]) -> Enc
     return replace(row, ids=(*before, *row.ids), start=row.start + len(before))
 
 
+def attempts(count: int, examples: int) -> int:
+    """Return how often each row is answered at most; without examples, all answers are the same."""
+    return ATTEMPTS * count if examples else min(count, 1)
+
+
 @dataclass(frozen=True)
 class Written:
     """What models write ahead of Stage 3.
@@ -105,7 +110,7 @@ def written_guesses(
     styles, said = _styles(rows), {row.answer for row in rows}
     found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
     leading = dict[str, tuple[int, ...]]()
-    most = ATTEMPTS * count
+    most = attempts(count, examples)
     for draw in range(most):
         shown = examples_for(rows, examples, f"{seed}/{draw}", room)
         asked = [row for row in lost if len(found[row.key]) < count]
@@ -144,7 +149,7 @@ def _styles(rows: Sequence[Encoded]) -> dict[str, tuple[float, int]]:
 def _ends(answer: Sequence[int]) -> bool:
     """Tell whether an answer comes to an end and does not loop."""
     runs = [tuple(answer[i : i + _GRAM]) for i in range(len(answer) - _GRAM + 1)]
-    return len(answer) < GUESS_TOKENS and 0 < len(runs) == len(set(runs))
+    return 0 < len(answer) < GUESS_TOKENS and len(runs) == len(set(runs))
 
 
 def _answers(text: str, least: float, breaks: int) -> bool:

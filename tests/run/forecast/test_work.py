@@ -23,7 +23,7 @@ from grail.run.forecast.work import (
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.trainings import unlearn_training
-from grail.unlearning.guesses import ATTEMPTS, GUESS_TOKENS
+from grail.unlearning.guesses import GUESS_TOKENS, attempts
 
 STAYS = {"learning_rate": 1e-9}  # nothing is learned: no row rests, no stage ends early
 RUNS = {
@@ -211,12 +211,12 @@ def test_guesses_are_written_after_their_examples(module_config):
     context = RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
     rows = rows_of(context)
     work = workload(config, rows, [])["reset"]
-    each = 5 + GUESS_TOKENS - 1
-    assert work == {"read": 0, "write": ATTEMPTS * 3 * 8 * each}  # eight unlearn rows, at most
+    each = 8 * (5 + GUESS_TOKENS - 1)  # eight unlearn rows
+    assert work == {"read": 0, "write": each}  # without examples, once
     shown = load_config(
         module_config(name="guesses"), ["unlearning.guesses=3", "unlearning.examples=2"], None
     )
-    assert workload(shown, rows, [])["reset"]["write"] == work["write"] + ATTEMPTS * 3 * 8 * 2 * 12
+    assert workload(shown, rows, [])["reset"]["write"] == attempts(3, 2) * (each + 8 * 2 * 12)
     given = load_config(module_config(name="guesses"), ["unlearning.guesses=3", "teach=null"], None)
     assert "reset" not in workload(given, rows, [])  # nothing is known from before the facts
 

@@ -21,7 +21,7 @@ from grail.run.inputs import knows_before
 from grail.run.looks import looked_at
 from grail.run.neighbours import ANSWER, QUESTION
 from grail.run.trainings import epochs_of, wordings_of
-from grail.unlearning.guesses import ATTEMPTS, GUESS_TOKENS, examples_for
+from grail.unlearning.guesses import GUESS_TOKENS, attempts, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import BATCH, LIMIT
 
@@ -176,9 +176,8 @@ def _rewriting(config: Config, rows: Rows) -> Work:
         begun = [row for row in retain for _ in range(settings.rewrites)]
         batches = [begun[i : i + BATCH] for i in range(0, len(begun), BATCH)]
         read, write = tokens_of(retain), _written(batches, LIMIT) + len(begun)
-    for draw in range(
-        ATTEMPTS * settings.guesses * knows_before(config)
-    ):  # after examples, at most
+    most = attempts(settings.guesses, settings.examples)
+    for draw in range(most * knows_before(config)):
         shown = examples_for(_asked(rows), settings.examples, f"{config.seed}/{draw}")
         prompts = [row.start for row in rows if row.side == "unlearn"]
         write += sum(map(len, shown.values())) + sum(prompts) + len(prompts) * (GUESS_TOKENS - 1)
