@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from grail.artifacts import STAMP
 from grail.cli.main import main
 from grail.config import file as config_file
 from grail.config.file import COMPARISON
@@ -94,6 +95,7 @@ def test_a_result_of_another_model_or_of_other_rows_is_not_replaced(
     config_file.write(tmp_path / "config.yaml", settings(), MADE)
     refuse_other(tmp_path, settings("two.jsonl"), made("other", "two"))  # nothing is finished yet
     (tmp_path / "unlearned").mkdir()
+    (tmp_path / "unlearned" / STAMP).write_text("{}")
     if attested:
         (tmp_path / "attestation.json").touch()
     if refused is None:
@@ -115,3 +117,11 @@ def test_a_run_with_other_rows_leaves_a_finished_one_as_it_is(finished, tmp_path
     assert f"the result of other rows ({rows})" in said
     assert "--output" in said
     assert {f: f.read_bytes() for f in before} == before
+
+
+def test_a_result_whose_settings_do_not_say_whose_it_is_stays(tmp_path):
+    (tmp_path / "unlearned").mkdir()
+    (tmp_path / "unlearned" / STAMP).write_text("{}")
+    (tmp_path / "config.yaml").write_text("made_with: {dat: {}}\n")
+    with pytest.raises(InputError, match="does not say of which model and rows"):
+        refuse_other(tmp_path, settings(), MADE)

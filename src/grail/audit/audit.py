@@ -125,7 +125,7 @@ class Auditor:
             why = f"the attacked model broke: {str(error).split('. ')[0]}"
             self.skipped.append({"attack": f"{name} on {model}", "reason": why})
             return
-        for value in values_in(path, stored, some=False):
+        for value in values_in(path, stored, some=name == PLAIN):
             self.values.setdefault((model, name, value.model), []).append(value)
 
     def _guess(self) -> None:

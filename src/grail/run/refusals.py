@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from grail.artifacts import STAMP
 from grail.config.file import COMPARISON, run_settings
 from grail.config.run import Config
 from grail.errors import InputError
@@ -95,7 +96,7 @@ def refuse_other(folder: Path, config: Config, about: dict[str, Any]) -> None:
     """
     found = run_settings(folder)
     made = found.get("made_with") or {}
-    if not (folder / "unlearned").is_dir():
+    if not (folder / "unlearned" / STAMP).is_file():
         return
     if "data" not in made:
         raise InputError(
