@@ -119,9 +119,20 @@ def test_a_run_with_other_rows_leaves_a_finished_one_as_it_is(finished, tmp_path
     assert {f: f.read_bytes() for f in before} == before
 
 
-def test_a_result_whose_settings_do_not_say_whose_it_is_stays(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "made_with: {dat: {}}",
+        "made_with: {model: m, data: {}}",
+        "{made_with: {model: m, data: []}, model: {name: m}, domains: {}}",
+        "{made_with: {model: m, data: {}}, model: m, domains: {}}",
+        "{made_with: {model: m, data: {}}, model: {name: m}, domains: {a: b}}",
+        "[",
+    ],
+)
+def test_a_result_whose_settings_do_not_say_whose_it_is_stays(text, tmp_path):
     (tmp_path / "unlearned").mkdir()
     (tmp_path / "unlearned" / STAMP).write_text("{}")
-    (tmp_path / "config.yaml").write_text("made_with: {dat: {}}\n")
+    (tmp_path / "config.yaml").write_text(f"{text}\n")
     with pytest.raises(InputError, match="does not say of which model and rows"):
         refuse_other(tmp_path, settings(), MADE)

@@ -94,23 +94,20 @@ def refuse_other(folder: Path, config: Config, about: dict[str, Any]) -> None:
     Raises:
         InputError: naming what is there.
     """
-    found = run_settings(folder)
-    made = found.get("made_with") or {}
     if not (folder / "unlearned" / STAMP).is_file():
         return
-    if "data" not in made:
+    found = run_settings(folder)
+    try:
+        made, model, files = found["made_with"], found["model"]["name"], _trained(found)
+        before, rows = made["model"], _digests(made)
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"output: {folder} has a result, and its config.yaml does not say of which model and "
             "rows. Choose another --output, or delete that folder."
-        )
-    files, others = _trained(found), _trained(config.model_dump(mode="json"))
+        ) from error
+    others, new, there = _trained(config.model_dump(mode="json")), _digests(about), list[str]()
     same_files = files == others and not (folder / "attestation.json").exists()
-    rows, new = (
-        sorted(sha for name, sha in digests.items() if name.endswith(_TRAINED))
-        for digests in (made["data"], about["data"])
-    )
-    model, there = found["model"]["name"], list[str]()
-    if made.get("model") != about["model"]:
+    if before != about["model"]:
         there.append(f"another model ({model})")
     if rows != new and not same_files:
         there.append(f"other rows ({', '.join(sorted({*files} - {*others}) or files)})")
@@ -125,6 +122,11 @@ def _trained(sections: dict[str, Any]) -> list[str]:
     """Return the files of train rows, sorted."""
     domains = sections["domains"].values()
     return sorted(rows[side]["train"] for rows in domains for side in ("unlearn", "retain"))
+
+
+def _digests(made_with: dict[str, Any]) -> list[str]:
+    """Return the digests of the train rows that a run was made with, sorted."""
+    return sorted(sha for name, sha in made_with["data"].items() if name.endswith(_TRAINED))
 
 
 def _differs(folder: Path, config: Config) -> bool:

@@ -74,12 +74,8 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
 
     def write() -> dict[str, Any]:
         take("vanilla")
-        model, tokenizer, told, guesses = (
-            context.model,
-            context.tokenizer,
-            list[Encoded](),
-            Written(),
-        )
+        model, tokenizer = context.model, context.tokenizer
+        told, guesses = list[Encoded](), Written()
         if section.rewrites:
             with context.listener.stage("rewrite") as tick:
                 told = rewrites(model, tokenizer, rows, section.rewrites, tick=tick)
