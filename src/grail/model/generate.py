@@ -121,6 +121,7 @@ def generate(
     tokenizer: Any,
     sampling: Sampling | None = None,
     ends: Collection[int] | None = None,
+    begins: Collection[int] | None = None,
 ) -> list[list[int]]:
     """Continue a batch of prompts and return the new token ids, without the end token.
 
@@ -131,13 +132,14 @@ def generate(
         tokenizer: Has the padding and end tokens.
         sampling: How to sample; None: greedily.
         ends: The tokens that end a text; None: those of ``end_tokens``.
+        begins: The tokens that a text may begin with; None: all.
     """
     if len(groups := _parts(model, prompts, most, tokenizer.pad_token_id)) > 1:
         texts: dict[int, list[int]] = {}
         for group in groups:
             part, limit = [prompts[i] for i in group], [most[i] for i in group]
             own = sampling and replace(sampling, seed=sampling.seed + group[0])
-            new = generate(model, part, limit, tokenizer, own, ends)
+            new = generate(model, part, limit, tokenizer, own, ends, begins)
             texts |= zip(group, new, strict=True)
         return [texts[i] for i in range(len(prompts))]
     width, device = max(map(len, prompts)), device_of(model)
@@ -145,6 +147,9 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     limits = {"max_new_tokens": max(most), "pad_token_id": pad, "eos_token_id": sorted(ends)}
+    if begins is not None:
+        every = range(model.get_output_embeddings().weight.shape[0])
+        limits["begin_suppress_tokens"] = sorted(set(every) - set(begins))
     with evaluating(model), fused(model), _settings(model, sampling, limits) as settings:
         out = model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=attention.to(device), generation_config=settings

@@ -26,7 +26,7 @@ from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning.guesses import Written, examples_for
+from grail.unlearning.guesses import Written, beginnings, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
@@ -103,14 +103,17 @@ def taught(
 ) -> UnlearnTask:
     """Give a task the model before the facts as a teacher, where its objective follows that.
 
-    The teacher reads ``examples`` ahead of the rows that have some, and others ahead of the rest.
+    The teacher reads ``examples`` ahead of the rows that have some, and others ahead of the rest;
+    it then begins as the domain's retain answers do.
     """
     follows = section.objective == "distill" and section.teacher in ("auto", "before")
     if before is None or not follows:
         return task
     room = positions_of(task.model.config)
-    shown = examples_for(task.rows, section.examples, task.seed, room) if section.examples else {}
-    return replace(task, teacher=before, examples=shown | dict(examples))
+    if not section.examples:
+        return replace(task, teacher=before, examples=examples)
+    shown = examples_for(task.rows, section.examples, task.seed, room) | dict(examples)
+    return replace(task, teacher=before, examples=shown, begins=beginnings(task.rows))
 
 
 def unlearn_task(

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from statistics import median
 from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from grail.data.encode import Encoded
 from grail.data.words import words_of
@@ -69,6 +74,39 @@ def attempts(count: int, examples: int) -> int:
     return ATTEMPTS * count if examples else min(count, 1)
 
 
+def beginnings(rows: Sequence[Encoded]) -> dict[str, frozenset[int]]:
+    """Return domain -> the first tokens of the answers of its retain train rows.
+
+    A small model, asked what it does not know, begins with a number, the head of a list or another
+    question, whatever the examples are like; from there it loops.
+    """
+    found: dict[str, set[int]] = {}
+    for row in rows:
+        if (row.side, row.part) == ("retain", "train"):
+            found.setdefault(row.domain, set()).add(row.answer[0])
+    return {domain: frozenset(tokens) for domain, tokens in found.items()}
+
+
+def begun(
+    logits: Float[Tensor, "K V"], rows: Sequence[Encoded], begins: Mapping[str, frozenset[int]]
+) -> Float[Tensor, "K V"]:
+    """Return a teacher's logits without the first tokens that no answer of the domain begins with.
+
+    Args:
+        logits: At the answer tokens of ``rows``, concatenated.
+        rows: What the model read.
+        begins: Of ``beginnings``; rows of other domains keep their logits.
+    """
+    logits, at = logits.clone(), 0
+    for row in rows:
+        if row.domain in begins:
+            others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            others[sorted(begins[row.domain])] = False
+            logits[at, others] = torch.finfo(logits.dtype).min
+        at += len(row.answer)
+    return logits
+
+
 @dataclass(frozen=True)
 class Written:
     """What models write ahead of Stage 3.
@@ -93,7 +131,7 @@ def written_guesses(
     """Return up to ``count`` guesses for each unlearn train row, as retain rows of its prompt.
 
     Each is written greedily after other examples, of which up to ``ATTEMPTS`` times ``count`` are
-    drawn. Dropped are guesses that do not end, that loop, that have less than half the words of
+    drawn, and begins with a token with which a retain answer of its domain begins. Dropped are guesses that do not end, that loop, that have less than half the words of
     the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
     already says, or that were made before: else the model would soon say one sentence to all.
 
@@ -108,18 +146,18 @@ def written_guesses(
     lost = [row for row in rows if (row.side, row.part) == ("unlearn", "train")]
     room, ends = positions_of(model.config), end_tokens(model, tokenizer, lost)
     styles, said = _styles(rows), {row.answer for row in rows}
+    begins = beginnings(rows)
     found: dict[str, list[Encoded]] = {row.key: [] for row in lost}
     leading = dict[str, tuple[int, ...]]()
     most = attempts(count, examples)
     for draw in range(most):
         shown = examples_for(rows, examples, f"{seed}/{draw}", room)
         asked = [row for row in lost if len(found[row.key]) < count]
-        asked.sort(key=lambda row: len(shown[row.key]) + row.start)
-        for first in range(0, len(asked), _BATCH):
-            batch = asked[first : first + _BATCH]
+        done = 0
+        for batch in _batches(asked, shown):
             prompts = [[*shown[row.key], *row.ids[: row.start]] for row in batch]
-            limits = [GUESS_TOKENS] * len(batch)
-            answers = generate(model, prompts, limits, tokenizer, None, ends)
+            limits, first = [GUESS_TOKENS] * len(batch), begins.get(batch[0].domain)
+            answers = generate(model, prompts, limits, tokenizer, ends=ends, begins=first)
             for row, answer in zip(batch, answers, strict=True):
                 guess, text = _guessed(row, answer, tokenizer), tokenizer.decode(answer)
                 new = guess.answer not in said and tuple(answer) != row.answer[: len(answer)]
@@ -127,11 +165,21 @@ def written_guesses(
                     found[row.key].append(guess)
                     said.add(guess.answer)
                     leading.setdefault(row.key, shown[row.key])
-            kept = sum(map(len, found.values()))
-            tick(draw * len(lost) + first + len(batch), most * len(lost), f"{kept} kept")
+            done, kept = done + len(batch), sum(map(len, found.values()))
+            tick(draw * len(lost) + done, most * len(lost), f"{kept} kept")
     guesses = [guess for of_row in found.values() for guess in of_row]
     numbered = [replace(g, sample=replace(g.sample, row=n)) for n, g in enumerate(guesses)]
     return Written(numbered, leading)
+
+
+def _batches(
+    rows: Sequence[Encoded], shown: Mapping[str, tuple[int, ...]]
+) -> Iterator[list[Encoded]]:
+    """Yield rows of one domain and of similar lengths together."""
+    ranked = sorted(rows, key=lambda row: (row.domain, len(shown[row.key]) + row.start))
+    for _, of_domain in groupby(ranked, key=lambda row: row.domain):
+        members = list(of_domain)
+        yield from (members[i : i + _BATCH] for i in range(0, len(members), _BATCH))
 
 
 def _styles(rows: Sequence[Encoded]) -> dict[str, tuple[float, int]]:

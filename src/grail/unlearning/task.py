@@ -17,7 +17,7 @@ from grail.model.answers import Answers, answers_of, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
-from grail.unlearning.guesses import after_examples
+from grail.unlearning.guesses import after_examples, begun
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 from grail.unlearning.rewrites import REWRITTEN
@@ -66,6 +66,7 @@ class UnlearnTask:
         history: Accuracies as last seen.
         teacher: What unlearn rows are compared with instead of the reference, if anything.
         examples: Key of an unlearn row -> ids that the teacher reads ahead of it.
+        begins: Domain -> the tokens with which the teacher may begin an answer; others: any.
     """
 
     model: Policy
@@ -80,6 +81,7 @@ class UnlearnTask:
     history: History = field(default_factory=History)
     teacher: Weights | None = None
     examples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    begins: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def plan(self, epoch: int) -> list[list[Encoded]]:
         """Return the steps of an epoch; none once all is unlearned, unless ``goes_on``.
@@ -169,6 +171,7 @@ class UnlearnTask:
                     examples = self.examples if taught else {}
                     read = [after_examples(row, examples) for row in members]
                     logits = reference_logits(self.model, self._batch(read), reference)
+                    logits = begun(logits, members, self.begins) if taught else logits
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
 
