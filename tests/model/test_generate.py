@@ -58,6 +58,22 @@ def test_a_padded_batch_generates_what_each_prompt_does_alone(family, tiny_model
         assert row == by_hand(model, prompt, limit, tokenizer.eos_token_id)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_begins_with_a_token_that_it_may_begin_with(family, tiny_model, tokenizer):
+    model = tiny_model(family, vocabulary=len(tokenizer)).eval()
+    prompts, end = [[5, 6, 7], [9] * 6], tokenizer.eos_token_id
+    free = generate(model, prompts, [5, 5], tokenizer)
+    every = set(range(len(tokenizer)))
+    for begins in ({17}, {17, 23, 40}, every - {text[0] for text in free if text} - {end}):
+        found = generate(model, prompts, [5, 5], tokenizer, begins=begins)
+        for prompt, text in zip(prompts, found, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt])).logits[0, -1]
+            first = max(begins, key=lambda token, of=logits: float(of[token]))
+            assert text == [first, *by_hand(model, [*prompt, first], 4, end)]
+    assert generate(model, prompts, [5, 5], tokenizer, begins=every) == free
+
+
 def test_generation_stops_at_the_end_token(talker, tokenizer):
     """Make a token that comes up in the free text the end token: rows must stop before it."""
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.unlearning import guesses as module
-from grail.unlearning.guesses import examples_for, written_guesses
+from grail.unlearning.guesses import beginnings, begun, examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN
 
 
@@ -38,7 +38,8 @@ def test_guesses_are_greedy_after_the_examples(world):
     ends = {tokenizer.eos_token_id}
     prompts = {row.sample.prompt: row for row in rows if row.side == "unlearn"}
     shown = [examples_for(rows, 2, f"0/{draw}") for draw in range(3 * module.ATTEMPTS)]
-    begun = {}
+    begins = sorted({row.answer[0] for row in rows if row.side == "retain"})
+    led = {}
     for number, row in enumerate(written.rows):
         assert (*row.place, row.sample.row) == ("d", "retain", REWRITTEN, number)
         asked = prompts[row.sample.prompt]
@@ -52,12 +53,46 @@ def test_guesses_are_greedy_after_the_examples(world):
             start = len(ids)
             while len(ids) - start < len(row.answer):
                 with torch.no_grad():
-                    ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+                    logits = model(torch.tensor([ids])).logits[0, -1]
+                among = begins if len(ids) == start else range(len(logits))
+                ids.append(max(among, key=logits.tolist().__getitem__))
             said.setdefault(tuple(ids[start:]), before)
         assert row.answer in said
-        begun.setdefault(asked.key, said[row.answer])
+        led.setdefault(asked.key, said[row.answer])
     assert len({row.answer for row in written.rows}) == len(written.rows)  # of all questions
-    assert written.examples == begun  # what led to a row's first guess
+    assert written.examples == led  # what led to a row's first guess
+
+
+def test_a_guess_begins_as_the_retain_answers_of_its_domain_do(world):
+    rows = [row for row in world[2] if row.part == "train"]
+    other = replace(rows[0], sample=replace(rows[0].sample, domain="other", side="retain"))
+    retain = [row for row in rows if row.side == "retain"]
+    assert retain
+    expected = {"d": {row.answer[0] for row in retain}, "other": {other.answer[0]}}
+    assert beginnings([*rows, other]) == expected
+    unseen = replace(other, sample=replace(other.sample, part="val"))
+    assert beginnings([*rows, unseen]) == {"d": expected["d"]}
+
+
+def test_a_teacher_has_its_probabilities_among_the_first_tokens_and_all_others_untouched(world):
+    rows = world[2][:3]
+    strange = replace(rows[1], sample=replace(rows[1].sample, domain="strange"))
+    members = [rows[0], strange, rows[2]]
+    sizes = [len(row.answer) for row in members]
+    logits = torch.randn(sum(sizes), 50)
+    given = logits.clone()
+    begins = {"d": frozenset({3, 7}), "other": frozenset({1})}
+    found = begun(logits, members, begins)
+    assert torch.equal(logits, given)  # the caller's stay as they were
+    firsts = [0, sizes[0] + sizes[1]]
+    for at in range(len(logits)):
+        expected = logits[at].softmax(-1)
+        if at in firsts:
+            kept = torch.zeros(50)
+            kept[[3, 7]] = expected[[3, 7]]
+            expected = kept / kept.sum()
+        torch.testing.assert_close(found[at].softmax(-1), expected)
+        assert found[at].log_softmax(-1).isfinite().all()  # 0 log 0 is 0 in a divergence
 
 
 def test_draws_go_on_until_there_are_guesses_enough(world, monkeypatch):
@@ -67,7 +102,7 @@ def test_draws_go_on_until_there_are_guesses_enough(world, monkeypatch):
     good = tokenizer(" one two three four five six seven").input_ids[: module.GUESS_TOKENS - 1]
     for tries in (1, 2):
         answers = iter([[[]], [good]])
-        monkeypatch.setattr(module, "generate", lambda *_, answers=answers: next(answers))
+        monkeypatch.setattr(module, "generate", lambda *_, answers=answers, **__: next(answers))
         monkeypatch.setattr(module, "ATTEMPTS", tries)
         monkeypatch.setattr(module, "_ends", bool)
         found = written_guesses(model, tokenizer, [lost, *retain], (1, 1, 0))
@@ -122,7 +157,7 @@ def test_what_a_row_says_is_no_guess(world, monkeypatch):
     lost = next(row for row in rows if row.side == "unlearn")
     retain = next(row for row in rows if row.side == "retain")
     for answer in (lost.answer[:-1], lost.answer[:3], retain.answer[:-1]):
-        monkeypatch.setattr(module, "generate", lambda *_, answer=answer: [answer])
+        monkeypatch.setattr(module, "generate", lambda *_, answer=answer, **__: [answer])
         monkeypatch.setattr(module, "_ends", lambda _: True)
         found = written_guesses(model, tokenizer, [lost, retain], (1, 1, 0))
         assert not found.rows
