@@ -36,7 +36,7 @@ METHODS: dict[str, list[str]] = {
 }
 """Method -> settings over the demo's."""
 MADE = (
-    *("unlearned", "evaluation/unlearned.json", "survivors.safetensors", "rewrites.json"),
+    *("unlearned", "evaluation/unlearned.json", "survivors.safetensors"),
     *("audit", "audit.json", "results.json", "manifest.json"),
 )
 """What a copy of another method's folder must not keep."""
@@ -68,6 +68,7 @@ _Raw = argparse.RawDescriptionHelpFormatter
 def _run(work: Path, seed: int, method: str) -> None:
     folder = work / str(seed) / method
     others = [f for f in sorted(folder.parent.glob("*")) if (f / "vanilla" / "stage.json").exists()]
+    others.sort(key=lambda other: not (other / "rewrites.json").exists())  # kept where they are due
     if others and not folder.exists():
         shutil.copytree(others[0], folder)
         for name in MADE:
