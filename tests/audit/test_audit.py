@@ -364,3 +364,27 @@ def test_without_an_oracle_the_guess_of_the_run_is_compared_with_and_can_be_chec
     content["values"][0]["accuracy"] = 1.0
     write_json(copy, content)
     assert any("guess plain" in text for text in unfounded(folder))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_every_attack_is_made_on_a_base_in_few_bits(kind, tiny_config, tmp_path):
+    """What no attack touches is what the run's own evaluation found, on the same rounded base."""
+    config = tiny_config(
+        domains=("privacy",),
+        model={"quantise": kind},
+        evaluation={"generate": False},
+        audit={"relearn": {"steps": [1], "batch_size": 2}},
+    )
+    run = tmp_path / "run"
+    assert main(["run", str(config)]) == 0
+    assert main(["audit", str(run)]) == 0
+    audit = read_json(run / "audit.json")
+    assert [one["attack"] for one in audit["skipped"]] == ["paraphrase"]  # no row carries any
+    made = {one["attack"] for one in audit["measured"] if one["model"] == "unlearned"}
+    assert {"quantise", "prune", "adapter", "relearn-few", "relearn-other", "sample"} <= made
+    for model in ("vanilla", "unlearned"):
+        seen = read_json(run / "evaluation" / f"{model}.json")["values"]
+        known = {row["key"]: (row["accuracy"], row["nll"]) for row in seen}
+        for row in read_json(run / "audit" / f"{model}.plain.json")["values"]:
+            if row["side"] == "unlearn":
+                assert (row["accuracy"], row["nll"]) == pytest.approx(known[row["key"]])
