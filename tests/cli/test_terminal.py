@@ -126,3 +126,16 @@ def test_no_cell_is_cut():
     out.print(render(Table("T", ("", word[:30], "B"), (("x", word, "1"), (word[::-1], "y", "2")))))
     text = out.file.getvalue()
     assert all(text.count(sign) >= 2 for sign in word)
+
+
+def test_texts_are_broken_over_lines_before_figures_are():
+    attack = "a tenth of the rows taught again (relearn-few after 10 steps at 0.002)"
+    columns = ("Found", "Attack", "Known %", "Never knew it %")
+    rows = tuple((word, attack, f"{n}2.4 \u00b1 8.8", "35.1") for n, word in enumerate(("a", "b")))
+    out = Console(file=io.StringIO(), width=60)
+    out.print(render(Table("T", columns, rows)))
+    lines = out.file.getvalue().splitlines()
+    assert all(sum(row[2] in line for line in lines) == 1 for row in rows)
+    assert sum("35.1" in line for line in lines) == 2
+    text = " ".join(line[:46].strip() for line in lines)
+    assert all(text.count(word) >= 2 for word in attack.split())  # no word is broken

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -129,16 +130,25 @@ def duration(seconds: float) -> str:
 def render(table: Table) -> RichTable:
     """Return a table for the terminal, narrow enough for 80 columns; texts are never markup.
 
-    No cell is cut: a word that is too long goes on in the next line.
+    No cell is cut: a word that is too long goes on in the next line. Where there is too little room
+    the longest column of texts is broken over lines first, and figures last.
     """
     style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
     shown = RichTable(title=escape(plain(table.title)), padding=(0, 1, 0, 0), **style)
     for number, column in enumerate(table.columns):
-        justify: Any = "left" if number < 2 else "right"
-        shown.add_column(escape(plain(column)), justify=justify, overflow="fold")
+        cells = [plain(row[number]) for row in table.rows]
+        figures = number > 0 and not any(map(_is_text, cells))
+        justify: Any = "right" if figures else "left"
+        words = plain(column).split()  # a heading of figures is broken between words
+        width = max(map(cell_len, (*cells, *words)), default=1) if figures else None
+        shown.add_column(escape(plain(column)), justify=justify, overflow="fold", width=width)
     for row in table.rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     return shown
+
+
+def _is_text(cell: str) -> bool:
+    return sum(map(str.isalpha, cell)) > len(cell) / 2
 
 
 def quiet() -> None:
