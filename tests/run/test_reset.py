@@ -159,7 +159,7 @@ def test_distilling_towards_oneself_has_no_gradient(healed):
 def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_model(
     healed, examples
 ):
-    """The teacher reads the examples ahead of the row, and begins as they do; the model does not."""
+    """The teacher reads the examples ahead of the row and begins as they do; the model does not."""
     config, _ = healed
     run = made(config, f"unlearning.examples={examples}")
     run._take("vanilla")
@@ -185,10 +185,9 @@ def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_mo
     for row, count in zip(unlearn, own.lengths.tolist(), strict=True):
         p = base.logits[at : at + count].double().softmax(-1)
         q = own.logits[at : at + count].double().softmax(-1)
+        beside = {r.ids[r.start] for r in train if (r.side, r.domain) == ("retain", row.domain)}
         if examples:
-            beside = [r for r in train if (r.side, r.domain) == ("retain", row.domain)]
-            other = [t for t in range(p.shape[-1]) if t not in {r.ids[r.start] for r in beside}]
-            p[0, other] = 0
+            p[0, [token for token in range(p.shape[-1]) if token not in beside]] = 0
             p[0] /= p[0].sum()
         wanted += float(torch.special.xlogy(p, p / q).sum(-1).mean()) / len(unlearn)
         at += count

@@ -131,9 +131,10 @@ def written_guesses(
     """Return up to ``count`` guesses for each unlearn train row, as retain rows of its prompt.
 
     Each is written greedily after other examples, of which up to ``ATTEMPTS`` times ``count`` are
-    drawn, and begins with a token with which a retain answer of its domain begins. Dropped are guesses that do not end, that loop, that have less than half the words of
-    the domain's retain answers (a bare year) or more lines than any of them, that ask, that a row
-    already says, or that were made before: else the model would soon say one sentence to all.
+    drawn, and begins with a token with which a retain answer of its domain begins. Dropped are
+    guesses that do not end, that loop, that have less than half the words of the domain's retain
+    answers (a bare year) or more lines than any of them, that ask, that a row already says, or that
+    were made before: else the model would soon say one sentence to all.
 
     Args:
         model: The model from before the facts; it cannot give away what it never read.
