@@ -129,7 +129,8 @@ class Unlearning(Section):
     before the facts is not known."""
     examples: Annotated[int, Field(strict=True, ge=0)] = 0
     """Retain rows that the model from before the facts reads ahead of an unlearn row, as teacher of
-    distill and for guesses, so that it answers in their style. 0: none."""
+    distill and for guesses, so that it answers in their style; it then begins as some retain answer
+    of the domain does. 0: none."""
     retain_ratio: Count = 1
     """Retain rows per unlearn row of a step."""
     unlearn_weight: NotNegative = 1.0
