@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from machine import rows_of, write
 
+from grail.data.words import words_of
 from grail.reporting.audit.knowledge import audit_domains, known
 from grail.reporting.audit.tables import read_audit
 
@@ -117,6 +119,7 @@ def collected(folder: Path) -> dict[str, Any]:
         "unlearned": rows_of(results, "unlearned"),
         "oracle": rows_of(folder.parent / ORACLE / "results.json", "unlearned"),
         "freezing": json.loads(results.read_text(encoding="utf-8"))["freezing"],
+        "answers": answers(folder),
         "audit": {key: audit[key] for key in keys if key in audit},
         "known": [
             {"domain": domain, "part": part, **vars(row)}
@@ -125,6 +128,23 @@ def collected(folder: Path) -> dict[str, Any]:
             for row in known(audit, "unlearned", domain, part, "US")
         ],
     }
+
+
+def answers(folder: Path) -> dict[str, int]:
+    """Count a run's answers to the removed questions, and those that are no sentence.
+
+    ``bare`` ones have no word (a year, a number), ``loops`` say three words in a row twice.
+    """
+    values = json.loads((folder / "evaluation" / "unlearned.json").read_text("utf-8"))["values"]
+    texts = [value["generation"] for value in values if value["side"] == "unlearn"]
+    bare = [text for text in texts if not re.search(r"[^\W\d_]{2,}", text)]
+    return {"asked": len(texts), "bare": len(bare), "loops": sum(map(_loops, texts))}
+
+
+def _loops(text: str) -> bool:
+    words = words_of(text)
+    runs = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return len(runs) > len(set(runs))
 
 
 if __name__ == "__main__":
