@@ -30,6 +30,7 @@ from grail.reporting.audit.tables import read_audit
 ORACLE = "exact"
 METHODS: dict[str, list[str]] = {
     "reset-and-heal": [],
+    **{f"reset-{share}": [f"unlearning.reset.share=0.{share}"] for share in (50, 70, 80)},
     "reset-all": ["preset=reset-all"],
     "reset-random": ["preset=reset-random"],
     "distill": ["preset=distill", "unlearning.general_weight=0.5", "unlearning.retain_ratio=4"],
