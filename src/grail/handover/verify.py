@@ -154,15 +154,16 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
         reason = "; ".join(run.remarks)
         raise InputError(f"--metrics: {run.folder} cannot be measured again ({reason}).")
     values, context = [], run.context
-    context.neighbours = neighbours_of(run.folder, context)
+    context.neighbours = neighbours_of(context)
     evaluator = context.evaluator(run.config.evaluation.generate)
     for name in names:
         with listener.stage(f"measure {name}") as tick:
-            _take(run, name)
+            load_weights(context.model, run.folder / name)
             values += evaluator.run(name, context.measured, tick)
     if domains := guess_domains(run.folder):
         with listener.stage(f"measure {GUESS}") as tick:
-            values += guessed(context, domains, partial(_take, run), tick)
+            load_weights(context.model, run.folder / "vanilla")
+            values += guessed(context, domains, tick)
     place = ("model", "domain", "side", "part", "metric")
     rows = raw(run.folder / "results.json")["rows"]
     found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
@@ -173,10 +174,6 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
         for key in dict.fromkeys((*again, *(key for key in found if key[0] != CALIBRATED)))
         if not near(found.get(key), again.get(key))
     ]
-
-
-def _take(run: Opened, name: str) -> None:
-    load_weights(run.context.model, run.folder / name)
 
 
 def near(one: float | None, other: float | None) -> bool:

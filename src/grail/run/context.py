@@ -1,6 +1,6 @@
 """What the stages of a run work with, loaded when first needed: tokenizer, model, rows, digests.
 
-Knows no stage and no file of the run directory.
+Knows no stage, and of the run directory the folders of its models alone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from grail.files import digest
 from grail.localization.reused import check_fit
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
-from grail.model.sharded_files import load_sharded
+from grail.model.save import load_weights
+from grail.model.sharded_files import load_parts, load_sharded
 from grail.model.sources import find
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.progress import Listener, NullListener
+from grail.run import directory
 from grail.run.inputs import Inputs, knows_before
 from grail.run.memory import check_room
 from grail.run.provenance import model_identity
@@ -70,6 +72,25 @@ class RunContext:
     process: tuple[int, int] = (0, 1)
     in_parts: bool = False
     neighbours: tuple[Encoded, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.config.output)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.process[0] == 0
+
+    def take(self, name: str) -> None:
+        """Put the weights of a model on disk, "vanilla" or "unlearned", into the model.
+
+        Raises:
+            InputError: if they are not those that were written.
+        """
+        directory.sound(self.folder / name)
+        (load_parts if self.in_parts else load_weights)(self.model, self.folder / name)
 
     @cached_property
     def tokenizer(self) -> Any:

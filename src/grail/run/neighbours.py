@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, cycle, islice, repeat
-from pathlib import Path
 from typing import Any
 
 from grail.data.encode import Encoded
@@ -27,7 +26,6 @@ from grail.progress import Tick
 from grail.results import OWN_WORDS
 from grail.run import directory
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.unlearning.rewrites import BATCH, telling_words
 
 NEIGHBOURS = "evaluation/neighbours.json"
@@ -46,20 +44,16 @@ FEW = (
 )
 
 
-def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take) -> None:
+def write_neighbours(context: RunContext, weights: str) -> None:
     """Let the vanilla model of a run write its neighbours, and give them to the run's context.
 
-    Args:
-        folder: The run directory; ``evaluation/neighbours.json`` is kept in it, or dropped where
-            the settings ask for none.
-        context: The run's model, tokenizer and rows.
-        weights: Digest of the vanilla model's weights.
-        take: Puts the weights of a model on disk into the run's model.
+    ``evaluation/neighbours.json`` is dropped where the settings ask for none. ``weights`` is a
+    digest of the vanilla model's.
     """
-    count, path, heard = context.config.evaluation.neighbours, folder / NEIGHBOURS, context.listener
-    main = context.process[0] == 0
+    count, heard = context.config.evaluation.neighbours, context.listener
+    path = context.folder / NEIGHBOURS
     if not count:
-        if main:
+        if context.main:
             path.unlink(missing_ok=True)
         return
     facts = {"weights": weights, "rows": context.data("train", "val", HELD_OUT, CHECK, "general")}
@@ -67,9 +61,9 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
     key = context.key("model", "data", neighbours=count, **facts)
 
     def make() -> dict[str, Any]:
-        if main:
-            directory.outdate(folder)
-        take("vanilla")
+        if context.main:
+            directory.outdate(context.folder)
+        context.take("vanilla")
         with heard.stage("neighbours") as tick:
             found = asked_itself(context, count, tick)
         if len(found) < count:
@@ -77,14 +71,16 @@ def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take
         return {"rows": [{"prompt": s.prompt, "completion": s.completion} for s in found]}
 
     known = lambda: heard.skipped("neighbours")  # noqa: E731
-    context.neighbours = _encoded(context, cached(path, key, make, known, heard.warn, main)["rows"])
+    found = cached(path, key, make, known, heard.warn, context.main)
+    context.neighbours = _encoded(context, found["rows"])
 
 
-def neighbours_of(folder: Path, context: RunContext) -> tuple[Encoded, ...]:
+def neighbours_of(context: RunContext) -> tuple[Encoded, ...]:
     """Return the neighbours that a run has written, in ids; none where it has not."""
-    if not context.config.evaluation.neighbours or not (folder / NEIGHBOURS).exists():
+    path = context.folder / NEIGHBOURS
+    if not context.config.evaluation.neighbours or not path.exists():
         return ()
-    return _encoded(context, read_json(folder / NEIGHBOURS)["rows"])
+    return _encoded(context, read_json(path)["rows"])
 
 
 def _encoded(context: RunContext, rows: Sequence[Mapping[str, str]]) -> tuple[Encoded, ...]:

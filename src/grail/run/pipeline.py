@@ -27,8 +27,6 @@ from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
 from grail.localization.survivors import survivors
 from grail.model.forward import trainable
-from grail.model.save import load_weights
-from grail.model.sharded_files import load_parts
 from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
@@ -93,14 +91,14 @@ class Run:
         with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
-            values_of(self.folder, self.context, "vanilla", weights, self._take)
-            outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
+            values_of(self.context, "vanilla", weights)
+            outcomes_of(self.context, "vanilla", weights)
             manifest.record(self.folder)
         return self.folder / "evaluation" / "vanilla.json"
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        return agreement_of_scores(self.context, count, self._take)
+        return agreement_of_scores(self.context, count)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
@@ -148,7 +146,7 @@ class Run:
             if self._fresh(path, key, f"score {name}"):
                 continue
             if not loaded:
-                self._take("vanilla")
+                self.context.take("vanilla")
             loaded = True
             with self.listener.stage(f"score {name}") as tick:
                 kept = Kept(unfinished, key, self.config.importance.checkpoint_rows, self.parts)
@@ -177,7 +175,7 @@ class Run:
     def _reset(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         manifest.discard(self.folder, self.listener.warn, reset.REWRITES)
-        reset.write_rewrites(self.folder, self.context, weights, self._take)
+        reset.write_rewrites(self.context, weights)
         how, path = self.config.unlearning.reset, self.folder / reset.SURVIVORS
         if how is None:
             path.unlink(missing_ok=True)
@@ -215,11 +213,11 @@ class Run:
         if seen and self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
-        self._take("vanilla")
+        self.context.take("vanilla")
         before = reset.before_facts(self.context)
-        written = reset.read_rewrites(self.folder, self.config.unlearning)
+        written = reset.read_rewrites(self.context)
         task, settings = unlearn_training(self.context, mask.by_side, before, written)
-        reset.reset_model(self.folder, self.context, before)
+        reset.reset_model(self.context, before)
         loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick, looks)
@@ -235,8 +233,8 @@ class Run:
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
-        models, where = [*weights.items(), (GUESS, digests["vanilla"])], (self.folder, self.context)
-        values = [v for name, w in models for v in values_of(*where, name, w, self._take)]
+        models = [*weights.items(), (GUESS, digests["vanilla"])]
+        values = [value for model in models for value in values_of(self.context, *model)]
         if not self.main:
             return
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
@@ -244,7 +242,7 @@ class Run:
         rows, freezing = rows_of(values, self.context.unseen), stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
-        measure_general(self.folder, self.context, weights, self._take)
+        measure_general(self.context, weights)
 
     def _report(self) -> None:
         manifest.require(self.folder, *manifest.REPORTED)
@@ -263,12 +261,8 @@ class Run:
             directory.outdate(self.folder)
         return bool(made[0])
 
-    def _take(self, name: str) -> None:
-        directory.sound(self.folder / name)
-        (load_parts if self.parts else load_weights)(self.context.model, self.folder / name)
-
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
-        self._take("vanilla")
+        self.context.take("vanilla")
         return {name: weight.cpu() for name, weight in copy_weights(self.context.model).items()}
 
     def _loop(self, task: Task, mask: artifacts.Mask | None, settings: LoopSettings) -> Loop:
@@ -285,7 +279,7 @@ class Run:
         return LoopFiles(log, at, key)
 
     def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
-        save_model(self.folder, self.context, name, {"inputs": key, **more})
+        save_model(self.context, name, {"inputs": key, **more})
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -97,16 +97,16 @@ def write_run_scores(path: Path | None, scores: Scores, inputs: str, model: Poli
     write_sealed(path, lambda file, texts: write_tensors(file, own, like, texts), about)
 
 
-def save_model(folder: Path, context: RunContext, name: str, about: Mapping[str, Any]) -> None:
+def save_model(context: RunContext, name: str, about: Mapping[str, Any]) -> None:
     """Write the model and its tokenizer into a run; its checkpoint is no longer needed.
 
     Args:
-        folder: The run directory.
         context: The run's model and tokenizer.
         name: "vanilla" or "unlearned".
         about: What the stamp says, besides the digest of the weights.
     """
-    if context.process[0]:
+    folder = context.folder
+    if not context.main:
         if context.in_parts:
             save_sharded(context.model, None)
         return

@@ -22,7 +22,6 @@ from grail.localization.describe import overlap_of_tops
 from grail.model.forward import Policy, positions_of
 from grail.model.weights import Weights, copy_weights
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
@@ -216,17 +215,14 @@ def _substitute(model: Policy, tokenizer: Any, labels: str, seed: int) -> substi
     return substitutes.truth
 
 
-def agreement_of_scores(context: RunContext, count: int, take: Take) -> Agreement:
-    """Compare batched and looped scores of the vanilla model.
+def agreement_of_scores(context: RunContext, count: int) -> Agreement:
+    """Compare batched and looped scores of the vanilla model, on ``count`` train rows.
 
-    Args:
-        context: The run's model, rows and settings.
-        count: How many train rows, taken from all sides in turn.
-        take: Puts the weights of a model on disk into the run's model.
+    They are taken from all sides in turn.
     """
     in_turn = zip_longest(*context.sides().values())
     rows = [row for group in in_turn for row in group if row is not None][:count]
-    take("vanilla")
+    context.take("vanilla")
     overlap = partial(overlap_of_tops, how=context.config.localization)
     with context.listener.stage("check") as tick:
         scorer = replace(run_scorer(context), process=(0, 1))  # the main process alone
