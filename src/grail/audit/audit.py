@@ -44,12 +44,9 @@ def audit_run(
 ) -> dict[str, Any]:
     """Audit a finished run and return the content of ``audit.json``.
 
-    Args:
-        folder: The run directory.
-        oracle: The directory of a run of objective ``exact`` on the same model and data.
-        overrides: ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over the section in
-            ``config.yaml``.
-        listener: Called with the attacks and their progress.
+    ``oracle`` is the directory of a run of objective ``exact`` on the same model and data;
+    ``overrides`` are ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over those of
+    ``config.yaml``.
 
     Raises:
         InputError: if the run is not finished, or the oracle does not fit it.

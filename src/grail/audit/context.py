@@ -102,10 +102,7 @@ class AuditContext:
     def measure(self, amount: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass; ``audit.generate`` adds text.
 
-        Args:
-            amount: Strength of the attack, the label of the values.
-            rows: The rows.
-            tick: Called with the number of rows read.
+        ``amount`` is the strength of the attack, the label of the values.
         """
         return self.run.evaluator(self.settings.generate).run(amount, rows, tick)
 
@@ -114,10 +111,8 @@ class AuditContext:
     ) -> list[SampleValue]:
         """Measure the model in each state that a generator puts it in.
 
-        Args:
-            states: Yields (amount, rows to measure); undoes its changes when closed.
-            count: Number of states.
-            tick: Called with the number of rows read.
+        ``states`` yields (amount, rows to measure), ``count`` times, and undoes its changes when
+        closed.
         """
         values: list[SampleValue] = []
         with closing(states):

@@ -29,10 +29,8 @@ def estimates(
 ) -> dict[MetricKey, Estimate]:
     """Return every metric of one model's values with its standard error.
 
-    Args:
-        values: Values of one model.
-        minus: Values to subtract, paired by key: the metrics are then differences, on the samples
-            that both have.
+    With ``minus``, values to subtract that are paired by key, the metrics are differences, on the
+    samples that both have.
     """
     partners = None if minus is None else {value.key: value for value in minus}
     groups: dict[tuple[str, str, str], list[SampleValue]] = {}

@@ -125,11 +125,7 @@ def _check_weights(folder: Path, config: Config) -> dict[str, str]:
 
 
 def read_oracle(run: FinishedRun, folder: Path) -> FinishedRun:
-    """Return the run in ``folder``, if it is an oracle on the model and data of ``run``.
-
-    Raises:
-        InputError: saying why it cannot be the oracle of ``run``.
-    """
+    """Return the run in ``folder``, or say why it is no oracle on the model and data of ``run``."""
     oracle = read_run(folder)
     if not oracle.is_oracle:
         raise InputError(

@@ -42,11 +42,7 @@ def add_attest(commands: Any) -> None:
 
 
 def run_attest(options: argparse.Namespace) -> int:
-    """Verify the run, attest it, and say where and with which outcome.
-
-    Raises:
-        InputError: if a file was changed since the run, or an argument is wrong.
-    """
+    """Verify the run, attest it, and say where and with which outcome."""
     from grail.cli.terminal import quiet
     from grail.errors import InputError
 
@@ -76,11 +72,7 @@ def run_attest(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Print each change; return 0 if there is none, else 4.
-
-    Raises:
-        InputError: if there is nothing to check.
-    """
+    """Print each change; return 0 if there is none, else 4."""
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet

@@ -30,11 +30,7 @@ def add_audit_parser(commands: Any) -> None:
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Audit, print the verdict, and return the exit code: 0 whatever it is, but for --strict.
-
-    Raises:
-        InputError: if the run cannot be audited.
-    """
+    """Audit, print the verdict, and return the exit code: 0 whatever it is, but for --strict."""
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet, render

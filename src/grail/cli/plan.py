@@ -48,11 +48,7 @@ def add_plan(commands: Any) -> SettingsParser:
 
 
 def handle_plan(options: argparse.Namespace) -> int:
-    """Plan a run or a comparison, print a table and notes, and return the exit code.
-
-    Raises:
-        InputError: if the configuration, its data or its model cannot be used.
-    """
+    """Plan a run or a comparison, print a table and notes, and return the exit code."""
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet, render

@@ -21,11 +21,7 @@ _NOTES = (
 
 
 def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, Any], Table, str]:
-    """Return the ways to run a configuration on a shape, as JSON values, a table and a last line.
-
-    Raises:
-        InputError: if the configuration or its data cannot be used, or there is no such shape.
-    """
+    """Return the ways to run a configuration on a shape: as JSON, as a table, and the last line."""
     import torch
 
     from grail.cli.plan import sizes

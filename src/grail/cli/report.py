@@ -30,9 +30,6 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the pages, print the verdict or the tables, and return the exit code.
 
     Nothing is trained or measured.
-
-    Raises:
-        InputError: if the folder is no finished run and no finished comparison.
     """
     from grail.cli import output as endings
     from grail.config.file import COMPARISON, load_config

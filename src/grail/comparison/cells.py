@@ -39,11 +39,7 @@ _VANILLA_FILES = ("vanilla/*", *(f"evaluation/{name}.json" for name in _MEASURED
 
 
 class Store:
-    """The cells that start from one base, whose vanilla model and scores are made.
-
-    Raises:
-        InputError: if the vanilla model is damaged.
-    """
+    """The cells that start from one base; InputError if its vanilla model is not whole."""
 
     def __init__(self, base: Config) -> None:
         self.base = base

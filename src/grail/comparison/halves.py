@@ -29,11 +29,7 @@ def deciding(keys: Iterable[str]) -> set[str]:
 
 
 def check_halves(samples: Iterable[Any]) -> None:
-    """Refuse a grid where a side has no train rows to spare.
-
-    Raises:
-        InputError: naming the sides with a single train row.
-    """
+    """Refuse a grid where a side has no train rows to spare."""
     sides = Counter((s.domain, s.side) for s in samples if s.part == _TRAIN and s.side in _SIDES)
     if few := [f"{domain}.{side}" for (domain, side), rows in sides.items() if rows < 2]:
         raise InputError(

@@ -10,11 +10,7 @@ from grail.errors import InputError
 
 
 def imported(name: str, key: str) -> Callable[..., Any]:
-    """Return the function that the setting ``key`` names as ``package.module:function``.
-
-    Raises:
-        InputError: if the module cannot be imported or has no such function.
-    """
+    """Return what ``key`` names as ``package.module:function``; InputError if there is none."""
     module, _, function = name.partition(":")
     try:
         found = getattr(import_module(module), function, None)

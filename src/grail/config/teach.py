@@ -44,11 +44,7 @@ def switched(value: Any) -> Any:
 
 
 def refuse_old(raw: Sections) -> None:
-    """Refuse the section's old name, and say what to write instead.
-
-    Raises:
-        InputError: if it is there.
-    """
+    """Refuse the section's old name, and say what to write instead."""
     if FORMER not in raw:
         return
     old = raw[FORMER]

@@ -72,15 +72,10 @@ _Kind = TypeVar("_Kind")
 
 
 def values_in(path: Path, content: Mapping[str, Any], some: bool = True) -> list[SampleValue]:
-    """Return the values that a file of measurements holds.
+    """Return the values that a file of measurements holds; ``content`` is the object in it.
 
-    Args:
-        path: The file, which an error names.
-        content: The object in it, under whose right digest somebody may have put anything.
-        some: Whether there must be any: an attack may find no row to measure.
-
-    Raises:
-        InputError: if they are none, or cannot be averaged.
+    Under its right digest somebody may have put anything: an InputError names ``path`` if they are
+    none, or cannot be averaged. ``some``: there must be any (an attack may find no row to measure).
     """
     values = kept_in(path, content, "values", SampleValue, some)
     with reading(path):
@@ -93,8 +88,7 @@ def kept_in(
 ) -> list[_Kind]:
     """Return the list under a key as objects of a dataclass, all fields of their type.
 
-    Raises:
-        InputError: naming ``path``, if it is missing or empty, or has another shape.
+    An InputError names ``path``, if it is missing or empty, or has another shape.
     """
     types = TypeAdapter(kind)
     with reading(path):

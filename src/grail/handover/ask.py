@@ -44,13 +44,10 @@ class Talk:
 
 
 def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Talk:
-    """Load the models of a run, and that of an oracle.
+    """Load the models of a run, and that of an oracle: a run of preset exact on the same model.
 
-    Args:
-        folder: The run directory; after a purge only the unlearned model is left to answer.
-        oracle: Directory of a run of preset exact on the same model.
-        limit: The most tokens of an answer.
-        sample: Sample at temperature 1 instead of taking the most probable tokens.
+    After a purge only the unlearned model is left to answer. ``limit`` is the most tokens of an
+    answer; ``sample`` draws at temperature 1 instead of taking the most probable tokens.
 
     Raises:
         InputError: if a model is missing or damaged, or the oracle is of another model.
@@ -71,20 +68,13 @@ def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Ta
 
 
 def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str]:
-    """Ask each model a question, as the rows of the run are asked.
+    """Ask each model a question, as the rows of the run are asked; return name -> answer.
 
-    Args:
-        talk: The models.
-        question: The text of the user's turn.
-        number: How many questions were asked before: each is sampled from another seed.
-        show: Called with the answers as they come.
-
-    Returns:
-        Name of a model -> its answer.
+    ``number`` says how many questions were asked before: each is sampled from another seed.
+    ``show`` is called with the answers as they come.
 
     Raises:
-        InputError: if the question cannot be asked: it is empty, too long, or holds a control
-            token.
+        InputError: if the question is empty, too long, or holds a control token.
     """
     model, found = talk.context.model, dict[str, str]()
     row = encoded(talk.context, question)

@@ -34,17 +34,10 @@ DERIVED = (*FIGURES, "outcome", "headline", "checks", "attacks", "not_covered", 
 def content(
     run: Opened, request: str, date: str, key: bytes | None, oracle: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return all that an attestation says.
+    """Return all that an attestation says of a finished run.
 
-    Args:
-        run: The finished run, its rows included.
-        request: The request's id.
-        date: When it is attested, in UTC.
-        key: What the rows are hashed with; None leaves the hashes out.
-        oracle: What ``oracle_facts`` returns.
-
-    Raises:
-        InputError: if a file is not as it was written.
+    ``date`` is in UTC, ``key`` what the rows are hashed with (None leaves the hashes out), and
+    ``oracle`` what ``oracle_facts`` returns. InputError if a file is not as it was written.
     """
     results = read_results(run.folder / "results.json")
     try:
@@ -109,8 +102,7 @@ def oracle_facts(
 ) -> dict[str, Any] | None:
     """Return which model that never knew the rows the attacks were compared with; None: with none.
 
-    Raises:
-        InputError: if the audit was not made with the given one.
+    InputError if the audit was not made with the given one.
     """
     weights = None if audit is None else audit["weights"].get("oracle")
     if oracle is not None:

@@ -28,11 +28,7 @@ def note_copy(run: Path, kind: str, folder: Path) -> None:
 
 
 def copies_of(run: Path) -> list[dict[str, Any]]:
-    """Return the copies in the order in which they were made.
-
-    Raises:
-        ValueError: if the file is not as it was written.
-    """
+    """Return the copies in the order in which they were made; ValueError if the file is damaged."""
     return read_json(run / COPIES)["copies"] if (run / COPIES).exists() else []
 
 

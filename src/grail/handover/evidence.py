@@ -80,11 +80,7 @@ class Opened:
 
 
 def open_evidence(folder: Path) -> Opened:
-    """Open a run directory.
-
-    Raises:
-        InputError: if it is none, is not finished, or its settings cannot be read.
-    """
+    """Open the directory of a finished run; InputError for another, or unreadable settings."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     if not (folder / "results.json").is_file():

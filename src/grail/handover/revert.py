@@ -18,17 +18,11 @@ from grail.run.context import RunContext
 
 
 def revert(folder: Path, output: Path) -> dict[str, Any]:
-    """Write the model before unlearning into a folder of its own.
+    """Write the model before unlearning into a folder of its own, new or empty.
 
     A model that was taken as it is comes back in its own files, if they are still where they were
-    and hold the values that the run kept; else the run's copy of it does.
-
-    Args:
-        folder: The run directory, not purged.
-        output: The folder to write, new or empty.
-
-    Returns:
-        {"output", "from": the folder that the files come from, "files": name -> SHA-256}.
+    and hold the values that the run kept; else the run's copy of it does. Return {"output", "from":
+    the folder that the files come from, "files": name -> SHA-256}.
 
     Raises:
         InputError: if the model is gone or damaged, or ``output`` is not empty.

@@ -54,14 +54,10 @@ def verify(
 
     An attestation that lies in its run directory is checked with it, any other by itself.
 
-    Args:
-        target: The directory, or the JSON file of an attestation.
-        metrics: Whether both models are measured again.
-        public_key: File with the public key that must have signed; None: the one that the
-            attestation names itself.
-        listener: Called with the stages of measuring.
-        also: Further checks of a run directory: name -> function from the folder to sentences, or
-            to None where there is nothing to check.
+    With ``metrics`` both models are measured again. ``public_key`` is a file with the key that must
+    have signed; None: the one that the attestation names itself. ``also`` are further checks of a
+    run directory: name -> function from the folder to sentences, or to None where there is nothing
+    to check.
 
     Raises:
         InputError: if there is nothing to check, or the key cannot be read.
@@ -92,11 +88,7 @@ def verify(
 
 
 def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
-    """Check a run directory and write down what is found; return it opened, if it can be.
-
-    Raises:
-        InputError: if the directory is of no finished run.
-    """
+    """Check a run directory and write down what is found; return it opened, if it can be."""
     if not _is_run(folder):
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     found.changes += manifest.problems(folder)
@@ -144,11 +136,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def measured_again(run: Opened, listener: Listener) -> list[str]:
-    """Measure both models and compare each figure of ``results.json``.
-
-    Raises:
-        InputError: if the rows or a model are not there any more.
-    """
+    """Measure both models, if they and the rows are there; compare each figure of the results."""
     names = manifest.MODELS
     if not run.has_rows or not all(run.has_model("metrics", name) for name in names):
         reason = "; ".join(run.remarks)

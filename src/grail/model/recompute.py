@@ -16,10 +16,8 @@ def recompute_activations(model: Policy) -> None:
     """Let the layers of a model keep their inputs alone in training mode.
 
     The backward pass computes the rest of a layer again, by the same operations: gradients are
-    equal to the bit. In evaluation mode, and so while scoring, nothing changes.
-
-    Raises:
-        InputError: if transformers cannot do it for this class of model.
+    equal to the bit. In evaluation mode, and so while scoring, nothing changes. InputError if
+    transformers cannot do it for this class of model.
     """
 
     def contexts() -> Contexts:

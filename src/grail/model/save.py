@@ -52,9 +52,7 @@ def load_weights(model: Policy, folder: Path) -> None:
     """Read the weights that ``save_weights`` wrote into a model of the same shape.
 
     Full weights are read by transformers: the files of some models have other names (GPT-NeoX).
-
-    Raises:
-        InputError: if some of the weights are missing.
+    InputError if some of the weights are missing.
     """
     if is_adapter(model):
         from peft import get_peft_model_state_dict, set_peft_model_state_dict

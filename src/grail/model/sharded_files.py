@@ -25,17 +25,10 @@ from grail.model.sources import find, weight_files
 
 
 def load_sharded(settings: Model, seed: int, device: torch.device) -> Policy:
-    """Load a model in parts and put a new adapter on it, or free all weights.
+    """Load a model in parts and put a new adapter on it, drawn by ``seed``, or free all weights.
 
-    Parameters are made without values, and get them block by block just before a block is parted.
-
-    Args:
-        settings: The ``model`` section.
-        seed: Determines a new adapter's initial values.
-        device: Where this process's part lies.
-
-    Raises:
-        InputError: if the model cannot be loaded in parts.
+    Parameters are made without values, and get them block by block just before a block is parted;
+    this process's part lies on ``device``. InputError if the model cannot be loaded in parts.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM

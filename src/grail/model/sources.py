@@ -174,9 +174,7 @@ def has_tokenizer(folder: Path) -> bool:
 def adapter_settings(folder: Path, key: str = "teach.adapter") -> dict[str, Any]:
     """Return the ``adapter_config.json`` of an adapter that grail can train or merge.
 
-    Args:
-        folder: PEFT folder.
-        key: The setting that names it.
+    ``key`` is the setting that names its folder, in an error.
 
     Raises:
         InputError: if it is none, has a model beside it, or is of a kind that cannot be used.

@@ -151,11 +151,7 @@ class RunContext:
         return model_identity(self.config.model.name, self.config.adapter)
 
     def check(self) -> None:
-        """Load tokenizer, rows and model, and refuse rows that the model has no room for.
-
-        Raises:
-            InputError: naming the setting to change.
-        """
+        """Load tokenizer, rows and model, and refuse rows that the model has no room for."""
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
         if (run := self.config.localization.reused) is not None:
@@ -231,11 +227,7 @@ class _Heard(NullListener):
 def check_texts(config: Config, inputs: Inputs) -> list[str]:
     """Check a run's rows as its model will read them, if that is a folder here; loads no weights.
 
-    Returns:
-        Warnings about what ``data.max_tokens`` cuts.
-
-    Raises:
-        InputError: as ``RunContext.check``.
+    Return warnings about what ``data.max_tokens`` cuts. InputError as ``RunContext.check``.
     """
     from transformers import AutoConfig
 

@@ -53,13 +53,8 @@ def keep_scores(folder: Path, names: Collection[str]) -> None:
 def is_made(folder: Path, path: Path, key: str, warn: Callable[[str], None]) -> bool:
     """Tell whether an output was made from inputs of this digest; warn if it has to be made again.
 
-    What a killed process left of a finished training is dropped.
-
-    Args:
-        folder: The run directory.
-        path: The file or folder in it.
-        key: Digest of the inputs.
-        warn: Called with the reason, if there is something else.
+    What a killed process left of a finished training is dropped. ``path`` is a file or folder in
+    the run directory, ``key`` the digest of the inputs; ``warn`` hears what is there instead.
     """
     found = artifacts.inputs_of(path)
     damaged = manifest.changed(folder, path.relative_to(folder).as_posix()) if found == key else []
@@ -146,11 +141,7 @@ def drop_training(model: Path) -> None:
 
 
 def stamp(folder: Path) -> dict[str, Any]:
-    """Return what a model's folder says about how it was made.
-
-    Raises:
-        InputError: if it says nothing that can be read.
-    """
+    """Return what a model's folder says about how it was made; InputError if that is not whole."""
     try:
         found = read_json(folder / artifacts.STAMP)
         if isinstance(found["weights"], str):

@@ -45,12 +45,10 @@ def draft(
 
     Nothing is written. Rows that a file lacks are told by the checks of ``grail validate``.
 
-    Args:
-        output: Where the settings are to be written.
-        model: ``model.name``; a path is relative to the current folder, as the files are.
-        unlearn: The rows to lose.
-        retain: The rows to keep; None: general questions stand in.
-        columns: ``data.columns``; empty: found by their names, or the only two that there are.
+    ``output`` is where the settings are to be written, ``model`` is ``model.name`` (a path is
+    relative to the current folder, as the files are), ``unlearn`` are the rows to lose and
+    ``retain`` those to keep (None: general questions stand in). ``columns`` are ``data.columns``;
+    empty: found by their names, or the only two that there are.
 
     Raises:
         InputError: if ``output`` exists, or with the problems of model, files and rows.
@@ -97,11 +95,7 @@ def write_draft(output: Path, made: Draft) -> None:
 
 
 def _check(text: str, folder: Path, files: Mapping[Path, str]) -> None:
-    """Refuse settings that ``grail validate`` would refuse.
-
-    Raises:
-        InputError: with the problems.
-    """
+    """Refuse settings that ``grail validate`` would refuse."""
     with TemporaryDirectory() as place:  # what is not written yet is looked at elsewhere
         for path, content in files.items():
             Path(place, path.name).write_text(content, encoding="utf-8")

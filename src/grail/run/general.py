@@ -20,11 +20,7 @@ from grail.run.context import RunContext
 
 
 def check_general(context: RunContext) -> None:
-    """Load the tasks' data, so that what cannot be reached is known before hours of training.
-
-    Raises:
-        InputError: naming the task.
-    """
+    """Load the tasks' data: what cannot be reached is refused before hours of training."""
     build([task for task in context.inputs.tasks if isinstance(task, str)])
 
 

@@ -57,11 +57,7 @@ class Inputs:
 
 
 def read_inputs(config: Config) -> Inputs:
-    """Read the data and check all that needs no model.
-
-    Raises:
-        InputError: with every problem found, one per line.
-    """
+    """Read the data and check all that needs no model; refuse with every problem, one per line."""
     problems: list[str] = []
     samples: list[Sample] = []
     general: list[Sample] = []
@@ -118,8 +114,7 @@ def row_problems(file: Path, overrides: Sequence[str]) -> list[str]:
 def check_adapter(config: Config) -> list[str]:
     """Refuse a ``teach.adapter`` that is no PEFT folder, or that belongs on something else.
 
-    Returns:
-        A warning, if it names a base that cannot be compared with ``model.name``.
+    Return a warning, if it names a base that cannot be compared with ``model.name``.
     """
     adapter, model = config.adapter, config.model.name
     if adapter is None:

@@ -27,11 +27,8 @@ def alone(folder: Path, private: bool = True, main: bool = True) -> Iterator[Non
     The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
     folder either. What killed commands left half-written is removed.
 
-    Args:
-        folder: The run directory.
-        private: Whether new files and folders can be read by their owner alone: many hold what is
-            to be erased, or can give it back.
-        main: Whether this is the process that holds it; the others of a run hold nothing.
+    With ``private``, new files and folders can be read by their owner alone: many hold what is to
+    be erased, or can give it back. Only the ``main`` process of a run holds it.
 
     Raises:
         InputError: if another command holds it, or it cannot be made.

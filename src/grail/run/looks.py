@@ -59,13 +59,9 @@ def looks_of(
 ) -> Looks:
     """Return how a model is looked at; it holds the weights of before the training now.
 
-    Args:
-        model: The model.
-        rows: Encoded rows of all sides; train rows are read, of general text held-out (val) ones.
-        pad: Padding token id.
-        every: Steps between looks; None: none, unless ``stop`` reads them.
-        stop: The bounds, or None.
-        before: The model from before the facts were learnt, if it is known.
+    Rows are of all sides; train rows are read, of general text held-out (val) ones. Between two
+    looks are ``every`` steps (None: no looks, unless ``stop`` reads them). ``before`` is the model
+    from before the facts were learnt, if it is known.
     """
     every = every or (EVERY if stop else None)
     if every is None:

@@ -99,13 +99,8 @@ def asked_itself(context: RunContext, count: int, tick: Tick) -> list[Sample]:
     """Return up to ``count`` questions that a run's model writes, with its greedy answers.
 
     Dropped are those with a word that the unlearn completions have, but neither the unlearn prompts
-    nor any row that is kept; questions that some row or another one has already; and answers of
-    one token, or that repeat themselves.
-
-    Args:
-        context: The run's model, tokenizer and rows.
-        count: How many are wanted.
-        tick: Called with the number of questions written.
+    nor any row that is kept; questions that some row or another one has already; and answers of one
+    token, or that repeat themselves. ``tick`` counts the questions written.
     """
     rows = [*context.rows, *context.general]
     prompts = [row.sample.prompt for row in rows if row.side == "unlearn"]

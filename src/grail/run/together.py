@@ -34,11 +34,7 @@ def stages_together(config: Config, in_parts: bool) -> tuple[str, ...]:
 
 
 def refuse_in_parts(config: Config) -> None:
-    """Refuse settings that need a whole model in one process.
-
-    Raises:
-        InputError: naming all of them.
-    """
+    """Refuse settings that need a whole model in one process, all of them by name."""
     unlearning, localization = config.unlearning, config.localization
     teach = config.teach
     found = {
@@ -74,11 +70,7 @@ def refuse_in_parts(config: Config) -> None:
 def write_run_scores(path: Path | None, scores: Scores, inputs: str, model: Policy) -> None:
     """Write the scores of a side, of which each process may have a part.
 
-    Args:
-        path: The file; None: the main process writes it.
-        scores: The scores, or this process's part of them.
-        inputs: Digest of what they depend on.
-        model: The model that was scored.
+    Without a ``path``, the main process writes them. ``inputs`` is a digest of what they depend on.
     """
     if path is not None:
         manifest.drop(path.parent.parent, f"scores/{path.name}")
@@ -100,10 +92,7 @@ def write_run_scores(path: Path | None, scores: Scores, inputs: str, model: Poli
 def save_model(context: RunContext, name: str, about: Mapping[str, Any]) -> None:
     """Write the model and its tokenizer into a run; its checkpoint is no longer needed.
 
-    Args:
-        context: The run's model and tokenizer.
-        name: "vanilla" or "unlearned".
-        about: What the stamp says, besides the digest of the weights.
+    ``about`` is what the stamp says, besides the digest of the weights.
     """
     folder = context.folder
     if not context.main:

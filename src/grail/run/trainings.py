@@ -57,14 +57,12 @@ def unlearn_training(
 ) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
-    ``exact`` starts over instead: the weights before the teaching, trained as that stage does
-    but on the retain rows alone.
+    ``exact`` starts over instead: the weights before the teaching, trained as that stage does but
+    on the retain rows alone.
 
-    Args:
-        context: The run's model, rows and settings.
-        by_side: Whether the mask has entries of their own for each side.
-        before: The weights from before the facts were learnt: the teacher of distill.
-        written: What models have written ahead of it.
+    With ``by_side`` the mask has entries of their own for each side. ``before`` are the weights
+    from before the facts were learnt, the teacher of distill; ``written`` is what models have
+    written ahead of it.
     """
     config = context.config
     if config.unlearning.objective == EXACT:
@@ -122,13 +120,9 @@ def unlearn_task(
 ) -> tuple[UnlearnTask, LoopSettings]:
     """Return the training of an objective on the train rows that it reads.
 
-    Args:
-        model: The model; its weights of now are the reference, where a term compares with one.
-        tokenizer: Its tokenizer.
-        rows: Encoded samples of any part; train rows are used, and what a model has rewritten.
-        section: The ``unlearning`` section.
-        seed: Fixes the order of rows and the random labels.
-        by_side: Whether the mask has entries of their own for each side.
+    The model's weights of now are the reference, where a term compares with one. Rows are of any
+    part; train rows are used, and what a model has rewritten. The seed fixes the order of rows and
+    the random labels. With ``by_side`` the mask has entries of their own for each side.
     """
     section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)

@@ -25,12 +25,8 @@ def reset_weights(
     a model before, matrices go to ``NOISE`` times a Xavier-uniform draw, and other parameters, such
     as the weights of norms, stay: shrinking them would rescale every layer.
 
-    Args:
-        vanilla: Parameter name -> tensor.
-        before: The same parameters before the facts were learnt, or None.
-        kept: Bool tensors of the same names and shapes: True where an entry survives.
-        amount: How far the others move.
-        seed: Seed of the noise.
+    ``kept`` are bool tensors of the same names and shapes, True where an entry survives; ``seed``
+    is that of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}

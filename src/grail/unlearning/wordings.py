@@ -20,13 +20,8 @@ def wordings(rows: Sequence[Encoded], tokenizer: Any, count: int, seed: int | st
     """Return up to ``count`` other forms of each unlearn train row, as unlearn rows.
 
     Each is a question of the row's domain, its own or that of another unlearn train row, and the
-    row's answer from one of its words on. Forms that occur twice are left out.
-
-    Args:
-        rows: Rows of any side and part.
-        tokenizer: Their tokenizer.
-        count: The most forms per row.
-        seed: Of the draw.
+    row's answer from one of its words on. Forms that occur twice are left out. ``seed`` is that of
+    the draw.
     """
     draws = random.Random(f"{seed}/wordings")
     lost = [row for row in rows if (row.side, row.part) == ("unlearn", "train")]

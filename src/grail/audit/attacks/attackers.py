@@ -58,11 +58,7 @@ def attackers(config: Config) -> list[Attacker]:
 
 
 def check_attackers(config: Config) -> None:
-    """Refuse an attacker who would train weights that are stored in few bits.
-
-    Raises:
-        InputError: naming both settings.
-    """
+    """Refuse an attacker who would train weights that are stored in few bits."""
     if config.model.quantise and "all" in (config.audit.relearn.train or ()):
         raise InputError(
             f"audit.relearn.train: all cannot train {config.model.quantise} weights (model.quantise"

@@ -71,16 +71,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write ``report.md`` and ``report.html`` from the same sections; return both paths.
 
-    Args:
-        folder: Where the two files go.
-        results: The content of results.json.
-        run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl), "steps" (evaluation/steps.json), "samples" (lines of samples.jsonl),
-            "general" (general.json) and "audit" (audit.json); empty ones are left out.
-
-    Raises:
-        OSError: if the folder cannot be written.
-        InputError: naming the file whose content has another shape.
+    ``run`` has the parts of a run by their names in ``_PARTS``, "config" with its made_with; empty
+    ones are left out. An InputError names the file whose content has another shape.
     """
     shown: dict[str, Any] = {}
     for key, (_, _, show) in _PARTS.items():

@@ -155,11 +155,7 @@ def membership_table(results: Results) -> Table:
 
 
 def read_general(folder: Path) -> dict[str, Any]:
-    """Return the content of ``general.json``; {} where no general tasks were asked for.
-
-    Raises:
-        InputError: if the file is damaged.
-    """
+    """Return the content of ``general.json``, {} without general tasks; InputError if damaged."""
     path = folder / "general.json"
     if not path.exists():
         return {}
