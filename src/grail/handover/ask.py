@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.handover.opened import check_start, open_run
 from grail.model.forward import positions_of
-from grail.model.generate import Sampling, TextGenerator, streamed
+from grail.model.generate import TextGenerator, streamed
 from grail.model.save import load_weights
 from grail.model.weights import Weights, copy_weights, put_weights
 from grail.run import manifest
@@ -34,13 +35,13 @@ class Talk:
         context: Model, tokenizer and settings of the run.
         weights: Name of a model -> its trained weights.
         limit: The most tokens of an answer.
-        sampling: How to sample; None: greedily.
+        seed: That of samples; None: greedily.
     """
 
     context: RunContext
     weights: Mapping[str, Weights]
     limit: int
-    sampling: Sampling | None = None
+    seed: int | None = None
 
 
 def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Talk:
@@ -64,7 +65,7 @@ def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Ta
     for name, place in places.items():
         load_weights(context.model, place)
         weights[name] = copy_weights(context.model)
-    return Talk(context, weights, limit, Sampling(1.0, context.config.seed) if sample else None)
+    return Talk(context, weights, limit, context.config.seed if sample else None)
 
 
 def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str]:
@@ -83,13 +84,12 @@ def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str
         raise InputError(f"The question has {row.start} tokens: the model has no room for more.")
     tokenizer: Any = talk.context.tokenizer
     generator = TextGenerator(model, tokenizer, min(talk.limit, room), 1)
-    how = talk.sampling and replace(talk.sampling, seed=talk.sampling.seed + number)
+    seed = None if talk.seed is None else talk.seed + number
     for name, weights in talk.weights.items():
         put_weights(model, weights)
         show(name, "")
-        found[name] = streamed(
-            generator, row, lambda text, name=name: show(name, text), how
-        ).strip()
+        told = partial(show, name)
+        found[name] = streamed(generator, row, told, seed).strip()
     return found
 
 

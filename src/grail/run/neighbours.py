@@ -21,7 +21,7 @@ from grail.errors import InputError
 from grail.evaluation.fluency import repetition
 from grail.files import cached, digest, read_json
 from grail.model.forward import positions_of
-from grail.model.generate import Sampling, end_tokens, generate, most_new
+from grail.model.generate import end_tokens, generate, most_new
 from grail.progress import Tick
 from grail.results import OWN_WORDS
 from grail.run import directory
@@ -130,10 +130,10 @@ def _beginning(prompt: str) -> str:
 def _questions(context: RunContext, stems: Sequence[str], number: int) -> Iterator[str]:
     """Yield how the model goes on where a user has begun to ask, in one line, sampled."""
     model, tokenizer, encoder = context.model, context.tokenizer, context.encoder
-    sampling = Sampling(1.0, context.config.vanilla_seed + number)
+    seed = context.config.vanilla_seed + number
     opened, most = [encoder.opening(stem) for stem in stems], [QUESTION] * len(stems)
     ends = end_tokens(model, tokenizer, context.rows)
-    written = generate(model, opened, most, tokenizer, sampling, ends)
+    written = generate(model, opened, most, tokenizer, seed, ends)
     for stem, tokens in zip(stems, written, strict=True):
         begun = tokenizer(stem, add_special_tokens=False)["input_ids"]
         text = tokenizer.decode([*begun, *tokens], skip_special_tokens=True).strip()
