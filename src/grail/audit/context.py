@@ -13,7 +13,7 @@ from torch import Tensor
 from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.data.samples import CHECK, GENERAL, Place
+from grail.data.samples import CHECK, GENERAL, grouped
 from grail.evaluation.values import SampleValue
 from grail.model.save import load_weights
 from grail.model.weights import copy_weights
@@ -60,9 +60,8 @@ class AuditContext:
 
         Of the general text only the held-out half, where there is one.
         """
-        groups: dict[Place, list[Encoded]] = {}
-        for row in (row for row in (*self.run.rows, *self.run.general) if row.side != CHECK):
-            groups.setdefault(row.place, []).append(row)
+        rows = (row for row in (*self.run.rows, *self.run.general) if row.side != CHECK)
+        groups = grouped(rows, lambda row: row.place)
         if any(row.part == "val" for row in self.run.general):
             groups.pop(GENERAL, None)
         most = self.settings.max_rows
@@ -87,10 +86,8 @@ class AuditContext:
 
         No val rows, except of general text.
         """
-        groups: dict[Place, list[Encoded]] = {}
-        for row in self.attacked:
-            if row.side in sides:
-                groups.setdefault(row.place, []).append(row)
+        rows = (row for row in self.attacked if row.side in sides)
+        groups = grouped(rows, lambda row: row.place)
         most = self.settings.written_rows
         return [r for p, g in groups.items() for r in self.draw(g, most, "written", p.domain)]
 

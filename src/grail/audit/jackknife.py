@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from grail.data.samples import grouped
 from grail.evaluation.values import SampleValue, to_results
 
 MetricKey = tuple[str, str, str, str]
@@ -33,10 +34,8 @@ def estimates(
     samples that both have.
     """
     partners = None if minus is None else {value.key: value for value in minus}
-    groups: dict[tuple[str, str, str], list[SampleValue]] = {}
-    for value in values:
-        if partners is None or value.key in partners:
-            groups.setdefault((value.domain, value.side, value.part), []).append(value)
+    kept = (value for value in values if partners is None or value.key in partners)
+    groups = grouped(kept, lambda value: (value.domain, value.side, value.part))
 
     def measure(group: Sequence[SampleValue]) -> dict[MetricKey, float]:
         after = _metrics(group)

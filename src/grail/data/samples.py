@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unicodedata import normalize
 
 from grail.config.run import Config, Data
@@ -16,6 +16,8 @@ from grail.errors import InputError, collecting
 from grail.files import digest
 
 _SHOWN = 5  # malformed rows listed one by one
+_T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
 
 
 class Place(NamedTuple):
@@ -61,6 +63,14 @@ class Sample:
     def key(self) -> str:
         """The sample's name in files and logs: ``domain.side.part.row``."""
         return f"{self.place}.{self.row}"
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
+    """Return items by their key, both in the order of first appearance."""
+    groups: dict[_K, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def load_samples(config: Config) -> list[Sample]:
@@ -116,10 +126,8 @@ def texts_of(sample: Sample) -> list[Any]:
 
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
     """Return the SHA-256 of text and order of each ``domain.side.part``, whatever the format."""
-    texts: dict[str, list[Any]] = {}
-    for sample in samples:
-        texts.setdefault(str(sample.place), []).append(texts_of(sample))
-    return {name: digest(rows) for name, rows in texts.items()}
+    places = grouped(samples, lambda sample: str(sample.place))
+    return {name: digest([texts_of(s) for s in rows]) for name, rows in places.items()}
 
 
 def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> list[Sample]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from grail.data.heldout import HELD_OUT
-from grail.data.samples import CHECK
+from grail.data.samples import CHECK, grouped
 from grail.errors import reading
 from grail.evaluation import memorization, metrics
 from grail.results import Result
@@ -109,11 +109,8 @@ def to_results(values: Sequence[SampleValue]) -> list[Result]:
 
     Held-out rows serve for comparison only and are left out.
     """
-    groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
-    for value in values:
-        if value.part != HELD_OUT:
-            group = (value.model, value.domain, value.side, value.part)
-            groups.setdefault(group, []).append(value)
+    kept = (value for value in values if value.part != HELD_OUT)
+    groups = grouped(kept, lambda value: (value.model, value.domain, value.side, value.part))
     return [
         Result(*group, metric, number, len(members))
         for group, members in groups.items()

@@ -136,11 +136,7 @@ def save_sharded(model: Policy, folder: Path | None) -> None:
 
 @torch.no_grad()
 def load_parts(model: Policy, folder: Path) -> None:
-    """Read the weights that ``save_sharded`` or ``save_weights`` wrote into a model in parts.
-
-    Raises:
-        InputError: if some of the weights are missing.
-    """
+    """Read what ``save_sharded`` or ``save_weights`` wrote into a model in parts."""
     adapter = is_adapter(model)
     file = folder / ("adapter_model.safetensors" if adapter else "model.safetensors")
     parameters: Mapping[str, Tensor] = dict(model.named_parameters())

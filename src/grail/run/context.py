@@ -17,7 +17,7 @@ from grail import __version__
 from grail.config.run import Config
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.heldout import unseen
-from grail.data.samples import CHECK, Sample
+from grail.data.samples import CHECK, Sample, grouped
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
 from grail.files import digest
@@ -84,11 +84,7 @@ class RunContext:
         return self.process[0] == 0
 
     def take(self, name: str) -> None:
-        """Put the weights of a model on disk, "vanilla" or "unlearned", into the model.
-
-        Raises:
-            InputError: if they are not those that were written.
-        """
+        """Put weights on disk into the model; InputError if they are not as they were written."""
         directory.sound(self.folder / name)
         (load_parts if self.in_parts else load_weights)(self.model, self.folder / name)
 
@@ -178,11 +174,8 @@ class RunContext:
 
     def sides(self) -> dict[tuple[str, str], list[Encoded]]:
         """Train rows by (domain, side)."""
-        sides: dict[tuple[str, str], list[Encoded]] = {}
-        for row in self.rows:
-            if row.part == "train":
-                sides.setdefault((row.domain, row.side), []).append(row)
-        return sides
+        train = (row for row in self.rows if row.part == "train")
+        return grouped(train, lambda row: (row.domain, row.side))
 
     def key(self, *sections: str, **more: Any) -> str:
         """Digest what a stage depends on: sections of the configuration, and other facts.

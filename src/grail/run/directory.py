@@ -160,11 +160,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def sound(folder: Path) -> dict[str, Any]:
-    """Return the stamp of a model's folder whose weights are those that were written.
-
-    Raises:
-        InputError: if they differ from the stamp, or a file that was written beside them is gone.
-    """
+    """Return the stamp of a model's folder; InputError if its weights are not as written."""
     found = stamp(folder)
     gone = [name for name in found.get("files", ()) if not (folder / name).is_file()]
     if gone or weights_digest(folder) != found["weights"]:
@@ -174,11 +170,7 @@ def sound(folder: Path) -> dict[str, Any]:
 
 
 def both(run: Path) -> dict[str, dict[str, Any]]:
-    """Return the stamps of a run's two models; where one is damaged, the results go.
-
-    Raises:
-        InputError: if the weights of one are not those that were written.
-    """
+    """Return the stamps of both models of a run; if one is not sound, the results are dropped."""
     try:
         return {name: sound(run / name) for name in ("vanilla", "unlearned")}
     except InputError:

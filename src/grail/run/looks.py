@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -15,6 +14,7 @@ from grail.config.unlearning import Stop, Unlearning
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
+from grail.data.samples import grouped
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import BATCH_TOKENS
 from grail.files import read_json, write_json
@@ -83,10 +83,8 @@ def looks_of(
 
 def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
     """Return the rows that a look reads."""
-    sides: dict[tuple[str, str], list[Encoded]] = {}
-    for row in rows:
-        if row.part == "train" and row.side in ("unlearn", "retain"):
-            sides.setdefault((row.domain, row.side), []).append(row)
+    train = [row for row in rows if row.part == "train" and row.side in ("unlearn", "retain")]
+    sides = grouped(train, lambda row: (row.domain, row.side))
     general = [row for row in rows if row.side == "general"]
     if general:
         unread = [row for row in general if row.part == "val"]
@@ -164,19 +162,6 @@ def unknowing(
         return None
     count = examples_read(section)
     return before, examples_for(rows, count, seed, positions_of(model.config)) if count else {}
-
-
-def looks_in_memory(
-    model: Policy,
-    tokenizer: Any,
-    rows: Sequence[Encoded],
-    section: Unlearning,
-    before: Weights | None,
-    seed: int,
-) -> Looks:
-    """Return how the model is looked at while it is trained: see ``looks_of``."""
-    known = unknowing(model, before, rows, section, seed)
-    return looks_of(model, rows, tokenizer.pad_token_id, None, section.stop, known)
 
 
 def run_looks(context: RunContext, before: Weights | None) -> Looks:
