@@ -37,6 +37,11 @@ class Teach(Section):
     seed: Seed | None = None
     """Seed of the row order. A number lets runs share the model. null: the run's."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the rows that are taught."""
+        return ("train", "val") if self.include_val else ("train",)
+
 
 def switched(value: Any) -> Any:
     """Take ``teach: true`` as the section with its defaults, and ``false`` as none."""

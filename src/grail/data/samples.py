@@ -88,26 +88,27 @@ def load_samples(config: Config) -> list[Sample]:
 
 
 def load_general(config: Config) -> list[Sample]:
-    """Read the general text, at most ``data.max_rows`` rows; every second one is held out (val).
-
-    Raises:
-        InputError: one line per problem, each with the configuration key.
-    """
+    """Read the general text, at most ``data.max_rows`` rows; every second one is held out (val)."""
     samples = _load_all({"general.train": (GENERAL, config.general.train)}, config.data)
     return [replace(sample, part="val") if sample.row % 2 else sample for sample in samples]
 
 
 def remarks(config: Config) -> list[str]:
     """Say which CSV files have cells that something else than commas parts, once for each mark."""
-    given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
     found: dict[str, list[str]] = {}
-    for source in sorted({source for source in (*given, config.general.train) if source}):
+    for source in sources(config):
         if (mark := separator(source)) not in ("", ","):
             found.setdefault("tabs" if mark.isspace() else repr(mark), []).append(source)
     return [
         f"{', '.join(files)}: the cells are parted by {mark}, not commas."
         for mark, files in found.items()
     ]
+
+
+def sources(config: Config) -> list[str]:
+    """Return where all rows of a run come from, those that it only measures too, sorted."""
+    given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
+    return sorted({source for source in (*given, config.general.train) if source})
 
 
 def _sources(config: Config) -> dict[Place, str | None]:
@@ -150,13 +151,9 @@ def _load(source: str, place: Place, columns: Mapping[str, str]) -> list[Sample]
 def samples_from(
     rows: Sequence[Raw], place: Place, source: str, columns: Mapping[str, str] | None = None
 ) -> list[Sample]:
-    """Check rows of any layout.
+    """Check rows of any layout, each with where it stands; ``source`` is their name in messages.
 
-    Args:
-        rows: Where each stands, and the row.
-        place: Where they belong.
-        source: Their name in messages.
-        columns: Key of a layout -> the source's own name for it.
+    ``columns`` is key of a layout -> the source's own name for it.
 
     Raises:
         InputError: if there are none, or listing the first malformed ones, without their text.

@@ -14,7 +14,7 @@ from grail.config.file import COMPARISON
 from grail.data.samples import Sample, texts_of
 from grail.errors import InputError
 from grail.handover.copies import copies_of, size_of, weights_left
-from grail.handover.evidence import Opened, raw, sources
+from grail.handover.evidence import Opened, data_files, raw
 from grail.reporting.attestation import not_covered, what_next
 from grail.reporting.audit.lights import lights_table
 from grail.reporting.audit.tables import read_audit
@@ -143,7 +143,7 @@ def copies(run: Opened) -> list[dict[str, Any]]:
             found.append({"what": what, "where": name, "bytes": size_of(folder / name)})
     for copy in filter(weights_left, copies_of(folder)):
         found.append({"what": f"a copy: {copy['kind']}", "where": copy["folder"], "bytes": None})
-    others = {"data files": ", ".join(Path(source).name for source in sources(config))}
+    others = {"data files": ", ".join(Path(source).name for source in data_files(config))}
     others |= {"the model as it was given": Path(config.model.name).name}
     if (folder / COMPARISON).exists() or folder.resolve().parent.name == ".cells":
         others |= {"the comparison's cells": "models and scores that its runs share"}

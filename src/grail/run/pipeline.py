@@ -120,8 +120,7 @@ class Run:
 
     def _vanilla(self) -> None:
         teach = self.config.teach
-        parts = ("train", "val") if teach and teach.include_val else ("train",)
-        data = self.context.data(*parts) if self.config.teaches else {}
+        data = self.context.data(*teach.parts) if teach and self.config.teaches else {}
         seed = self.config.vanilla_seed
         key = self.context.key("model", "data", "teach", seed=seed, rows=data)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):

@@ -43,8 +43,7 @@ def vanilla_training(context: RunContext) -> Training:
 def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training:
     """Return the vanilla stage's training on some sides."""
     section, pad = context.config.teach or Teach(), context.tokenizer.pad_token_id
-    parts = ("train", "val") if section.include_val else ("train",)
-    rows = tuple(row for row in context.rows if row.part in parts and row.side in sides)
+    rows = tuple(row for row in context.rows if row.part in section.parts and row.side in sides)
     task = DescentTask(context.model, rows, pad, seed, section.batch_size, section.until)
     return task, loop_settings(section, seed)
 
