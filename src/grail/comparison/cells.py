@@ -65,10 +65,8 @@ class Store:
     def prepare(self, config: Config) -> Job:
         """Link what is already made into the cell's folder; return the command that runs it.
 
-        A calibrated cell starts from the one without calibration, if that is finished.
-
-        Raises:
-            InputError: if another process is at work in the cell.
+        A calibrated cell starts from the one without calibration, if that is finished. InputError
+        if another process is at work in the cell.
         """
         folder, base = self.folder(config), Path(self.base.output)
         start = uncalibrated(config)
@@ -100,8 +98,7 @@ class Store:
 def link_cell(link: Path, home: Path) -> None:
     """Make ``link`` (METHOD/SEED) a relative link to a cell, or a copy where links are impossible.
 
-    Raises:
-        InputError: if something else is there, such as a cell of an earlier version.
+    Anything else that is there, such as a cell of an earlier version, is refused.
     """
     if link.is_symlink():
         link.unlink()

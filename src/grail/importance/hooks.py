@@ -59,10 +59,8 @@ def sample_hooks(
     Modules with trainable parameters get hooks, and weight gradients are switched off. Gradients
     are requested on the embeddings' output instead: they flow through all layers, and autograd
     skips the products that the hooks compute per sample. Fused LoRA layers report the gradients of
-    A and B through a callback, so they get no hooks.
-
-    Raises:
-        InputError: if the samples cannot be told apart, or a gradient did not arrive.
+    A and B through a callback, so they get no hooks. InputError if the samples cannot be told
+    apart, or a gradient did not arrive.
     """
     parameters = trainable(model)
     names = {id(p): name for name, p in parameters.items() if name in sums.total}

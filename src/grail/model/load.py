@@ -216,11 +216,7 @@ def _refuse_tied(adapted: Any, what: str) -> None:
 
 
 def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
-    """Put a new adapter on a model, its values drawn from ``seed``; answers stay the same.
-
-    Raises:
-        InputError: if the model does not have the modules to adapt, or they are tied.
-    """
+    """Put a new adapter, drawn by ``seed``, on modules of a model; answers stay the same."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(

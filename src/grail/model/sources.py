@@ -56,11 +56,7 @@ class Source:
 
 
 def find(name: str) -> Source:
-    """Return the source of ``model.name``; nothing is converted or downloaded.
-
-    Raises:
-        InputError: if it is a path without a model, or neither a path nor a Hub id.
-    """
+    """Return the source of ``model.name``, or refuse it; nothing is converted or downloaded."""
     if name in PACKAGED:
         return Source(str(find_packaged(name) or PACKAGED[name][1]))
     path = Path(name)
@@ -113,11 +109,7 @@ def is_packaged(name: str) -> bool:
 
 
 def find_packaged(name: str) -> Path | None:
-    """Return the GGUF file in the installed wheel of a short name, or None.
-
-    Raises:
-        InputError: if the wheel has only parts of it and some of them are not installed.
-    """
+    """Return the GGUF file in the installed wheel of a short name, if it is whole, or None."""
     module = PACKAGED[name][0]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:

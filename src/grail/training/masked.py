@@ -136,11 +136,7 @@ def _check(parameters: dict[str, nn.Parameter], mask: Mask) -> None:
 
 
 def check_shapes(parameters: Mapping[str, nn.Parameter], mask: Mask) -> None:
-    """Refuse a mask of another model.
-
-    Raises:
-        InputError: naming a parameter that is not trained, or has another shape or shards.
-    """
+    """Refuse a mask of another model: of other parameters, other shapes, or in shards."""
     for name, bits in mask.frozen.items():
         if name not in parameters:
             raise InputError(f"the mask freezes entries of {name}, which the model does not train")

@@ -179,11 +179,7 @@ def make_objective(settings: Unlearning) -> Objective:
 
 
 def _own_loss(name: str) -> tuple[_Recipe, str]:
-    """Return the recipe with ``package.module:function``, and the digest of its file.
-
-    Raises:
-        InputError: if there is no such function; later, if it does not return one loss per row.
-    """
+    """Return the recipe with ``package.module:function``, and the digest of its file."""
     key, (module_name, _, function_name) = f"unlearning.objective: {name}", name.partition(":")
     try:
         module: Any = import_module(module_name)

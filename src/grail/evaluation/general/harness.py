@@ -53,11 +53,7 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
 
 
 def build(tasks: Sequence[LocalTask | str]) -> Tasks:
-    """Return lm-eval's task objects by name, in order, with their data loaded.
-
-    Raises:
-        InputError: if the data of a task cannot be reached, or it is not multiple choice.
-    """
+    """Load lm-eval's tasks, by name, in order; refuse one without data, or without choices."""
     if not tasks:
         return {}  # lm-eval takes seconds to import
     with _quiet():
