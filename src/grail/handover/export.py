@@ -15,7 +15,7 @@ import torch
 
 from grail.artifacts import STAMP
 from grail.errors import InputError
-from grail.files import file_digest, replacing_folder, write_text
+from grail.files import replacing_folder, write_text
 from grail.handover.card import model_card
 from grail.handover.copies import note_copy
 from grail.handover.delta import DELTA, write_delta
@@ -52,8 +52,7 @@ def export(folder: Path, form: str, output: Path) -> dict[str, Any]:
     with lock.alone(folder, private=False), replacing_folder(output) as partial:
         remarks = FORMS[form](folder, context, base, partial)
         write_text(partial / "README.md", model_card(folder, form, base, remarks))
-    note_copy(folder, form, output)
-    files = {file.name: file_digest(file) for file in sorted(output.iterdir()) if file.is_file()}
+    files = note_copy(folder, form, output)
     return {"output": str(output), "form": form, "remarks": remarks, "files": files}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from grail.files import file_digest, replacing_folder
+from grail.files import replacing_folder
 from grail.handover.copies import note_copy
 from grail.handover.opened import check_empty, open_run
 from grail.model.sources import files_read, find, weight_files
@@ -36,8 +36,7 @@ def revert(folder: Path, output: Path) -> dict[str, Any]:
         for file in files_read(source):
             (partial / file.relative_to(source)).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, partial / file.relative_to(source))
-    note_copy(folder, "before", output)
-    files = {file.name: file_digest(file) for file in sorted(output.iterdir()) if file.is_file()}
+    files = note_copy(folder, "before", output)
     return {"output": str(output), "from": str(source), "files": files}
 
 

@@ -5,7 +5,7 @@ Knows no stage, and of the run directory the folders of its models alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from grail.data.heldout import unseen
 from grail.data.samples import CHECK, Sample, grouped
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
-from grail.files import digest
+from grail.files import cached, digest
 from grail.localization.reused import check_fit
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
@@ -191,6 +191,14 @@ class RunContext:
         if "model" in sections:
             more["start"] = self.start
         return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
+
+    def kept(
+        self, file: str, key: str, stage: str, make: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what a file of the run directory holds, if made from ``key``; else make it."""
+        heard = self.listener
+        path = self.folder / file
+        return cached(path, key, make, lambda: heard.skipped(stage), heard.warn, self.main)
 
     def data(self, *parts: str) -> dict[str, str]:
         """Digests of the given parts; general rows and checked ones are parts of their own."""

@@ -14,7 +14,7 @@ from grail.evaluation.general.harness import Harness, build
 from grail.evaluation.general.items import LocalTask, task_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
 from grail.evaluation.values import kept_in
-from grail.files import cached, digest, write_json, write_text
+from grail.files import digest, write_json, write_text
 from grail.model.sources import version
 from grail.run.context import RunContext
 
@@ -32,11 +32,11 @@ def outcomes_of(context: RunContext, name: str, weights: str) -> list[Outcome]:
     tasks = context.inputs.tasks
     if not tasks:
         return []
-    path, key = context.folder / "evaluation" / f"general.{name}.json", _key(context, weights)
+    file, stage = f"evaluation/general.{name}.json", f"general {name}"
     settings = context.config.evaluation
 
     def ask() -> dict[str, Any]:
-        with context.listener.stage(f"general {name}") as tick:
+        with context.listener.stage(stage) as tick:
             context.take(name)
             harness = Harness(
                 context.model,
@@ -48,9 +48,8 @@ def outcomes_of(context: RunContext, name: str, weights: str) -> list[Outcome]:
             outcomes = harness.run(name, context.listener.warn, tick)
         return {"outcomes": [asdict(outcome) for outcome in outcomes]}
 
-    heard = context.listener
-    found = cached(path, key, ask, lambda: heard.skipped(f"general {name}"), heard.warn)
-    return kept_in(path, found, "outcomes", Outcome)
+    found = context.kept(file, _key(context, weights), stage, ask)
+    return kept_in(context.folder / file, found, "outcomes", Outcome)
 
 
 def measure_general(context: RunContext, weights: Mapping[str, str]) -> None:

@@ -12,7 +12,6 @@ from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results, values_in
-from grail.files import cached
 from grail.model.weights import copy_weights, holding, put_weights
 from grail.progress import Tick, silent
 from grail.results import GUESS, Result
@@ -37,11 +36,11 @@ def values_of(context: RunContext, name: str, weights: str) -> list[SampleValue]
         write_neighbours(context, weights)
     rows = context.data("train", "val", HELD_OUT, CHECK, "general") | own_digest(context)
     facts: dict[str, Any] = {"weights": weights, "rows": rows, "repetition": "characters"}
-    path = context.folder / "evaluation" / f"{name}.json"
+    file, stage = f"evaluation/{name}.json", f"evaluate {name}"
     domains = guess_domains(context.folder) if name == GUESS else []
     if name == GUESS:
         if not domains:
-            path.unlink(missing_ok=True)
+            (context.folder / file).unlink(missing_ok=True)
             return []
         facts |= {
             "domains": domains,
@@ -55,7 +54,7 @@ def values_of(context: RunContext, name: str, weights: str) -> list[SampleValue]
             directory.outdate(context.folder)
         evaluator = context.evaluator(context.config.evaluation.generate)
         about: dict[str, float] = {}
-        with context.listener.stage(f"evaluate {name}") as tick:
+        with context.listener.stage(stage) as tick:
             if name == GUESS:
                 context.take("vanilla")
                 values = guessed(context, domains, tick)
@@ -67,10 +66,7 @@ def values_of(context: RunContext, name: str, weights: str) -> list[SampleValue]
             values = evaluator.run(name, context.measured, tick)
         return {**about, "values": [value.as_json() for value in values]}
 
-    heard = context.listener
-    known = lambda: heard.skipped(f"evaluate {name}")  # noqa: E731
-    found = cached(path, key, measure, known, heard.warn, context.main)
-    return values_in(path, found)
+    return values_in(context.folder / file, context.kept(file, key, stage, measure))
 
 
 def guessed(

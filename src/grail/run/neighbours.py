@@ -19,7 +19,7 @@ from grail.data.samples import CHECK, Place, Sample
 from grail.data.words import words_of
 from grail.errors import InputError
 from grail.evaluation.fluency import repetition
-from grail.files import cached, digest, read_json
+from grail.files import digest, read_json
 from grail.model.forward import positions_of
 from grail.model.generate import end_tokens, generate, most_new
 from grail.progress import Tick
@@ -51,10 +51,9 @@ def write_neighbours(context: RunContext, weights: str) -> None:
     digest of the vanilla model's.
     """
     count, heard = context.config.evaluation.neighbours, context.listener
-    path = context.folder / NEIGHBOURS
     if not count:
         if context.main:
-            path.unlink(missing_ok=True)
+            (context.folder / NEIGHBOURS).unlink(missing_ok=True)
         return
     facts = {"weights": weights, "rows": context.data("train", "val", HELD_OUT, CHECK, "general")}
     facts |= {"seed": context.config.vanilla_seed, "most": context.config.evaluation.max_new_tokens}
@@ -70,8 +69,7 @@ def write_neighbours(context: RunContext, weights: str) -> None:
             heard.warn(FEW.format(count * TRIES, len(found)))
         return {"rows": [{"prompt": s.prompt, "completion": s.completion} for s in found]}
 
-    known = lambda: heard.skipped("neighbours")  # noqa: E731
-    found = cached(path, key, make, known, heard.warn, context.main)
+    found = context.kept(NEIGHBOURS, key, "neighbours", make)
     context.neighbours = _encoded(context, found["rows"])
 
 

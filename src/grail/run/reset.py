@@ -7,7 +7,7 @@ from typing import Any
 from grail import artifacts
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.files import cached, read_json
+from grail.files import read_json
 from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.looks import looked_at, measured
@@ -54,9 +54,9 @@ def write_rewrites(context: RunContext, vanilla: str) -> None:
     The vanilla model rewrites the retain rows; the model from before the facts guesses at the
     unlearn rows. ``vanilla`` is a digest of the vanilla weights.
     """
-    section, path = context.config.unlearning, context.folder / REWRITES
+    section = context.config.unlearning
     if not section.rewrites and not section.guesses:
-        path.unlink(missing_ok=True)
+        (context.folder / REWRITES).unlink(missing_ok=True)
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
     how = section.guesses, section.examples, context.config.seed
@@ -81,9 +81,8 @@ def write_rewrites(context: RunContext, vanilla: str) -> None:
         written = [[*row.place, list(row.ids), row.start] for row in (*told, *guesses.rows)]
         return {"rows": written, "examples": guesses.examples}
 
-    heard, key = context.listener, context.key("model", "data", **facts)
     stage = "rewrite" if section.rewrites else "guess"
-    cached(path, key, write, lambda: heard.skipped(stage), heard.warn)
+    context.kept(REWRITES, context.key("model", "data", **facts), stage, write)
 
 
 def read_rewrites(context: RunContext) -> Written:
