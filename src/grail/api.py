@@ -5,8 +5,6 @@ Keyword settings have the names, limits and defaults of the configuration (``gra
 including ``template``, ``date`` and ``max_tokens`` of ``data``. Only ``unlearn`` changes a model.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A measurement on disk with the same weights, rows and settings is not repeated. 
 run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

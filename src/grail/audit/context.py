@@ -1,7 +1,5 @@
 """What attacks work with: the model, the rows that are measured, and the ordinary Evaluator."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field

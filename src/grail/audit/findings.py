@@ -1,7 +1,5 @@
 """Per-sample values of all models and attacks as rows with standard errors and differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any

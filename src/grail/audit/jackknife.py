@@ -3,8 +3,6 @@
 Works for whatever ``to_results`` measures; for a plain mean it is the textbook standard error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The finished runs that an audit reads: the audited one, and its oracle. Nothing is changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

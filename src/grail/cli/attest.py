@@ -1,7 +1,5 @@
 """``grail attest`` and ``grail verify``; heavy imports happen inside the handlers."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -4,8 +4,6 @@ Exit codes: 0 done; 2 the input is wrong; 3 the verdict is not a pass, with --st
 found a change; 1 anything else. Heavy imports happen inside handlers.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """``grail plan`` of a comparison: what its base and its cells will take; writes nothing."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """``grail report``: the pages of a finished run or comparison, from its files alone."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

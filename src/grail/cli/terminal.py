@@ -1,7 +1,5 @@
 """Progress bars with remaining time, tables, and quiet libraries, for the terminal."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -3,8 +3,6 @@
 Heavy imports happen inside the functions.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -5,8 +5,6 @@ again by it. Files that it shares with the base are hard links: a run replaces e
 and never writes into one.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -4,8 +4,6 @@ Reads files; runs nothing. A grid is judged by half of the train rows
 alone, and the other half is reported.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics

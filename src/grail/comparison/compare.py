@@ -1,7 +1,5 @@
 """The comparison in order: the base, the grids, the cells of all seeds, then comparison.json."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace

@@ -3,8 +3,6 @@
 A method looks better than it is on the rows that chose its settings.
 """
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 from collections import Counter

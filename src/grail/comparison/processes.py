@@ -3,8 +3,6 @@
 Also what such a child runs: grail, until it is done or its parent is gone.
 """
 
-from __future__ import annotations
-
 import os
 import runpy
 import signal

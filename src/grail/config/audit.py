@@ -1,7 +1,5 @@
 """The ``audit`` section: the attacks, their strength and rows, and the limits of the verdict."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field

@@ -1,7 +1,5 @@
 """The YAML file around a configuration: read, override with ``key=value``, write back."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The user's own functions, which settings name as ``package.module:function``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any

@@ -1,7 +1,5 @@
 """What pydantic found wrong, in the words of the user's file; knows no setting by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeVar
 

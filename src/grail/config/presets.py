@@ -5,8 +5,6 @@ gives every key of the method (``_OWNED`` and all of ``localization``): nothing 
 is left where one is put over the other.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from grail.config.localization import Localization

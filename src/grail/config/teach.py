@@ -3,8 +3,6 @@
 A model that the user gives is taken as it is, unless this section is there.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from grail.config.merge import Sections

@@ -1,7 +1,5 @@
 """Batches of encoded samples; their order is a function of (seed, epoch)."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Sequence

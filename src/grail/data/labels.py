@@ -1,7 +1,5 @@
 """Random labels for Stage 1 (paper, Stage 1); knows nothing of gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random

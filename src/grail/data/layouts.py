@@ -3,8 +3,6 @@
 Errors never repeat a row's text: it may be private.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Read rows from files, the Hub or the embedded set, unchecked; knows nothing of samples."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

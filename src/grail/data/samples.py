@@ -1,7 +1,5 @@
 """Samples: rows of text, checked and named; knows nothing of tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar

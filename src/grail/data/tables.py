@@ -3,8 +3,6 @@
 Each row is a mapping from the header's names to text, unchecked; knows nothing of samples.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

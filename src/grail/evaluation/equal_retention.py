@@ -4,8 +4,6 @@ A method that stops early retains more and unlearns less; methods compare only a
 (the calibration of UWC, arXiv 2406.09179). Knows no rows: a callable measures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """Membership inference: AUCs between unlearn rows and rows that no model was trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 
 from grail.evaluation.memorization import auc, auc_error

@@ -1,7 +1,5 @@
 """US, RS, PPL and ROUGE-L as pure functions of per-sample values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """SampleValue: the numbers of one row; and their averages as the rows of ``results.json``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Talk to the models of a run: one question, and the answer of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

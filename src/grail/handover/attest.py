@@ -1,7 +1,5 @@
 """An attestation is written, as JSON and as a page, and checked against the run it is about."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """What an attestation says: the facts of a finished run without any row's text, as one object."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

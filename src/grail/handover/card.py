@@ -1,7 +1,5 @@
 """The model card of an exported model: what was removed and how, with figures and without texts."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from importlib import resources

@@ -3,8 +3,6 @@
 They are noted in ``copies.json`` of the run directory, so that they can be found again.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any

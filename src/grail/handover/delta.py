@@ -5,8 +5,6 @@ holds which entries changed (one bit each) and the XOR of these entries. So a di
 large as the entries that moved, and frozen ones cost a bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files of a finished run, opened to be recomputed: settings, rows, and what cannot be read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field

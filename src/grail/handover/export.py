@@ -3,8 +3,6 @@
 A form is a function that fills the folder from a run and returns what the card says of it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

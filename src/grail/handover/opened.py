@@ -1,7 +1,5 @@
 """A finished run as it is handed over: its models and how to load them, without its data files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -4,8 +4,6 @@ Runs that share files (the cells of a comparison and their base) are purged toge
 leaves a shared file where it is.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator

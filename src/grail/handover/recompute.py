@@ -4,8 +4,6 @@ Each check returns a sentence for every difference, which names the file that di
 the run has nothing of its kind.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

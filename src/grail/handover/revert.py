@@ -1,7 +1,5 @@
 """The way back: the model before unlearning, bit for bit."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Signatures of an attestation: ed25519, by the optional package ``cryptography``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

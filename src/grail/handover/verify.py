@@ -1,7 +1,5 @@
 """Is a run directory, and an attestation of it, still what was written? Every change is named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """Per-sample gradient statistics in two ways, a plain loop and hooks over a batch: same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Hooks that turn one backward pass over a batch into per-sample gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

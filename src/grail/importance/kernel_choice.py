@@ -1,7 +1,5 @@
 """Which kernel scores the weights of Linear layers (``importance.kernel``)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Stage 1: how important each entry is for one side of one domain (paper, Eq. 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

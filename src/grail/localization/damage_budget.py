@@ -1,7 +1,5 @@
 """Damage budget: free the entries that unlearn most for the least damage, up to a share of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce

@@ -1,7 +1,5 @@
 """LOCALIZERS: name -> function from the evidence to a Mask; knows no model, data or objective."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import getfile

@@ -1,7 +1,5 @@
 """The mask of another run, taken as it is (``localization.from``)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The top entries of each layer, on plain tensors: no model, no data, no domains."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Survivors: the entries that keep their values when the others are reset ahead of training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

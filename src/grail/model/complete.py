@@ -1,7 +1,5 @@
 """Refuse what a load leaves out: every weight of the model is in the file, and the reverse."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ the base model's precision and accumulate in float32; the weights stay float32, 
 of A and B are computed in the base model's precision before they are widened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Greedy or sampled continuations of prompts; knows no side and no domain."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager

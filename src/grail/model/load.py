@@ -1,7 +1,5 @@
 """Load a causal language model, its adapter and its tokenizer, as the ``model`` section says."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a model does with tokens it must not read: later ones, and padding. Found by trying."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary

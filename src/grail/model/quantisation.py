@@ -3,8 +3,6 @@
 Only Linear weights are stored in fewer bits; embeddings, LM head and norms keep ``model.dtype``.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from importlib.util import find_spec

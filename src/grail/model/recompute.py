@@ -1,7 +1,5 @@
 """Gradient checkpointing: less memory in training for a second forward pass."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 

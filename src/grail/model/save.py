@@ -1,7 +1,5 @@
 """Save and load trained weights: an adapter in PEFT's format, or the full model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

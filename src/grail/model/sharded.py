@@ -5,8 +5,6 @@ part, an ordinary tensor that shares its memory with the parameter. A whole tens
 time. All processes must call these functions in the same order.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping

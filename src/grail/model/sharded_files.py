@@ -1,7 +1,5 @@
 """Load a model in parts, one per process, and save it: no process ever holds the whole of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import partial

@@ -3,8 +3,6 @@
 Returns something that ``from_pretrained`` can open, and says which files of a folder it reads.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import importlib.util

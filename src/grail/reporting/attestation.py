@@ -1,7 +1,5 @@
 """An attestation as a page for readers who are no programmers; reads its content alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Knows no stage, and of the run directory the folders of its models alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

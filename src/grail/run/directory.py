@@ -3,8 +3,6 @@
 Knows names of files; knows nothing of how their contents are made.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path

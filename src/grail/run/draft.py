@@ -1,7 +1,5 @@
 """A settings file drafted from a model and one or two files of rows, after looking at them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

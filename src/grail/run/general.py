@@ -3,8 +3,6 @@
 What ``evaluation.general_tasks`` asks for; the ordinary evaluation is another matter.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict

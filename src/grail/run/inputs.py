@@ -1,7 +1,5 @@
 """Everything that can be found wrong before a model is loaded: data, names, the place to write."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

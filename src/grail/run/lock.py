@@ -1,7 +1,5 @@
 """One command at a time in a run directory, and what killed ones left there is removed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """What the looks of a run measure, and the file that they are written to."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Each stage records what it wrote; whoever reads a file can ask whether it still 
 A file is hashed once, when it is recorded. Needs no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path

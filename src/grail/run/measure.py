@@ -1,7 +1,5 @@
 """What the evaluation measures on one model of a run, or takes from what was measured before."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks of a model in memory and of its rows: what ``inputs`` checks for the files of a run."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ The model writes questions, from the opening of a conversation and from the firs
 prompts, and answers them greedily. What it then holds is measured like rows that are never trained.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

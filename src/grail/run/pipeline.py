@@ -4,8 +4,6 @@ Each stage reads files and writes files, and stamps them with the digest of its 
 the stages know of each other.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What a run was made with: versions, source revision, identity of the base model."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """What is refused in a run directory, because something in it would be lost without a word."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The reset of a run: the rows that are rewritten before it, and the weights it starts from."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from grail import artifacts

@@ -1,7 +1,5 @@
 """What the processes of a run do together, and what a model in parts (FSDP2) cannot do yet."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

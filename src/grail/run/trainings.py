@@ -1,7 +1,5 @@
 """The scorer and the trainings of a run, made from its settings, its rows and its model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace

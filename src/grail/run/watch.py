@@ -1,7 +1,5 @@
 """The processes of a run watch each other: one that is gone is named, and not waited for."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

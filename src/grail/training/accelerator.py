@@ -1,7 +1,5 @@
 """The processes and devices that a run trains on, through accelerate."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a training writes to disk: its checkpoint, complete or absent, and its log."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext

@@ -4,8 +4,6 @@ The loop gets a task, which plans rows and computes losses, and a mask. It does 
 objective the task has, nor what a side means.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

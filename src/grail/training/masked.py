@@ -5,8 +5,6 @@ optimizer = MaskedOptimizer(torch.optim.AdamW(model.parameters()), model, read_m
 optimizer.prove()    # raises if a bit of a frozen entry changed
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

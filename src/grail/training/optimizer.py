@@ -1,7 +1,5 @@
 """How a training loop steps: optimisers and learning rate schedules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ model loops. Retain rows ahead of the question, as examples, show how long answe
 end; the model then guesses in a sentence.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping, Sequence

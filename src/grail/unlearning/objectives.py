@@ -16,8 +16,6 @@ else it is None. There are two ways to train with it:
 - in Python, ``Objective((Term("unlearn/mine", "unlearn", my_loss, 1.0), ...))``, for any side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps

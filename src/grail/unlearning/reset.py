@@ -4,8 +4,6 @@ No loss alone gives such removal: what was only suppressed comes back after a fe
 text, what was reset has to be learnt again (UNDO, arXiv 2506.06278).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ With every likely first token but the row's own it is made to begin another way,
 greedily. What it then says is trained like a retain row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any

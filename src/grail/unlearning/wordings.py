@@ -5,8 +5,6 @@ and may begin the answer where the fact begins. Here an answer begins at a later
 after the question of another unlearn row: no text is made up, and no model is asked.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import replace

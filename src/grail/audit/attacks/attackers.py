@@ -1,7 +1,5 @@
 """Who relearns: what an attacker trains, by which optimizer and how fast; undone afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The compression itself is a function of one weight (``quantise``, ``prune``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """The paraphrase attack: ask in other words; mean and worst case of each row's paraphrases."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Magnitude pruning of one weight: the smallest entries become zero."""
 
-from __future__ import annotations
-
 import math
 
 from jaxtyping import Float

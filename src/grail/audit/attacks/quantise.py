@@ -4,8 +4,6 @@ Unlearning often moves weights by less than a step of a coarse grid, so that rou
 (Zhang et al., arXiv 2410.16454).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

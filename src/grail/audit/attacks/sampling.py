@@ -4,8 +4,6 @@ Greedy answers alone hide what a model says now and then (leak@k, arXiv 2511.049
 goes on after the first words of the answer. ROUGE-L with the true answer measures both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 The only module that imports ``lm_eval``.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The items of local general tasks: multiple-choice rows from JSONL files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

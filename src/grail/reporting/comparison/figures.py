@@ -3,8 +3,6 @@
 The same comparison gives the same bytes: fixed salt for ids, no date.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The files made from comparison.json: page, Markdown, LaTeX, CSV and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

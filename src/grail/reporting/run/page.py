@@ -1,7 +1,5 @@
 """One run as a page and as Markdown: self-contained, and the same bytes for the same run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

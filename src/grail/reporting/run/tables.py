@@ -1,7 +1,5 @@
 """The tables of one run: successes, text, memorization, membership, general ability, mask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

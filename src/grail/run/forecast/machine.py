@@ -1,7 +1,5 @@
 """Time a few real batches of each kind of work, and read off the process's memory."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Where a model of any shape fits: the bytes that each stage holds on each device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Models by their shape alone: no weight is read or drawn, so that any size can be planned."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path

@@ -4,8 +4,6 @@ Tokens are those of the rows: padding is not counted, and a prompt that trials s
 for each. Counts are at most: no row rests and no stage ends early.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Sequence
 
