@@ -71,18 +71,14 @@ def run_attest(options: argparse.Namespace) -> int:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Print each change; return 0 if there is none, else 4."""
-    from rich.console import Console
-
     from grail.cli.terminal import Terminal, quiet
 
     quiet()
     from grail.audit.founded import unfounded
     from grail.handover.verify import verify
 
-    listener = Terminal(Console(stderr=True))
-    found = verify(
-        options.target, options.metrics, options.key, listener, {MEASURED_AUDIT: unfounded}
-    )
+    also = {MEASURED_AUDIT: unfounded}
+    found = verify(options.target, options.metrics, options.key, Terminal(), also)
     if options.json:
         sys.stdout.write(json.dumps(vars(found)) + "\n")
     else:

@@ -40,7 +40,7 @@ def run_audit(options: argparse.Namespace) -> int:
     from grail.results import read_results
 
     folder = options.folder
-    audit = audit_run(folder, options.oracle, options.set, Terminal(Console(stderr=True)))
+    audit = audit_run(folder, options.oracle, options.set, Terminal())
     if options.json:
         keys = ("outcome", "passed", "outcomes", "sentences", "measured")
         summary = {"output": str(folder / FILE), **{key: audit[key] for key in keys}}

@@ -57,7 +57,7 @@ def handle_plan(options: argparse.Namespace) -> int:
     from grail.run import manifest
 
     manifest.require_settings(options.config)
-    listener = Terminal(Console(stderr=True))
+    listener = Terminal()
     for name in ("devices", "memory", "tflops", "frozen"):
         if options.shape is None and getattr(options, name) is not None:
             raise InputError(f"--{name} is about a shape. Give --shape NAME, or leave it out.")

@@ -104,7 +104,8 @@ def oracle_facts(
     """
     weights = None if audit is None else audit["weights"].get("oracle")
     if oracle is not None:
-        own = raw(oracle / "unlearned" / STAMP)["weights"] if _is_run(oracle) else None
+        stamp = oracle / "unlearned" / STAMP
+        own = raw(stamp)["weights"] if stamp.is_file() else None
         if weights is None or own != weights:
             raise InputError(
                 f"--oracle: the audit of {run.folder} was not made with {oracle}. Make it: "
@@ -181,7 +182,3 @@ def _harm(results: Results) -> list[dict[str, Any]]:
 
 def _as_json(table: Table) -> dict[str, Any]:
     return {"columns": table.columns, "rows": table.rows, "note": table.note}
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "unlearned" / STAMP).is_file()

@@ -6,7 +6,7 @@ the stages know of each other.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Run:
             loop = self._loop(task, None, settings)
             with self.listener.stage("vanilla") as tick:
                 loop.run(self._files("vanilla", key), tick)
-        self._save("vanilla", key, {})
+        save_model(self.context, "vanilla", {"inputs": key})
         if not data:
             directory.drop_training(self.folder / "vanilla")
 
@@ -220,7 +220,7 @@ class Run:
             proof = loop.run(self._files("unlearned", key), tick, looks)
         if self.main:
             write_looks(self.folder, looks, loop.looked, self.listener.warn)
-        self._save("unlearned", key, {"freezing": proof})
+        save_model(self.context, "unlearned", {"inputs": key, "freezing": proof})
 
     def _evaluate(self) -> None:
         if self.main:
@@ -274,9 +274,6 @@ class Run:
             manifest.drop(self.folder, log.name, *([manifest.LOOKS] if name == "unlearned" else []))
         tell_reached(at := directory.checkpoint_of(self.folder / name), key, self.listener.skipped)
         return LoopFiles(log, at, key)
-
-    def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
-        save_model(self.context, name, {"inputs": key, **more})
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
