@@ -28,7 +28,6 @@ def _ascending(steps: list[int]) -> list[int]:
 Rates = Annotated[list[Positive], BeforeValidator(_listed), Field(min_length=1)]
 Steps = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
 
-
 Trained = Literal["adapter", "all"]
 
 

@@ -35,7 +35,6 @@ and the steps of a row that is left out would be missing on the retain side too.
 _PUBLISHED = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
 """MemFlex's thresholds as published for Llama-2-7B and the merged data of both domains."""
 
-
 _RELEASE: Sections = {
     "freeze": "by_side",
     "statistic": "z_mean",

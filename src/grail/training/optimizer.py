@@ -41,7 +41,6 @@ OPTIMIZERS = {
     "adafactor": lambda p, s: torch.optim.Adafactor(p, lr=s.learning_rate, weight_decay=0.0),
 }
 
-
 ENTRYWISE = ("adamw", "sgd")
 """The optimisers that move an entry by its own gradients alone, wherever it stands in its tensor.
 

@@ -28,7 +28,6 @@ LIBRARIES = 0.5 * 2**30
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
 
-
 _MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
 """Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
 
