@@ -100,9 +100,7 @@ def guessed(
 def rows_of(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
     """Return the rows of ``results.json`` for what was measured on all models.
 
-    Args:
-        values: The values of every model.
-        unseen: Keys of the unlearn rows that no training has read.
+    ``unseen`` are keys of the unlearn rows that no training has read.
     """
     models = [value for value in values if value.model != GUESS]
     return [*to_results(values), *membership_results(models, unseen)]
