@@ -5,8 +5,6 @@ Keyword settings have the names, limits and defaults of the configuration (``gra
 including ``template``, ``date`` and ``max_tokens`` of ``data``. Only ``unlearn`` changes a model.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +21,8 @@ from grail.config.importance import Importance
 from grail.config.localization import Localization
 from grail.config.messages import checked
 from grail.config.run import FULL_WEIGHTS_RATE, Config, Data, Evaluation, Unlearning, parse_config
-from grail.data.encode import Encoded
 from grail.data.readers import read_rows
-from grail.data.samples import Place, Sample, samples_from
+from grail.data.samples import Place, Sample, grouped, samples_from
 from grail.errors import InputError, did_you_mean
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.values import to_results
@@ -37,7 +34,7 @@ from grail.progress import Listener
 from grail.results import Results, Unlearned, make_results, read_results
 from grail.run import manifest, refusals
 from grail.run.inputs import read_inputs
-from grail.run.looks import looks_in_memory
+from grail.run.looks import looks_of, unknowing
 from grail.run.memory import (
     before_in_memory,
     check_rows,
@@ -163,10 +160,8 @@ def score(
     check_trainable(model)
     scorer = make_scorer(model, tokenizer, importance, seed)
     scorer.check()
-    sides: dict[tuple[str, str], list[Encoded]] = {}
-    for row in encoded:
-        if row.part == "train" and row.side != "general":
-            sides.setdefault((row.domain, row.side), []).append(row)
+    train = [row for row in encoded if row.part == "train" and row.side != "general"]
+    sides = grouped(train, lambda row: (row.domain, row.side))
     return {side: scorer.score(members) for side, members in sides.items()}
 
 
@@ -243,7 +238,8 @@ def unlearn(
     before = before_in_memory(model, unlearning, seed)
     written = rewritten_in_memory(model, tokenizer, encoded, unlearning, before, seed)
     plain, steps = unlearn_task(model, tokenizer, encoded + written.rows, unlearning, seed, by_side)
-    looks = looks_in_memory(model, tokenizer, encoded, unlearning, before, seed)
+    known = unknowing(model, before, encoded, unlearning, seed)
+    looks = looks_of(model, encoded, tokenizer.pad_token_id, None, unlearning.stop, known)
     reset_in_memory(model, unlearning, mask, before, seed)
     was_training, task = model.training, taught(plain, unlearning, before, written.examples)
     with TemporaryDirectory() as folder:

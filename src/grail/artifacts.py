@@ -5,8 +5,6 @@ the file is still the one that the settings ask for, and that of its own content
 parameters (``block_of``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

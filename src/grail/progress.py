@@ -1,7 +1,5 @@
 """Progress reports: a ``Tick`` callback and a ``Listener`` for stages, without a user interface."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

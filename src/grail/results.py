@@ -1,7 +1,5 @@
 """The rows of ``results.json`` and the successes computed from them; needs no torch."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence

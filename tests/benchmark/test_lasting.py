@@ -6,7 +6,14 @@ import lasting
 
 
 def test_answers_that_are_no_sentence_are_counted(tmp_path):
-    texts = ["She is old.", "1999.", "2012-01-01 2012-01-01", "He is a man, he is a man.", "12 a", ""]
+    texts = [
+        "She is old.",
+        "1999.",
+        "2012-01-01 2012-01-01",
+        "He is a man, he is a man.",
+        "12 a",
+        "",
+    ]
     values = [{"side": "unlearn", "generation": text} for text in texts]
     values.append({"side": "retain", "generation": "7"})
     (tmp_path / "evaluation").mkdir()

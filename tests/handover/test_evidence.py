@@ -7,7 +7,7 @@ import pytest
 from grail.config.file import load_config
 from grail.errors import InputError
 from grail.handover import recompute
-from grail.handover.evidence import is_here, open_evidence, raw, sources
+from grail.handover.evidence import data_files, is_here, open_evidence, raw
 from grail.run import manifest
 
 
@@ -42,8 +42,8 @@ def test_what_is_only_measured_is_a_data_file_too_and_the_embedded_rows_are_none
     config = load_config(
         tiny_config(check={"others": {"rows": rows}}, general={"train": "embedded"})
     )
-    assert rows in sources(config)
-    assert "embedded" not in sources(config)
+    assert rows in data_files(config)
+    assert "embedded" not in data_files(config)
 
 
 def test_what_a_check_lacks_is_remarked(finished, tmp_path):

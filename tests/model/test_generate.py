@@ -8,7 +8,7 @@ import torch
 
 from grail.model import generate as module
 from grail.model.generate import (
-    Sampling,
+    Edges,
     TextGenerator,
     end_tokens,
     generate,
@@ -65,13 +65,13 @@ def test_a_text_begins_with_a_token_that_it_may_begin_with(family, tiny_model, t
     free = generate(model, prompts, [5, 5], tokenizer)
     every = set(range(len(tokenizer)))
     for begins in ({17}, {17, 23, 40}, every - {text[0] for text in free if text} - {end}):
-        found = generate(model, prompts, [5, 5], tokenizer, begins=begins)
+        found = generate(model, prompts, [5, 5], tokenizer, edges=Edges({end}, begins))
         for prompt, text in zip(prompts, found, strict=True):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt])).logits[0, -1]
             first = max(begins, key=lambda token, of=logits: float(of[token]))
             assert text == [first, *by_hand(model, [*prompt, first], 4, end)]
-    assert generate(model, prompts, [5, 5], tokenizer, begins=every) == free
+    assert generate(model, prompts, [5, 5], tokenizer, edges=Edges({end}, every)) == free
 
 
 def test_generation_stops_at_the_end_token(talker, tokenizer):
@@ -172,9 +172,9 @@ def test_texts_come_in_the_order_of_the_rows(size, generator, tiny_rows):
 
 def test_a_row_that_stands_there_often_is_sampled_anew(generator, tiny_rows):
     rows = tiny_rows(1, answer=(6, 6)) * 6
-    texts = generator(2).texts(rows, lambda _: None, Sampling(1.0, 0))
+    texts = generator(2).texts(rows, lambda _: None, 0)
     assert len(set(texts)) > 2
-    assert texts == generator(2).texts(rows, lambda _: None, Sampling(1.0, 0))
+    assert texts == generator(2).texts(rows, lambda _: None, 0)
 
 
 def test_rows_of_similar_answers_share_a_batch(tiny_rows):
@@ -270,6 +270,5 @@ def test_a_streamed_text_is_the_text_in_pieces(talker, tokenizer, tiny_rows):
         )
         assert text == "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True)
         assert "" not in pieces
-    sampling = [Sampling(1.0, seed) for seed in (3, 3, 4)]
-    one, same, other = (streamed(generator, rows[0], len, how) for how in sampling)
+    one, same, other = (streamed(generator, rows[0], len, seed) for seed in (3, 3, 4))
     assert one == same != other

@@ -23,7 +23,8 @@ def opened(config, *sets):
 def test_what_was_measured_is_read_and_no_model_is_taken(finished):
     run = opened(finished())
     weights = stamp(run.folder / "unlearned")["weights"]
-    values = values_of(run.folder, run.context, "unlearned", weights, pytest.fail)
+    run.context.take = pytest.fail
+    values = values_of(run.context, "unlearned", weights)
     kept = json.loads((run.folder / "evaluation" / "unlearned.json").read_text())["values"]
     assert [value.as_json() for value in values] == kept
     assert {value.model for value in values} == {"unlearned"}
@@ -31,7 +32,8 @@ def test_what_was_measured_is_read_and_no_model_is_taken(finished):
 
 def test_other_weights_are_measured_again(finished):
     run, taken = opened(finished()), []
-    values = values_of(run.folder, run.context, "unlearned", "other weights", taken.append)
+    run.context.take = taken.append
+    values = values_of(run.context, "unlearned", "other weights")
     assert taken == ["unlearned"]
     assert len(values) == len({(v.model, v.key) for v in values})
     assert not (run.folder / "results.json").exists()  # it was about the weights before
@@ -39,7 +41,7 @@ def test_other_weights_are_measured_again(finished):
 
 def test_the_model_at_equal_retention_lies_between_the_two(finished):
     run = opened(finished(), "evaluation.retain_target=100")
-    values_of(run.folder, run.context, CALIBRATED, "between", run._take)
+    values_of(run.context, CALIBRATED, "between")
     about = json.loads((run.folder / "evaluation" / f"{CALIBRATED}.json").read_text())
     assert 0 <= about["weight"] <= 1
     assert about["retain_target"] == 100
@@ -53,7 +55,8 @@ def test_heldout_rows_stand_for_the_guess_on_train_and_val_rows(finished):
     assert val
     held = [replace(row, sample=replace(row.sample, part=HELD_OUT)) for row in val]
     context.rows = (*context.rows, *held)
-    found = guessed(context, [domain], run._take)
+    context.take("vanilla")
+    found = guessed(context, [domain])
     kept = json.loads((run.folder / "evaluation" / "vanilla.json").read_text())["values"]
     known = {value["key"]: value["accuracy"] for value in kept}
     for part in ("train", "val"):
@@ -66,7 +69,8 @@ def test_heldout_rows_stand_for_the_guess_on_train_and_val_rows(finished):
 def test_without_heldout_rows_the_model_from_before_the_facts_guesses(finished):
     run = opened(finished())
     context = run.context
-    found = guessed(context, [row.domain for row in context.rows], run._take)
+    context.take("vanilla")
+    found = guessed(context, [row.domain for row in context.rows])
     lost = [row for row in context.rows if row.side == "unlearn"]
     assert [value.key for value in found] == [row.key for row in lost]
     context.start_over(context.config.vanilla_seed)  # as it was before it was taught
@@ -78,5 +82,6 @@ def test_no_guess_is_measured_where_the_looks_had_none(finished):
     run = opened(finished())
     file = run.folder / "evaluation" / "guess.json"
     file.write_text("{}")
-    assert values_of(run.folder, run.context, GUESS, "", pytest.fail) == []
+    run.context.take = pytest.fail
+    assert values_of(run.context, GUESS, "") == []
     assert not file.exists()

@@ -27,7 +27,7 @@ COUNT = 24
 def run(finished):
     config = load_config(finished(), [f"evaluation.neighbours={COUNT}"])
     made = Run(config, read_inputs(config), NullListener(silent=True))
-    made._take("vanilla")
+    made.context.take("vanilla")
     return made
 
 
@@ -73,11 +73,12 @@ def test_what_holds_a_word_to_remove_is_dropped_and_nothing_else(run):
 
 def test_a_model_that_did_not_change_has_the_same_figures_to_the_bit(run):
     weights = stamp(run.folder / "vanilla")["weights"]
-    same = lambda _: run._take("vanilla")  # noqa: E731
+    take = run.context.take
+    run.context.take = lambda _: take("vanilla")
     before, after = (
         [
             replace(value, model="")
-            for value in values_of(run.folder, run.context, name, weights, same)
+            for value in values_of(run.context, name, weights)
             if value.domain == OWN_WORDS
         ]
         for name in ("vanilla", "unlearned")
@@ -119,10 +120,10 @@ def test_they_go_with_the_run_to_its_end(finished, tmp_path, capsys):
 
 def test_an_edited_file_is_written_anew(run):
     weights = stamp(run.folder / "vanilla")["weights"]
-    values_of(run.folder, run.context, "vanilla", weights, run._take)
+    values_of(run.context, "vanilla", weights)
     rows, file = run.context.neighbours, run.folder / NEIGHBOURS
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b'"prompt"', b'"prompts"', 1))
-    values_of(run.folder, run.context, "vanilla", weights, run._take)
+    values_of(run.context, "vanilla", weights)
     assert file.read_bytes() == whole
-    assert neighbours_of(run.folder, run.context) == rows
+    assert neighbours_of(run.context) == rows

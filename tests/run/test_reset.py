@@ -62,20 +62,19 @@ def test_a_run_writes_its_survivors_and_freezes_nothing_else(healed):
 def test_the_training_starts_from_survivors_and_a_fresh_adapter(healed):
     config, folder = healed
     run = made(config)
-    run._take("vanilla")
+    run.context.take("vanilla")
     vanilla, before = copy_weights(run.context.model), before_facts(run.context)
-    reset_model(folder, run.context, before)
+    reset_model(run.context, before)
     kept = read_mask(folder / SURVIVORS).frozen
     for name, weight in copy_weights(run.context.model).items():
         assert torch.equal(weight, torch.where(kept[name], vanilla[name], before[name]))
 
 
 def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
-    config, folder = healed
+    config, _ = healed
     run = made(config)
-    section = run.config.unlearning
-    written = read_rewrites(folder, section)
-    run._take("vanilla")
+    written = read_rewrites(run.context)
+    run.context.take("vanilla")
     model, tokenizer = run.context.model, run.context.tokenizer
     train = [row for row in (*run.context.rows, *run.context.general) if row.part == "train"]
     again, before = rewrites(model, tokenizer, train, 5), before_facts(run.context)
@@ -89,14 +88,14 @@ def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
     task, _ = unlearn_training(run.context, False, before, written)
     assert [row for row in task.rows if row.part == REWRITTEN] == written.rows
     assert task.examples == examples_for(train, 2, run.config.seed) | written.examples
-    nothing = read_rewrites(folder, section.model_copy(update={"rewrites": 0, "guesses": 0}))
-    assert nothing == Written()
+    none = made(config, "unlearning.rewrites=0", "unlearning.guesses=0", "unlearning.examples=0")
+    assert read_rewrites(none.context) == Written()
 
 
 def test_a_full_reset_of_an_adapter_is_the_base_to_the_bit(healed):
     config, _ = healed
     run = made(config)
-    run._take("vanilla")
+    run.context.take("vanilla")
     model, rows = run.context.model, list(run.context.rows[:4])
     batch = collate(rows, run.context.tokenizer.pad_token_id, torch.device("cpu"))
     put_weights(model, fresh_adapter(model, 5))
@@ -141,7 +140,7 @@ def test_distilling_towards_oneself_has_no_gradient(healed):
     """A teacher equal to the model leaves the unlearn term without a gradient."""
     config, _ = healed
     run = made(config, "unlearning.general_weight=0", "unlearning.examples=0")
-    run._take("vanilla")
+    run.context.take("vanilla")
     model = run.context.model
     before = copy_weights(model)
     task, _ = unlearn_training(run.context, by_side=False, before=before)
@@ -162,7 +161,7 @@ def test_the_unlearn_rows_follow_the_teacher_and_the_general_rows_the_vanilla_mo
     """The teacher reads the examples ahead of the row and begins as they do; the model does not."""
     config, _ = healed
     run = made(config, f"unlearning.examples={examples}")
-    run._take("vanilla")
+    run.context.take("vanilla")
     model = run.context.model
     before = before_facts(run.context)
     task, _ = unlearn_training(run.context, by_side=False, before=before)

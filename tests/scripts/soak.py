@@ -36,7 +36,7 @@ import tiny
 
 from grail.cli.main import main as grail
 from grail.comparison import processes
-from grail.comparison.child import _end_with_parent
+from grail.comparison.processes import _end_with_parent
 from grail.files import PARTIAL, dump_yaml, parse_yaml
 
 LEFT = re.compile(r"\.(partial|old|checkpoint)(/|$)")

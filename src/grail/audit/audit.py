@@ -4,8 +4,6 @@ A measurement on disk with the same weights, rows and settings is not repeated. 
 run stay as they are; the audit writes ``audit/`` and ``audit.json``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from grail.audit.runs import FinishedRun, read_oracle, read_run
 from grail.data.heldout import HELD_OUT
 from grail.errors import DivergenceError, InputError, reading
 from grail.evaluation.values import values_in
-from grail.files import cached, digest, file_digest, read_json, write_json, write_text
+from grail.files import digest, file_digest, read_json, write_json, write_text
 from grail.progress import Listener, NullListener
 from grail.reporting.audit.knowledge import AUDIT_FORMAT
 from grail.reporting.audit.moved import moved_sentence, moved_tables
@@ -44,12 +42,9 @@ def audit_run(
 ) -> dict[str, Any]:
     """Audit a finished run and return the content of ``audit.json``.
 
-    Args:
-        folder: The run directory.
-        oracle: The directory of a run of objective ``exact`` on the same model and data.
-        overrides: ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over the section in
-            ``config.yaml``.
-        listener: Called with the attacks and their progress.
+    ``oracle`` is the directory of a run of objective ``exact`` on the same model and data;
+    ``overrides`` are ``audit.KEY=VALUE`` texts, or ``{"audit": {...}}``, over those of
+    ``config.yaml``.
 
     Raises:
         InputError: if the run is not finished, or the oracle does not fit it.
@@ -107,9 +102,7 @@ class Auditor:
 
     def _attack(self, name: str, attack: Attack, model: str) -> None:
         """Measure one model under one attack, or read what was measured before."""
-        path = self.run.folder / "audit" / f"{model}.{name}.json"
-        key = self._key(name, attack, model)
-        stage = f"audit {model}: {name}"
+        file, stage = f"audit/{model}.{name}.json", f"audit {model}: {name}"
 
         def measure() -> dict[str, Any]:
             with self.listener.stage(stage) as tick:
@@ -117,15 +110,15 @@ class Auditor:
                 return {"values": [v.as_json() for v in attack.run(self.context, tick)]}
 
         try:
-            heard = self.listener
-            stored = cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)
+            key = self._key(name, attack, model)
+            stored = self.context.run.kept(file, key, stage, measure)
         except DivergenceError as error:
             if not attack.kind:  # the run's own model is broken
                 raise
             why = f"the attacked model broke: {str(error).split('. ')[0]}"
             self.skipped.append({"attack": f"{name} on {model}", "reason": why})
             return
-        for value in values_in(path, stored, some=name == PLAIN):
+        for value in values_in(self.run.folder / file, stored, some=name == PLAIN):
             self.values.setdefault((model, name, value.model), []).append(value)
 
     def _guess(self) -> None:
@@ -191,19 +184,18 @@ class Auditor:
 
     def _moved(self) -> dict[str, Any]:
         """Return how far the weights moved, or read what was found before."""
-        mask, heard, stage = self.run.folder / "mask.safetensors", self.listener, "audit distances"
+        mask, stage = self.run.folder / "mask.safetensors", "audit distances"
         key = self.context.run.key("model", weights=self.run.weights, mask=file_digest(mask))
 
         def measure() -> dict[str, Any]:
-            with heard.stage(stage) as tick:
+            with self.listener.stage(stage) as tick:
                 before, after = map(self.context.weights, ("vanilla", "unlearned"))
                 moved = distances(before, after, read_mask(mask).frozen)
                 tick(1, 1, "done")
                 return {"moved": moved}
 
-        path = self.run.folder / "audit" / "distances.json"
-        stored = cached(path, key, measure, lambda: heard.skipped(stage), heard.warn)
-        with reading(path):
+        stored = self.context.run.kept(file := "audit/distances.json", key, stage, measure)
+        with reading(self.run.folder / file):
             moved_tables({"inside": stored})  # can it be shown?
             moved_sentence({"inside": stored})
             return stored["moved"]

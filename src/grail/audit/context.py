@@ -1,7 +1,5 @@
 """What attacks work with: the model, the rows that are measured, and the ordinary Evaluator."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from torch import Tensor
 from grail.config.audit import Audit
 from grail.data.batches import shuffled
 from grail.data.encode import Encoded
-from grail.data.samples import CHECK, GENERAL, Place
+from grail.data.samples import CHECK, GENERAL, grouped
 from grail.evaluation.values import SampleValue
 from grail.model.save import load_weights
 from grail.model.weights import copy_weights
@@ -60,9 +58,8 @@ class AuditContext:
 
         Of the general text only the held-out half, where there is one.
         """
-        groups: dict[Place, list[Encoded]] = {}
-        for row in (row for row in (*self.run.rows, *self.run.general) if row.side != CHECK):
-            groups.setdefault(row.place, []).append(row)
+        rows = (row for row in (*self.run.rows, *self.run.general) if row.side != CHECK)
+        groups = grouped(rows, lambda row: row.place)
         if any(row.part == "val" for row in self.run.general):
             groups.pop(GENERAL, None)
         most = self.settings.max_rows
@@ -87,10 +84,8 @@ class AuditContext:
 
         No val rows, except of general text.
         """
-        groups: dict[Place, list[Encoded]] = {}
-        for row in self.attacked:
-            if row.side in sides:
-                groups.setdefault(row.place, []).append(row)
+        rows = (row for row in self.attacked if row.side in sides)
+        groups = grouped(rows, lambda row: row.place)
         most = self.settings.written_rows
         return [r for p, g in groups.items() for r in self.draw(g, most, "written", p.domain)]
 
@@ -102,10 +97,7 @@ class AuditContext:
     def measure(self, amount: str, rows: Sequence[Encoded], tick: Tick) -> list[SampleValue]:
         """Measure the model as it is now: one teacher-forced pass; ``audit.generate`` adds text.
 
-        Args:
-            amount: Strength of the attack, the label of the values.
-            rows: The rows.
-            tick: Called with the number of rows read.
+        ``amount`` is the strength of the attack, the label of the values.
         """
         return self.run.evaluator(self.settings.generate).run(amount, rows, tick)
 
@@ -114,10 +106,8 @@ class AuditContext:
     ) -> list[SampleValue]:
         """Measure the model in each state that a generator puts it in.
 
-        Args:
-            states: Yields (amount, rows to measure); undoes its changes when closed.
-            count: Number of states.
-            tick: Called with the number of rows read.
+        ``states`` yields (amount, rows to measure), ``count`` times, and undoes its changes when
+        closed.
         """
         values: list[SampleValue] = []
         with closing(states):

@@ -1,7 +1,5 @@
 """How far the weights moved, block by block, and whether frozen entries stayed where they were."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

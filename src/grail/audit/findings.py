@@ -1,7 +1,5 @@
 """Per-sample values of all models and attacks as rows with standard errors and differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -36,10 +34,8 @@ def findings(values: AttackValues, oracle: str | None) -> list[dict[str, Any]]:
     attackers, at every step, is an attack "relearn-few"; its rows name the ``attacker``, and their
     ``beyond`` is against the oracle's own worst case.
 
-    Args:
-        values: What was measured.
-        oracle: "given" (as the model "oracle"), "itself" (the run is one), "guess" (there is none,
-            but a guess of a model that never knew), or None.
+    ``oracle`` is "given" (as the model "oracle"), "itself" (the run is one), "guess" (there is
+    none, but a guess of a model that never knew), or None.
     """
     other = {"given": "oracle", "itself": "unlearned", GUESS: GUESS}.get(oracle or "")
     entries = [

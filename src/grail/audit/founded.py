@@ -1,7 +1,5 @@
 """Whether the figures of ``audit.json`` follow from what was measured on each row."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

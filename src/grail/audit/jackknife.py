@@ -3,12 +3,11 @@
 Works for whatever ``to_results`` measures; for a plain mean it is the textbook standard error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from grail.data.samples import grouped
 from grail.evaluation.values import SampleValue, to_results
 
 MetricKey = tuple[str, str, str, str]
@@ -29,16 +28,12 @@ def estimates(
 ) -> dict[MetricKey, Estimate]:
     """Return every metric of one model's values with its standard error.
 
-    Args:
-        values: Values of one model.
-        minus: Values to subtract, paired by key: the metrics are then differences, on the samples
-            that both have.
+    With ``minus``, values to subtract that are paired by key, the metrics are differences, on the
+    samples that both have.
     """
     partners = None if minus is None else {value.key: value for value in minus}
-    groups: dict[tuple[str, str, str], list[SampleValue]] = {}
-    for value in values:
-        if partners is None or value.key in partners:
-            groups.setdefault((value.domain, value.side, value.part), []).append(value)
+    kept = (value for value in values if partners is None or value.key in partners)
+    groups = grouped(kept, lambda value: (value.domain, value.side, value.part))
 
     def measure(group: Sequence[SampleValue]) -> dict[MetricKey, float]:
         after = _metrics(group)

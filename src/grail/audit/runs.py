@@ -1,7 +1,5 @@
 """The finished runs that an audit reads: the audited one, and its oracle. Nothing is changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,11 +123,7 @@ def _check_weights(folder: Path, config: Config) -> dict[str, str]:
 
 
 def read_oracle(run: FinishedRun, folder: Path) -> FinishedRun:
-    """Return the run in ``folder``, if it is an oracle on the model and data of ``run``.
-
-    Raises:
-        InputError: saying why it cannot be the oracle of ``run``.
-    """
+    """Return the run in ``folder``, or say why it is no oracle on the model and data of ``run``."""
     oracle = read_run(folder)
     if not oracle.is_oracle:
         raise InputError(

@@ -1,7 +1,5 @@
 """``grail ask``: its arguments and the conversation; heavy imports happen inside the handler."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """``grail attest`` and ``grail verify``; heavy imports happen inside the handlers."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -42,11 +40,7 @@ def add_attest(commands: Any) -> None:
 
 
 def run_attest(options: argparse.Namespace) -> int:
-    """Verify the run, attest it, and say where and with which outcome.
-
-    Raises:
-        InputError: if a file was changed since the run, or an argument is wrong.
-    """
+    """Verify the run, attest it, and say where and with which outcome."""
     from grail.cli.terminal import quiet
     from grail.errors import InputError
 
@@ -76,23 +70,15 @@ def run_attest(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Print each change; return 0 if there is none, else 4.
-
-    Raises:
-        InputError: if there is nothing to check.
-    """
-    from rich.console import Console
-
+    """Print each change; return 0 if there is none, else 4."""
     from grail.cli.terminal import Terminal, quiet
 
     quiet()
     from grail.audit.founded import unfounded
     from grail.handover.verify import verify
 
-    listener = Terminal(Console(stderr=True))
-    found = verify(
-        options.target, options.metrics, options.key, listener, {MEASURED_AUDIT: unfounded}
-    )
+    also = {MEASURED_AUDIT: unfounded}
+    found = verify(options.target, options.metrics, options.key, Terminal(), also)
     if options.json:
         sys.stdout.write(json.dumps(vars(found)) + "\n")
     else:

@@ -1,7 +1,5 @@
 """``grail audit``: its arguments and what it prints; heavy imports happen inside the handler."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -30,11 +28,7 @@ def add_audit_parser(commands: Any) -> None:
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Audit, print the verdict, and return the exit code: 0 whatever it is, but for --strict.
-
-    Raises:
-        InputError: if the run cannot be audited.
-    """
+    """Audit, print the verdict, and return the exit code: 0 whatever it is, but for --strict."""
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet, render
@@ -46,7 +40,7 @@ def run_audit(options: argparse.Namespace) -> int:
     from grail.results import read_results
 
     folder = options.folder
-    audit = audit_run(folder, options.oracle, options.set, Terminal(Console(stderr=True)))
+    audit = audit_run(folder, options.oracle, options.set, Terminal())
     if options.json:
         keys = ("outcome", "passed", "outcomes", "sentences", "measured")
         summary = {"output": str(folder / FILE), **{key: audit[key] for key in keys}}

@@ -1,7 +1,5 @@
 """Versions, devices and optional packages of this machine: ``grail env``, for bug reports."""
 
-from __future__ import annotations
-
 import os
 import platform
 from typing import Any

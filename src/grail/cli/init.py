@@ -3,8 +3,6 @@
 Heavy imports happen inside the handler.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -4,8 +4,6 @@ Exit codes: 0 done; 2 the input is wrong; 3 the verdict is not a pass, with --st
 found a change; 1 anything else. Heavy imports happen inside handlers.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -181,7 +179,7 @@ def _run(options: argparse.Namespace) -> int:
     refusals.refuse_run(config, options.config)
     from grail.run.pipeline import Run
 
-    terminal = Terminal(_console())
+    terminal = Terminal()
     for warning in inputs.warnings:
         terminal.warn(warning)
     run = Run(config, inputs, terminal)
@@ -226,7 +224,7 @@ def _compare(options: argparse.Namespace) -> int:
     from grail.comparison.compare import run_comparison, validate
 
     quiet()
-    terminal = Terminal(_console())
+    terminal = Terminal()
     for warning in validate(plan):
         terminal.warn(warning)
     found = run_comparison(plan, terminal)
@@ -247,9 +245,3 @@ def _env(options: argparse.Namespace) -> int:
     for name, value in facts.items():
         print(f"{name:<14} {value}")
     return 0
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -1,7 +1,5 @@
 """What a command prints at its end: tables, the verdict and paths, or one JSON document."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

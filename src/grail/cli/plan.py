@@ -48,11 +48,7 @@ def add_plan(commands: Any) -> SettingsParser:
 
 
 def handle_plan(options: argparse.Namespace) -> int:
-    """Plan a run or a comparison, print a table and notes, and return the exit code.
-
-    Raises:
-        InputError: if the configuration, its data or its model cannot be used.
-    """
+    """Plan a run or a comparison, print a table and notes, and return the exit code."""
     from rich.console import Console
 
     from grail.cli.terminal import Terminal, quiet, render
@@ -61,7 +57,7 @@ def handle_plan(options: argparse.Namespace) -> int:
     from grail.run import manifest
 
     manifest.require_settings(options.config)
-    listener = Terminal(Console(stderr=True))
+    listener = Terminal()
     for name in ("devices", "memory", "tflops", "frozen"):
         if options.shape is None and getattr(options, name) is not None:
             raise InputError(f"--{name} is about a shape. Give --shape NAME, or leave it out.")

@@ -1,7 +1,5 @@
 """``grail plan`` of a comparison: what its base and its cells will take; writes nothing."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -62,11 +60,7 @@ class ComparisonForecast:
 def comparison_plan(
     options: argparse.Namespace, listener: Listener
 ) -> tuple[dict[str, Any], Table, str]:
-    """Return a comparison's plan as JSON values, as a table, and its last line.
-
-    Raises:
-        InputError: if the comparison, its data or its model cannot be used.
-    """
+    """Return a comparison's plan as JSON values, as a table, and its last line."""
     plan = plan_comparison(*load_comparison(options.config, options.set, options.output))
     for warning in validate(plan):
         listener.warn(warning)
@@ -78,11 +72,7 @@ def comparison_plan(
 
 
 def forecast_comparison(plan: ComparisonPlan, listener: Listener) -> ComparisonForecast:
-    """Time this machine once with the base's model, and estimate the base and every cell.
-
-    Raises:
-        InputError: if the tokenizer or the model cannot be read.
-    """
+    """Time this machine once with the base's model, and estimate the base and every cell."""
     inputs = read_inputs(plan.base)
     timing, finished = measure(plan.base, inputs, listener), has_base(plan)
     base = plan_of(plan.base, inputs, timing)

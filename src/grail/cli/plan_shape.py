@@ -21,14 +21,9 @@ _NOTES = (
 
 
 def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, Any], Table, str]:
-    """Return the ways to run a configuration on a shape, as JSON values, a table and a last line.
-
-    Raises:
-        InputError: if the configuration or its data cannot be used, or there is no such shape.
-    """
+    """Return the ways to run a configuration on a shape: as JSON, as a table, and the last line."""
     import torch
 
-    from grail.cli.plan import sizes
     from grail.cli.validate import many
     from grail.config.file import is_comparison, load_config, read
     from grail.errors import InputError
@@ -58,9 +53,8 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
         tuple(
             (
                 f"way {number}" if way.changes else "as configured",
-                *(sizes((b, b)).split("-")[0] for b in (way.weights, way.score, way.train)),
-                sizes((way.host, way.host)).split("-")[0],
-                sizes((way.peak, way.peak)).split("-")[0],
+                *(f"{size / 2**30:.1f}" for size in (way.weights, way.score, way.train)),
+                *(f"{size / 2**30:.1f}" for size in (way.host, way.peak)),
                 "fits" if way.peak <= room else "does not fit",
             )
             for number, way in enumerate(plan.ways)

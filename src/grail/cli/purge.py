@@ -56,11 +56,7 @@ def _list(folder: Path, items: Sequence[Knowing]) -> None:
 
 
 def _agreed(folder: Path, items: Sequence[Knowing]) -> bool:
-    """Ask whoever sits at the terminal.
-
-    Raises:
-        InputError: if nobody does.
-    """
+    """Ask whoever sits at the terminal; InputError if nobody does."""
     from grail.errors import InputError
 
     if not sys.stdin.isatty():

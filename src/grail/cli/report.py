@@ -1,7 +1,5 @@
 """``grail report``: the pages of a finished run or comparison, from its files alone."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,6 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the pages, print the verdict or the tables, and return the exit code.
 
     Nothing is trained or measured.
-
-    Raises:
-        InputError: if the folder is no finished run and no finished comparison.
     """
     from grail.cli import output as endings
     from grail.config.file import COMPARISON, load_config

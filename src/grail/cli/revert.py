@@ -1,7 +1,5 @@
 """``grail revert``: its arguments and what it prints; heavy imports happen inside the handler."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

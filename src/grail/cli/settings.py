@@ -75,11 +75,7 @@ def _handle(options: argparse.Namespace) -> int:
 
 
 def settings_tables(keys: Sequence[str] = ()) -> list[Table]:
-    """Return a table for each section, with the settings of the given sections and keys (or all).
-
-    Raises:
-        InputError: naming every key that does not exist, and the nearest.
-    """
+    """Return a table per section, of given sections and keys or all; unknown ones are refused."""
     from grail.reporting.tables import Table
 
     sections = list(_sections())

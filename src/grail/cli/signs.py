@@ -3,8 +3,6 @@
 What a terminal would obey is written as its code: texts of users and files are shown, not done.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 import sys

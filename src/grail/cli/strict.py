@@ -1,7 +1,5 @@
 """``--strict``: the exit code 3 where the verdict on a run is not a pass."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

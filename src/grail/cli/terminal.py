@@ -1,7 +1,5 @@
 """Progress bars with remaining time, tables, and quiet libraries, for the terminal."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time
@@ -42,8 +40,8 @@ RECENT = 20
 class Terminal:
     """A listener that shows a bar per stage; plain lines where the console is not a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:

@@ -3,8 +3,6 @@
 Heavy imports happen inside the functions.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -68,12 +66,12 @@ def training_plan(config: Any, samples: Any) -> str:
     def count(side: str, *parts: str) -> int:
         return sum(row.side == side and row.part in parts for row in samples)
 
-    model, parts = config.model.name, ("train", "val")
+    model = config.model.name
     first = f"takes {model} as it is"
     if config.adapter:
         first = f"takes the adapter {config.adapter} on {model} as it is"
     elif config.teaches:
-        parts = parts if config.teach.include_val else ("train",)
+        parts = config.teach.parts
         facts = f"{count('unlearn', *parts)} unlearn and {count('retain', *parts)} retain rows"
         first = f"teaches {facts} to {model} first"
     unlearned, kept = many(count("unlearn", "train"), "row"), count("retain", "train")

@@ -3,8 +3,6 @@
 Knows nothing of files, models or methods: arrays of per-sample accuracies in, numbers out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

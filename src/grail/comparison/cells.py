@@ -5,8 +5,6 @@ again by it. Files that it shares with the base are hard links: a run replaces e
 and never writes into one.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -39,11 +37,7 @@ _VANILLA_FILES = ("vanilla/*", *(f"evaluation/{name}.json" for name in _MEASURED
 
 
 class Store:
-    """The cells that start from one base, whose vanilla model and scores are made.
-
-    Raises:
-        InputError: if the vanilla model is damaged.
-    """
+    """The cells that start from one base; InputError if its vanilla model is not whole."""
 
     def __init__(self, base: Config) -> None:
         self.base = base
@@ -69,10 +63,8 @@ class Store:
     def prepare(self, config: Config) -> Job:
         """Link what is already made into the cell's folder; return the command that runs it.
 
-        A calibrated cell starts from the one without calibration, if that is finished.
-
-        Raises:
-            InputError: if another process is at work in the cell.
+        A calibrated cell starts from the one without calibration, if that is finished. InputError
+        if another process is at work in the cell.
         """
         folder, base = self.folder(config), Path(self.base.output)
         start = uncalibrated(config)
@@ -104,8 +96,7 @@ class Store:
 def link_cell(link: Path, home: Path) -> None:
     """Make ``link`` (METHOD/SEED) a relative link to a cell, or a copy where links are impossible.
 
-    Raises:
-        InputError: if something else is there, such as a cell of an earlier version.
+    Anything else that is there, such as a cell of an earlier version, is refused.
     """
     if link.is_symlink():
         link.unlink()

@@ -4,8 +4,6 @@ Reads files; runs nothing. A grid is judged by half of the train rows
 alone, and the other half is reported.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics
@@ -36,12 +34,10 @@ def best(store: Store, finished: Sequence[Cell], metric: str) -> Cell:
 def collect(
     plan: ComparisonPlan, chosen: Mapping[str, Point], failures: Mapping[Path, str]
 ) -> dict[str, Any]:
-    """Return the content of comparison.json.
+    """Return the content of comparison.json, once all cells of the plan have been run.
 
-    Args:
-        plan: The comparison; all its cells have been run.
-        chosen: Row -> the point that was chosen; rows whose candidates all failed are missing.
-        failures: Folder of a failed cell -> the last lines of its log.
+    ``chosen`` is row -> the point that was chosen, without rows whose candidates all failed;
+    ``failures`` is folder of a failed cell -> the last lines of its log.
     """
     candidates = [cell for row in plan.rows for cell in plan.candidates(row)]
     finished = [cell for cell in candidates if cell.folder not in failures]

@@ -1,7 +1,5 @@
 """The comparison in order: the base, the grids, the cells of all seeds, then comparison.json."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -28,11 +26,7 @@ _STAGE_3 = ("unlearned", "unlearned.checkpoint", "train.jsonl", "train.jsonl.par
 
 
 def validate(plan: ComparisonPlan) -> list[str]:
-    """Check the data and all that needs no model, of the base and of every row; return warnings.
-
-    Raises:
-        InputError: with every problem, one per line.
-    """
+    """Return warnings about the data and all that needs no model, or refuse with every problem."""
     problems: list[str] = []
     inputs = read_inputs(plan.base)
     warnings = list(inputs.warnings)
@@ -80,8 +74,7 @@ def _choose(
 ) -> tuple[ComparisonPlan, dict[str, Point], dict[Path, str]]:
     """Run the grids, extending those whose best point lies at an edge.
 
-    Returns:
-        The plan with the grids as they were run; row -> its best point; the failed candidates.
+    Return the plan with the grids as they were run; row -> its best point; the failed candidates.
     """
     failures: dict[Path, str] = {}
     chosen: dict[str, Point] = {}
@@ -161,10 +154,8 @@ def run_cells(
 ) -> dict[Path, str]:
     """Run the cells that the store does not have finished, those of equal settings once.
 
-    Every cell's folder becomes a link to its home, the folder in the store.
-
-    Returns:
-        Folder of each failed cell -> the end of its log.
+    Every cell's folder becomes a link to its home, the folder in the store. Returned is the end of
+    the log of each failed cell, by its folder.
     """
     stored = {cell.folder: store.folder(cell.config) for cell in wanted}
     distinct: dict[Path, Cell] = {}

@@ -1,7 +1,5 @@
 """Grids of candidates: whether the best point lies inside, and what to try next if it does not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

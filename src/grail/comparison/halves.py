@@ -3,8 +3,6 @@
 A method looks better than it is on the rows that chose its settings.
 """
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 from collections import Counter
@@ -29,11 +27,7 @@ def deciding(keys: Iterable[str]) -> set[str]:
 
 
 def check_halves(samples: Iterable[Any]) -> None:
-    """Refuse a grid where a side has no train rows to spare.
-
-    Raises:
-        InputError: naming the sides with a single train row.
-    """
+    """Refuse a grid where a side has no train rows to spare."""
     sides = Counter((s.domain, s.side) for s in samples if s.part == _TRAIN and s.side in _SIDES)
     if few := [f"{domain}.{side}" for (domain, side), rows in sides.items() if rows < 2]:
         raise InputError(

@@ -1,7 +1,5 @@
 """Per-sample accuracies of two rows, paired by seed and sample, and their differences."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict

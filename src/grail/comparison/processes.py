@@ -1,11 +1,14 @@
-"""Run commands of grail as child processes, several at a time; knows nothing of cells."""
+"""Run commands of grail as child processes, several at a time; knows nothing of cells.
 
-from __future__ import annotations
+Also what such a child runs: grail, until it is done or its parent is gone.
+"""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import suppress
@@ -23,7 +26,7 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 BOOT = (
     "import sys; sys.path = [sys.argv.pop(1), *filter(None, sys.path)]; import grail; "
-    "del sys.path[0]; from grail.comparison.child import run_child; run_child()"
+    "del sys.path[0]; from grail.comparison.processes import run_child; run_child()"
 )
 """A child's first line. It imports this same grail, and takes the current folder off the import
 path: a file there may be named like a library."""
@@ -154,3 +157,18 @@ def tail(log: Path) -> str:
         return ""
     lines = [line for line in text.splitlines() if line.strip()][-5:]
     return "\n".join([line for line in lines if line.startswith("grail: ")] or lines)
+
+
+def run_child() -> None:
+    """Run ``grail`` with the words in ``sys.argv``; end this process group with its parent.
+
+    The parent holds the other end of standard input, which the system closes when the parent dies,
+    however it dies.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    runpy.run_module("grail", run_name="__main__")
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)

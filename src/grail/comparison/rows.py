@@ -126,11 +126,7 @@ class ComparisonPlan:
 
 
 def plan_comparison(settings: Comparison, data_folder: Path) -> ComparisonPlan:
-    """Expand methods into rows and check the settings of every cell.
-
-    Raises:
-        InputError: with every problem of the base and of all methods, one per line.
-    """
+    """Expand methods into rows and check the settings of every cell; refuse with all problems."""
     of_base: list[str] = []
     problems: list[str] = []
     base: Config | None = None

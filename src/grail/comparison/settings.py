@@ -186,9 +186,7 @@ def load_comparison(
 
     ``base`` may be the name of another YAML file in the same folder, and ``methods`` that of
     another comparison there, whose methods are taken: comparisons share what they have in common.
-
-    Raises:
-        InputError: naming every problem by its key, what was given and what is allowed.
+    An InputError names every problem by its key, what was given and what is allowed.
     """
     file, raw = read(path)
     if not {"base", "methods"} & raw.keys():
@@ -212,11 +210,7 @@ def load_comparison(
 
 
 def parse_comparison(raw: Sections) -> Comparison:
-    """Check a mapping as read from YAML.
-
-    Raises:
-        InputError: with every problem.
-    """
+    """Check a mapping as read from YAML; an InputError names every problem."""
     try:
         return Comparison.model_validate(raw)
     except ValidationError as error:

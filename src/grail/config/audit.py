@@ -1,7 +1,5 @@
 """The ``audit`` section: the attacks, their strength and rows, and the limits of the verdict."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -29,7 +27,6 @@ def _ascending(steps: list[int]) -> list[int]:
 
 Rates = Annotated[list[Positive], BeforeValidator(_listed), Field(min_length=1)]
 Steps = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
-
 
 Trained = Literal["adapter", "all"]
 

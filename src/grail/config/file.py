@@ -1,7 +1,5 @@
 """The YAML file around a configuration: read, override with ``key=value``, write back."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +22,10 @@ def load_config(
 ) -> Config:
     """Read a YAML file (or the ``config.yaml`` of a run directory), apply overrides, check.
 
-    Args:
-        path: The file or the run directory. Relative paths of data and model start from its
-            folder (of a link: from the link's own; a model may be beside the link's target).
-        overrides: ``KEY=VALUE`` texts, or settings, nested or with dotted keys.
-        output: The run directory, relative to the current folder. null: that of the file; of a run
-            directory, the directory itself, wherever it is now.
+    Relative paths of data and model start from the file's folder (of a link: from the link's own; a
+    model may be beside the link's target). ``overrides`` are ``KEY=VALUE`` texts, or settings,
+    nested or with dotted keys. ``output`` is the run directory, relative to the current folder;
+    None: that of the file; of a run directory, the directory itself, wherever it is now.
 
     Raises:
         InputError: if the file cannot be read or a setting is not allowed.
@@ -95,11 +91,7 @@ def write(path: Path, config: Config, made_with: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[Path, Sections]:
-    """Return the settings file (that of a run directory: ``config.yaml``) and its raw content.
-
-    Raises:
-        InputError: if it cannot be read or is not a mapping.
-    """
+    """Return the settings file (of a run directory: ``config.yaml``) and its content, a mapping."""
     path = file = Path(os.path.expanduser(path))
     try:
         file = path / "config.yaml" if path.is_dir() else path

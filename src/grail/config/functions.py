@@ -1,7 +1,5 @@
 """The user's own functions, which settings name as ``package.module:function``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -10,11 +8,7 @@ from grail.errors import InputError
 
 
 def imported(name: str, key: str) -> Callable[..., Any]:
-    """Return the function that the setting ``key`` names as ``package.module:function``.
-
-    Raises:
-        InputError: if the module cannot be imported or has no such function.
-    """
+    """Return what ``key`` names as ``package.module:function``; InputError if there is none."""
     module, _, function = name.partition(":")
     try:
         found = getattr(import_module(module), function, None)

@@ -1,7 +1,5 @@
 """The ``localization`` section: the localizer, the scores it reads, and how much it freezes."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import ConfigDict, Field

@@ -1,7 +1,5 @@
 """Override settings: dotted keys, deep merges and ``KEY=VALUE`` texts; knows no setting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """What pydantic found wrong, in the words of the user's file; knows no setting by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -45,11 +43,7 @@ def explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
 
 
 def checked(section: type[_S], values: Mapping[str, Any], name: str) -> _S:
-    """Return a section with these values; ``name`` is the section's name in messages.
-
-    Raises:
-        InputError: naming every problem by its key, what was given and what is allowed.
-    """
+    """Return a section with these values; InputError with every problem of it, as ``name``."""
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:

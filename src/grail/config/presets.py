@@ -5,8 +5,6 @@ gives every key of the method (``_OWNED`` and all of ``localization``): nothing 
 is left where one is put over the other.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from grail.config.localization import Localization
@@ -36,7 +34,6 @@ and the steps of a row that is left out would be missing on the retain side too.
 
 _PUBLISHED = {"thresholds": "absolute", "cosine": 0.94, "magnitude": 5e-4}
 """MemFlex's thresholds as published for Llama-2-7B and the merged data of both domains."""
-
 
 _RELEASE: Sections = {
     "freeze": "by_side",

@@ -244,12 +244,9 @@ class Config(Section):
 def parse_config(raw: Any, folder: Path | str = "") -> Config:
     """Check settings as read from YAML; every relative path of data and model becomes absolute.
 
-    Args:
-        raw: Sections, nested or with dotted keys.
-        folder: The folder that relative paths start from (default: the current one).
-
-    Raises:
-        InputError: naming every problem by its key, what was given and what is allowed.
+    ``raw`` has sections, nested or with dotted keys; relative paths start from ``folder`` (default:
+    the current one). An InputError names every problem by its key, what was given and what is
+    allowed.
     """
     if not isinstance(raw, dict):
         raise InputError(f"the configuration must be a mapping of sections, got {short(raw)}")

@@ -1,7 +1,5 @@
 """The settings as a list, read from the models: key, default, allowed values, help."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin

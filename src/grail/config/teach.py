@@ -3,8 +3,6 @@
 A model that the user gives is taken as it is, unless this section is there.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from grail.config.merge import Sections
@@ -37,6 +35,11 @@ class Teach(Section):
     seed: Seed | None = None
     """Seed of the row order. A number lets runs share the model. null: the run's."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the rows that are taught."""
+        return ("train", "val") if self.include_val else ("train",)
+
 
 def switched(value: Any) -> Any:
     """Take ``teach: true`` as the section with its defaults, and ``false`` as none."""
@@ -44,11 +47,7 @@ def switched(value: Any) -> Any:
 
 
 def refuse_old(raw: Sections) -> None:
-    """Refuse the section's old name, and say what to write instead.
-
-    Raises:
-        InputError: if it is there.
-    """
+    """Refuse the section's old name, and say what to write instead."""
     if FORMER not in raw:
         return
     old = raw[FORMER]

@@ -1,7 +1,5 @@
 """The ``unlearning`` section: the objective of Stage 3, its bounds, and the optimizer."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator

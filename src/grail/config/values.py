@@ -3,8 +3,6 @@
 A relative path is looked up beside the settings file: its folder is pydantic's validation context.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import date
 from pathlib import Path

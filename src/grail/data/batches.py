@@ -1,7 +1,5 @@
 """Batches of encoded samples; their order is a function of (seed, epoch)."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Sequence
@@ -90,10 +88,8 @@ def by_length(rows: Sequence[Encoded]) -> list[list[Encoded]]:
 def by_tokens(rows: Sequence[Encoded], batch_tokens: int, copies: int = 1) -> list[list[Encoded]]:
     """Group rows of similar length so that a padded batch has at most ``batch_tokens`` tokens.
 
-    Args:
-        rows: The rows; one longer than the budget gets a batch to itself.
-        batch_tokens: Tokens of a batch, padding included.
-        copies: How many times the batch will contain each row (the trials of a sample).
+    A row longer than that gets a batch to itself. ``copies`` is how many times the batch will
+    contain each row (the trials of a sample).
     """
     groups: list[list[Encoded]] = []
     for row in sorted(rows, key=lambda row: (len(row.ids), row.key)):

@@ -42,19 +42,11 @@ def _shuffled(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
 
 
 def rows(domain: str, side: str, part: str) -> list[dict[str, Any]]:
-    """Builds the rows of one side and one part of a domain.
+    """Builds the rows of one side ("unlearn", "retain") and part of one of ``DOMAINS``.
 
-    Args:
-        domain: One of ``DOMAINS``.
-        side: ``"unlearn"`` or ``"retain"``.
-        part: ``"train"`` (four rows per entity) or ``"val"`` (two rows per entity).
-
-    Returns:
-        A new list of ``{"prompt": ..., "completion": ...}`` rows in a fixed shuffled order, some
-        with ``"paraphrases"``.
-
-    Raises:
-        InputError: If the domain, the side or the part is unknown.
+    The part "train" has four rows per entity, "val" two. Returned is a new list of ``{"prompt":
+    ..., "completion": ...}`` rows in a fixed shuffled order, some with ``"paraphrases"``. Unknown
+    names are refused.
     """
     _check("domain", domain, DOMAINS)
     _check("side", side, ("unlearn", "retain"))

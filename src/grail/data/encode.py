@@ -1,7 +1,5 @@
 """Samples as token ids; knows nothing of models and losses."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Which unlearn rows no training has read: the non-members of the membership test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from grail.config.teach import Teach

@@ -1,7 +1,5 @@
 """Random labels for Stage 1 (paper, Stage 1); knows nothing of gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random
@@ -55,11 +53,7 @@ def _draws(length: int) -> int:
 
 
 def ordinary_tokens(vocabulary_size: int, special: Iterable[int]) -> tuple[int, ...]:
-    """Return all token ids but the special ones, ascending.
-
-    Raises:
-        InputError: if there is no other token.
-    """
+    """Return all token ids but the special ones, ascending; InputError if there is no other."""
     ids = tuple(sorted(set(range(vocabulary_size)) - set(special)))
     if not ids:
         raise InputError("the tokenizer has special tokens only: no random label can be drawn.")

@@ -3,8 +3,6 @@
 Errors never repeat a row's text: it may be private.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -138,11 +136,7 @@ def _is_title(name: str) -> bool:
 
 
 def text_of(value: Any, name: str, empty: bool = True) -> str:
-    """Return a value that is text; ``name`` is its key, ``empty`` whether it may be empty.
-
-    Raises:
-        InputError: if it is no text, or cannot be written as UTF-8 (half a surrogate pair).
-    """
+    """Return a value that is text in UTF-8, ``empty`` or not; ``name`` is its key in an error."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be text, got {type(value).__name__}.")
     if not empty and not value.strip():

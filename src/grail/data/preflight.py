@@ -3,8 +3,6 @@
 Findings name samples by key and never repeat their text: it may be personal data.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read rows from files, the Hub or the embedded set, unchecked; knows nothing of samples."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -18,15 +16,10 @@ _SOURCES += ", hub:OWNER/NAME[:CONFIG[:SPLIT]], embedded"
 
 
 def read_rows(source: str, place: tuple[str, str, str] | None = None) -> list[Raw]:
-    """Read a source into (where, row) pairs, unchecked.
+    """Read a source (a file, ``hub:...`` or ``embedded``) into (where, row) pairs, unchecked.
 
-    Args:
-        source: A file, ``hub:...`` or ``embedded``.
-        place: Which rows of ``embedded``: (domain, side, part); None or domain "general": the
-            general ones.
-
-    Raises:
-        InputError: if the source as a whole cannot be read.
+    ``place`` is which rows of ``embedded``: (domain, side, part); None or domain "general": the
+    general ones. InputError if the source as a whole cannot be read.
     """
     if source == "embedded":
         if place is None or place[0] == "general":

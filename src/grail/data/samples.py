@@ -1,10 +1,8 @@
 """Samples: rows of text, checked and named; knows nothing of tokens."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unicodedata import normalize
 
 from grail.config.run import Config, Data
@@ -16,6 +14,8 @@ from grail.errors import InputError, collecting
 from grail.files import digest
 
 _SHOWN = 5  # malformed rows listed one by one
+_T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
 
 
 class Place(NamedTuple):
@@ -63,6 +63,14 @@ class Sample:
         return f"{self.place}.{self.row}"
 
 
+def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
+    """Return items by their key, both in the order of first appearance."""
+    groups: dict[_K, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def load_samples(config: Config) -> list[Sample]:
     """Read all domains in the order of the configuration, both sides and all parts, then checks.
 
@@ -78,26 +86,27 @@ def load_samples(config: Config) -> list[Sample]:
 
 
 def load_general(config: Config) -> list[Sample]:
-    """Read the general text, at most ``data.max_rows`` rows; every second one is held out (val).
-
-    Raises:
-        InputError: one line per problem, each with the configuration key.
-    """
+    """Read the general text, at most ``data.max_rows`` rows; every second one is held out (val)."""
     samples = _load_all({"general.train": (GENERAL, config.general.train)}, config.data)
     return [replace(sample, part="val") if sample.row % 2 else sample for sample in samples]
 
 
 def remarks(config: Config) -> list[str]:
     """Say which CSV files have cells that something else than commas parts, once for each mark."""
-    given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
     found: dict[str, list[str]] = {}
-    for source in sorted({source for source in (*given, config.general.train) if source}):
+    for source in sources(config):
         if (mark := separator(source)) not in ("", ","):
             found.setdefault("tabs" if mark.isspace() else repr(mark), []).append(source)
     return [
         f"{', '.join(files)}: the cells are parted by {mark}, not commas."
         for mark, files in found.items()
     ]
+
+
+def sources(config: Config) -> list[str]:
+    """Return where all rows of a run come from, those that it only measures too, sorted."""
+    given = [*_sources(config).values(), *(c.rows for c in config.check.values())]
+    return sorted({source for source in (*given, config.general.train) if source})
 
 
 def _sources(config: Config) -> dict[Place, str | None]:
@@ -116,10 +125,8 @@ def texts_of(sample: Sample) -> list[Any]:
 
 def data_digest(samples: Sequence[Sample]) -> dict[str, str]:
     """Return the SHA-256 of text and order of each ``domain.side.part``, whatever the format."""
-    texts: dict[str, list[Any]] = {}
-    for sample in samples:
-        texts.setdefault(str(sample.place), []).append(texts_of(sample))
-    return {name: digest(rows) for name, rows in texts.items()}
+    places = grouped(samples, lambda sample: str(sample.place))
+    return {name: digest([texts_of(s) for s in rows]) for name, rows in places.items()}
 
 
 def _load_all(sources: dict[str, tuple[Place, str | None]], limits: Data) -> list[Sample]:
@@ -142,13 +149,9 @@ def _load(source: str, place: Place, columns: Mapping[str, str]) -> list[Sample]
 def samples_from(
     rows: Sequence[Raw], place: Place, source: str, columns: Mapping[str, str] | None = None
 ) -> list[Sample]:
-    """Check rows of any layout.
+    """Check rows of any layout, each with where it stands; ``source`` is their name in messages.
 
-    Args:
-        rows: Where each stands, and the row.
-        place: Where they belong.
-        source: Their name in messages.
-        columns: Key of a layout -> the source's own name for it.
+    ``columns`` is key of a layout -> the source's own name for it.
 
     Raises:
         InputError: if there are none, or listing the first malformed ones, without their text.

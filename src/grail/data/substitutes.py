@@ -1,7 +1,5 @@
 """New answers for the unlearn rows: random tokens, or a refusal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle, islice

@@ -3,8 +3,6 @@
 Each row is a mapping from the header's names to text, unchecked; knows nothing of samples.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -21,11 +19,7 @@ _MARKS = ",;\t|"
 
 
 def decoded(path: Path) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 if it starts with that byte order mark.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
+    """Return the text of a file in UTF-8, or in UTF-16 if it starts with that byte order mark."""
     try:
         content = path.read_bytes()
         wide = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
@@ -42,9 +36,6 @@ def separator(source: str) -> str:
 
     A first line ``sep=X``, as Excel writes it, says so; else it is a tab in a TSV file whose header
     has one, and what the header has most of in all others.
-
-    Raises:
-        InputError: if the file cannot be read.
     """
     path = Path(source).expanduser()
     table = path.suffix.lower() in (".csv", ".tsv")
@@ -67,10 +58,7 @@ def csv_rows(path: Path) -> list[Raw]:
 
     Quotes are doubled inside quoted cells; where that cannot be read, a backslash before them is
     tried. Cells are in single quotes if all of the header are, and begin after a space if all of
-    the header do.
-
-    Raises:
-        InputError: if the file cannot be read, or two columns have the same name.
+    the header do. Two columns of one name are refused.
     """
     text = decoded(path)
     mark, skipped = _separator(path, text)
@@ -125,13 +113,8 @@ def _check_header(path: Path, names: list[str]) -> None:
 def sheet_rows(path: Path, sheet: str) -> list[Raw]:
     """Read the rows of a spreadsheet (.xlsx) under its first line; numbers and dates become text.
 
-    Args:
-        path: The file.
-        sheet: Name of the sheet; "": the only one that holds anything.
-
-    Raises:
-        InputError: if openpyxl is not installed, the file is no spreadsheet, or it is not told
-            which sheet is meant.
+    ``sheet`` "" is the only one that holds anything. InputError if openpyxl is not installed, the
+    file is no spreadsheet, or it is not told which sheet is meant.
     """
     try:
         from openpyxl import load_workbook

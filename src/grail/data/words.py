@@ -1,7 +1,5 @@
 """Text as words, with one meaning in every script; knows nothing of samples and measures."""
 
-from __future__ import annotations
-
 import re
 from unicodedata import normalize
 

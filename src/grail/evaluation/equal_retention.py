@@ -4,8 +4,6 @@ A method that stops early retains more and unlearns less; methods compare only a
 (the calibration of UWC, arXiv 2406.09179). Knows no rows: a callable measures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch
@@ -27,11 +25,9 @@ MOST = 14
 
 
 def model_digests(weights: Mapping[str, str], target: float | None) -> dict[str, str]:
-    """Return one digest per evaluated model.
+    """Return one digest per evaluated model: of those on disk, vanilla and unlearned.
 
-    Args:
-        weights: Digests of the models on disk, vanilla and unlearned.
-        target: ``evaluation.retain_target``; if given, the interpolated model is added.
+    With a ``target`` (``evaluation.retain_target``) the interpolated model is added.
     """
     if target is None:
         return dict(weights)
@@ -50,12 +46,9 @@ def weight_at(target: float, retain_success: Callable[[float], float]) -> tuple[
 
     The weight is 1 if the unlearned model reaches the target, 0 if no other weight does. Bisection,
     because RS may be level for long and then fall within a hundredth of the interval, where methods
-    that assume a straight line do not converge.
-
-    Args:
-        target: RS in percent.
-        retain_success: Returns the mean RS (percent) of ``vanilla + weight (unlearned - vanilla)``
-            for a weight from 0 to 1; taken to fall with the weight.
+    that assume a straight line do not converge. ``retain_success`` returns the mean RS (percent) of
+    ``vanilla + weight (unlearned - vanilla)`` for a weight from 0 to 1; it is taken to fall with
+    the weight.
     """
     success = retain_success(1.0)
     if success >= target:

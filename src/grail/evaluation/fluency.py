@@ -1,7 +1,5 @@
 """Measures of generated texts: repetition, compression, and the best of k samples (leak@k)."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Sequence

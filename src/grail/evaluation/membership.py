@@ -1,7 +1,5 @@
 """Membership inference: AUCs between unlearn rows and rows that no model was trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 
 from grail.evaluation.memorization import auc, auc_error
@@ -22,11 +20,8 @@ def membership_results(values: Sequence[SampleValue], unseen: Collection[str]) -
 
     Each score gives an AUC between the unlearn train rows (members) and the unseen unlearn rows of
     the same domain, and its standard error under the same name with "-error"; both in percent, with
-    the size of both groups as ``n``. A domain without unseen rows has no AUC.
-
-    Args:
-        values: Values of any rows.
-        unseen: Keys of the unlearn rows that no model was trained on.
+    the size of both groups as ``n``. A domain without unseen rows has no AUC. ``unseen`` are the
+    keys of the unlearn rows that no model was trained on.
     """
     groups: dict[tuple[str, str], tuple[list[SampleValue], list[SampleValue]]] = {}
     for value in values:

@@ -4,8 +4,6 @@ Inputs are per completion token, in order, end token included. The membership sc
 Min-K%++, zlib ratio, and the NLL itself) are low for rows that the model has seen.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """US, RS, PPL and ROUGE-L as pure functions of per-sample values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 from grail.data.words import words_of
 
@@ -42,16 +42,7 @@ def rouge_l(reference: str, generation: str) -> float:
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    tokenizer = _Words(signs=not words_of(reference))
+    signs = not words_of(reference)
+    tokenizer: Any = SimpleNamespace(tokenize=partial(words_of, signs=signs))
     score = RougeScorer(["rougeL"], tokenizer=tokenizer).score(reference, generation)
     return 100.0 * score["rougeL"].fmeasure
-
-
-@dataclass(frozen=True)
-class _Words:
-    """``words_of`` in the form that the package calls."""
-
-    signs: bool
-
-    def tokenize(self, text: str) -> list[str]:
-        return words_of(text, self.signs)

@@ -1,7 +1,5 @@
 """SampleValue: the numbers of one row; and their averages as the rows of ``results.json``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from grail.data.heldout import HELD_OUT
-from grail.data.samples import CHECK
+from grail.data.samples import CHECK, grouped
 from grail.errors import reading
 from grail.evaluation import memorization, metrics
 from grail.results import Result
@@ -72,15 +70,10 @@ _Kind = TypeVar("_Kind")
 
 
 def values_in(path: Path, content: Mapping[str, Any], some: bool = True) -> list[SampleValue]:
-    """Return the values that a file of measurements holds.
+    """Return the values that a file of measurements holds; ``content`` is the object in it.
 
-    Args:
-        path: The file, which an error names.
-        content: The object in it, under whose right digest somebody may have put anything.
-        some: Whether there must be any: an attack may find no row to measure.
-
-    Raises:
-        InputError: if they are none, or cannot be averaged.
+    Under its right digest somebody may have put anything: an InputError names ``path`` if they are
+    none, or cannot be averaged. ``some``: there must be any (an attack may find no row to measure).
     """
     values = kept_in(path, content, "values", SampleValue, some)
     with reading(path):
@@ -93,8 +86,7 @@ def kept_in(
 ) -> list[_Kind]:
     """Return the list under a key as objects of a dataclass, all fields of their type.
 
-    Raises:
-        InputError: naming ``path``, if it is missing or empty, or has another shape.
+    An InputError names ``path``, if it is missing or empty, or has another shape.
     """
     types = TypeAdapter(kind)
     with reading(path):
@@ -115,11 +107,8 @@ def to_results(values: Sequence[SampleValue]) -> list[Result]:
 
     Held-out rows serve for comparison only and are left out.
     """
-    groups: dict[tuple[str, str, str, str], list[SampleValue]] = {}
-    for value in values:
-        if value.part != HELD_OUT:
-            group = (value.model, value.domain, value.side, value.part)
-            groups.setdefault(group, []).append(value)
+    kept = (value for value in values if value.part != HELD_OUT)
+    groups = grouped(kept, lambda value: (value.model, value.domain, value.side, value.part))
     return [
         Result(*group, metric, number, len(members))
         for group, members in groups.items()

@@ -1,9 +1,8 @@
 """Talk to the models of a run: one question, and the answer of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from grail.data.samples import Sample
 from grail.errors import InputError
 from grail.handover.opened import check_start, open_run
 from grail.model.forward import positions_of
-from grail.model.generate import Sampling, TextGenerator, streamed
+from grail.model.generate import TextGenerator, streamed
 from grail.model.save import load_weights
 from grail.model.weights import Weights, copy_weights, put_weights
 from grail.run import manifest
@@ -34,23 +33,20 @@ class Talk:
         context: Model, tokenizer and settings of the run.
         weights: Name of a model -> its trained weights.
         limit: The most tokens of an answer.
-        sampling: How to sample; None: greedily.
+        seed: That of samples; None: greedily.
     """
 
     context: RunContext
     weights: Mapping[str, Weights]
     limit: int
-    sampling: Sampling | None = None
+    seed: int | None = None
 
 
 def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Talk:
-    """Load the models of a run, and that of an oracle.
+    """Load the models of a run, and that of an oracle: a run of preset exact on the same model.
 
-    Args:
-        folder: The run directory; after a purge only the unlearned model is left to answer.
-        oracle: Directory of a run of preset exact on the same model.
-        limit: The most tokens of an answer.
-        sample: Sample at temperature 1 instead of taking the most probable tokens.
+    After a purge only the unlearned model is left to answer. ``limit`` is the most tokens of an
+    answer; ``sample`` draws at temperature 1 instead of taking the most probable tokens.
 
     Raises:
         InputError: if a model is missing or damaged, or the oracle is of another model.
@@ -67,24 +63,17 @@ def open_talk(folder: Path, oracle: Path | None, limit: int, sample: bool) -> Ta
     for name, place in places.items():
         load_weights(context.model, place)
         weights[name] = copy_weights(context.model)
-    return Talk(context, weights, limit, Sampling(1.0, context.config.seed) if sample else None)
+    return Talk(context, weights, limit, context.config.seed if sample else None)
 
 
 def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str]:
-    """Ask each model a question, as the rows of the run are asked.
+    """Ask each model a question, as the rows of the run are asked; return name -> answer.
 
-    Args:
-        talk: The models.
-        question: The text of the user's turn.
-        number: How many questions were asked before: each is sampled from another seed.
-        show: Called with the answers as they come.
-
-    Returns:
-        Name of a model -> its answer.
+    ``number`` says how many questions were asked before: each is sampled from another seed.
+    ``show`` is called with the answers as they come.
 
     Raises:
-        InputError: if the question cannot be asked: it is empty, too long, or holds a control
-            token.
+        InputError: if the question is empty, too long, or holds a control token.
     """
     model, found = talk.context.model, dict[str, str]()
     row = encoded(talk.context, question)
@@ -93,13 +82,12 @@ def answers(talk: Talk, question: str, number: int, show: Show) -> dict[str, str
         raise InputError(f"The question has {row.start} tokens: the model has no room for more.")
     tokenizer: Any = talk.context.tokenizer
     generator = TextGenerator(model, tokenizer, min(talk.limit, room), 1)
-    how = talk.sampling and replace(talk.sampling, seed=talk.sampling.seed + number)
+    seed = None if talk.seed is None else talk.seed + number
     for name, weights in talk.weights.items():
         put_weights(model, weights)
         show(name, "")
-        found[name] = streamed(
-            generator, row, lambda text, name=name: show(name, text), how
-        ).strip()
+        told = partial(show, name)
+        found[name] = streamed(generator, row, told, seed).strip()
     return found
 
 

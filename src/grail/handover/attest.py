@@ -1,7 +1,5 @@
 """An attestation is written, as JSON and as a page, and checked against the run it is about."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -36,12 +34,9 @@ def attest(
 ) -> dict[str, Any]:
     """Write ``attestation.json``, ``attestation.html`` and the key of its hashes; return the JSON.
 
-    Args:
-        run: The run, which was verified before.
-        request: The request's id.
-        output: The folder to write to.
-        oracle: Directory of the oracle that the audit was made with.
-        sign_with: File with an ed25519 private key.
+    The run was verified before. ``request`` is the request's id, ``output`` the folder to write to,
+    ``oracle`` the directory of the oracle that the audit was made with, and ``sign_with`` a file
+    with an ed25519 private key.
 
     Raises:
         InputError: if the id is none, the rows are not there, or a key cannot be read.
@@ -73,18 +68,10 @@ def check_request(request: str) -> None:
 def check_attestation(
     file: Path, run: Opened | None, public_key: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Check an attestation: itself, its signature, its page, and the run that it is about.
+    """Check an attestation: itself, its signature, its page, and the run, if that is there.
 
-    Args:
-        file: The JSON file.
-        run: The run, if it is there.
-        public_key: File with the key that must have signed.
-
-    Returns:
-        A sentence for each change, and remarks on what was not checked.
-
-    Raises:
-        InputError: if a key cannot be read.
+    ``public_key`` is a file with the key that must have signed; InputError if it cannot be read.
+    Return a sentence for each change, and remarks on what was not checked.
     """
     try:
         found = raw(file)

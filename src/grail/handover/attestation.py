@@ -1,7 +1,5 @@
 """What an attestation says: the facts of a finished run without any row's text, as one object."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
@@ -14,7 +12,7 @@ from grail.config.file import COMPARISON
 from grail.data.samples import Sample, texts_of
 from grail.errors import InputError
 from grail.handover.copies import copies_of, size_of, weights_left
-from grail.handover.evidence import Opened, raw, sources
+from grail.handover.evidence import Opened, data_files, raw
 from grail.reporting.attestation import not_covered, what_next
 from grail.reporting.audit.lights import lights_table
 from grail.reporting.audit.tables import read_audit
@@ -34,17 +32,10 @@ DERIVED = (*FIGURES, "outcome", "headline", "checks", "attacks", "not_covered", 
 def content(
     run: Opened, request: str, date: str, key: bytes | None, oracle: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return all that an attestation says.
+    """Return all that an attestation says of a finished run.
 
-    Args:
-        run: The finished run, its rows included.
-        request: The request's id.
-        date: When it is attested, in UTC.
-        key: What the rows are hashed with; None leaves the hashes out.
-        oracle: What ``oracle_facts`` returns.
-
-    Raises:
-        InputError: if a file is not as it was written.
+    ``date`` is in UTC, ``key`` what the rows are hashed with (None leaves the hashes out), and
+    ``oracle`` what ``oracle_facts`` returns. InputError if a file is not as it was written.
     """
     results = read_results(run.folder / "results.json")
     try:
@@ -109,12 +100,12 @@ def oracle_facts(
 ) -> dict[str, Any] | None:
     """Return which model that never knew the rows the attacks were compared with; None: with none.
 
-    Raises:
-        InputError: if the audit was not made with the given one.
+    InputError if the audit was not made with the given one.
     """
     weights = None if audit is None else audit["weights"].get("oracle")
     if oracle is not None:
-        own = raw(oracle / "unlearned" / STAMP)["weights"] if _is_run(oracle) else None
+        stamp = oracle / "unlearned" / STAMP
+        own = raw(stamp)["weights"] if stamp.is_file() else None
         if weights is None or own != weights:
             raise InputError(
                 f"--oracle: the audit of {run.folder} was not made with {oracle}. Make it: "
@@ -151,7 +142,7 @@ def copies(run: Opened) -> list[dict[str, Any]]:
             found.append({"what": what, "where": name, "bytes": size_of(folder / name)})
     for copy in filter(weights_left, copies_of(folder)):
         found.append({"what": f"a copy: {copy['kind']}", "where": copy["folder"], "bytes": None})
-    others = {"data files": ", ".join(Path(source).name for source in sources(config))}
+    others = {"data files": ", ".join(Path(source).name for source in data_files(config))}
     others |= {"the model as it was given": Path(config.model.name).name}
     if (folder / COMPARISON).exists() or folder.resolve().parent.name == ".cells":
         others |= {"the comparison's cells": "models and scores that its runs share"}
@@ -191,7 +182,3 @@ def _harm(results: Results) -> list[dict[str, Any]]:
 
 def _as_json(table: Table) -> dict[str, Any]:
     return {"columns": table.columns, "rows": table.rows, "note": table.note}
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "unlearned" / STAMP).is_file()

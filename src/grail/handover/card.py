@@ -1,7 +1,5 @@
 """The model card of an exported model: what was removed and how, with figures and without texts."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from importlib import resources
@@ -34,16 +32,10 @@ _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_b
 
 
 def model_card(folder: Path, form: str, base: Base, remarks: list[str]) -> str:
-    """Return the README.md of an exported model.
+    """Return the README.md of an exported model; InputError if the run's results are damaged.
 
-    Args:
-        folder: The run directory.
-        form: "merge", "adapter" or "delta".
-        base: The base model, as others know it.
-        remarks: What the form has to say.
-
-    Raises:
-        InputError: if the results of the run are missing or damaged.
+    ``form`` is "merge", "adapter" or "delta", ``base`` the base model as others know it, and
+    ``remarks`` are what the form has to say.
     """
     results, settings = read_results(folder / "results.json"), read(folder / "config.yaml")[1]
     try:

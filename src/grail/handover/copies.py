@@ -3,13 +3,11 @@
 They are noted in ``copies.json`` of the run directory, so that they can be found again.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from grail.files import read_json, write_json
+from grail.files import file_digest, read_json, write_json
 from grail.handover.delta import DELTA
 from grail.model.sources import weight_files
 from grail.run.directory import weights_digest
@@ -19,20 +17,17 @@ KNOWING = ("delta", "before")
 """Kinds of copies that give back what was removed; a delta does so beside the result."""
 
 
-def note_copy(run: Path, kind: str, folder: Path) -> None:
-    """Note a copy: its kind, its folder, the digest of its weights, and today."""
+def note_copy(run: Path, kind: str, folder: Path) -> dict[str, str]:
+    """Note a copy: its kind, folder, digest of weights, and today; return its files' digests."""
     today = datetime.now(timezone.utc).date().isoformat()
     place = {"kind": kind, "folder": str(folder.resolve()), "date": today}
     entry = {**place, "weights": weights_digest(folder)}
     write_json(run / COPIES, {"copies": [*copies_of(run), entry]})
+    return {file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def copies_of(run: Path) -> list[dict[str, Any]]:
-    """Return the copies in the order in which they were made.
-
-    Raises:
-        ValueError: if the file is not as it was written.
-    """
+    """Return the copies in the order in which they were made; ValueError if the file is damaged."""
     return read_json(run / COPIES)["copies"] if (run / COPIES).exists() else []
 
 

@@ -5,8 +5,6 @@ holds which entries changed (one bit each) and the XOR of these entries. So a di
 large as the entries that moved, and frozen ones cost a bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -28,18 +26,10 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def write_delta(before: Path, after: Path, file: Path) -> dict[str, int]:
-    """Write the difference between the weights of two model folders.
+    """Write the difference between the weights of two model folders to a safetensors file.
 
-    Args:
-        before: Folder with safetensors files.
-        after: Folder with the same tensors.
-        file: The safetensors file to write.
-
-    Returns:
-        {"entries", "changed"}: how many there are, and how many of them differ.
-
-    Raises:
-        InputError: if names, shapes or types of the tensors differ.
+    Return {"entries", "changed"}: how many there are, and how many of them differ. InputError if
+    names, shapes or types of the tensors differ.
     """
     parts: dict[str, Tensor] = {}
     counts, none = {"entries": 0, "changed": 0}, ("", torch.empty(0))

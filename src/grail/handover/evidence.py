@@ -1,7 +1,5 @@
 """The files of a finished run, opened to be recomputed: settings, rows, and what cannot be read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from torch import Tensor
 from grail.config import file as config_file
 from grail.config.run import Config
 from grail.config.values import EMBEDDED, HUB
-from grail.data.samples import data_digest, load_general, load_samples
+from grail.data.samples import data_digest, load_general, load_samples, sources
 from grail.errors import InputError, collecting
 from grail.evaluation.general.items import load_tasks, task_digests
 from grail.model.save import load_weights
@@ -80,11 +78,7 @@ class Opened:
 
 
 def open_evidence(folder: Path) -> Opened:
-    """Open a run directory.
-
-    Raises:
-        InputError: if it is none, is not finished, or its settings cannot be read.
-    """
+    """Open the directory of a finished run; InputError for another, or unreadable settings."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     if not (folder / "results.json").is_file():
@@ -92,7 +86,7 @@ def open_evidence(folder: Path) -> Opened:
     made_with = config_file.read(folder)[1].get("made_with") or {}
     config = config_file.load_config(folder)
     inputs, problems = _rows(config)
-    gone = [HUB, *(source for source in sources(config) if not is_here(source))]
+    gone = [HUB, *(source for source in data_files(config) if not is_here(source))]
     lost = [text for text in problems if any(source in text for source in gone)]
     more = f" And {len(lost) - 1} more." if lost[1:] else ""
     remarks = [f"rows: not compared ({lost[0]}){more}"] if lost else []
@@ -133,13 +127,11 @@ def _is_there(config: Config) -> bool:
     return all(Path(place).exists() for place in places)
 
 
-def sources(config: Config) -> list[str]:
-    """Return the data files of a run, those that it only measures too, sorted."""
-    parts = [own for sides in config.domains.values() for own in sides.model_dump().values()]
-    files = [file for own in parts for file in (own or {}).values()] + [config.general.train]
-    files += [checked.rows for checked in config.check.values()]
-    files += [task for task in config.evaluation.general_tasks if Path(task).is_absolute()]
-    return sorted({f for f in files if f and f != EMBEDDED and not f.startswith(HUB)})
+def data_files(config: Config) -> list[str]:
+    """Return the data files of a run, those of its general tasks too, sorted."""
+    tasks = [task for task in config.evaluation.general_tasks if Path(task).is_absolute()]
+    files = {*sources(config), *tasks}
+    return sorted(f for f in files if f != EMBEDDED and not f.startswith(HUB))
 
 
 def is_here(source: str) -> bool:

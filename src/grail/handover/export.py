@@ -3,8 +3,6 @@
 A form is a function that fills the folder from a run and returns what the card says of it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +13,7 @@ import torch
 
 from grail.artifacts import STAMP
 from grail.errors import InputError
-from grail.files import file_digest, replacing_folder, write_text
+from grail.files import replacing_folder, write_text
 from grail.handover.card import model_card
 from grail.handover.copies import note_copy
 from grail.handover.delta import DELTA, write_delta
@@ -31,16 +29,11 @@ from grail.run.context import RunContext
 
 
 def export(folder: Path, form: str, output: Path) -> dict[str, Any]:
-    """Write a run's unlearned model into a folder of its own.
+    """Write a finished run's unlearned model into a folder of its own, new or empty.
 
-    Args:
-        folder: The run directory, finished.
-        form: "merge" (a complete model), "adapter" (as the run has it) or "delta" (the difference
-            from the model before).
-        output: The folder to write, new or empty.
-
-    Returns:
-        {"output", "form", "remarks": sentences, "files": name -> SHA-256}.
+    ``form`` is "merge" (a complete model), "adapter" (as the run has it) or "delta" (the difference
+    from the model before). Return {"output", "form", "remarks": sentences, "files": name ->
+    SHA-256}.
 
     Raises:
         InputError: if the run has no such form, or ``output`` is not empty.
@@ -57,8 +50,7 @@ def export(folder: Path, form: str, output: Path) -> dict[str, Any]:
     with lock.alone(folder, private=False), replacing_folder(output) as partial:
         remarks = FORMS[form](folder, context, base, partial)
         write_text(partial / "README.md", model_card(folder, form, base, remarks))
-    note_copy(folder, form, output)
-    files = {file.name: file_digest(file) for file in sorted(output.iterdir()) if file.is_file()}
+    files = note_copy(folder, form, output)
     return {"output": str(output), "form": form, "remarks": remarks, "files": files}
 
 
@@ -181,11 +173,7 @@ def _type_of(base: str) -> torch.dtype:
 
 
 def push(output: Path, repository: str) -> str:
-    """Upload an exported folder to a private repository of the Hub; return its address.
-
-    Raises:
-        InputError: offline, without a token, or if the Hub refuses.
-    """
+    """Upload a folder to a private repository of the Hub, unless it refuses; return its address."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -204,11 +192,7 @@ def push(output: Path, repository: str) -> str:
 
 
 def check_hub(repository: str) -> None:
-    """Refuse an upload that cannot succeed, before any work.
-
-    Raises:
-        InputError: for a name that is none, offline, or without a token.
-    """
+    """Refuse an upload that cannot succeed: to a name that is none, offline, or without a token."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 

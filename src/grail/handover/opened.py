@@ -1,7 +1,5 @@
 """A finished run as it is handed over: its models and how to load them, without its data files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -17,9 +15,7 @@ from grail.run.inputs import Inputs
 def open_run(folder: Path, *models: str) -> RunContext:
     """Return what the models of a run are loaded with; its rows are not read.
 
-    Args:
-        folder: The run directory.
-        models: Those whose weights are needed: "vanilla", "unlearned" (of a finished run).
+    ``models`` are those whose weights are needed: "vanilla", "unlearned" (of a finished run).
 
     Raises:
         InputError: if the run is not that far, such a model was purged, or its files or the
@@ -43,11 +39,7 @@ def open_run(folder: Path, *models: str) -> RunContext:
 
 
 def check_start(folder: Path, context: RunContext) -> None:
-    """Refuse a run whose model in the settings is no longer the one that it started from.
-
-    Raises:
-        InputError: naming the model.
-    """
+    """Refuse a run whose model in the settings is no longer the one that it started from."""
     made_with = config_file.read(folder)[1].get("made_with") or {}
     if made_with.get("model") not in (None, context.start):
         raise InputError(
@@ -57,11 +49,7 @@ def check_start(folder: Path, context: RunContext) -> None:
 
 
 def check_empty(output: Path) -> None:
-    """Refuse to write over something that is there.
-
-    Raises:
-        InputError: if the folder exists and is not empty, or is a file.
-    """
+    """Refuse to write over something that is there: a file, or a folder that is not empty."""
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists() or output.is_symlink():

@@ -1,7 +1,5 @@
 """The base model under an adapter: its name for others, who do not have this machine's paths."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Runs that share files (the cells of a comparison and their base) are purged toge
 leaves a shared file where it is.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -59,11 +57,7 @@ def runs_with(folder: Path) -> list[Path]:
 
 
 def knowing(folder: Path) -> list[Knowing]:
-    """Return what still knows in a run directory, in those that share its files, and in copies.
-
-    Raises:
-        InputError: if the folder is no run directory.
-    """
+    """Return what still knows in a run directory, in those that share its files, and in copies."""
     folder = folder.absolute()
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run directory. Give the folder of a run.")
@@ -83,15 +77,8 @@ def knowing(folder: Path) -> list[Knowing]:
 def purge(folder: Path, items: Iterable[Knowing]) -> list[str]:
     """Delete items, record them in the manifests of their runs, and write reports without texts.
 
-    Args:
-        folder: The run directory.
-        items: What ``knowing`` found there.
-
-    Returns:
-        Sentences about what is left: names of shared files elsewhere, and what was not grail's.
-
-    Raises:
-        InputError: if another grail is at work in one of the directories.
+    ``items`` are what ``knowing`` found. Return sentences about what is left: names of shared files
+    elsewhere, and what was not grail's. InputError if another grail is at work there.
     """
     items, folder = list(items), folder.absolute()
     with ExitStack() as locks:

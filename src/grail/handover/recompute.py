@@ -4,8 +4,6 @@ Each check returns a sentence for every difference, which names the file that di
 the run has nothing of its kind.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,7 +70,7 @@ def seals(run: Opened) -> list[str]:
 def masks(run: Opened) -> list[str]:
     """Make the mask, and what survives a reset, again from the scores."""
     names = [n for n in run.purged if n.startswith(("scores/", "mask", "vanilla/"))]
-    other = getattr(run.config.localization, "reused", None)
+    other = run.config.localization.reused
     if other and not Path(other).exists():
         run.remarks.append(f"mask: not recomputed, the run that it is from is gone ({other}).")
     if run.lacks("mask", names) or (other and not Path(other).exists()):
@@ -146,7 +144,8 @@ def figures(run: Opened) -> list[str]:
             texts.append("samples.jsonl: its lines do not follow from evaluation/.")
         if results["samples"] != file_digest(samples):
             texts.append("results.json: it is not about samples.jsonl as it is.")
-    stamps = {n: raw(run.folder / n / artifacts.STAMP) for n in names[:2] if _has_stamp(run, n)}
+    stages = {name: run.folder / name / artifacts.STAMP for name in names[:2]}
+    stamps = {name: raw(file) for name, file in stages.items() if file.is_file()}
     if len(stamps) == 2:
         weights = {name: stamp["weights"] for name, stamp in stamps.items()}
         models = model_digests(weights, run.config.evaluation.retain_target)
@@ -283,7 +282,3 @@ def _bits(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 
 def _unsealed(path: Path) -> dict[str, Any]:
     return {key: value for key, value in raw(path).items() if key != artifacts.SEAL}
-
-
-def _has_stamp(run: Opened, name: str) -> bool:
-    return (run.folder / name / artifacts.STAMP).is_file()

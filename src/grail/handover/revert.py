@@ -1,7 +1,5 @@
 """The way back: the model before unlearning, bit for bit."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from grail.files import file_digest, replacing_folder
+from grail.files import replacing_folder
 from grail.handover.copies import note_copy
 from grail.handover.opened import check_empty, open_run
 from grail.model.sources import files_read, find, weight_files
@@ -18,17 +16,11 @@ from grail.run.context import RunContext
 
 
 def revert(folder: Path, output: Path) -> dict[str, Any]:
-    """Write the model before unlearning into a folder of its own.
+    """Write the model before unlearning into a folder of its own, new or empty.
 
     A model that was taken as it is comes back in its own files, if they are still where they were
-    and hold the values that the run kept; else the run's copy of it does.
-
-    Args:
-        folder: The run directory, not purged.
-        output: The folder to write, new or empty.
-
-    Returns:
-        {"output", "from": the folder that the files come from, "files": name -> SHA-256}.
+    and hold the values that the run kept; else the run's copy of it does. Return {"output", "from":
+    the folder that the files come from, "files": name -> SHA-256}.
 
     Raises:
         InputError: if the model is gone or damaged, or ``output`` is not empty.
@@ -42,8 +34,7 @@ def revert(folder: Path, output: Path) -> dict[str, Any]:
         for file in files_read(source):
             (partial / file.relative_to(source)).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, partial / file.relative_to(source))
-    note_copy(folder, "before", output)
-    files = {file.name: file_digest(file) for file in sorted(output.iterdir()) if file.is_file()}
+    files = note_copy(folder, "before", output)
     return {"output": str(output), "from": str(source), "files": files}
 
 

@@ -1,7 +1,5 @@
 """Signatures of an attestation: ed25519, by the optional package ``cryptography``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,8 @@ ALGORITHM = "ed25519"
 def sign(text: bytes, key_file: Path) -> dict[str, str]:
     """Return {"algorithm", "public_key", "value"}, keys and signature as hexadecimal text.
 
-    Args:
-        text: What is signed.
-        key_file: An ed25519 private key without a passphrase: PEM, or OpenSSH.
-
-    Raises:
-        InputError: if the package is missing, or the file is no such key.
+    The key is an ed25519 private one without a passphrase, PEM or OpenSSH; InputError for another,
+    or without the package.
     """
     key = _load(key_file, private=True)
     public = key.public_key().public_bytes_raw().hex()
@@ -26,11 +20,7 @@ def sign(text: bytes, key_file: Path) -> dict[str, str]:
 
 
 def is_signed(text: bytes, signature: dict[str, str]) -> bool:
-    """Tell whether a signature by the key that it names is one of this text.
-
-    Raises:
-        InputError: if the package is missing.
-    """
+    """Tell whether a signature by the key that it names is one of this text."""
     module = _package("exceptions")
     keys = _package("hazmat.primitives.asymmetric.ed25519")
     try:
@@ -42,11 +32,7 @@ def is_signed(text: bytes, signature: dict[str, str]) -> bool:
 
 
 def public_key_of(key_file: Path) -> str:
-    """Return a public key as hexadecimal text: from PEM, OpenSSH, or the text itself.
-
-    Raises:
-        InputError: if the package is missing, or the file is no such key.
-    """
+    """Return a public key as hexadecimal text: from PEM, OpenSSH, or the text itself."""
     return _load(key_file, private=False).public_bytes_raw().hex()
 
 

@@ -1,7 +1,5 @@
 """Is a run directory, and an attestation of it, still what was written? Every change is named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,14 +52,10 @@ def verify(
 
     An attestation that lies in its run directory is checked with it, any other by itself.
 
-    Args:
-        target: The directory, or the JSON file of an attestation.
-        metrics: Whether both models are measured again.
-        public_key: File with the public key that must have signed; None: the one that the
-            attestation names itself.
-        listener: Called with the stages of measuring.
-        also: Further checks of a run directory: name -> function from the folder to sentences, or
-            to None where there is nothing to check.
+    With ``metrics`` both models are measured again. ``public_key`` is a file with the key that must
+    have signed; None: the one that the attestation names itself. ``also`` are further checks of a
+    run directory: name -> function from the folder to sentences, or to None where there is nothing
+    to check.
 
     Raises:
         InputError: if there is nothing to check, or the key cannot be read.
@@ -92,11 +86,7 @@ def verify(
 
 
 def check_run(folder: Path, found: Verified, also: Also) -> Opened | None:
-    """Check a run directory and write down what is found; return it opened, if it can be.
-
-    Raises:
-        InputError: if the directory is of no finished run.
-    """
+    """Check a run directory and write down what is found; return it opened, if it can be."""
     if not _is_run(folder):
         raise InputError(f"{folder} is not a run directory. Give the folder of a finished run.")
     found.changes += manifest.problems(folder)
@@ -144,25 +134,22 @@ def _is_run(folder: Path) -> bool:
 
 
 def measured_again(run: Opened, listener: Listener) -> list[str]:
-    """Measure both models and compare each figure of ``results.json``.
-
-    Raises:
-        InputError: if the rows or a model are not there any more.
-    """
+    """Measure both models, if they and the rows are there; compare each figure of the results."""
     names = manifest.MODELS
     if not run.has_rows or not all(run.has_model("metrics", name) for name in names):
         reason = "; ".join(run.remarks)
         raise InputError(f"--metrics: {run.folder} cannot be measured again ({reason}).")
     values, context = [], run.context
-    context.neighbours = neighbours_of(run.folder, context)
+    context.neighbours = neighbours_of(context)
     evaluator = context.evaluator(run.config.evaluation.generate)
     for name in names:
         with listener.stage(f"measure {name}") as tick:
-            _take(run, name)
+            load_weights(context.model, run.folder / name)
             values += evaluator.run(name, context.measured, tick)
     if domains := guess_domains(run.folder):
         with listener.stage(f"measure {GUESS}") as tick:
-            values += guessed(context, domains, partial(_take, run), tick)
+            load_weights(context.model, run.folder / "vanilla")
+            values += guessed(context, domains, tick)
     place = ("model", "domain", "side", "part", "metric")
     rows = raw(run.folder / "results.json")["rows"]
     found = {tuple(row[key] for key in place): float(row["value"]) for row in rows}
@@ -173,10 +160,6 @@ def measured_again(run: Opened, listener: Listener) -> list[str]:
         for key in dict.fromkeys((*again, *(key for key in found if key[0] != CALIBRATED)))
         if not near(found.get(key), again.get(key))
     ]
-
-
-def _take(run: Opened, name: str) -> None:
-    load_weights(run.context.model, run.folder / name)
 
 
 def near(one: float | None, other: float | None) -> bool:

@@ -4,8 +4,6 @@ A token's NLL is linear in the distribution of its target, so the mean gradient 
 the gradient of one loss.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Per-sample gradient statistics in two ways, a plain loop and hooks over a batch: same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,11 +28,8 @@ def add_by_loop(
 ) -> None:
     """Add one sample: one backward pass per trial, gradients averaged, then the three statistics.
 
-    Args:
-        model: The model; of its trainable parameters, those of ``sums`` are scored.
-        trials: The sample with each trial's labels: batches of one row.
-        sums: Where to add.
-        loss: Loss of each answer token.
+    ``trials`` are the sample with each trial's labels: batches of one row. Of the model's trainable
+    parameters, those of ``sums`` are scored.
     """
     parameters = {name: p for name, p in trainable(model).items() if name in sums.total}
     mean: dict[str, Tensor] = {}
@@ -65,13 +60,8 @@ def add_by_batch(
     reduction a sample's weight would depend on the rest of its batch. Where the model packs rows,
     the trials of a sample share the prompt.
 
-    Args:
-        model: The model; of its trainable parameters, those of ``sums`` are scored.
-        batch: N * trials rows, the trials of a sample next to each other.
-        trials: Rows per sample.
-        sums: Where to add.
-        loss: Loss of each answer token.
-        kernel: Adds the gradients of Linear weights without writing them to memory.
+    The batch has N * ``trials`` rows, the trials of a sample next to each other. ``kernel`` adds
+    the gradients of Linear weights without writing them to memory.
     """
     lengths, samples = batch.lengths, range(0, len(batch.rows), trials)
     answers = [sum(lengths[i : i + trials]) for i in samples]

@@ -1,7 +1,5 @@
 """Hooks that turn one backward pass over a batch into per-sample gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,10 +57,8 @@ def sample_hooks(
     Modules with trainable parameters get hooks, and weight gradients are switched off. Gradients
     are requested on the embeddings' output instead: they flow through all layers, and autograd
     skips the products that the hooks compute per sample. Fused LoRA layers report the gradients of
-    A and B through a callback, so they get no hooks.
-
-    Raises:
-        InputError: if the samples cannot be told apart, or a gradient did not arrive.
+    A and B through a callback, so they get no hooks. InputError if the samples cannot be told
+    apart, or a gradient did not arrive.
     """
     parameters = trainable(model)
     names = {id(p): name for name, p in parameters.items() if name in sums.total}

@@ -1,7 +1,5 @@
 """The running sums of a side that is half scored, on disk: after a kill, scoring goes on there."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which kernel scores the weights of Linear layers (``importance.kernel``)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,13 +13,10 @@ AddProducts = Callable[..., None]
 
 
 def choose_kernel(kernel: str, device: torch.device) -> AddProducts | None:
-    """Return the Triton kernel, or None for batched products (torch.bmm).
+    """Return the Triton kernel, refused where it cannot run; None for batched products (torch.bmm).
 
     ``auto`` means ``bmm``: the kernel is tested in Triton's interpreter, but its speed has not been
     measured on a GPU yet.
-
-    Raises:
-        InputError: if ``triton`` cannot run here.
     """
     if kernel in ("auto", "bmm"):
         return None

@@ -4,8 +4,6 @@ For a linear layer y = x W^T, the gradient of sample n is the sum over its token
 product of output gradient and input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate

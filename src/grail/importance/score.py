@@ -1,7 +1,5 @@
 """Stage 1: how important each entry is for one side of one domain (paper, Eq. 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,11 +50,7 @@ class Scorer:
     process: tuple[int, int] = (0, 1)
 
     def check(self, rows: Sequence[Encoded] = ()) -> None:
-        """Refuse settings that this model cannot be scored with, by scoring a few rows batched.
-
-        Raises:
-            InputError: naming the setting to change.
-        """
+        """Refuse settings that this model cannot be scored with, by scoring a few rows batched."""
         groups = passes(trainable(self.model), self.memory_gib)
         choose_kernel(self.kernel, device_of(self.model))
         if self.gradients == "loop" and is_sharded(self.model):
@@ -74,9 +68,6 @@ class Scorer:
 
         Of a model in parts, they are those of this process's part. With ``kept``, the running sums
         are written now and then, and scoring goes on from what was kept: equal to the bit.
-
-        Raises:
-            InputError: if the model cannot be scored with these settings.
         """
         groups = passes(trainable(self.model), self.memory_gib)
         found: dict[str, dict[str, Tensor]] = {name: {} for name in STATISTICS}

@@ -1,7 +1,5 @@
 """Scores computed batched and by the plain loop, compared on the user's own model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

@@ -106,14 +106,9 @@ _GIB = 2**30
 def passes(
     parameters: Mapping[str, nn.Parameter], memory_gib: float | None
 ) -> list[dict[str, nn.Parameter]]:
-    """Split the parameters, in their order, into groups whose running sums fit.
+    """Split the parameters, in their order, into groups whose running sums fit ``memory_gib``.
 
-    Args:
-        parameters: The parameters to score, by name.
-        memory_gib: The most that the sums of a pass may take, in GiB; None: one pass for all.
-
-    Raises:
-        InputError: if the sums of one parameter alone are larger.
+    None: one pass for all. InputError if the sums of one parameter alone are larger.
     """
     if memory_gib is None:
         return [dict(parameters)]

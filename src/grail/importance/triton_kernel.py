@@ -7,8 +7,6 @@ samples: equal input gives equal bits. The tests compare it with plain products 
 interpreter (``TRITON_INTERPRET=1``), which needs no accelerator.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Damage budget: free the entries that unlearn most for the least damage, up to a share of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
@@ -27,10 +25,7 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
     by its score on the unlearn side. Scores (mean of |g|) are shares of their side's sum over the
     model, so that a domain with larger gradients counts no more than others. An entry's damage is
     its largest share among the retain sides, its benefit the mean share over the unlearn sides.
-    ``budget`` alone decides how much of each layer is frozen.
-
-    Raises:
-        InputError: if a score is NaN or infinite.
+    ``budget`` alone decides how much of each layer is frozen. InputError if a score is not finite.
     """
     free, limit = free_entries(lambda: damage_per_benefit(evidence), budget)
     frozen = {
@@ -42,11 +37,7 @@ def damage_budget(evidence: Evidence, budget: float) -> Mask:
 
 
 def damage_per_benefit(evidence: Evidence) -> Iterator[_Part]:
-    """Yield each tensor's damage, and damage per benefit, flat, in the order of ``shapes``.
-
-    Raises:
-        InputError: if a score is NaN or infinite.
-    """
+    """Yield each tensor's damage, and damage per benefit, flat, in the order of ``shapes``."""
     totals = {}
     for pair, scores in evidence.sides.items():
         for name in evidence.shapes:

@@ -1,7 +1,5 @@
 """The content of ``localization.json``: sizes of the sets, and the overlap of the top sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a localizer may look at: the scores of all sides, their top sets, the vanilla weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """LOCALIZERS: name -> function from the evidence to a Mask; knows no model, data or objective."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import getfile
@@ -47,12 +45,8 @@ def make_mask(
 ) -> tuple[Mask, dict[str, Any]]:
     """Return the mask, and the content of ``localization.json``.
 
-    Args:
-        sides: The scores of both sides of every domain.
-        settings: The ``localization`` section.
-        seed: Seed of whatever the localizer draws.
-        weights: Returns the vanilla model's trainable tensors by name; called only if needed.
-        localizer: A function to use instead of ``settings.method``.
+    ``weights`` returns the vanilla model's trainable tensors by name, and is called only if needed;
+    ``localizer`` is a function to use instead of ``settings.method``.
 
     Raises:
         InputError: if a setting, a score or the mask of the user's own localizer cannot be used.

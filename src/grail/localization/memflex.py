@@ -1,7 +1,5 @@
 """MemFlex: train the tensors whose unlearn gradient is large and unlike the retain gradient."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

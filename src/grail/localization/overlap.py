@@ -1,7 +1,5 @@
 """OP-UR, OP-RR and the Jaccard index over N domains: set operations on boolean tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce

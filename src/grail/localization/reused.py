@@ -1,7 +1,5 @@
 """The mask of another run, taken as it is (``localization.from``)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,11 +33,7 @@ def seal_of_mask(run: str) -> str:
 
 
 def check_folder(run: str) -> None:
-    """Refuse a folder that is no run with a mask.
-
-    Raises:
-        InputError: naming what is missing.
-    """
+    """Refuse a folder that is no run with a mask."""
     if "made_with" not in run_settings(Path(run)) or not (Path(run) / _FILE).is_file():
         raise InputError(
             f"{FROM}: {run} is no directory of a run that has made its mask. Give one that has."
@@ -49,13 +43,8 @@ def check_folder(run: str) -> None:
 def check_fit(run: str, start: str, shapes: Mapping[str, Any]) -> None:
     """Refuse the mask of a run of another model, or of other entries.
 
-    Args:
-        run: The directory of that run.
-        start: Identity of the model that this run starts from.
-        shapes: Name -> shape of each tensor that this run trains.
-
-    Raises:
-        InputError: saying what differs.
+    ``start`` is the identity of the model that this run starts from, ``shapes`` are those of the
+    tensors that it trains, by name.
     """
     check_folder(run)
     if (run_settings(Path(run))["made_with"] or {}).get("model") != start:

@@ -1,7 +1,5 @@
 """The top entries of each layer, on plain tensors: no model, no data, no domains."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -49,10 +47,8 @@ def unrecognised(layer: str, names: Collection[str]) -> str | None:
 def layer_of(name: str, layer: str) -> str:
     """Return the name of the layer that a parameter belongs to.
 
-    Args:
-        name: The parameter's name.
-        layer: ``block`` (a transformer block; each parameter outside all blocks is its own layer),
-            ``tensor`` (each parameter is a layer) or ``model`` (one layer holds all).
+    ``layer`` is ``block`` (a transformer block; each parameter outside all blocks is its own
+    layer), ``tensor`` (each parameter is a layer) or ``model`` (one layer holds all).
     """
     if layer == "model":
         return "model"

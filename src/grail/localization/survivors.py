@@ -1,7 +1,5 @@
 """Survivors: the entries that keep their values when the others are reset ahead of training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
@@ -19,11 +17,6 @@ def survivors(evidence: Evidence, mask: Mask, settings: Reset) -> Mask:
     The best ``1 - share`` of each tensor's entries survive, in the order that ``keep`` names, ties
     in flat order, and all that ``mask`` freezes. Tensors are not compared with one another: A and B
     of an adapter have gradients of other sizes, which say nothing about the model.
-
-    Args:
-        evidence: The scores of all sides.
-        mask: What Stage 2 has frozen.
-        settings: Which entries survive, and how many.
     """
     about = {"localizer": f"reset.{settings.keep}", "share": settings.share}
     if settings.keep == "frozen":

@@ -1,7 +1,5 @@
 """Refuse what a load leaves out: every weight of the model is in the file, and the reverse."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,7 @@ def load_complete(loader: Any, place: str | Path, what: str, **options: Any) -> 
     """Return ``loader.from_pretrained(place, **options)`` if each weight came from its file.
 
     transformers draws a weight that no file has at random, and drops one that the model has no
-    place for; it says so in a log that few read.
-
-    Raises:
-        InputError: naming such weights.
+    place for; it says so in a log that few read. Here an InputError names such weights.
     """
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = loader.from_pretrained(place, **options)
@@ -35,11 +30,7 @@ def load_complete(loader: Any, place: str | Path, what: str, **options: Any) -> 
 
 
 def refuse_difference(what: str, missing: Iterable[str], unused: Iterable[str]) -> None:
-    """Refuse weights that a model needs and ``what`` lacks, or that it has no place for.
-
-    Raises:
-        InputError: naming them.
-    """
+    """Refuse weights that a model needs and ``what`` lacks, or that it has no place for."""
     lacks, more = _named(missing), _named(unused)
     parts = ([f"lacks {lacks}"] if lacks else []) + ([f"holds {more} too many"] if more else [])
     if parts:
@@ -59,11 +50,8 @@ def _named(names: Iterable[str]) -> str:
 def check_loaded(adapted: Any, saved: dict[str, Tensor], repeated: set[str], what: str) -> None:
     """Refuse a PEFT model whose adapter is not, weight for weight, the saved one.
 
-    Args:
-        adapted: The PEFT model.
-        saved: The weights in the adapter's file.
-        repeated: Names among them of weights that the base has too, with the same values.
-        what: The adapter's name in an error.
+    ``repeated`` are names among ``saved`` of weights that the base has too, with the same values;
+    ``what`` is the adapter's name in an error.
     """
     from peft import get_peft_model_state_dict
 
@@ -97,11 +85,7 @@ def unread_tensors(gguf: Path, model: Any) -> set[str]:
 
 
 def refuse_part(gguf: Path) -> None:
-    """Refuse a GGUF file that is one of several parts: the rest would be drawn at random.
-
-    Raises:
-        InputError: if it says that there are others.
-    """
+    """Refuse a GGUF file that is one of several parts: the rest would be drawn at random."""
     from gguf import GGUFReader
 
     count = GGUFReader(gguf).get_field("split.count")

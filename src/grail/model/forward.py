@@ -4,8 +4,6 @@ Shape letters, used in all signatures: B sequences, T tokens, K answer tokens of
 row), V vocabulary, O x I a weight.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any

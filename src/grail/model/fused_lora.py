@@ -6,8 +6,6 @@ the base model's precision and accumulate in float32; the weights stay float32, 
 of A and B are computed in the base model's precision before they are widened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,10 +114,8 @@ def fused(
     hooks on their parts, another base layer than Linear, or a ``forward`` on the instance. The last
     includes layers that an outer ``fused`` has replaced: blocks may be nested, and the outer holds.
 
-    Args:
-        model: The model.
-        callback_for: Called with the layer at each of its calls; returns the call's ``on_backward``
-            (which is called whether or not the layer's input needs a gradient).
+    ``callback_for`` is called with the layer at each of its calls; it returns the call's
+    ``on_backward``, which is called whether or not the layer's input needs a gradient.
     """
     layers = lora_layers(model)
     for layer, adapter in layers.items():

@@ -1,13 +1,11 @@
 """Greedy or sampled continuations of prompts; knows no side and no domain."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,12 +15,11 @@ from grail.model.fused_lora import fused
 from grail.model.probe import shares
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Sample from the model's full distribution (no top-k, no top-p) at a temperature."""
+class Edges(NamedTuple):
+    """The tokens that end a text, and those that it may begin with; None: all."""
 
-    temperature: float
-    seed: int
+    ends: Collection[int]
+    begins: Collection[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,18 +42,17 @@ class TextGenerator:
         self,
         rows: Sequence[Encoded],
         on_done: Callable[[int], None],
-        sampling: Sampling | None = None,
+        seed: int | None = None,
         known: Mapping[Encoded, int] | None = None,
     ) -> list[str]:
         """Continue the rows' prompts, and return the texts in the order of ``rows``.
 
-        Args:
-            rows: The rows; one may occur several times.
-            on_done: Called with the number of finished texts.
-            sampling: How to sample, each batch from another seed; None: greedily.
-            known: Row -> number of answer tokens with which its greedy text is known to begin: a
-                teacher-forced pass found each of them most probable after those before it. They
-                are appended to the prompt; a text that is known to its end takes no step at all.
+        A row may occur several times. ``on_done`` is called with the number of finished texts.
+        ``seed`` is that of the samples, another for each batch; None: greedily.
+
+        ``known`` is row -> number of answer tokens with which its greedy text is known to begin: a
+        teacher-forced pass found each of them most probable after those before it. They are
+        appended to the prompt; a text that is known to its end takes no step at all.
         """
         ends = end_tokens(self.model, self.tokenizer, rows)
         limits = [most_new(row, self.limit) for row in rows]
@@ -70,8 +66,8 @@ class TextGenerator:
         for batch in _batches(rows, list(map(len, heads)), pending, self.batch_size):
             prompts = [(*rows[i].ids[: rows[i].start], *heads[i]) for i in batch]
             most = [limits[i] - len(heads[i]) for i in batch]
-            seeded = None if sampling is None else replace(sampling, seed=sampling.seed + done)
-            new = generate(self.model, prompts, most, self.tokenizer, seeded, ends)
+            own = None if seed is None else seed + done
+            new = generate(self.model, prompts, most, self.tokenizer, own, Edges(ends))
             for i, tokens in zip(batch, new, strict=True):
                 ids[i] += tokens
             done += len(batch)
@@ -119,38 +115,33 @@ def generate(
     prompts: Sequence[Sequence[int]],
     most: Sequence[int],
     tokenizer: Any,
-    sampling: Sampling | None = None,
-    ends: Collection[int] | None = None,
-    begins: Collection[int] | None = None,
+    seed: int | None = None,
+    edges: Edges | None = None,
 ) -> list[list[int]]:
     """Continue a batch of prompts and return the new token ids, without the end token.
 
-    Args:
-        model: The model.
-        prompts: Token ids, one sequence per row; padded on the left here.
-        most: The most tokens to generate, per row.
-        tokenizer: Has the padding and end tokens.
-        sampling: How to sample; None: greedily.
-        ends: The tokens that end a text; None: those of ``end_tokens``.
-        begins: The tokens that a text may begin with; None: all.
+    Prompts are token ids, one sequence per row, padded on the left here; ``most`` are the most
+    tokens to generate, per row. Samples are drawn by ``seed`` from the model's full distribution,
+    at temperature 1 (no top-k, no top-p); None: greedily. Without ``edges`` a text begins with any
+    token and ends with one of ``end_tokens``.
     """
     if len(groups := _parts(model, prompts, most, tokenizer.pad_token_id)) > 1:
         texts: dict[int, list[int]] = {}
         for group in groups:
             part, limit = [prompts[i] for i in group], [most[i] for i in group]
-            own = sampling and replace(sampling, seed=sampling.seed + group[0])
-            new = generate(model, part, limit, tokenizer, own, ends, begins)
+            own = None if seed is None else seed + group[0]
+            new = generate(model, part, limit, tokenizer, own, edges)
             texts |= zip(group, new, strict=True)
         return [texts[i] for i in range(len(prompts))]
     width, device = max(map(len, prompts)), device_of(model)
-    pad, ends = tokenizer.pad_token_id, ends or end_tokens(model, tokenizer)
+    pad, (ends, begins) = tokenizer.pad_token_id, edges or Edges(end_tokens(model, tokenizer))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     limits = {"max_new_tokens": max(most), "pad_token_id": pad, "eos_token_id": sorted(ends)}
     if begins is not None:
-        every = range(model.get_output_embeddings().weight.shape[0])
+        every = range(without_adapter(model).get_output_embeddings().weight.shape[0])
         limits["begin_suppress_tokens"] = sorted(set(every) - set(begins))
-    with evaluating(model), fused(model), _settings(model, sampling, limits) as settings:
+    with evaluating(model), fused(model), _settings(model, seed, limits) as settings:
         out = model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=attention.to(device), generation_config=settings
         )
@@ -163,15 +154,12 @@ def streamed(
     generator: TextGenerator,
     row: Encoded,
     show: Callable[[str], None],
-    sampling: Sampling | None = None,
+    seed: int | None = None,
 ) -> str:
-    """Continue one row's prompt, word by word, and return the text.
+    """Continue one row's prompt, word by word, and return the text; its answer is not read.
 
-    Args:
-        generator: The model, and the most tokens of the text.
-        row: The row, whose answer is not read.
-        show: Called with each piece of the text as soon as it is certain.
-        sampling: How to sample; None: greedily.
+    ``show`` is called with each piece of the text as soon as it is certain. ``seed`` is that of a
+    sample; None: greedily.
     """
     from transformers import TextStreamer
 
@@ -189,7 +177,7 @@ def streamed(
     pad, ends = tokenizer.pad_token_id, sorted(end_tokens(model, tokenizer, [row]))
     limits = {"max_new_tokens": generator.limit, "pad_token_id": pad, "eos_token_id": ends}
     ids = torch.tensor([row.ids[: row.start]], device=device_of(model))
-    with evaluating(model), fused(model), _settings(model, sampling, limits) as settings:
+    with evaluating(model), fused(model), _settings(model, seed, limits) as settings:
         model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -217,7 +205,7 @@ def _parts(
 
 
 @contextmanager
-def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, Any]) -> Iterator[Any]:
+def _settings(model: Policy, seed: int | None, limits: dict[str, Any]) -> Iterator[Any]:
     """Yield settings that hold alone inside the block, and restore the global random state after.
 
     The model's own generation settings (a repetition penalty, for example) are set aside: with
@@ -227,14 +215,14 @@ def _settings(model: Policy, sampling: Sampling | None, limits: dict[str, Any]) 
 
     inner = without_adapter(model)
     before = inner.generation_config
-    with torch.random.fork_rng(enabled=sampling is not None):
+    with torch.random.fork_rng(enabled=seed is not None):
         try:
             inner.generation_config = GenerationConfig()
-            if sampling is None:
+            if seed is None:
                 yield GenerationConfig(do_sample=False, **limits)
             else:
-                torch.manual_seed(sampling.seed)
-                full = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+                torch.manual_seed(seed)
+                full = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
                 yield GenerationConfig(do_sample=True, **full, **limits)
         finally:
             inner.generation_config = before

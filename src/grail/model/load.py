@@ -1,7 +1,5 @@
 """Load a causal language model, its adapter and its tokenizer, as the ``model`` section says."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,8 @@ from grail.model.sources import (
 def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     """Load the base model and put a trainable adapter on it (or free all weights).
 
-    Args:
-        settings: The ``model`` section.
-        adapter: PEFT folder to start from (``teach.adapter``), or None for a new adapter.
-        seed: Determines a new adapter's initial values.
+    ``adapter`` is a PEFT folder to start from (``teach.adapter``); None: a new adapter, whose
+    values are drawn by ``seed``.
 
     Raises:
         InputError: if the model or the adapter cannot be found or read, if a weight of either is
@@ -62,13 +58,8 @@ def load_tokenizer(settings: Model, adapter: str | None = None) -> Any:
     """Load the tokenizer of an adapter's folder if it has one, else that of the model.
 
     A folder with a chat template alone gives that to the model's tokenizer. No weights are read.
-
-    Args:
-        settings: The ``model`` section.
-        adapter: PEFT folder (``teach.adapter``), or None: that of ``model.name``, if any.
-
-    Raises:
-        InputError: if there is no tokenizer, or it has no end token.
+    ``adapter`` is a PEFT folder (``teach.adapter``); None: that of ``model.name``, if any.
+    InputError if there is no tokenizer, or it has no end token.
     """
     from transformers import AutoTokenizer
 
@@ -223,11 +214,7 @@ def _refuse_tied(adapted: Any, what: str) -> None:
 
 
 def new_adapter(model: Policy, lora: Lora, seed: int) -> Policy:
-    """Put a new adapter on a model, its values drawn from ``seed``; answers stay the same.
-
-    Raises:
-        InputError: if the model does not have the modules to adapt, or they are tied.
-    """
+    """Put a new adapter, drawn by ``seed``, on modules of a model; answers stay the same."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(

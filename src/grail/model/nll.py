@@ -4,8 +4,6 @@ Forward and backward read the logits a few lines (positions) at a time; between 
 in their own precision and one number per line are stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

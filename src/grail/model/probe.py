@@ -1,7 +1,5 @@
 """What a model does with tokens it must not read: later ones, and padding. Found by trying."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -45,11 +43,7 @@ def same_logits(model: Policy, a: Tensor, b: Tensor) -> bool:
 
 
 def refuse_looking_ahead(model: Policy) -> None:
-    """Refuse a model that reads the tokens it must predict: an encoder; and one without numbers.
-
-    Raises:
-        InputError: naming its class.
-    """
+    """Refuse a model that reads the tokens it must predict: an encoder; and one without numbers."""
     ids, half = short_row(model), _LENGTH // 2
     other = torch.cat([ids[:half], short_row(model, seed=1)[half:]])
     inner = without_adapter(model)

@@ -3,8 +3,6 @@
 Only Linear weights are stored in fewer bits; embeddings, LM head and norms keep ``model.dtype``.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from importlib.util import find_spec
@@ -18,11 +16,7 @@ from grail.errors import InputError
 
 
 def check_quantisation(kind: str | None) -> None:
-    """Refuse ``model.quantise`` where its package is missing.
-
-    Raises:
-        InputError: saying how to install it.
-    """
+    """Refuse ``model.quantise`` where its package is missing."""
     if kind is not None and find_spec("bitsandbytes") is None:
         raise InputError(
             f"model.quantise: {kind} needs bitsandbytes: pip install 'grail-unlearning[quantise]', "
@@ -33,13 +27,9 @@ def check_quantisation(kind: str | None) -> None:
 def loading_options(kind: str | None, dtype: torch.dtype) -> dict[str, Any]:
     """Return what ``from_pretrained`` must be told to store Linear weights in fewer bits.
 
-    Args:
-        kind: "nf4" (4 bits with doubly quantised scales, as in QLoRA), "int8" (a scale for each row
-            of a weight; inputs are not rounded, see ``settle``) or None.
-        dtype: The precision of the products.
-
-    Raises:
-        InputError: if bitsandbytes is not installed.
+    ``kind`` is "nf4" (4 bits with doubly quantised scales, as in QLoRA), "int8" (a scale for each
+    row of a weight; inputs are not rounded, see ``settle``) or None; ``dtype`` is the precision of
+    the products. InputError if bitsandbytes is not installed.
     """
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")  # PEFT imports it where it is
     if _is_news not in logger.filters:

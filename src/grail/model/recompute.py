@@ -1,7 +1,5 @@
 """Gradient checkpointing: less memory in training for a second forward pass."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,10 +14,8 @@ def recompute_activations(model: Policy) -> None:
     """Let the layers of a model keep their inputs alone in training mode.
 
     The backward pass computes the rest of a layer again, by the same operations: gradients are
-    equal to the bit. In evaluation mode, and so while scoring, nothing changes.
-
-    Raises:
-        InputError: if transformers cannot do it for this class of model.
+    equal to the bit. In evaluation mode, and so while scoring, nothing changes. InputError if
+    transformers cannot do it for this class of model.
     """
 
     def contexts() -> Contexts:

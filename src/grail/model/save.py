@@ -1,7 +1,5 @@
 """Save and load trained weights: an adapter in PEFT's format, or the full model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -52,9 +50,7 @@ def load_weights(model: Policy, folder: Path) -> None:
     """Read the weights that ``save_weights`` wrote into a model of the same shape.
 
     Full weights are read by transformers: the files of some models have other names (GPT-NeoX).
-
-    Raises:
-        InputError: if some of the weights are missing.
+    InputError if some of the weights are missing.
     """
     if is_adapter(model):
         from peft import get_peft_model_state_dict, set_peft_model_state_dict

@@ -5,8 +5,6 @@ part, an ordinary tensor that shares its memory with the parameter. A whole tens
 time. All processes must call these functions in the same order.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -163,13 +161,8 @@ def _everywhere(total: Tensor) -> Tensor:
 def added_in_order(pieces: Tensor, own: Tensor, like: Tensor) -> None:
     """Add each process's whole ``pieces`` to the parts ``own``, process by process.
 
-    The order of the additions is that of one process that does the work of all in turn, so that
-    the sums are equal to the bit.
-
-    Args:
-        pieces: This process's addend, of the whole parameter's shape.
-        own: This process's part of the sum.
-        like: The parameter in parts.
+    The order of the additions is that of one process that does the work of all in turn, so that the
+    sums are equal to the bit. ``pieces`` has the shape of ``like``, the parameter in parts.
     """
     count = dist.get_world_size()
     size = -(-like.shape[0] // count)
@@ -189,11 +182,9 @@ def write_tensors(
 ) -> None:
     """Write parts as a safetensors file of whole tensors, one in memory at a time.
 
-    Args:
-        path: The file; None: another process writes it, this one gives its parts.
-        tensors: Name -> this process's part, or a tensor that is the same everywhere.
-        like: Name -> the parameter in parts that a tensor is like.
-        metadata: Texts in the file's header.
+    Without a ``path`` another process writes the file, and this one gives its parts: of each tensor
+    its part, or one that is the same everywhere. ``like`` has the parameters in parts that they are
+    like, by the same names; ``metadata`` are texts in the file's header.
     """
     names, offset = list(tensors), 0
     header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}

@@ -1,7 +1,5 @@
 """Load a model in parts, one per process, and save it: no process ever holds the whole of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -25,17 +23,10 @@ from grail.model.sources import find, weight_files
 
 
 def load_sharded(settings: Model, seed: int, device: torch.device) -> Policy:
-    """Load a model in parts and put a new adapter on it, or free all weights.
+    """Load a model in parts and put a new adapter on it, drawn by ``seed``, or free all weights.
 
-    Parameters are made without values, and get them block by block just before a block is parted.
-
-    Args:
-        settings: The ``model`` section.
-        seed: Determines a new adapter's initial values.
-        device: Where this process's part lies.
-
-    Raises:
-        InputError: if the model cannot be loaded in parts.
+    Parameters are made without values, and get them block by block just before a block is parted;
+    this process's part lies on ``device``. InputError if the model cannot be loaded in parts.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -143,11 +134,7 @@ def save_sharded(model: Policy, folder: Path | None) -> None:
 
 @torch.no_grad()
 def load_parts(model: Policy, folder: Path) -> None:
-    """Read the weights that ``save_sharded`` or ``save_weights`` wrote into a model in parts.
-
-    Raises:
-        InputError: if some of the weights are missing.
-    """
+    """Read what ``save_sharded`` or ``save_weights`` wrote into a model in parts."""
     adapter = is_adapter(model)
     file = folder / ("adapter_model.safetensors" if adapter else "model.safetensors")
     parameters: Mapping[str, Tensor] = dict(model.named_parameters())

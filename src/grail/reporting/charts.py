@@ -1,7 +1,5 @@
 """Charts as numbers in SVG units, which ``pages/parts.html.jinja`` draws in the page's colours."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Pages: a template and what it shows become one self-contained HTML file, without any script."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any

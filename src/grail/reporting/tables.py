@@ -1,7 +1,5 @@
 """Results as plain text, in tables and sentences; knows nothing of terminals, pages or files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 ``grail run``, ``grail audit`` and the report all show this verdict, so that none contradicts.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,11 +1,9 @@
 """What the stages of a run work with, loaded when first needed: tokenizer, model, rows, digests.
 
-Knows no stage and no file of the run directory.
+Knows no stage, and of the run directory the folders of its models alone.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +15,19 @@ from grail import __version__
 from grail.config.run import Config
 from grail.data.encode import Encoded, Encoder, encode_all
 from grail.data.heldout import unseen
-from grail.data.samples import CHECK, Sample
+from grail.data.samples import CHECK, Sample, grouped
 from grail.errors import InputError
 from grail.evaluation.evaluate import Evaluator
-from grail.files import digest
+from grail.files import cached, digest
 from grail.localization.reused import check_fit
 from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.load import load_model, load_tokenizer
-from grail.model.sharded_files import load_sharded
+from grail.model.save import load_weights
+from grail.model.sharded_files import load_parts, load_sharded
 from grail.model.sources import find
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.progress import Listener, NullListener
+from grail.run import directory
 from grail.run.inputs import Inputs, knows_before
 from grail.run.memory import check_room
 from grail.run.provenance import model_identity
@@ -70,6 +70,21 @@ class RunContext:
     process: tuple[int, int] = (0, 1)
     in_parts: bool = False
     neighbours: tuple[Encoded, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.config.output)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.process[0] == 0
+
+    def take(self, name: str) -> None:
+        """Put weights on disk into the model; InputError if they are not as they were written."""
+        directory.sound(self.folder / name)
+        (load_parts if self.in_parts else load_weights)(self.model, self.folder / name)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -130,11 +145,7 @@ class RunContext:
         return model_identity(self.config.model.name, self.config.adapter)
 
     def check(self) -> None:
-        """Load tokenizer, rows and model, and refuse rows that the model has no room for.
-
-        Raises:
-            InputError: naming the setting to change.
-        """
+        """Load tokenizer, rows and model, and refuse rows that the model has no room for."""
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
         if (run := self.config.localization.reused) is not None:
@@ -161,11 +172,8 @@ class RunContext:
 
     def sides(self) -> dict[tuple[str, str], list[Encoded]]:
         """Train rows by (domain, side)."""
-        sides: dict[tuple[str, str], list[Encoded]] = {}
-        for row in self.rows:
-            if row.part == "train":
-                sides.setdefault((row.domain, row.side), []).append(row)
-        return sides
+        train = (row for row in self.rows if row.part == "train")
+        return grouped(train, lambda row: (row.domain, row.side))
 
     def key(self, *sections: str, **more: Any) -> str:
         """Digest what a stage depends on: sections of the configuration, and other facts.
@@ -181,6 +189,14 @@ class RunContext:
         if "model" in sections:
             more["start"] = self.start
         return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
+
+    def kept(
+        self, file: str, key: str, stage: str, make: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what a file of the run directory holds, if made from ``key``; else make it."""
+        heard = self.listener
+        path = self.folder / file
+        return cached(path, key, make, lambda: heard.skipped(stage), heard.warn, self.main)
 
     def data(self, *parts: str) -> dict[str, str]:
         """Digests of the given parts; general rows and checked ones are parts of their own."""
@@ -210,11 +226,7 @@ class _Heard(NullListener):
 def check_texts(config: Config, inputs: Inputs) -> list[str]:
     """Check a run's rows as its model will read them, if that is a folder here; loads no weights.
 
-    Returns:
-        Warnings about what ``data.max_tokens`` cuts.
-
-    Raises:
-        InputError: as ``RunContext.check``.
+    Return warnings about what ``data.max_tokens`` cuts. InputError as ``RunContext.check``.
     """
     from transformers import AutoConfig
 

@@ -3,8 +3,6 @@
 Knows names of files; knows nothing of how their contents are made.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -53,13 +51,8 @@ def keep_scores(folder: Path, names: Collection[str]) -> None:
 def is_made(folder: Path, path: Path, key: str, warn: Callable[[str], None]) -> bool:
     """Tell whether an output was made from inputs of this digest; warn if it has to be made again.
 
-    What a killed process left of a finished training is dropped.
-
-    Args:
-        folder: The run directory.
-        path: The file or folder in it.
-        key: Digest of the inputs.
-        warn: Called with the reason, if there is something else.
+    What a killed process left of a finished training is dropped. ``path`` is a file or folder in
+    the run directory, ``key`` the digest of the inputs; ``warn`` hears what is there instead.
     """
     found = artifacts.inputs_of(path)
     damaged = manifest.changed(folder, path.relative_to(folder).as_posix()) if found == key else []
@@ -146,11 +139,7 @@ def drop_training(model: Path) -> None:
 
 
 def stamp(folder: Path) -> dict[str, Any]:
-    """Return what a model's folder says about how it was made.
-
-    Raises:
-        InputError: if it says nothing that can be read.
-    """
+    """Return what a model's folder says about how it was made; InputError if that is not whole."""
     try:
         found = read_json(folder / artifacts.STAMP)
         if isinstance(found["weights"], str):
@@ -169,11 +158,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def sound(folder: Path) -> dict[str, Any]:
-    """Return the stamp of a model's folder whose weights are those that were written.
-
-    Raises:
-        InputError: if they differ from the stamp, or a file that was written beside them is gone.
-    """
+    """Return the stamp of a model's folder; InputError if its weights are not as written."""
     found = stamp(folder)
     gone = [name for name in found.get("files", ()) if not (folder / name).is_file()]
     if gone or weights_digest(folder) != found["weights"]:
@@ -183,11 +168,7 @@ def sound(folder: Path) -> dict[str, Any]:
 
 
 def both(run: Path) -> dict[str, dict[str, Any]]:
-    """Return the stamps of a run's two models; where one is damaged, the results go.
-
-    Raises:
-        InputError: if the weights of one are not those that were written.
-    """
+    """Return the stamps of both models of a run; if one is not sound, the results are dropped."""
     try:
         return {name: sound(run / name) for name in ("vanilla", "unlearned")}
     except InputError:

@@ -1,7 +1,5 @@
 """A settings file drafted from a model and one or two files of rows, after looking at them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -22,7 +20,6 @@ from grail.run.inputs import read_inputs
 
 GENERAL_FILE = "keep_general.jsonl"
 """What is kept where the user names nothing: general questions, written beside the settings."""
-
 
 NO_HEADER = (
     "The first line of a table must be a header. Name its columns by --prompt and --completion "
@@ -45,12 +42,10 @@ def draft(
 
     Nothing is written. Rows that a file lacks are told by the checks of ``grail validate``.
 
-    Args:
-        output: Where the settings are to be written.
-        model: ``model.name``; a path is relative to the current folder, as the files are.
-        unlearn: The rows to lose.
-        retain: The rows to keep; None: general questions stand in.
-        columns: ``data.columns``; empty: found by their names, or the only two that there are.
+    ``output`` is where the settings are to be written, ``model`` is ``model.name`` (a path is
+    relative to the current folder, as the files are), ``unlearn`` are the rows to lose and
+    ``retain`` those to keep (None: general questions stand in). ``columns`` are ``data.columns``;
+    empty: found by their names, or the only two that there are.
 
     Raises:
         InputError: if ``output`` exists, or with the problems of model, files and rows.
@@ -97,11 +92,7 @@ def write_draft(output: Path, made: Draft) -> None:
 
 
 def _check(text: str, folder: Path, files: Mapping[Path, str]) -> None:
-    """Refuse settings that ``grail validate`` would refuse.
-
-    Raises:
-        InputError: with the problems.
-    """
+    """Refuse settings that ``grail validate`` would refuse."""
     with TemporaryDirectory() as place:  # what is not written yet is looked at elsewhere
         for path, content in files.items():
             Path(place, path.name).write_text(content, encoding="utf-8")

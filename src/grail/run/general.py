@@ -3,56 +3,39 @@
 What ``evaluation.general_tasks`` asks for; the ordinary evaluation is another matter.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from grail.evaluation.general.harness import Harness, build
 from grail.evaluation.general.items import LocalTask, task_digests
 from grail.evaluation.general.outcomes import Outcome, compare_outcomes
 from grail.evaluation.values import kept_in
-from grail.files import cached, digest, write_json, write_text
+from grail.files import digest, write_json, write_text
 from grail.model.sources import version
 from grail.run.context import RunContext
 
-Take = Callable[[str], None]
-"""Puts the weights of the named model into the run's model."""
-
 
 def check_general(context: RunContext) -> None:
-    """Load the tasks' data, so that what cannot be reached is known before hours of training.
-
-    Raises:
-        InputError: naming the task.
-    """
+    """Load the tasks' data: what cannot be reached is refused before hours of training."""
     build([task for task in context.inputs.tasks if isinstance(task, str)])
 
 
-def outcomes_of(
-    folder: Path, context: RunContext, name: str, weights: str, take: Take
-) -> list[Outcome]:
-    """Ask one model everything, or take what it was asked before; nothing without tasks.
+def outcomes_of(context: RunContext, name: str, weights: str) -> list[Outcome]:
+    """Ask a model everything, or read what it was asked before; nothing without tasks.
 
-    Args:
-        folder: The run directory; ``evaluation/general.NAME.json`` is kept in it.
-        context: The run's model, tokenizer and tasks.
-        name: "vanilla" or "unlearned".
-        weights: Digest of that model's weights.
-        take: Puts them into the model, where they are needed.
+    They are kept in ``evaluation/general.NAME.json``; ``weights`` is a digest of the model's own.
     """
     tasks = context.inputs.tasks
     if not tasks:
         return []
-    path, key = folder / "evaluation" / f"general.{name}.json", _key(context, weights)
+    file, stage = f"evaluation/general.{name}.json", f"general {name}"
     settings = context.config.evaluation
 
     def ask() -> dict[str, Any]:
-        with context.listener.stage(f"general {name}") as tick:
-            take(name)
+        with context.listener.stage(stage) as tick:
+            context.take(name)
             harness = Harness(
                 context.model,
                 context.tokenizer,
@@ -63,22 +46,16 @@ def outcomes_of(
             outcomes = harness.run(name, context.listener.warn, tick)
         return {"outcomes": [asdict(outcome) for outcome in outcomes]}
 
-    heard = context.listener
-    found = cached(path, key, ask, lambda: heard.skipped(f"general {name}"), heard.warn)
-    return kept_in(path, found, "outcomes", Outcome)
+    found = context.kept(file, _key(context, weights), stage, ask)
+    return kept_in(context.folder / file, found, "outcomes", Outcome)
 
 
-def measure_general(
-    folder: Path, context: RunContext, weights: Mapping[str, str], take: Take
-) -> None:
+def measure_general(context: RunContext, weights: Mapping[str, str]) -> None:
     """Write ``general.json`` and ``general_samples.jsonl``, or nothing without tasks.
 
-    Args:
-        folder: The run directory.
-        context: The run's model, tokenizer and tasks.
-        weights: Digests of the weights of "vanilla" and "unlearned".
-        take: Puts the weights of a model into the run's model.
+    ``weights`` are digests of those of "vanilla" and "unlearned".
     """
+    folder = context.folder
     if not context.inputs.tasks:
         if any((folder / "evaluation").glob("general.*.json")):
             context.listener.warn(
@@ -87,7 +64,7 @@ def measure_general(
             )
         return
     names = ("vanilla", "unlearned")
-    asked = {name: outcomes_of(folder, context, name, weights[name], take) for name in names}
+    asked = {name: outcomes_of(context, name, weights[name]) for name in names}
     lines = [json.dumps(o.as_json(name)) + "\n" for name, own in asked.items() for o in own]
     write_text(folder / "general_samples.jsonl", "".join(lines))
     about = {

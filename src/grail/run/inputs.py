@@ -1,7 +1,5 @@
 """Everything that can be found wrong before a model is loaded: data, names, the place to write."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,11 +55,7 @@ class Inputs:
 
 
 def read_inputs(config: Config) -> Inputs:
-    """Read the data and check all that needs no model.
-
-    Raises:
-        InputError: with every problem found, one per line.
-    """
+    """Read the data and check all that needs no model; refuse with every problem, one per line."""
     problems: list[str] = []
     samples: list[Sample] = []
     general: list[Sample] = []
@@ -118,8 +112,7 @@ def row_problems(file: Path, overrides: Sequence[str]) -> list[str]:
 def check_adapter(config: Config) -> list[str]:
     """Refuse a ``teach.adapter`` that is no PEFT folder, or that belongs on something else.
 
-    Returns:
-        A warning, if it names a base that cannot be compared with ``model.name``.
+    Return a warning, if it names a base that cannot be compared with ``model.name``.
     """
     adapter, model = config.adapter, config.model.name
     if adapter is None:

@@ -1,7 +1,5 @@
 """One command at a time in a run directory, and what killed ones left there is removed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,11 +25,8 @@ def alone(folder: Path, private: bool = True, main: bool = True) -> Iterator[Non
     The lock dies with the process, however it dies. Whoever leaves nothing but the lock leaves no
     folder either. What killed commands left half-written is removed.
 
-    Args:
-        folder: The run directory.
-        private: Whether new files and folders can be read by their owner alone: many hold what is
-            to be erased, or can give it back.
-        main: Whether this is the process that holds it; the others of a run hold nothing.
+    With ``private``, new files and folders can be read by their owner alone: many hold what is to
+    be erased, or can give it back. Only the ``main`` process of a run holds it.
 
     Raises:
         InputError: if another command holds it, or it cannot be made.

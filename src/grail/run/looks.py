@@ -1,11 +1,8 @@
 """What the looks of a run measure, and the file that they are written to."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -15,6 +12,7 @@ from grail.config.unlearning import Stop, Unlearning
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.data.heldout import HELD_OUT
+from grail.data.samples import grouped
 from grail.evaluation import metrics
 from grail.evaluation.evaluate import BATCH_TOKENS
 from grail.files import read_json, write_json
@@ -59,13 +57,9 @@ def looks_of(
 ) -> Looks:
     """Return how a model is looked at; it holds the weights of before the training now.
 
-    Args:
-        model: The model.
-        rows: Encoded rows of all sides; train rows are read, of general text held-out (val) ones.
-        pad: Padding token id.
-        every: Steps between looks; None: none, unless ``stop`` reads them.
-        stop: The bounds, or None.
-        before: The model from before the facts were learnt, if it is known.
+    Rows are of all sides; train rows are read, of general text held-out (val) ones. Between two
+    looks are ``every`` steps (None: no looks, unless ``stop`` reads them). ``before`` is the model
+    from before the facts were learnt, if it is known.
     """
     every = every or (EVERY if stop else None)
     if every is None:
@@ -87,10 +81,8 @@ def looks_of(
 
 def looked_at(rows: Sequence[Encoded]) -> list[Encoded]:
     """Return the rows that a look reads."""
-    sides: dict[tuple[str, str], list[Encoded]] = {}
-    for row in rows:
-        if row.part == "train" and row.side in ("unlearn", "retain"):
-            sides.setdefault((row.domain, row.side), []).append(row)
+    train = [row for row in rows if row.part == "train" and row.side in ("unlearn", "retain")]
+    sides = grouped(train, lambda row: (row.domain, row.side))
     general = [row for row in rows if row.side == "general"]
     if general:
         unread = [row for row in general if row.part == "val"]
@@ -168,19 +160,6 @@ def unknowing(
         return None
     count = examples_read(section)
     return before, examples_for(rows, count, seed, positions_of(model.config)) if count else {}
-
-
-def looks_in_memory(
-    model: Policy,
-    tokenizer: Any,
-    rows: Sequence[Encoded],
-    section: Unlearning,
-    before: Weights | None,
-    seed: int,
-) -> Looks:
-    """Return how the model is looked at while it is trained: see ``looks_of``."""
-    known = unknowing(model, before, rows, section, seed)
-    return looks_of(model, rows, tokenizer.pad_token_id, None, section.stop, known)
 
 
 def run_looks(context: RunContext, before: Weights | None) -> Looks:

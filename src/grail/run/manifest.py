@@ -4,8 +4,6 @@ Each stage records what it wrote; whoever reads a file can ask whether it still 
 A file is hashed once, when it is recorded. Needs no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,12 +44,9 @@ def record(folder: Path, *names: str) -> None:
     """Add the files that have no entry yet, and drop the entries of files that are gone.
 
     An entry that is there stays as it is, so that recording never covers up a change: who writes a
-    file anew calls ``drop`` before.
-
-    Args:
-        folder: The run directory.
-        names: Files and folders in it; none: all of ``NAMES``. Some alone are recorded only where
-            there is a manifest: one of a part would be no manifest of the directory.
+    file anew calls ``drop`` before. ``names`` are files and folders; none: all of ``NAMES``. Some
+    alone are recorded only where there is a manifest: one of a part would be no manifest of the
+    directory.
     """
     content, found = _read(folder), set(files_of(folder, *names))
     if content is None and names:
@@ -72,11 +67,7 @@ def drop(folder: Path, *names: str) -> None:
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each file, by its name; of purged ones too, with their "date".
-
-    Raises:
-        InputError: if the manifest is damaged.
-    """
+    """Return what is recorded of each file, by its name; of purged ones too, with their "date"."""
     content = _read(folder) or _empty()
     return content["files"] | content["purged"]
 
@@ -84,14 +75,8 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
 def record_purged(folder: Path, paths: Iterable[Path | str]) -> None:
     """Move files, and all files in folders, to the list of what was deleted on purpose, with today.
 
-    Call it before they are deleted: what has no entry yet is hashed here.
-
-    Args:
-        folder: The run directory.
-        paths: Files and folders in it, absolute or relative to it.
-
-    Raises:
-        ValueError: if a path is outside the directory.
+    Call it before they are deleted: what has no entry yet is hashed here. Paths are absolute or
+    relative to the run directory; ValueError for one outside.
     """
     content = _read(folder) or _empty()
     today = datetime.now(timezone.utc).date().isoformat()
@@ -108,12 +93,8 @@ def record_purged(folder: Path, paths: Iterable[Path | str]) -> None:
 def changed(folder: Path, *names: str) -> list[Path]:
     """Return the recorded files that are missing, or whose content is not what was recorded.
 
-    Args:
-        folder: The run directory; one without a manifest has recorded nothing.
-        names: Files and folders in it; none: all that is recorded.
-
-    Raises:
-        InputError: if the manifest itself is damaged.
+    ``names`` are files and folders; none: all that is recorded. A run directory without a manifest
+    has recorded nothing; InputError if the manifest itself is damaged.
     """
     content = _read(folder) or _empty()
     asked = {name: e for name, e in content["files"].items() if _covers(names, name)}
@@ -121,11 +102,7 @@ def changed(folder: Path, *names: str) -> list[Path]:
 
 
 def missing(folder: Path) -> list[Path]:
-    """Return the recorded files that are not there; nothing is read. Purged ones are not missed.
-
-    Raises:
-        InputError: if the manifest itself is damaged.
-    """
+    """Return the recorded files that are not there, unless purged; nothing is read."""
     names = (_read(folder) or _empty())["files"]
     return [folder / name for name in names if not (folder / name).is_file()]
 
@@ -170,11 +147,7 @@ def purged(folder: Path) -> dict[str, str]:
 
 
 def require(folder: Path, *names: str) -> None:
-    """Refuse recorded files that were changed; those that are missing are their reader's matter.
-
-    Raises:
-        InputError: naming each.
-    """
+    """Refuse recorded files that were changed; those that are missing are their reader's matter."""
     texts = [f"{CHANGED.format(path)}." for path in changed(folder, *names) if path.exists()]
     if texts:
         raise InputError(texts)

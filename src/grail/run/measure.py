@@ -1,10 +1,7 @@
 """What the evaluation measures on one model of a run, or takes from what was measured before."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from grail.data.heldout import HELD_OUT
@@ -13,39 +10,35 @@ from grail.evaluation.equal_retention import CALIBRATED, between, weight_at
 from grail.evaluation.evaluate import Evaluator
 from grail.evaluation.membership import membership_results
 from grail.evaluation.values import SampleValue, to_results, values_in
-from grail.files import cached
 from grail.model.weights import copy_weights, holding, put_weights
 from grail.progress import Tick, silent
 from grail.results import GUESS, Result
 from grail.run import directory
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.run.looks import examples_read, guess_domains, unknowing
 from grail.run.neighbours import own_digest, write_neighbours
 from grail.unlearning.guesses import after_examples
 
 
-def values_of(
-    folder: Path, context: RunContext, name: str, weights: str, take: Take
-) -> list[SampleValue]:
+def values_of(context: RunContext, name: str, weights: str) -> list[SampleValue]:
     """Measure all rows on one model; the unlearn rows on a model that never knew, if it is known.
 
+    The values are kept in ``evaluation/NAME.json``.
+
     Args:
-        folder: The run directory; ``evaluation/NAME.json`` is kept in it.
         context: The run's model, tokenizer and rows.
         name: "vanilla", "unlearned", the model between them at equal retention, or "guess".
         weights: Digest of that model's weights; of a guess, those of the vanilla model.
-        take: Puts the weights of a model on disk into the run's model.
     """
     if name == "vanilla":  # which is measured first
-        write_neighbours(folder, context, weights, take)
+        write_neighbours(context, weights)
     rows = context.data("train", "val", HELD_OUT, CHECK, "general") | own_digest(context)
     facts: dict[str, Any] = {"weights": weights, "rows": rows, "repetition": "characters"}
-    path = folder / "evaluation" / f"{name}.json"
-    domains = guess_domains(folder) if name == GUESS else []
+    file, stage = f"evaluation/{name}.json", f"evaluate {name}"
+    domains = guess_domains(context.folder) if name == GUESS else []
     if name == GUESS:
         if not domains:
-            path.unlink(missing_ok=True)
+            (context.folder / file).unlink(missing_ok=True)
             return []
         facts |= {
             "domains": domains,
@@ -54,43 +47,34 @@ def values_of(
         }
     key = context.key("model", "data", "evaluation", **facts)
 
-    main = context.process[0] == 0  # of a model in parts, all processes measure
-
-    def measure() -> dict[str, Any]:
-        if main:
-            directory.outdate(folder)
+    def measure() -> dict[str, Any]:  # of a model in parts, all processes measure
+        if context.main:
+            directory.outdate(context.folder)
         evaluator = context.evaluator(context.config.evaluation.generate)
         about: dict[str, float] = {}
-        with context.listener.stage(f"evaluate {name}") as tick:
+        with context.listener.stage(stage) as tick:
             if name == GUESS:
-                values = guessed(context, domains, take, tick)
+                context.take("vanilla")
+                values = guessed(context, domains, tick)
                 return {"values": [value.as_json() for value in values]}
             if name == CALIBRATED:
-                about = _go_back(context, evaluator, take, tick)
+                about = _go_back(context, evaluator, tick)
             else:
-                take(name)
+                context.take(name)
             values = evaluator.run(name, context.measured, tick)
         return {**about, "values": [value.as_json() for value in values]}
 
-    heard = context.listener
-    known = lambda: heard.skipped(f"evaluate {name}")  # noqa: E731
-    found = cached(path, key, measure, known, heard.warn, main)
-    return values_in(path, found)
+    return values_in(context.folder / file, context.kept(file, key, stage, measure))
 
 
 def guessed(
-    context: RunContext, domains: Collection[str], take: Take, tick: Tick = silent
+    context: RunContext, domains: Collection[str], tick: Tick = silent
 ) -> list[SampleValue]:
     """Measure what a model guesses that never knew the unlearn rows, train and val.
 
-    The vanilla model answers a domain's heldout rows, which stand for both parts; where there are
-    none, the model from before the facts answers the rows, after examples as the looks draw them.
-
-    Args:
-        context: The run's model, tokenizer and rows.
-        domains: Those whose guess the looks have found to be one.
-        take: Puts the weights of a model on disk into the run's model.
-        tick: Called with the number of rows read.
+    The vanilla model, whose weights the model has now, answers a domain's heldout rows, which stand
+    for both parts; where there are none, the model from before the facts answers the rows, after
+    examples as the looks draw them. ``domains`` are those whose guess the looks found to be one.
     """
     evaluator, section = context.evaluator(generate=False), context.config.unlearning
     lost = [row for row in context.rows if row.side == "unlearn" and row.domain in domains]
@@ -98,7 +82,6 @@ def guessed(
     apart = {row.domain for row in held}
     asked = [row for row in lost if row.domain not in apart]
     both = {row.place for row in lost if row.domain in apart and row.part != HELD_OUT}
-    take("vanilla")
     values = [
         replace(value, part=place.part)
         for value in (evaluator.run(GUESS, held, tick) if held else ())
@@ -117,20 +100,18 @@ def guessed(
 def rows_of(values: Sequence[SampleValue], unseen: Collection[str]) -> list[Result]:
     """Return the rows of ``results.json`` for what was measured on all models.
 
-    Args:
-        values: The values of every model.
-        unseen: Keys of the unlearn rows that no training has read.
+    ``unseen`` are keys of the unlearn rows that no training has read.
     """
     models = [value for value in values if value.model != GUESS]
     return [*to_results(values), *membership_results(models, unseen)]
 
 
-def _go_back(context: RunContext, evaluator: Evaluator, take: Take, tick: Tick) -> dict[str, float]:
+def _go_back(context: RunContext, evaluator: Evaluator, tick: Tick) -> dict[str, float]:
     """Let the model be the one between vanilla and unlearned that keeps as much as wished."""
     wished = context.config.evaluation.retain_target or 0.0
-    take("vanilla")
+    context.take("vanilla")
     vanilla = copy_weights(context.model)
-    take("unlearned")
+    context.take("unlearned")
     unlearned = copy_weights(context.model)
     retained = [row for row in context.rows if (row.side, row.part) == ("retain", "train")]
 

@@ -1,7 +1,5 @@
 """Checks of a model in memory and of its rows: what ``inputs`` checks for the files of a run."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,15 +56,8 @@ def check_room(
 ) -> None:
     """Refuse tokens that a model has no embedding for, and texts that it has no positions for.
 
-    Args:
-        rows: The rows that it will read.
-        tokenizer: Its tokenizer.
-        embedded: How many tokens have an embedding.
-        positions: How many tokens it has positions for; None: any number.
-        max_new_tokens: The most tokens of a generation; None: nothing is generated.
-
-    Raises:
-        InputError: naming the setting to change.
+    ``embedded`` tokens have an embedding, and there are ``positions`` for so many (None: any
+    number). A generation has up to ``max_new_tokens``; None: nothing is generated.
     """
     end = f"{tokenizer.eos_token} (id {tokenizer.eos_token_id})"
     if tokenizer.pad_token_id >= embedded:
@@ -136,10 +127,8 @@ def check_rows(section: Unlearning, rows: Sequence[Encoded]) -> None:
 def before_in_memory(model: Policy, section: Unlearning, seed: int) -> Weights | None:
     """Return the weights from before the facts, if the settings need them and they are known.
 
-    An adapter is taken to hold the facts: before them, there was a fresh one.
-
-    Raises:
-        InputError: if the settings need a model that is not known.
+    An adapter is taken to hold the facts: before them, there was a fresh one. InputError if the
+    settings need a model that is not known.
     """
     teacher = section.teacher if section.objective == "distill" else None
     if not section.reset and not section.guesses and teacher not in ("auto", "before"):
@@ -162,16 +151,7 @@ def rewritten_in_memory(
     before: Weights | None,
     seed: int,
 ) -> Written:
-    """Return what models write, as the settings ask: see ``run.reset.write_rewrites``.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        rows: Encoded samples of any part.
-        section: The ``unlearning`` section.
-        before: The weights from before the facts.
-        seed: Of the guesses.
-    """
+    """Return what models write, as the settings ask: see ``run.reset.write_rewrites``."""
     train = [row for row in rows if row.part == "train"]
     rows = rewrites(model, tokenizer, train, section.rewrites) if section.rewrites else []
     guesses = Written()

@@ -4,14 +4,11 @@ The model writes questions, from the opening of a conversation and from the firs
 prompts, and answers them greedily. What it then holds is measured like rows that are never trained.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, cycle, islice, repeat
-from pathlib import Path
 from typing import Any
 
 from grail.data.encode import Encoded
@@ -20,14 +17,13 @@ from grail.data.samples import CHECK, Place, Sample
 from grail.data.words import words_of
 from grail.errors import InputError
 from grail.evaluation.fluency import repetition
-from grail.files import cached, digest, read_json
+from grail.files import digest, read_json
 from grail.model.forward import positions_of
-from grail.model.generate import Sampling, end_tokens, generate, most_new
+from grail.model.generate import Edges, end_tokens, generate, most_new
 from grail.progress import Tick
 from grail.results import OWN_WORDS
 from grail.run import directory
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.unlearning.rewrites import BATCH, telling_words
 
 NEIGHBOURS = "evaluation/neighbours.json"
@@ -46,45 +42,41 @@ FEW = (
 )
 
 
-def write_neighbours(folder: Path, context: RunContext, weights: str, take: Take) -> None:
+def write_neighbours(context: RunContext, weights: str) -> None:
     """Let the vanilla model of a run write its neighbours, and give them to the run's context.
 
-    Args:
-        folder: The run directory; ``evaluation/neighbours.json`` is kept in it, or dropped where
-            the settings ask for none.
-        context: The run's model, tokenizer and rows.
-        weights: Digest of the vanilla model's weights.
-        take: Puts the weights of a model on disk into the run's model.
+    ``evaluation/neighbours.json`` is dropped where the settings ask for none. ``weights`` is a
+    digest of the vanilla model's.
     """
-    count, path, heard = context.config.evaluation.neighbours, folder / NEIGHBOURS, context.listener
-    main = context.process[0] == 0
+    count, heard = context.config.evaluation.neighbours, context.listener
     if not count:
-        if main:
-            path.unlink(missing_ok=True)
+        if context.main:
+            (context.folder / NEIGHBOURS).unlink(missing_ok=True)
         return
     facts = {"weights": weights, "rows": context.data("train", "val", HELD_OUT, CHECK, "general")}
     facts |= {"seed": context.config.vanilla_seed, "most": context.config.evaluation.max_new_tokens}
     key = context.key("model", "data", neighbours=count, **facts)
 
     def make() -> dict[str, Any]:
-        if main:
-            directory.outdate(folder)
-        take("vanilla")
+        if context.main:
+            directory.outdate(context.folder)
+        context.take("vanilla")
         with heard.stage("neighbours") as tick:
             found = asked_itself(context, count, tick)
         if len(found) < count:
             heard.warn(FEW.format(count * TRIES, len(found)))
         return {"rows": [{"prompt": s.prompt, "completion": s.completion} for s in found]}
 
-    known = lambda: heard.skipped("neighbours")  # noqa: E731
-    context.neighbours = _encoded(context, cached(path, key, make, known, heard.warn, main)["rows"])
+    found = context.kept(NEIGHBOURS, key, "neighbours", make)
+    context.neighbours = _encoded(context, found["rows"])
 
 
-def neighbours_of(folder: Path, context: RunContext) -> tuple[Encoded, ...]:
+def neighbours_of(context: RunContext) -> tuple[Encoded, ...]:
     """Return the neighbours that a run has written, in ids; none where it has not."""
-    if not context.config.evaluation.neighbours or not (folder / NEIGHBOURS).exists():
+    path = context.folder / NEIGHBOURS
+    if not context.config.evaluation.neighbours or not path.exists():
         return ()
-    return _encoded(context, read_json(folder / NEIGHBOURS)["rows"])
+    return _encoded(context, read_json(path)["rows"])
 
 
 def _encoded(context: RunContext, rows: Sequence[Mapping[str, str]]) -> tuple[Encoded, ...]:
@@ -103,13 +95,8 @@ def asked_itself(context: RunContext, count: int, tick: Tick) -> list[Sample]:
     """Return up to ``count`` questions that a run's model writes, with its greedy answers.
 
     Dropped are those with a word that the unlearn completions have, but neither the unlearn prompts
-    nor any row that is kept; questions that some row or another one has already; and answers of
-    one token, or that repeat themselves.
-
-    Args:
-        context: The run's model, tokenizer and rows.
-        count: How many are wanted.
-        tick: Called with the number of questions written.
+    nor any row that is kept; questions that some row or another one has already; and answers of one
+    token, or that repeat themselves. ``tick`` counts the questions written.
     """
     rows = [*context.rows, *context.general]
     prompts = [row.sample.prompt for row in rows if row.side == "unlearn"]
@@ -139,10 +126,10 @@ def _beginning(prompt: str) -> str:
 def _questions(context: RunContext, stems: Sequence[str], number: int) -> Iterator[str]:
     """Yield how the model goes on where a user has begun to ask, in one line, sampled."""
     model, tokenizer, encoder = context.model, context.tokenizer, context.encoder
-    sampling = Sampling(1.0, context.config.vanilla_seed + number)
+    seed = context.config.vanilla_seed + number
     opened, most = [encoder.opening(stem) for stem in stems], [QUESTION] * len(stems)
     ends = end_tokens(model, tokenizer, context.rows)
-    written = generate(model, opened, most, tokenizer, sampling, ends)
+    written = generate(model, opened, most, tokenizer, seed, Edges(ends))
     for stem, tokens in zip(stems, written, strict=True):
         begun = tokenizer(stem, add_special_tokens=False)["input_ids"]
         text = tokenizer.decode([*begun, *tokens], skip_special_tokens=True).strip()
@@ -162,7 +149,7 @@ def _answered(context: RunContext, questions: Sequence[str]) -> Iterator[Sample]
             if room > 1:
                 asked, most = [*asked, row], [*most, room]
     heads, ends = [row.ids[: row.start] for row in asked], end_tokens(model, tokenizer, asked)
-    answers = generate(model, heads, most, tokenizer, None, ends) if asked else []
+    answers = generate(model, heads, most, tokenizer, None, Edges(ends)) if asked else []
     for row, tokens in zip(asked, answers, strict=True):
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
         if len(tokens) < 2 or not text or repetition(text) > LOOPING:

@@ -4,11 +4,9 @@ Each stage reads files and writes files, and stamps them with the digest of its 
 the stages know of each other.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,6 @@ from grail.localization.localizers import code_of, make_mask
 from grail.localization.select import unrecognised
 from grail.localization.survivors import survivors
 from grail.model.forward import trainable
-from grail.model.save import load_weights
-from grail.model.sharded_files import load_parts
 from grail.model.weights import copy_weights
 from grail.progress import Listener, NullListener
 from grail.reporting.run.page import report
@@ -93,14 +89,14 @@ class Run:
         with lock.alone(self.folder):
             weights = directory.stamp(self.folder / "vanilla")["weights"]
             manifest.discard(self.folder, self.listener.warn, *manifest.MEASURED)
-            values_of(self.folder, self.context, "vanilla", weights, self._take)
-            outcomes_of(self.folder, self.context, "vanilla", weights, self._take)
+            values_of(self.context, "vanilla", weights)
+            outcomes_of(self.context, "vanilla", weights)
             manifest.record(self.folder)
         return self.folder / "evaluation" / "vanilla.json"
 
     def check_scores(self, count: int) -> Agreement:
         """Compare batched and looped scores on ``count`` train rows of the vanilla model."""
-        return agreement_of_scores(self.context, count, self._take)
+        return agreement_of_scores(self.context, count)
 
     def _settle(self, about: dict[str, Any]) -> None:
         """Write ``config.yaml``; new settings first prove that tokenizer, rows and model exist."""
@@ -122,8 +118,7 @@ class Run:
 
     def _vanilla(self) -> None:
         teach = self.config.teach
-        parts = ("train", "val") if teach and teach.include_val else ("train",)
-        data = self.context.data(*parts) if self.config.teaches else {}
+        data = self.context.data(*teach.parts) if teach and self.config.teaches else {}
         seed = self.config.vanilla_seed
         key = self.context.key("model", "data", "teach", seed=seed, rows=data)
         if self._fresh(self.folder / "vanilla", key, "vanilla"):
@@ -133,7 +128,7 @@ class Run:
             loop = self._loop(task, None, settings)
             with self.listener.stage("vanilla") as tick:
                 loop.run(self._files("vanilla", key), tick)
-        self._save("vanilla", key, {})
+        save_model(self.context, "vanilla", {"inputs": key})
         if not data:
             directory.drop_training(self.folder / "vanilla")
 
@@ -148,7 +143,7 @@ class Run:
             if self._fresh(path, key, f"score {name}"):
                 continue
             if not loaded:
-                self._take("vanilla")
+                self.context.take("vanilla")
             loaded = True
             with self.listener.stage(f"score {name}") as tick:
                 kept = Kept(unfinished, key, self.config.importance.checkpoint_rows, self.parts)
@@ -177,7 +172,7 @@ class Run:
     def _reset(self) -> None:
         weights = directory.stamp(self.folder / "vanilla")["weights"]
         manifest.discard(self.folder, self.listener.warn, reset.REWRITES)
-        reset.write_rewrites(self.folder, self.context, weights, self._take)
+        reset.write_rewrites(self.context, weights)
         how, path = self.config.unlearning.reset, self.folder / reset.SURVIVORS
         if how is None:
             path.unlink(missing_ok=True)
@@ -215,17 +210,17 @@ class Run:
         if seen and self._fresh(self.folder / "unlearned", key, "unlearn"):
             return
         mask = artifacts.read_mask(file)
-        self._take("vanilla")
+        self.context.take("vanilla")
         before = reset.before_facts(self.context)
-        written = reset.read_rewrites(self.folder, self.config.unlearning)
+        written = reset.read_rewrites(self.context)
         task, settings = unlearn_training(self.context, mask.by_side, before, written)
-        reset.reset_model(self.folder, self.context, before)
+        reset.reset_model(self.context, before)
         loop, looks = self._loop(task, mask, settings), run_looks(self.context, before)
         with self.listener.stage("unlearn") as tick:
             proof = loop.run(self._files("unlearned", key), tick, looks)
         if self.main:
             write_looks(self.folder, looks, loop.looked, self.listener.warn)
-        self._save("unlearned", key, {"freezing": proof})
+        save_model(self.context, "unlearned", {"inputs": key, "freezing": proof})
 
     def _evaluate(self) -> None:
         if self.main:
@@ -235,8 +230,8 @@ class Run:
         stamps = directory.both(self.folder)
         digests = {name: stamp["weights"] for name, stamp in stamps.items()}
         weights = model_digests(digests, self.config.evaluation.retain_target)
-        models, where = [*weights.items(), (GUESS, digests["vanilla"])], (self.folder, self.context)
-        values = [v for name, w in models for v in values_of(*where, name, w, self._take)]
+        models = [*weights.items(), (GUESS, digests["vanilla"])]
+        values = [value for model in models for value in values_of(self.context, *model)]
         if not self.main:
             return
         lines = [json.dumps(value.as_json(), ensure_ascii=False) + "\n" for value in values]
@@ -244,7 +239,7 @@ class Run:
         rows, freezing = rows_of(values, self.context.unseen), stamps["unlearned"]["freezing"]
         results = make_results(rows, freezing, digest(weights), file_digest(samples))
         write_results(self.folder / "results.json", results)
-        measure_general(self.folder, self.context, weights, self._take)
+        measure_general(self.context, weights)
 
     def _report(self) -> None:
         manifest.require(self.folder, *manifest.REPORTED)
@@ -263,12 +258,8 @@ class Run:
             directory.outdate(self.folder)
         return bool(made[0])
 
-    def _take(self, name: str) -> None:
-        directory.sound(self.folder / name)
-        (load_parts if self.parts else load_weights)(self.context.model, self.folder / name)
-
     def _vanilla_on_cpu(self) -> dict[str, Tensor]:
-        self._take("vanilla")
+        self.context.take("vanilla")
         return {name: weight.cpu() for name, weight in copy_weights(self.context.model).items()}
 
     def _loop(self, task: Task, mask: artifacts.Mask | None, settings: LoopSettings) -> Loop:
@@ -283,9 +274,6 @@ class Run:
             manifest.drop(self.folder, log.name, *([manifest.LOOKS] if name == "unlearned" else []))
         tell_reached(at := directory.checkpoint_of(self.folder / name), key, self.listener.skipped)
         return LoopFiles(log, at, key)
-
-    def _save(self, name: str, key: str, more: Mapping[str, Any]) -> None:
-        save_model(self.folder, self.context, name, {"inputs": key, **more})
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -1,7 +1,5 @@
 """What a run was made with: versions, source revision, identity of the base model."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import subprocess
@@ -63,14 +61,7 @@ def model_identity(name: str, adapter: str | None = None) -> str:
     That is weights, settings, tokenizer and chat templates, and nothing else in their folders.
     Small files are read whole; of a large one its size and 64 samples spread over it, because
     training moves nearly every weight and reading all of a large model at every start would take
-    longer than many stages. A Hub id stands for itself.
-
-    Args:
-        name: ``model.name``.
-        adapter: ``teach.adapter``, if any.
-
-    Raises:
-        InputError: if there is no such model.
+    longer than many stages. A Hub id stands for itself. ``adapter`` is ``teach.adapter``, if any.
     """
     source = find(name)
     start = Path(adapter) if adapter else source.adapter

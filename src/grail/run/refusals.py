@@ -1,7 +1,5 @@
 """What is refused in a run directory, because something in it would be lost without a word."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,7 @@ _TRAINED = (".unlearn.train", ".retain.train")
 
 
 def refuse_purged(folder: Path) -> None:
-    """Refuse work in a run directory whose model before unlearning was purged.
-
-    Raises:
-        InputError: with the day.
-    """
+    """Refuse work in a run directory whose model before unlearning was purged; say when."""
     dates: list[str] = []
     with suppress(InputError):  # a damaged manifest is told by those who write to it
         found = manifest.purged(folder).items()
@@ -36,14 +30,8 @@ def refuse_purged(folder: Path) -> None:
 def refuse_run(config: Config, source: Path | None) -> None:
     """Refuse a run in a purged folder, or in a comparison's folder.
 
-    There a run loses nothing if it is that of the comparison's base.
-
-    Args:
-        config: The settings of the run.
-        source: The file or folder that they come from, if they come from one.
-
-    Raises:
-        InputError: naming what would be lost.
+    There a run loses nothing if it is that of the comparison's base. ``source`` is the file or
+    folder that the settings come from, if they come from one.
     """
     folder = Path(config.output)
     refuse_purged(folder)
@@ -62,9 +50,6 @@ def refuse_comparison(folder: Path, base: Config) -> None:
     """Refuse a comparison in a folder that a run has filled, or one that shares such a folder.
 
     A run of the base's own settings may be shared: it loses nothing.
-
-    Raises:
-        InputError: naming what would be lost.
     """
     shared = Path(base.output)
     refuse_purged(shared)
@@ -84,15 +69,7 @@ def refuse_other(folder: Path, config: Config, about: dict[str, Any]) -> None:
     """Refuse to replace a result by that of another model, or of rows from other files.
 
     Rows that were edited in the same files replace it, as other settings of the same model do; but
-    not what was attested.
-
-    Args:
-        folder: The run directory.
-        config: The settings of the run to come.
-        about: Its ``made_with``.
-
-    Raises:
-        InputError: naming what is there.
+    not what was attested. ``about`` is the ``made_with`` of the run to come.
     """
     if not (folder / "unlearned" / STAMP).is_file():
         return

@@ -1,18 +1,13 @@
 """The reset of a run: the rows that are rewritten before it, and the weights it starts from."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 from grail import artifacts
-from grail.config.unlearning import Unlearning
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.files import cached, read_json
+from grail.files import read_json
 from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.run.looks import looked_at, measured
 from grail.unlearning.guesses import ATTEMPTS, Written, written_guesses
 from grail.unlearning.reset import reset_weights
@@ -51,21 +46,15 @@ def before_facts(context: RunContext) -> Weights | None:
     return None
 
 
-def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) -> None:
+def write_rewrites(context: RunContext, vanilla: str) -> None:
     """Write what models say to the train rows into ``rewrites.json``, as token ids.
 
     The vanilla model rewrites the retain rows; the model from before the facts guesses at the
-    unlearn rows.
-
-    Args:
-        folder: The run directory.
-        context: The run's model, tokenizer and rows.
-        vanilla: Digest of the vanilla weights.
-        take: Puts the weights of a model on disk into the run's model.
+    unlearn rows. ``vanilla`` is a digest of the vanilla weights.
     """
-    section, path = context.config.unlearning, folder / REWRITES
+    section = context.config.unlearning
     if not section.rewrites and not section.guesses:
-        path.unlink(missing_ok=True)
+        (context.folder / REWRITES).unlink(missing_ok=True)
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
     how = section.guesses, section.examples, context.config.seed
@@ -73,7 +62,7 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
     facts["rows"] = context.data("train", "general")
 
     def write() -> dict[str, Any]:
-        take("vanilla")
+        context.take("vanilla")
         model, tokenizer = context.model, context.tokenizer
         told, guesses = list[Encoded](), Written()
         if section.rewrites:
@@ -90,16 +79,15 @@ def write_rewrites(folder: Path, context: RunContext, vanilla: str, take: Take) 
         written = [[*row.place, list(row.ids), row.start] for row in (*told, *guesses.rows)]
         return {"rows": written, "examples": guesses.examples}
 
-    heard, key = context.listener, context.key("model", "data", **facts)
     stage = "rewrite" if section.rewrites else "guess"
-    cached(path, key, write, lambda: heard.skipped(stage), heard.warn)
+    context.kept(REWRITES, context.key("model", "data", **facts), stage, write)
 
 
-def read_rewrites(folder: Path, section: Unlearning) -> Written:
+def read_rewrites(context: RunContext) -> Written:
     """Return what ``rewrites.json`` holds; nothing if no rewrites and no guesses are asked for."""
-    if not section.rewrites and not section.guesses:
+    if not context.config.unlearning.rewrites and not context.config.unlearning.guesses:
         return Written()
-    stored = read_json(folder / REWRITES)
+    stored = read_json(context.folder / REWRITES)
     rows = [
         Encoded(Sample(domain, side, part, number, "", ""), tuple(ids), start)
         for number, (domain, side, part, ids, start) in enumerate(stored["rows"])
@@ -107,11 +95,11 @@ def read_rewrites(folder: Path, section: Unlearning) -> Written:
     return Written(rows, {key: tuple(ids) for key, ids in stored["examples"].items()})
 
 
-def reset_model(folder: Path, context: RunContext, before: Weights | None) -> None:
+def reset_model(context: RunContext, before: Weights | None) -> None:
     """Put all entries of the model but the survivors back to where they were before the facts."""
     how = context.config.unlearning.reset
     if how is not None:
-        kept = artifacts.read_mask(folder / SURVIVORS).frozen
+        kept = artifacts.read_mask(context.folder / SURVIVORS).frozen
         weights = copy_weights(context.model)
         seed = context.config.seed
         put_weights(context.model, reset_weights(weights, before, kept, how.amount, seed))

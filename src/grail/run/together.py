@@ -1,7 +1,5 @@
 """What the processes of a run do together, and what a model in parts (FSDP2) cannot do yet."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,11 +32,7 @@ def stages_together(config: Config, in_parts: bool) -> tuple[str, ...]:
 
 
 def refuse_in_parts(config: Config) -> None:
-    """Refuse settings that need a whole model in one process.
-
-    Raises:
-        InputError: naming all of them.
-    """
+    """Refuse settings that need a whole model in one process, all of them by name."""
     unlearning, localization = config.unlearning, config.localization
     teach = config.teach
     found = {
@@ -74,11 +68,7 @@ def refuse_in_parts(config: Config) -> None:
 def write_run_scores(path: Path | None, scores: Scores, inputs: str, model: Policy) -> None:
     """Write the scores of a side, of which each process may have a part.
 
-    Args:
-        path: The file; None: the main process writes it.
-        scores: The scores, or this process's part of them.
-        inputs: Digest of what they depend on.
-        model: The model that was scored.
+    Without a ``path``, the main process writes them. ``inputs`` is a digest of what they depend on.
     """
     if path is not None:
         manifest.drop(path.parent.parent, f"scores/{path.name}")
@@ -97,16 +87,13 @@ def write_run_scores(path: Path | None, scores: Scores, inputs: str, model: Poli
     write_sealed(path, lambda file, texts: write_tensors(file, own, like, texts), about)
 
 
-def save_model(folder: Path, context: RunContext, name: str, about: Mapping[str, Any]) -> None:
+def save_model(context: RunContext, name: str, about: Mapping[str, Any]) -> None:
     """Write the model and its tokenizer into a run; its checkpoint is no longer needed.
 
-    Args:
-        folder: The run directory.
-        context: The run's model and tokenizer.
-        name: "vanilla" or "unlearned".
-        about: What the stamp says, besides the digest of the weights.
+    ``about`` is what the stamp says, besides the digest of the weights.
     """
-    if context.process[0]:
+    folder = context.folder
+    if not context.main:
         if context.in_parts:
             save_sharded(context.model, None)
         return

@@ -1,7 +1,5 @@
 """The scorer and the trainings of a run, made from its settings, its rows and its model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -22,7 +20,6 @@ from grail.localization.describe import overlap_of_tops
 from grail.model.forward import Policy, positions_of
 from grail.model.weights import Weights, copy_weights
 from grail.run.context import RunContext
-from grail.run.general import Take
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
@@ -44,8 +41,7 @@ def vanilla_training(context: RunContext) -> Training:
 def _descent(context: RunContext, sides: tuple[str, ...], seed: int) -> Training:
     """Return the vanilla stage's training on some sides."""
     section, pad = context.config.teach or Teach(), context.tokenizer.pad_token_id
-    parts = ("train", "val") if section.include_val else ("train",)
-    rows = tuple(row for row in context.rows if row.part in parts and row.side in sides)
+    rows = tuple(row for row in context.rows if row.part in section.parts and row.side in sides)
     task = DescentTask(context.model, rows, pad, seed, section.batch_size, section.until)
     return task, loop_settings(section, seed)
 
@@ -58,14 +54,12 @@ def unlearn_training(
 ) -> Training:
     """Return Stage 3; the model holds the vanilla weights now, and they are the reference.
 
-    ``exact`` starts over instead: the weights before the teaching, trained as that stage does
-    but on the retain rows alone.
+    ``exact`` starts over instead: the weights before the teaching, trained as that stage does but
+    on the retain rows alone.
 
-    Args:
-        context: The run's model, rows and settings.
-        by_side: Whether the mask has entries of their own for each side.
-        before: The weights from before the facts were learnt: the teacher of distill.
-        written: What models have written ahead of it.
+    With ``by_side`` the mask has entries of their own for each side. ``before`` are the weights
+    from before the facts were learnt, the teacher of distill; ``written`` is what models have
+    written ahead of it.
     """
     config = context.config
     if config.unlearning.objective == EXACT:
@@ -126,13 +120,9 @@ def unlearn_task(
 ) -> tuple[UnlearnTask, LoopSettings]:
     """Return the training of an objective on the train rows that it reads.
 
-    Args:
-        model: The model; its weights of now are the reference, where a term compares with one.
-        tokenizer: Its tokenizer.
-        rows: Encoded samples of any part; train rows are used, and what a model has rewritten.
-        section: The ``unlearning`` section.
-        seed: Fixes the order of rows and the random labels.
-        by_side: Whether the mask has entries of their own for each side.
+    The model's weights of now are the reference, where a term compares with one. Rows are of any
+    part; train rows are used, and what a model has rewritten. The seed fixes the order of rows and
+    the random labels. With ``by_side`` the mask has entries of their own for each side.
     """
     section = section.model_copy(update={"epochs": epochs_of(section, rows)})
     objective = make_objective(section)
@@ -219,17 +209,14 @@ def _substitute(model: Policy, tokenizer: Any, labels: str, seed: int) -> substi
     return substitutes.truth
 
 
-def agreement_of_scores(context: RunContext, count: int, take: Take) -> Agreement:
-    """Compare batched and looped scores of the vanilla model.
+def agreement_of_scores(context: RunContext, count: int) -> Agreement:
+    """Compare batched and looped scores of the vanilla model, on ``count`` train rows.
 
-    Args:
-        context: The run's model, rows and settings.
-        count: How many train rows, taken from all sides in turn.
-        take: Puts the weights of a model on disk into the run's model.
+    They are taken from all sides in turn.
     """
     in_turn = zip_longest(*context.sides().values())
     rows = [row for group in in_turn for row in group if row is not None][:count]
-    take("vanilla")
+    context.take("vanilla")
     overlap = partial(overlap_of_tops, how=context.config.localization)
     with context.listener.stage("check") as tick:
         scorer = replace(run_scorer(context), process=(0, 1))  # the main process alone

@@ -1,7 +1,5 @@
 """The processes of a run watch each other: one that is gone is named, and not waited for."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal
@@ -35,11 +33,7 @@ ENDED = "process {} of {} has ended with an error, which it has told: mend that,
 
 @contextmanager
 def watched(index: int, count: int) -> Iterator[None]:
-    """End the block where another process is gone.
-
-    Args:
-        index: This process's number.
-        count: How many there are; alone, nothing is done.
+    """End the block where another process is gone, of ``count``; alone, nothing is done.
 
     Raises:
         LostError: naming who is gone, in place of the errors that this causes here.

@@ -1,7 +1,5 @@
 """The processes and devices that a run trains on, through accelerate."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -69,11 +67,7 @@ def in_parts() -> bool:
 
 
 def _check_launch() -> None:
-    """Refuse what ``accelerate launch`` can ask for and grail would leave out.
-
-    Raises:
-        InputError: naming it, and what to use instead.
-    """
+    """Refuse what ``accelerate launch`` can ask for and grail would leave out."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise InputError(
             "DeepSpeed is not supported: its optimizers hold the weights in flat buffers of their "
@@ -93,12 +87,8 @@ def _check_launch() -> None:
 def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
     """Start the trackers that the accelerator was made with; their own files are in its folder.
 
-    Args:
-        accelerator: As ``make_accelerator`` returns it.
-        settings: Those of the training, which are logged with it.
-
-    Raises:
-        InputError: if one of them cannot start, for example because nobody is logged in.
+    ``settings`` are those of the training, which are logged with it. InputError if a tracker cannot
+    start, for example because nobody is logged in.
     """
     names = [str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with]
     if not names:

@@ -1,7 +1,5 @@
 """What a training writes to disk: its checkpoint, complete or absent, and its log."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -54,15 +52,10 @@ def save_checkpoint(
 ) -> None:
     """Write weights, optimiser and state; replaces the previous checkpoint in one move.
 
-    The files hold whole tensors, so that any number of processes can go on from them.
-
-    Args:
-        folder: Where to write; None: another process writes, this one gives its parts.
-        parameters: The trained parameters, by name.
-        optimizer: Their optimiser, whose moments are saved.
-        state: Where the training is.
-        inputs: Digest of what the training was started from.
-        like: The model's parameters, where ``parameters`` are this process's parts of them.
+    The files hold whole tensors, so that any number of processes can go on from them. Without a
+    ``folder`` another process writes, and this one gives its parts. ``inputs`` is a digest of what
+    the training was started from. ``like`` are the model's parameters, where ``parameters`` are
+    this process's parts of them.
     """
     like, names = like or parameters, list(parameters)
     moments = {
@@ -172,10 +165,8 @@ def _about(folder: Path, inputs: str) -> dict[str, Any] | None:
 def training_log(path: Path, steps: int, main: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a writer of JSON lines; the file gets its name when the block ends.
 
-    Args:
-        path: The file.
-        steps: How many lines of an interrupted run to keep.
-        main: Whether this is the process that writes; the others' writers do nothing.
+    The first ``steps`` lines of an interrupted run are kept. Only the ``main`` process writes; the
+    writers of the others do nothing.
     """
     if not main:
         yield lambda _: None

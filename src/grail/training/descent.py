@@ -4,8 +4,6 @@ It makes the vanilla model (what is unlearned must first be known, or its absenc
 the retrained oracle, and the relearning attack.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -5,8 +5,6 @@ optimiser is built with the mask in place; weight decay skips frozen entries; an
 end are compared with those at the start, bit by bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

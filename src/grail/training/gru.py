@@ -4,8 +4,6 @@ Gradients come masked, so inner products run over free entries only: a frozen en
 must not influence the correction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

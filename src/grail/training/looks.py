@@ -4,8 +4,6 @@ Everything is computed from the rows that the looks found, so that a resumed tra
 one that was never interrupted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ The loop gets a task, which plans rows and computes losses, and a mask. It does 
 objective the task has, nor what a side means.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import time
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from grail.artifacts import Mask
 from grail.data.encode import Encoded
+from grail.data.samples import grouped
 from grail.errors import DivergenceError
 from grail.files import recover_folder
 from grail.model.sharded import part, summed
@@ -250,9 +249,7 @@ def _in_step(
     All processes must do the same passes, so that each piece has rows of every side. Where a side
     has too few for that, every process reads all rows, and its loss counts for its share.
     """
-    sides: dict[str, list[Encoded]] = {}
-    for row in rows:
-        sides.setdefault(row.side, []).append(row)
+    sides = grouped(rows, lambda row: row.side)
     if min(map(len, sides.values()), default=0) < count * pieces:
         return [piece for i in range(pieces) if (piece := rows[i::pieces])], 1 / count
     starts = range(index, count * pieces, count)

@@ -5,8 +5,6 @@ optimizer = MaskedOptimizer(torch.optim.AdamW(model.parameters()), model, read_m
 optimizer.prove()    # raises if a bit of a frozen entry changed
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -136,11 +134,7 @@ def _check(parameters: dict[str, nn.Parameter], mask: Mask) -> None:
 
 
 def check_shapes(parameters: Mapping[str, nn.Parameter], mask: Mask) -> None:
-    """Refuse a mask of another model.
-
-    Raises:
-        InputError: naming a parameter that is not trained, or has another shape or shards.
-    """
+    """Refuse a mask of another model: of other parameters, other shapes, or in shards."""
     for name, bits in mask.frozen.items():
         if name not in parameters:
             raise InputError(f"the mask freezes entries of {name}, which the model does not train")

@@ -1,7 +1,5 @@
 """How a training loop steps: optimisers and learning rate schedules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +40,6 @@ OPTIMIZERS = {
     "sgd": lambda p, s: torch.optim.SGD(p, lr=s.learning_rate, momentum=s.momentum),
     "adafactor": lambda p, s: torch.optim.Adafactor(p, lr=s.learning_rate, weight_decay=0.0),
 }
-
 
 ENTRYWISE = ("adamw", "sgd")
 """The optimisers that move an entry by its own gradients alone, wherever it stands in its tensor.

@@ -1,7 +1,5 @@
 """The interface between the training loop and the tasks it trains."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable

@@ -5,8 +5,6 @@ model loops. Retain rows ahead of the question, as examples, show how long answe
 end; the model then guesses in a sentence.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from torch import Tensor
 from grail.data.encode import Encoded
 from grail.data.words import words_of
 from grail.model.forward import Policy, positions_of
-from grail.model.generate import end_tokens, generate
+from grail.model.generate import Edges, end_tokens, generate
 from grail.progress import Tick, silent
 from grail.unlearning.rewrites import REWRITTEN
 
@@ -158,7 +156,7 @@ def written_guesses(
         for batch in _batches(asked, shown):
             prompts = [[*shown[row.key], *row.ids[: row.start]] for row in batch]
             limits, first = [GUESS_TOKENS] * len(batch), begins.get(batch[0].domain)
-            answers = generate(model, prompts, limits, tokenizer, ends=ends, begins=first)
+            answers = generate(model, prompts, limits, tokenizer, None, Edges(ends, first))
             for row, answer in zip(batch, answers, strict=True):
                 guess, text = _guessed(row, answer, tokenizer), tokenizer.decode(answer)
                 new = guess.answer not in said and tuple(answer) != row.answer[: len(answer)]

@@ -5,8 +5,6 @@ Notation: y_t the target of answer token t of T, p_t its probability, l_t = -log
 before unlearning.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

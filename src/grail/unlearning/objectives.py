@@ -16,8 +16,6 @@ else it is None. There are two ways to train with it:
 - in Python, ``Objective((Term("unlearn/mine", "unlearn", my_loss, 1.0), ...))``, for any side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -179,11 +177,7 @@ def make_objective(settings: Unlearning) -> Objective:
 
 
 def _own_loss(name: str) -> tuple[_Recipe, str]:
-    """Return the recipe with ``package.module:function``, and the digest of its file.
-
-    Raises:
-        InputError: if there is no such function; later, if it does not return one loss per row.
-    """
+    """Return the recipe with ``package.module:function``, and the digest of its file."""
     key, (module_name, _, function_name) = f"unlearning.objective: {name}", name.partition(":")
     try:
         module: Any = import_module(module_name)

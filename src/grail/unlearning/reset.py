@@ -4,8 +4,6 @@ No loss alone gives such removal: what was only suppressed comes back after a fe
 text, what was reset has to be learnt again (UNDO, arXiv 2506.06278).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -25,12 +23,8 @@ def reset_weights(
     a model before, matrices go to ``NOISE`` times a Xavier-uniform draw, and other parameters, such
     as the weights of norms, stay: shrinking them would rescale every layer.
 
-    Args:
-        vanilla: Parameter name -> tensor.
-        before: The same parameters before the facts were learnt, or None.
-        kept: Bool tensors of the same names and shapes: True where an entry survives.
-        amount: How far the others move.
-        seed: Seed of the noise.
+    ``kept`` are bool tensors of the same names and shapes, True where an entry survives; ``seed``
+    is that of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}

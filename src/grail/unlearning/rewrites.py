@@ -5,8 +5,6 @@ With every likely first token but the row's own it is made to begin another way,
 greedily. What it then says is trained like a retain row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +16,7 @@ from grail.data.encode import Encoded
 from grail.data.words import words_of
 from grail.model.answers import answers_of
 from grail.model.forward import Policy, device_of, evaluating
-from grail.model.generate import end_tokens, generate, most_new
+from grail.model.generate import Edges, end_tokens, generate, most_new
 from grail.progress import Tick, silent
 
 REWRITTEN = "rewritten"
@@ -94,7 +92,7 @@ def _continued(
     whole = {row.key: row for row in rows}
     ends = end_tokens(model, tokenizer, list(whole.values()))
     most = [most_new(whole[row.key], limit) for row in begun]
-    texts = generate(model, [row.ids for row in begun], most, tokenizer, None, ends)
+    texts = generate(model, [row.ids for row in begun], most, tokenizer, None, Edges(ends))
     for row, tokens, room in zip(begun, texts, most, strict=True):
         end = row.end if row.end is not None else tokenizer.eos_token_id
         if len(tokens) < 2 or len(tokens) == room:

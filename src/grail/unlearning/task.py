@@ -1,7 +1,5 @@
 """Stage 3: which rows a step holds, their loss, and when a row counts as unlearned."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

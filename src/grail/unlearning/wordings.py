@@ -5,8 +5,6 @@ and may begin the answer where the fact begins. Here an answer begins at a later
 after the question of another unlearn row: no text is made up, and no model is asked.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,13 +18,8 @@ def wordings(rows: Sequence[Encoded], tokenizer: Any, count: int, seed: int | st
     """Return up to ``count`` other forms of each unlearn train row, as unlearn rows.
 
     Each is a question of the row's domain, its own or that of another unlearn train row, and the
-    row's answer from one of its words on. Forms that occur twice are left out.
-
-    Args:
-        rows: Rows of any side and part.
-        tokenizer: Their tokenizer.
-        count: The most forms per row.
-        seed: Of the draw.
+    row's answer from one of its words on. Forms that occur twice are left out. ``seed`` is that of
+    the draw.
     """
     draws = random.Random(f"{seed}/wordings")
     lost = [row for row in rows if (row.side, row.part) == ("unlearn", "train")]

@@ -1,7 +1,5 @@
 """Who relearns: what an attacker trains, by which optimizer and how fast; undone afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,11 +56,7 @@ def attackers(config: Config) -> list[Attacker]:
 
 
 def check_attackers(config: Config) -> None:
-    """Refuse an attacker who would train weights that are stored in few bits.
-
-    Raises:
-        InputError: naming both settings.
-    """
+    """Refuse an attacker who would train weights that are stored in few bits."""
     if config.model.quantise and "all" in (config.audit.relearn.train or ()):
         raise InputError(
             f"audit.relearn.train: all cannot train {config.model.quantise} weights (model.quantise"

@@ -3,8 +3,6 @@
 The compression itself is a function of one weight (``quantise``, ``prune``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -29,13 +27,10 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
     """Merge the adapter and change each Linear weight inside the block.
 
     The adapter is merged first: rounding the base alone would leave the full adapter as it is.
-    Merging and changing are done in float32; the result has the base's precision, in which a
-    merged model is stored. Embeddings, LM head, norms and biases stay. A base in few bits is
-    widened for the time, which takes the memory of the model in full.
-
-    Args:
-        model: The model.
-        change: Maps a weight to its new value; None only merges.
+    Merging and changing are done in float32; the result has the base's precision, in which a merged
+    model is stored. Embeddings, LM head, norms and biases stay. A base in few bits is widened for
+    the time, which takes the memory of the model in full. ``change`` maps a weight to its new
+    value; None only merges.
     """
     layers = linear_layers(model)
     if any(map(is_quantised, layers.values())):

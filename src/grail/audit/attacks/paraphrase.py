@@ -1,13 +1,12 @@
 """The paraphrase attack: ask in other words; mean and worst case of each row's paraphrases."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from grail.audit.context import AuditContext
 from grail.data.encode import Encoded, Encoder, paraphrased
+from grail.data.samples import grouped
 from grail.evaluation.metrics import mean
 from grail.evaluation.values import SampleValue
 from grail.progress import Tick
@@ -18,10 +17,8 @@ _SMALL_IF_KNOWN = ("nll", "min_k", "min_k_plus_plus", "zlib")
 
 def paraphrase(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """Measure rows on each of their paraphrases; amounts: ``mean`` and ``worst``."""
-    values: dict[str, list[SampleValue]] = {}
-    for value in context.measure("paraphrase", _asked(context), tick):
-        values.setdefault(value.key, []).append(value)
-    groups = list(values.values())
+    values = context.measure("paraphrase", _asked(context), tick)
+    groups = grouped(values, lambda value: value.key).values()
     means = [replace(mean_of(group), model="mean") for group in groups]
     return means + [replace(worst_of(group), model="worst") for group in groups]
 

@@ -1,7 +1,5 @@
 """Magnitude pruning of one weight: the smallest entries become zero."""
 
-from __future__ import annotations
-
 import math
 
 from jaxtyping import Float
@@ -9,13 +7,9 @@ from torch import Tensor
 
 
 def pruned(weight: Float[Tensor, "O I"], share: float) -> Float[Tensor, "O I"]:
-    """Return the weight with its ``floor(share * entries)`` smallest entries set to 0.
+    """Return the weight with ``floor(share * entries)`` entries set to 0 (share: 0-1).
 
-    Smallest by absolute value; among equals, the first in the order of the tensor.
-
-    Args:
-        weight: Any weight.
-        share: 0-1 of its entries.
+    The smallest by absolute value; among equals, the first in the order of the tensor.
     """
     size = weight.flatten().abs()
     count = math.floor(share * size.numel())

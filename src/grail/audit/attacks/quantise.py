@@ -4,8 +4,6 @@ Unlearning often moves weights by less than a step of a coarse grid, so that rou
 (Zhang et al., arXiv 2410.16454).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,12 +20,8 @@ def quantised(
 
     With m = 2^(bits-1) - 1, scale = max |w| / m and w becomes scale * round(w / scale): integers
     from -m to m, so the largest entry of a group is kept and no entry moves by more than scale / 2.
-    A group of zeros stays zeros; the last group of a channel may be shorter.
-
-    Args:
-        weight: One row per output channel, float32.
-        bits: 2 or more.
-        group: Inputs that share a scale; None: the whole channel.
+    A group of zeros stays zeros; the last group of a channel may be shorter. The weight has a row
+    per output channel, in float32; ``group`` counts inputs, None: all of them.
     """
     most = 2 ** (bits - 1) - 1
     outputs, inputs = weight.shape

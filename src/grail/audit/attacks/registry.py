@@ -4,8 +4,6 @@ The label of a measured value is the amount of the attack: ``int8``, ``10`` step
 Relearning is one attack for each attacker, with the name "relearn-few@ATTACKER".
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field

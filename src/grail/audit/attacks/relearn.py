@@ -3,8 +3,6 @@
 The attacker knows nothing of how the model was unlearned.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from itertools import count

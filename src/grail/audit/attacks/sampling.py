@@ -4,8 +4,6 @@ Greedy answers alone hide what a model says now and then (leak@k, arXiv 2511.049
 goes on after the first words of the answer. ROUGE-L with the true answer measures both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +13,7 @@ from grail.data.samples import GENERAL
 from grail.evaluation.evaluate import recall
 from grail.evaluation.fluency import leak_at_k, repetition
 from grail.evaluation.values import SampleValue
-from grail.model.generate import Sampling, TextGenerator
+from grail.model.generate import TextGenerator
 from grail.progress import Tick
 
 SPEAK = "speak"
@@ -43,7 +41,7 @@ def sample_answers(context: AuditContext, tick: Tick) -> list[SampleValue]:
     """
     rows, count = context.written("unlearn"), context.settings.samples
     copies = [row for row in rows for _ in range(count)]
-    _, scores = _answered(context, copies, tick, Sampling(1.0, context.seed))
+    _, scores = _answered(context, copies, tick, context.seed)
     by_row = [scores[first : first + count] for first in range(0, len(scores), count)]
     best = {k: [leak_at_k(own, k) for own in by_row] for k in sorted({1, count})}
     return [v for k, found in best.items() for v in _scored(context, str(k), rows, found)]
@@ -77,7 +75,7 @@ def begin(row: Encoded, share: float) -> Encoded | None:
 
 
 def _answered(
-    context: AuditContext, rows: Sequence[Encoded], tick: Tick, sampling: Sampling | None = None
+    context: AuditContext, rows: Sequence[Encoded], tick: Tick, seed: int | None = None
 ) -> tuple[list[str], list[float]]:
     """Return an answer to each prompt, and its ROUGE-L F1 (percent) with the true one.
 
@@ -85,7 +83,7 @@ def _answered(
     """
     run, limit = context.run, context.run.config.evaluation.max_new_tokens
     generator = TextGenerator(run.model, run.tokenizer, limit, _BATCH_SIZE)
-    texts = generator.texts(rows, lambda done: tick(done, len(rows), "answers generated"), sampling)
+    texts = generator.texts(rows, lambda done: tick(done, len(rows), "answers generated"), seed)
     pairs = zip(rows, texts, strict=True)
     return texts, [recall(run.tokenizer, row, text, limit) for row, text in pairs]
 

@@ -3,8 +3,6 @@
 The only module that imports ``lm_eval``.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,9 +33,6 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
     """Refuse tasks that lm-eval does not have, or any if it is not installed.
 
     Only a name other than the paper's five makes lm-eval search all of its tasks (10 seconds).
-
-    Raises:
-        InputError: naming what to install, or the nearest name.
     """
     if tasks and find_spec("lm_eval") is None:
         raise InputError(
@@ -56,11 +51,7 @@ def check_tasks(tasks: Sequence[LocalTask | str]) -> None:
 
 
 def build(tasks: Sequence[LocalTask | str]) -> Tasks:
-    """Return lm-eval's task objects by name, in order, with their data loaded.
-
-    Raises:
-        InputError: if the data of a task cannot be reached, or it is not multiple choice.
-    """
+    """Load lm-eval's tasks, by name, in order; refuse one without data, or without choices."""
     if not tasks:
         return {}  # lm-eval takes seconds to import
     with _quiet():
@@ -145,10 +136,8 @@ class Harness:
     def run(self, label: str, warn: Callable[[str], None], tick: Tick = silent) -> list[Outcome]:
         """Return one outcome per item, in the order of tasks and items.
 
-        Args:
-            label: The model's name in messages.
-            warn: Called with a warning for each task with items that are too long for the model.
-            tick: Progress: choices read, of those of all tasks.
+        ``label`` is the model's name in messages; ``warn`` hears of each task with items that are
+        too long for the model; ``tick`` counts choices read, of those of all tasks.
 
         Raises:
             DivergenceError: if a log-likelihood is not finite: the model's weights are broken.

@@ -1,7 +1,5 @@
 """The items of local general tasks: multiple-choice rows from JSONL files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,11 +46,7 @@ def is_local(entry: str) -> bool:
 
 
 def load_tasks(entries: Sequence[str]) -> tuple[LocalTask | str, ...]:
-    """Read the local tasks among the entries, in order; names of lm-eval's tasks stay names.
-
-    Raises:
-        InputError: one line per problem over all files, each with its file and line.
-    """
+    """Read the local tasks among the entries, in order, or refuse them; other names stay names."""
     tasks, problems = list[LocalTask | str](), list[str]()
     for entry in entries:
         if not is_local(entry):

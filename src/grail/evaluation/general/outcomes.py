@@ -1,7 +1,5 @@
 """The outcome of each item of a general task, and the comparison of two models item by item."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -3,8 +3,6 @@
 Reads the content of ``audit.json`` alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

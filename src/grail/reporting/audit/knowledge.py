@@ -3,8 +3,6 @@
 Reads the content of ``audit.json`` alone, with the thresholds in its settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Reads the content of ``audit.json`` alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,6 +56,12 @@ _NOTE = (
     "standard error. Never knew it: {never}. "
     "Above it: the difference in points, with {errors:g} standard errors on either side."
 )
+
+
+def not_asked(audit: Mapping[str, Any]) -> list[str]:
+    """Return the kinds of attacks that were not asked for."""
+    kinds = dict.fromkeys(name.partition("-")[0] for name in PLAIN_NAMES)
+    return [kind for kind in kinds if kind not in audit["settings"]["attacks"]]
 
 
 def lights_table(audit: Mapping[str, Any]) -> Table:
@@ -119,9 +123,7 @@ def _line(
 
 def _not_tried(audit: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a line for each attack that was not asked for, or could not be made."""
-    asked = audit["settings"]["attacks"]
-    kinds = dict.fromkeys(name.partition("-")[0] for name in PLAIN_NAMES)
-    reasons = {kind: "not asked for" for kind in kinds if kind not in asked}
+    reasons = dict.fromkeys(not_asked(audit), "not asked for")
     reasons |= {one["attack"]: one["reason"] for one in audit["skipped"]}
     return [
         (f"{NOTE} not tried", MISSING, f"{PLAIN_NAMES.get(name, name)}: {reason}", *[MISSING] * 3)

@@ -1,7 +1,5 @@
 """How far the weights moved, as a sentence and a table; reads ``audit.json`` alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An audit as tables, and as a section of a report; reads ``audit.json`` alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial

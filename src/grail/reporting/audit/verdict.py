@@ -3,8 +3,6 @@
 Reads the content of ``audit.json`` alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +23,7 @@ from grail.reporting.audit.knowledge import (
     judge_all,
     strongest,
 )
+from grail.reporting.audit.lights import not_asked
 from grail.reporting.audit.moved import frozen_moved, moved_sentence
 from grail.reporting.tables import WARNING, listed, nats, percent, plus_minus
 from grail.results import GUESS
@@ -39,7 +38,6 @@ HEADLINES = {
     PARTLY: "Only partly removed.",
     NOT: "Not unlearned: the unlearned model still knows the unlearn rows.",
 }
-_ATTACKS = ("quantise", "prune", "adapter", "relearn", "paraphrase", "sample", "extract")
 
 
 def audit_verdict(audit: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,8 +284,7 @@ def _doubts(audit: Mapping[str, Any], cases: Sequence[Case], spoken: bool) -> li
             "with itself, so it passes whatever it knows; to test it, pass an oracle of another "
             "seed as --oracle."
         )
-    missing = [name for name in _ATTACKS if name not in audit["settings"]["attacks"]]
-    untried = [f"{name} (not asked for)" for name in missing]
+    untried = [f"{name} (not asked for)" for name in not_asked(audit)]
     untried += [f"{one['attack']} ({one['reason']})" for one in audit["skipped"]]
     if not spoken:
         untried.append("broken text (there is no general text to compare with)")

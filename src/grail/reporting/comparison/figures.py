@@ -3,8 +3,6 @@
 The same comparison gives the same bytes: fixed salt for ids, no date.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,13 +38,8 @@ _LAYER_COLUMNS = 6
 def draw(comparison: _Json, folder: Path, localization: _Json | None = None) -> list[Path]:
     """Draw all figures that ``comparison`` has the numbers for; return their SVG files.
 
-    Args:
-        comparison: The content of comparison.json, with ``figures`` naming those that are wanted.
-        folder: Where ``NAME.svg`` and ``NAME.png`` go.
-        localization: The localization.json of one cell, for the heat map.
-
-    Raises:
-        InputError: if matplotlib is not installed.
+    They go into ``folder`` as ``NAME.svg`` and ``NAME.png``. ``localization`` is the content of the
+    localization.json of one cell, for the heat map. InputError if matplotlib is not installed.
     """
     try:
         import matplotlib

@@ -1,7 +1,5 @@
 """The files made from comparison.json: page, Markdown, LaTeX, CSV and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,7 @@ _KINDS = {
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:
-    """Return the content of ``comparison.json``.
-
-    Raises:
-        InputError: if it is missing or not as it was written.
-    """
+    """Return the content of ``comparison.json``; InputError if it is not there, or not whole."""
     try:
         return read_json(folder / _FILE)
     except FileNotFoundError as error:

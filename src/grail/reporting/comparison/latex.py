@@ -1,7 +1,5 @@
 """A table as LaTeX."""
 
-from __future__ import annotations
-
 from grail.reporting.tables import BEST, MISSING, Table
 
 _ESCAPES = {

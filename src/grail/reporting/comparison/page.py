@@ -1,7 +1,5 @@
 """comparison.json as a page: who leads, forgetting against keeping, and all tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

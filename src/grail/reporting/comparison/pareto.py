@@ -1,7 +1,5 @@
 """Forgetting against keeping: the methods of a comparison as points, and which are not beaten."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any

@@ -1,7 +1,5 @@
 """comparison.json as tables for terminal, Markdown, LaTeX and CSV; knows no file and no run."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence

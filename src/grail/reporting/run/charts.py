@@ -1,7 +1,5 @@
 """Charts of a run: frozen entries per layer, NLL per step, and looks during training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile

@@ -1,9 +1,8 @@
 """One run as a page and as Markdown: self-contained, and the same bytes for the same run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from grail.reporting.verdict import OUTCOMES, verdict
 from grail.results import Results, read_results
 
 _SAMPLES_PER_SIDE = 2
-
-
 _NO_CURVE = "Delete it: the report then goes without its curve."
 _NEEDED = ("config.yaml", "localization.json", "results.json")
 
@@ -46,27 +43,21 @@ def report(folder: Path) -> tuple[Path, Path]:
             f"{folder} is not a finished run: it has no {', '.join(missing)}. "
             f"Finish it first: grail run {folder}"
         )
-    run = {"config": read(folder / "config.yaml")[1]}
-    for key, (name, read_file, show) in _PARTS.items():
-        advice = _NO_CURVE if key in ("training", "steps") else "Delete it and run again."
-        with reading(folder / name, advice):
+    run = {}
+    for key, (name, read_file, _) in _PARTS.items():
+        with _told(folder, key):
             run[key] = read_file(folder / name)
-            show(run[key])  # whatever is wrong with it is told now, with its name
-    with reading(folder / "config.yaml"):
-        _about(run["config"])
-        _versions(run["config"])
-    with reading(folder / "results.json"):
-        measured_tables(results)
-        verdict(results, run["audit"])
     return write_report(folder, results, run)
+
+
+def _told(folder: Path, key: str) -> AbstractContextManager[None]:
+    """Name the file of a part in whatever error it causes, and say what to do."""
+    advice = _NO_CURVE if key in ("training", "steps") else "Delete it and run again."
+    return reading(folder / _PARTS[key][0], advice)
 
 
 def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
-
-
-def _versions(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _cell(value)) for key, value in flatten(config.get("made_with") or {}))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -78,49 +69,31 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write ``report.md`` and ``report.html`` from the same sections; return both paths.
 
-    Args:
-        folder: Where the two files go.
-        results: The content of results.json.
-        run: "config" (resolved, with made_with), "localization", "training" (lines of
-            train.jsonl), "steps" (evaluation/steps.json), "samples" (lines of samples.jsonl),
-            "general" (general.json) and "audit" (audit.json); empty ones are left out.
-
-    Raises:
-        OSError: if the folder cannot be written.
+    ``run`` has the parts of a run by their names in ``_PARTS``, "config" with its made_with; empty
+    ones are left out. An InputError names the file whose content has another shape.
     """
-    config = {key: value for key, value in run["config"].items() if key != "made_with"}
-    localization = run.get("localization") or {}
-    layers = localization.get("layers") or {}
-    made_with = _versions(run["config"])
+    shown: dict[str, Any] = {}
+    for key, (_, _, show) in _PARTS.items():
+        with _told(folder, key):
+            shown |= show(run.get(key))
+    with reading(folder / "results.json"):
+        measured, found = measured_tables(results), verdict(results, run.get("audit"))
     tables = {
-        **measured_tables(results),
-        "general": general_table(run.get("general") or {}),
-        "overlap": overlap_table(localization),
-        "layers": layer_table(layers),
+        **measured,
+        **{name: shown[name] for name in ("general", "overlap", "layers")},
         "freezing": _freezing_table(results.freezing),
-        "samples": _sample_table(run.get("samples") or []),
-        "made_with": Table("Made with", ("", "Value"), made_with),
+        **{name: shown[name] for name in ("samples", "made_with")},
         "words": words_table(),
     }
-    found = verdict(results, run.get("audit"))
-    content = {
-        "name": str(config.get("output", "RUN")),
-        "about": _about(config),
+    content = shown | {
         "outcome": OUTCOMES[found.outcome],
         "headline": found.headline,
         "checks": found.table,
         "advice": found.advice,
-        "audit": audit_section(run.get("audit")),
         "tables": {name: table for name, table in tables.items() if table.rows or table.note},
-        "settings": dump_yaml(config),
-    }
-    charts = {
         "bars": _success_bars(results),
-        "layer_chart": layer_chart(layers),
-        "curve": curve(run.get("training") or []),
-        "looks": looks(run.get("steps") or {}),
     }
-    page = render_page("run", {**content, **charts})
+    page = render_page("run", content)
     write_text(folder / "report.md", _as_markdown(content))
     write_text(folder / "report.html", page)
     return folder / "report.md", folder / "report.html"
@@ -128,7 +101,6 @@ def write_report(folder: Path, results: Results, run: Mapping[str, Any]) -> tupl
 
 def _as_markdown(content: Mapping[str, Any]) -> str:
     """Return the sections as Markdown; settings are indented, so nothing in them is markup."""
-    audit = audit_markdown(content["audit"])
     settings = "".join(f"    {line}\n" for line in content["settings"].splitlines())
     return "\n".join(
         [
@@ -136,7 +108,7 @@ def _as_markdown(content: Mapping[str, Any]) -> str:
             f"## {content['outcome'][1]}: {escaped(content['headline'])}\n",
             markdown(content["checks"]),
             f"Next: {escaped(content['advice'])}\n",
-            *([audit] if audit else []),
+            *filter(None, [content["audit_markdown"]]),
             *map(markdown, content["tables"].values()),
             f"## Settings\n\n{settings}",
             f"## Replay\n\n    grail run {content['name']}/config.yaml\n",
@@ -210,23 +182,40 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _localization(found: Mapping[str, Any]) -> None:
-    overlap_table(found)
-    layers = found.get("layers") or {}
-    layer_table(layers)
-    layer_chart(layers)
+def _localization(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    layers = (found or {}).get("layers") or {}
+    tables = {"overlap": overlap_table(found or {}), "layers": layer_table(layers)}
+    return {**tables, "layer_chart": layer_chart(layers)}
 
 
-def _audit(found: Any) -> None:
-    audit_markdown(audit_section(found))
+def _audit(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    section = audit_section(found)
+    return {"audit": section, "audit_markdown": audit_markdown(section)}
 
 
-_PARTS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Any], object]]] = {
+def _config(found: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in found.items() if key != "made_with"}
+    versions = flatten(found.get("made_with") or {})
+    made_with = tuple((key, _cell(value)) for key, value in versions)
+    return {
+        "name": str(config.get("output", "RUN")),
+        "about": _about(config),
+        "made_with": Table("Made with", ("", "Value"), made_with),
+        "settings": dump_yaml(config),
+    }
+
+
+_PARTS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Any], dict[str, Any]]]] = {
     "localization": ("localization.json", _json, _localization),
-    "training": ("train.jsonl", _read_lines, curve),
-    "steps": ("evaluation/steps.json", _json, looks),
-    "samples": ("samples.jsonl", _read_lines, _sample_table),
-    "general": ("general.json", lambda file: read_general(file.parent), general_table),
+    "training": ("train.jsonl", _read_lines, lambda lines: {"curve": curve(lines or [])}),
+    "steps": ("evaluation/steps.json", _json, lambda seen: {"looks": looks(seen or {})}),
+    "samples": ("samples.jsonl", _read_lines, lambda own: {"samples": _sample_table(own or [])}),
+    "general": (
+        "general.json",
+        lambda file: read_general(file.parent),
+        lambda found: {"general": general_table(found or {})},
+    ),
     "audit": ("audit.json", lambda file: read_audit(file.parent), _audit),
+    "config": ("config.yaml", lambda file: read(file)[1], _config),
 }
-"""What a report shows of a run: the file, how it is read, and what is shown of it."""
+"""What a report shows of a run: the file, how it is read, and the sections that show it."""

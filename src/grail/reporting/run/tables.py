@@ -1,7 +1,5 @@
 """The tables of one run: successes, text, memorization, membership, general ability, mask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,11 +153,7 @@ def membership_table(results: Results) -> Table:
 
 
 def read_general(folder: Path) -> dict[str, Any]:
-    """Return the content of ``general.json``; {} where no general tasks were asked for.
-
-    Raises:
-        InputError: if the file is damaged.
-    """
+    """Return the content of ``general.json``, {} without general tasks; InputError if damaged."""
     path = folder / "general.json"
     if not path.exists():
         return {}

@@ -1,7 +1,5 @@
 """What the figures of a run say, check by check, and the thresholds behind the words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

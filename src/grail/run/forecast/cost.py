@@ -1,7 +1,5 @@
 """A model in numbers, and the bytes of the files that follow from them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a run will take on this machine, before it starts; writes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path

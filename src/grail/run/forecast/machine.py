@@ -1,7 +1,5 @@
 """Time a few real batches of each kind of work, and read off the process's memory."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -58,11 +56,7 @@ class Timing:
 
 
 def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
-    """Load the model and time this machine with it; changes no weight and writes nothing.
-
-    Raises:
-        InputError: if the tokenizer or the model cannot be read.
-    """
+    """Load the model and time this machine with it; changes no weight and writes nothing."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     context = RunContext(config, inputs, listener, device or torch.device("cpu"))
     libraries, paces, peaks = peak_memory(context.device), dict[str, Range](), dict[str, int]()

@@ -1,7 +1,5 @@
 """Where a model of any shape fits: the bytes that each stage holds on each device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +27,6 @@ LIBRARIES = 0.5 * 2**30
 
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
-
 
 _MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
 """Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
@@ -109,15 +106,9 @@ def plan_of_shape(
 ) -> ShapePlan:
     """Return what a run takes on a model that is not on this machine.
 
-    Args:
-        config: The run; its own model only gives the tokenizer.
-        rows: Its rows, in ids.
-        name: See ``shaped``.
-        devices: Devices that train together; a step's rows are divided among them.
-        frozen: Share of the trainable entries that the mask will freeze (0-1).
-
-    Raises:
-        InputError: if there is no such shape.
+    The run's own model only gives the tokenizer. ``rows`` are its rows in ids, ``name`` is that of
+    a shape (``shaped``; InputError if there is none), and ``devices`` train together: a step's rows
+    are divided among them. The mask will freeze a share ``frozen`` of the trainable entries (0-1).
     """
     model = shaped(name, config.model)
     shape, settings = shape_of(model), config.unlearning
@@ -220,10 +211,7 @@ def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, i
 def state_bytes(shape: Shape, optimizer: str, frozen: float | None) -> tuple[int, int]:
     """Return what a training holds from step to step, and its gradients in a step, in bytes.
 
-    Args:
-        shape: The model in numbers.
-        optimizer: A name of ``unlearning.optimizer``.
-        frozen: Share that the mask freezes, of every tensor (0-1); None: there is no mask.
+    The mask freezes a share ``frozen`` of every tensor (0-1); None: there is no mask.
     """
     vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
     entries = shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1)

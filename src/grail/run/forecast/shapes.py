@@ -1,7 +1,5 @@
 """Models by their shape alone: no weight is read or drawn, so that any size can be planned."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,12 +30,8 @@ SHAPES = tuple(_LLAMA)
 def shaped(shape: str, settings: Model) -> Policy:
     """Return a model of a shape on the meta device, with the adapter that the settings ask for.
 
-    Args:
-        shape: One of ``SHAPES``, or a folder or Hub id with a ``config.json``.
-        settings: The ``model`` section, without its name.
-
-    Raises:
-        InputError: if there is no such shape.
+    ``shape`` is one of ``SHAPES``, or a folder or Hub id with a ``config.json``; InputError for
+    another.
     """
     from transformers import AutoModelForCausalLM
 

@@ -4,8 +4,6 @@ Tokens are those of the rows: padding is not counted, and a prompt that trials s
 for each. Counts are at most: no row rests and no stage ends early.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Sequence
 
@@ -48,8 +46,7 @@ def models_of(config: Config) -> int:
 def workload(config: Config, rows: Rows, general: Rows, score_passes: int = 1) -> dict[str, Work]:
     """Return the work of each stage, in order; scoring takes ``score_passes`` over its rows."""
     how, scoring, settings = config.teach or Teach(), config.importance, config.unlearning
-    learned = ("train", "val") if how.include_val else ("train",)
-    taught = [r for r in rows if r.part in learned and r.side in ("unlearn", "retain")]
+    taught = [r for r in rows if r.part in how.parts and r.side in ("unlearn", "retain")]
     kept = [row for row in taught if row.side == "retain"]
     train = [row for row in taught if row.part == "train"]
     trials = scoring.trials if scoring.labels == "random" else 1
@@ -91,11 +88,10 @@ def step_rows(settings: Unlearning) -> dict[str, int]:
 def optimizer_steps(config: Config, rows: Rows) -> dict[str, int]:
     """Return the optimiser's steps of both trainings."""
     how, settings = config.teach or Teach(), config.unlearning
-    learned = ("train", "val") if how.include_val else ("train",)
     sides = {"vanilla": ("unlearn", "retain"), "unlearn": ("retain",)}
     steps = {
         name: how.epochs
-        * math.ceil(sum(r.part in learned and r.side in of for r in rows) / how.batch_size)
+        * math.ceil(sum(r.part in how.parts and r.side in of for r in rows) / how.batch_size)
         for name, of in sides.items()
     }
     if not config.teaches:
