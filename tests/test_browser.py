@@ -29,13 +29,20 @@ FLAGS = (
 CLICKS = """<script>
 const failed = [];
 addEventListener("error", event => failed.push(event.target.src), true);
+const left = thing => thing.getBoundingClientRect().left;
+const outside = sign => {
+  const text = document.createRange();
+  text.selectNodeContents(sign);
+  return left(text) < left(sign) - 1;
+};
 addEventListener("load", () => {
   document.querySelectorAll("summary").forEach(one => one.click());
   const page = document.documentElement;
   const asked = performance.getEntriesByType("resource").map(one => one.name);
   document.title = JSON.stringify({opened: document.querySelectorAll("details[open]").length,
     all: document.querySelectorAll("details").length, width: page.scrollWidth,
-    room: page.clientWidth, asked: [...new Set([...asked, ...failed])]});
+    room: page.clientWidth, cut: [...document.querySelectorAll(".sign")].filter(outside).length,
+    asked: [...new Set([...asked, ...failed])]});
 });
 </script>"""
 
@@ -58,6 +65,7 @@ def visit(folder, html, width=390):
 def is_sound(found, console):
     assert found["opened"] == found["all"] > 0
     assert found["width"] <= found["room"]
+    assert found["cut"] == 0  # no sign of a light stands left of its place
     assert (found["asked"], console) == ([], [])
 
 
