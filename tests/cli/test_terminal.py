@@ -115,7 +115,7 @@ def test_a_terminal_gets_a_bar():
 def test_tables_show_their_cells_as_they_are():
     out = console()
     table = Table("The [red]title", ("Domain", "[b]Side", "US"), (("[i]d", r"s\[b]", "1.0"),))
-    out.print(render(table))
+    out.print(render(table, out.width))
     text = out.file.getvalue()
     assert all(cell in text for cell in ("The [red]title", "[b]Side", "[i]d", r"s\[b]", "1.0"))
 
@@ -123,7 +123,8 @@ def test_tables_show_their_cells_as_they_are():
 def test_no_cell_is_cut():
     word = "".join(map(chr, range(0x4E00, 0x4E00 + 70)))
     out = Console(file=io.StringIO(), width=60)
-    out.print(render(Table("T", ("", word[:30], "B"), (("x", word, "1"), (word[::-1], "y", "2")))))
+    table = Table("T", ("", word[:30], "B"), (("x", word, "1"), (word[::-1], "y", "2")))
+    out.print(render(table, out.width))
     text = out.file.getvalue()
     assert all(text.count(sign) >= 2 for sign in word)
 
@@ -133,9 +134,24 @@ def test_texts_are_broken_over_lines_before_figures_are():
     columns = ("Found", "Attack", "Known %", "Never knew it %")
     rows = tuple((word, attack, f"{n}2.4 \u00b1 8.8", "35.1") for n, word in enumerate(("a", "b")))
     out = Console(file=io.StringIO(), width=60)
-    out.print(render(Table("T", columns, rows)))
+    out.print(render(Table("T", columns, rows), out.width))
     lines = out.file.getvalue().splitlines()
     assert all(sum(row[2] in line for line in lines) == 1 for row in rows)
     assert sum("35.1" in line for line in lines) == 2
     text = " ".join(line[:46].strip() for line in lines)
     assert all(text.count(word) >= 2 for word in attack.split())  # no word is broken
+
+
+@pytest.mark.parametrize("room", [60, 80])
+def test_texts_keep_room_beside_many_figures(room):
+    names = ("copyright", "unlearn", "train")
+    columns = ("Domain", "Side", "Part", *(f"metric {n}" for n in range(6)))
+    out = Console(file=io.StringIO(), width=room)
+    rows = ((*names, *["100.0 \u2192 12.3"] * 6),) * 2
+    out.print(render(Table("T", columns, rows), out.width))
+    lines = out.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= room
+    found = "".join(lines).replace(" ", "")
+    assert found.count("100.0") == found.count("12.3") == 12 or room < 80
+    starts = [line.split()[0] for line in lines if line.strip() and line.split()[0][0] in "cu"]
+    assert "".join(starts).count("c") >= 2  # a text column is not squeezed out

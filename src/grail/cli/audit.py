@@ -47,7 +47,7 @@ def run_audit(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(summary) + "\n")
         return strict_code(options, folder)
     console = Console(highlight=False)
-    console.print(render(lights_table(audit)))
+    console.print(render(lights_table(audit), console.width))
     for sentence in audit["sentences"]:
         console.print(f"- {sentence}", markup=False)
     outcome = f"{'passed' if audit['passed'] else 'not passed'} ({audit['outcome']})"

@@ -44,7 +44,7 @@ def results(folder: Path, as_json: bool) -> None:
     console = Console(highlight=False)
     for table in (*measured_tables(results).values(), general_table(general)):
         if table.rows:
-            console.print(render(table))
+            console.print(render(table, console.width))
     for sentence in found.sentences:
         console.print(f"- {sentence}", markup=False)
     page = folder / "report.html"
@@ -80,7 +80,7 @@ def comparison(
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     for table in comparison_tables(found):
-        console.print(render(table))
+        console.print(render(table, console.width))
         console.print(table.note + "\n", markup=False, soft_wrap=True)
     console.print(f"comparison: {folder / 'comparison.html'}", markup=False, soft_wrap=True)
 

@@ -73,7 +73,7 @@ def handle_plan(options: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     console = Console(highlight=False)
-    console.print(render(table))
+    console.print(render(table, console.width))
     for note in found["notes"]:
         console.print(f"- {note}", markup=False)
     console.print(last, markup=False, soft_wrap=True)

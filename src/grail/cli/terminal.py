@@ -26,6 +26,7 @@ from grail.cli.signs import plain
 from grail.progress import Tick
 from grail.reporting.tables import Table
 
+_WORD = 12  # columns that a text has room for at least, where its words are as long
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -125,21 +126,26 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def render(table: Table) -> RichTable:
-    """Return a table for the terminal, narrow enough for 80 columns; texts are never markup.
+def render(table: Table, room: int) -> RichTable:
+    """Return a table for a terminal of so many columns; texts are never markup.
 
-    No cell is cut: a word that is too long goes on in the next line. Where there is too little room
-    the longest column of texts is broken over lines first, and figures last.
+    No cell is cut: a word that is too long goes on in the next line. Figures stay in one piece
+    where that leaves room for the texts.
     """
     style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
     shown = RichTable(title=escape(plain(table.title)), padding=(0, 1, 0, 0), **style)
-    for number, column in enumerate(table.columns):
+    columns, least = list[tuple[str, int]](), len(table.columns) + 2  # a blank each, and the edges
+    for number, heading in enumerate(map(plain, table.columns)):
         cells = [plain(row[number]) for row in table.rows]
         figures = number > 0 and not any(map(_is_text, cells))
-        justify: Any = "right" if figures else "left"
-        words = plain(column).split()  # a heading of figures is broken between words
-        width = max(map(cell_len, (*cells, *words)), default=1) if figures else None
-        shown.add_column(escape(plain(column)), justify=justify, overflow="fold", width=width)
+        pieces = cells if figures else [word for cell in cells for word in cell.split()]
+        longest = max(map(cell_len, (*pieces, *heading.split())), default=1)
+        least += longest if figures else min(longest, _WORD)
+        columns.append((heading, longest if figures else 0))
+    for heading, width in columns:
+        justify: Any = "right" if width else "left"
+        fixed = width if width and least <= room else None
+        shown.add_column(escape(heading), justify=justify, overflow="fold", width=fixed)
     for row in table.rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     return shown
