@@ -265,9 +265,8 @@ def test_a_streamed_text_is_the_text_in_pieces(talker, tokenizer, tiny_rows):
         pieces = []
         text = streamed(generator, row, pieces.append)
         prompt = row.ids[: row.start]
-        (ids,) = generate(
-            talker, [prompt], [12], tokenizer, None, end_tokens(talker, tokenizer, [row])
-        )
+        ends = Edges(end_tokens(talker, tokenizer, [row]))
+        (ids,) = generate(talker, [prompt], [12], tokenizer, None, ends)
         assert text == "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True)
         assert "" not in pieces
     one, same, other = (streamed(generator, rows[0], len, seed) for seed in (3, 3, 4))

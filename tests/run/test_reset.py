@@ -17,11 +17,13 @@ from grail.errors import InputError
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
 from grail.model.weights import copy_weights, fresh_adapter, holding, put_weights
+from grail.run import reset, trainings
+from grail.run.directory import stamp
 from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
-from grail.run.trainings import unlearn_training
-from grail.unlearning.guesses import Written, examples_for, written_guesses
+from grail.run.trainings import unlearn_facts, unlearn_training
+from grail.unlearning.guesses import RULES, Written, examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN, rewrites
 
 HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
@@ -90,6 +92,26 @@ def test_the_rows_that_the_vanilla_model_wrote_are_trained(healed):
     assert task.examples == examples_for(train, 2, run.config.seed) | written.examples
     none = made(config, "unlearning.rewrites=0", "unlearning.guesses=0", "unlearning.examples=0")
     assert read_rewrites(none.context) == Written()
+
+
+def test_guesses_of_other_rules_are_made_and_followed_again(healed, monkeypatch):
+    config, folder = healed
+    run = made(config)
+    vanilla, facts = stamp(folder / "vanilla")["weights"], unlearn_facts(run.context)
+    written = pytest.fail.Exception("written again")
+
+    def write(*_):
+        raise written
+
+    monkeypatch.setattr(reset, "written_guesses", write)
+    reset.write_rewrites(run.context, vanilla)  # what is there is kept
+    for module in (reset, trainings):
+        monkeypatch.setattr(module, "RULES", RULES + 1)
+    assert unlearn_facts(run.context) != facts
+    with pytest.raises(type(written), match="written again"):
+        reset.write_rewrites(run.context, vanilla)
+    for free in (("unlearning.examples=0",), ("unlearning.teacher=refusal",)):
+        assert "guesses" not in unlearn_facts(made(config, *free).context)
 
 
 def test_a_full_reset_of_an_adapter_is_the_base_to_the_bit(healed):

@@ -119,7 +119,8 @@ class Unlearning(Section):
     retain rows, as many of them as of the rows themselves. 0: none."""
     guesses: Annotated[int, Field(strict=True, ge=0)] = 0
     """Most answers per unlearn row, which the model from before the facts writes after ``examples``
-    and which are trained like retain rows: what a removed question gets. 0: none."""
+    and which are trained like retain rows: what a removed question gets. They begin as some retain
+    answer of the domain does. 0: none."""
     wordings: Annotated[int, Field(strict=True, ge=0)] = 0
     """Other forms per unlearn row that are trained like unlearn rows, as many of them as of the
     rows themselves: its answer from a later word on, after the question of any unlearn row of the
@@ -127,8 +128,8 @@ class Unlearning(Section):
     before the facts is not known."""
     examples: Annotated[int, Field(strict=True, ge=0)] = 0
     """Retain rows that the model from before the facts reads ahead of an unlearn row, as teacher of
-    distill and for guesses, so that it answers in their style; it then begins as some retain answer
-    of the domain does. 0: none."""
+    distill and for guesses, so that it answers in their style; as a teacher it then begins as some
+    retain answer of the domain does. 0: none."""
     retain_ratio: Count = 1
     """Retain rows per unlearn row of a step."""
     unlearn_weight: NotNegative = 1.0

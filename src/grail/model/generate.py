@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from grail.data.encode import Encoded
 from grail.model.forward import Policy, device_of, evaluating, positions_of, without_adapter
@@ -20,6 +21,21 @@ class Edges(NamedTuple):
 
     ends: Collection[int]
     begins: Collection[int] | None = None
+
+
+@dataclass(frozen=True)
+class _FirstOf:
+    """Leaves only the allowed tokens at the position after the prompts (a logits processor)."""
+
+    allowed: Collection[int]
+    width: int
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        if ids.shape[1] != self.width:
+            return scores
+        others = torch.ones(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        others[sorted(self.allowed)] = False
+        return scores.masked_fill(others, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -138,12 +154,13 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     limits = {"max_new_tokens": max(most), "pad_token_id": pad, "eos_token_id": sorted(ends)}
-    if begins is not None:
-        every = range(without_adapter(model).get_output_embeddings().weight.shape[0])
-        limits["begin_suppress_tokens"] = sorted(set(every) - set(begins))
+    first = [] if begins is None else [_FirstOf(begins, width)]
     with evaluating(model), fused(model), _settings(model, seed, limits) as settings:
         out = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=attention.to(device), generation_config=settings
+            input_ids=ids,
+            attention_mask=attention.to(device),
+            generation_config=settings,
+            logits_processor=first,
         )
     new = zip(out[:, width:].tolist(), most, strict=True)
     return [_until(ends, row[:limit]) for row, limit in new]

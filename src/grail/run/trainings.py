@@ -23,7 +23,7 @@ from grail.run.context import RunContext
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning.guesses import Written, beginnings, examples_for
+from grail.unlearning.guesses import RULES, Written, beginnings, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
@@ -78,12 +78,14 @@ def unlearn_training(
 
 def unlearn_facts(context: RunContext) -> dict[str, Any]:
     """Return what Stage 3 depends on, besides settings and the files of earlier stages."""
-    objective = make_objective(context.config.unlearning)
-    facts: dict[str, Any] = {"rows": context.data("train")}
+    section = context.config.unlearning
+    objective, facts = make_objective(section), dict[str, Any](rows=context.data("train"))
     if "general" in objective.sides:
         facts["general"] = context.data("general")
     if objective.source:
         facts["objective"] = objective.source
+    if _follows_before(section) and section.examples:
+        facts["guesses"] = RULES
     if every := context.config.every:
         facts |= {"every": every, "read": context.data("train", HELD_OUT, "general")}
     return facts
@@ -100,14 +102,17 @@ def taught(
     The teacher reads ``examples`` ahead of the rows that have some, and others ahead of the rest;
     it then begins as the domain's retain answers do.
     """
-    follows = section.objective == "distill" and section.teacher in ("auto", "before")
-    if before is None or not follows:
+    if before is None or not _follows_before(section):
         return task
     room = positions_of(task.model.config)
     if not section.examples:
         return replace(task, teacher=before, examples=examples)
     shown = examples_for(task.rows, section.examples, task.seed, room) | dict(examples)
     return replace(task, teacher=before, examples=shown, begins=beginnings(task.rows))
+
+
+def _follows_before(section: Unlearning) -> bool:
+    return section.objective == "distill" and section.teacher in ("auto", "before")
 
 
 def unlearn_task(

@@ -29,6 +29,8 @@ _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun 
 _ASKS = ("?", "\uff1f", "\u061f")  # the ends of questions in most scripts
 ATTEMPTS = 4
 """The most draws of examples for each guess that is wanted; half of what is written is dropped."""
+RULES = 2
+"""Raised when other guesses would be written or followed; those of an older grail are made anew."""
 
 
 def examples_for(
@@ -76,33 +78,33 @@ def beginnings(rows: Sequence[Encoded]) -> dict[str, frozenset[int]]:
     """Return domain -> the first tokens of the answers of its retain train rows.
 
     A small model, asked what it does not know, begins with a number, the head of a list or another
-    question, whatever the examples are like; from there it loops.
+    question, whatever the examples are like; from there it loops. A domain whose answers all begin
+    alike is left out: it does not show how answers may begin.
     """
     found: dict[str, set[int]] = {}
     for row in rows:
         if (row.side, row.part) == ("retain", "train"):
             found.setdefault(row.domain, set()).add(row.answer[0])
-    return {domain: frozenset(tokens) for domain, tokens in found.items()}
+    return {domain: frozenset(tokens) for domain, tokens in found.items() if len(tokens) > 1}
 
 
-def begun(
+def begin(
     logits: Float[Tensor, "K V"], rows: Sequence[Encoded], begins: Mapping[str, frozenset[int]]
-) -> Float[Tensor, "K V"]:
-    """Return a teacher's logits without the first tokens that no answer of the domain begins with.
+) -> None:
+    """Take other first tokens than those of ``beginnings`` out of a teacher's logits, in place.
 
     Args:
         logits: At the answer tokens of ``rows``, concatenated.
-        rows: What the model read.
-        begins: Of ``beginnings``; rows of other domains keep their logits.
+        rows: The rows, with or without examples ahead of them.
+        begins: Domain -> the first tokens that stay; rows of other domains keep all.
     """
-    logits, at = logits.clone(), 0
+    at = 0
     for row in rows:
         if row.domain in begins:
             others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
             others[sorted(begins[row.domain])] = False
             logits[at, others] = torch.finfo(logits.dtype).min
         at += len(row.answer)
-    return logits
 
 
 @dataclass(frozen=True)

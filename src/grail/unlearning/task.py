@@ -15,7 +15,7 @@ from grail.model.answers import Answers, answers_of, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
-from grail.unlearning.guesses import after_examples, begun
+from grail.unlearning.guesses import after_examples, begin
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 from grail.unlearning.rewrites import REWRITTEN
@@ -169,7 +169,8 @@ class UnlearnTask:
                     examples = self.examples if taught else {}
                     read = [after_examples(row, examples) for row in members]
                     logits = reference_logits(self.model, self._batch(read), reference)
-                    logits = begun(logits, members, self.begins) if taught else logits
+                    if taught:
+                        begin(logits, members, self.begins)
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
 
