@@ -60,7 +60,9 @@ def main() -> None:
         for method in options.methods:
             if method != ORACLE:
                 _audit(options.work, seed, method, options.set)
-    found = [collected(f) for f in sorted(options.work.glob("*/*")) if (f / "audit.json").exists()]
+    done = [folder for folder in options.work.glob("*/*") if (folder / "audit.json").exists()]
+    done.sort(key=lambda folder: (list(METHODS).index(folder.name), int(folder.parent.name)))
+    found = [collected(folder) for folder in done]
     settings = {"command": "python benchmark/lasting.py", "methods": METHODS}
     print(f"wrote {write('lasting', settings, found, {})}")
 
