@@ -23,7 +23,7 @@ from grail.run.inputs import read_inputs
 from grail.run.pipeline import Run
 from grail.run.reset import REWRITES, SURVIVORS, before_facts, read_rewrites, reset_model
 from grail.run.trainings import unlearn_facts, unlearn_training
-from grail.unlearning.guesses import RULES, Written, examples_for, written_guesses
+from grail.unlearning.guesses import GUESS_RULES, Written, examples_for, written_guesses
 from grail.unlearning.rewrites import REWRITTEN, rewrites
 
 HEAL = {"objective": "distill", "retain_ratio": 2, "general_weight": 0.5}
@@ -106,7 +106,7 @@ def test_guesses_of_other_rules_are_made_and_followed_again(healed, monkeypatch)
     monkeypatch.setattr(reset, "written_guesses", write)
     reset.write_rewrites(run.context, vanilla)  # what is there is kept
     for module in (reset, trainings):
-        monkeypatch.setattr(module, "RULES", RULES + 1)
+        monkeypatch.setattr(module, "GUESS_RULES", GUESS_RULES + 1)
     assert unlearn_facts(run.context) != facts
     with pytest.raises(type(written), match="written again"):
         reset.write_rewrites(run.context, vanilla)

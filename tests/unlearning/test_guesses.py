@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.unlearning import guesses as module
-from grail.unlearning.guesses import begin, beginnings, examples_for, written_guesses
+from grail.unlearning.guesses import beginnings, examples_for, keep_beginnings, written_guesses
 from grail.unlearning.rewrites import REWRITTEN
 
 
@@ -87,7 +87,7 @@ def test_a_teacher_has_its_probabilities_among_the_first_tokens_and_all_others_u
     given = torch.randn(sum(sizes), 50)
     begins = {"d": frozenset({3, 7}), "other": frozenset({1})}
     found = given.clone()
-    begin(found, members, begins)
+    keep_beginnings(found, members, begins)
     firsts = [0, sizes[0] + sizes[1]]
     for at in range(len(given)):
         expected = given[at].softmax(-1)

@@ -9,7 +9,7 @@ from grail.files import read_json
 from grail.model.weights import Weights, copy_weights, holding, put_weights
 from grail.run.context import RunContext
 from grail.run.looks import looked_at, measured
-from grail.unlearning.guesses import ATTEMPTS, RULES, Written, written_guesses
+from grail.unlearning.guesses import ATTEMPTS, GUESS_RULES, Written, written_guesses
 from grail.unlearning.reset import reset_weights
 from grail.unlearning.rewrites import rewrites
 
@@ -58,7 +58,7 @@ def write_rewrites(context: RunContext, vanilla: str) -> None:
         return
     rows = [row for row in (*context.rows, *context.general) if row.part == "train"]
     how = section.guesses, section.examples, context.config.seed
-    rules = [ATTEMPTS, RULES] if section.guesses else [ATTEMPTS]
+    rules = [ATTEMPTS, GUESS_RULES] if section.guesses else [ATTEMPTS]
     facts = {"rewrites": section.rewrites, "guesses": [*how, *rules], "weights": vanilla}
     facts["rows"] = context.data("train", "general")
 

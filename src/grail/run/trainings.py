@@ -23,7 +23,7 @@ from grail.run.context import RunContext
 from grail.training.descent import DescentTask
 from grail.training.optimizer import LoopSettings
 from grail.training.task import Task
-from grail.unlearning.guesses import RULES, Written, beginnings, examples_for
+from grail.unlearning.guesses import GUESS_RULES, Written, beginnings, examples_for
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.rewrites import REWRITTEN
 from grail.unlearning.task import Schedule, UnlearnTask
@@ -85,7 +85,7 @@ def unlearn_facts(context: RunContext) -> dict[str, Any]:
     if objective.source:
         facts["objective"] = objective.source
     if _follows_before(section) and section.examples:
-        facts["guesses"] = RULES
+        facts["guesses"] = GUESS_RULES
     if every := context.config.every:
         facts |= {"every": every, "read": context.data("train", HELD_OUT, "general")}
     return facts

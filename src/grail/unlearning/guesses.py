@@ -29,7 +29,7 @@ _GRAM = 3  # tokens; an answer in which a run of so many occurs twice has begun 
 _ASKS = ("?", "\uff1f", "\u061f")  # the ends of questions in most scripts
 ATTEMPTS = 4
 """The most draws of examples for each guess that is wanted; half of what is written is dropped."""
-RULES = 2
+GUESS_RULES = 2
 """Raised when other guesses would be written or followed; those of an older grail are made anew."""
 
 
@@ -88,7 +88,7 @@ def beginnings(rows: Sequence[Encoded]) -> dict[str, frozenset[int]]:
     return {domain: frozenset(tokens) for domain, tokens in found.items() if len(tokens) > 1}
 
 
-def begin(
+def keep_beginnings(
     logits: Float[Tensor, "K V"], rows: Sequence[Encoded], begins: Mapping[str, frozenset[int]]
 ) -> None:
     """Take other first tokens than those of ``beginnings`` out of a teacher's logits, in place.

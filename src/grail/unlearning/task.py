@@ -15,7 +15,7 @@ from grail.model.answers import Answers, answers_of, reference_logits, together
 from grail.model.forward import Policy, device_of
 from grail.model.weights import Weights
 from grail.training.task import History, StepResult, merged
-from grail.unlearning.guesses import after_examples, begin
+from grail.unlearning.guesses import after_examples, keep_beginnings
 from grail.unlearning.losses import nll
 from grail.unlearning.objectives import Objective
 from grail.unlearning.rewrites import REWRITTEN
@@ -170,7 +170,7 @@ class UnlearnTask:
                     read = [after_examples(row, examples) for row in members]
                     logits = reference_logits(self.model, self._batch(read), reference)
                     if taught:
-                        begin(logits, members, self.begins)
+                        keep_beginnings(logits, members, self.begins)
                     answers = replace(answers, reference=logits)
                 yield side, members, answers
 
