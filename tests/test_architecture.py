@@ -295,9 +295,9 @@ def test_the_loss_is_seven_calls_from_the_command(tiny_config, monkeypatch):
 
     real = grail.unlearning.losses.mean_per_row
     monkeypatch.setattr("grail.unlearning.losses.mean_per_row", mean_per_row)
-    assert main(["unlearn", str(tiny_config(unlearning={"objective": "refusal"}))]) == 0
+    assert main(["unlearn", str(tiny_config(unlearning={"objective": "unlikelihood"}))]) == 0
     chains = {tuple(call[call.index("main") :]) for call in calls}
-    assert ("main", "_run", "through", "_unlearn", "run", "_step", "run", "nll") in chains
+    assert ("main", "_run", "through", "_unlearn", "run", "_step", "run", "unlikelihood") in chains
 
 
 def test_light_modules_need_no_torch():

@@ -11,7 +11,7 @@ from grail.cli.strict import add_strict, strict_code
 _ABOUT = "attack the unlearned model of a finished run, measure again, and say what comes back"
 
 
-def add_audit_parser(commands: Any) -> None:
+def add_audit(commands: Any) -> None:
     """Add the command to the parser's commands."""
     audit = commands.add_parser("audit", help=_ABOUT, description=_ABOUT)
     audit.add_argument("folder", type=Path, metavar="RUNDIR", help="directory of a finished run")

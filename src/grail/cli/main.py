@@ -21,7 +21,7 @@ from grail.cli import validate as validate_command
 from grail.cli.allocator import keep_freed
 from grail.cli.ask import add_ask
 from grail.cli.attest import add_attest
-from grail.cli.audit import add_audit_parser
+from grail.cli.audit import add_audit
 from grail.cli.export import add_export
 from grail.cli.init import add_init
 from grail.cli.plan import add_plan
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--parallel", type=_count, metavar="N", help="cells side by side")
     compare.set_defaults(handler=_compare)
     add_strict(demo, commands.choices["run"])
-    added = (add_report, add_audit_parser, add_attest, add_ask, add_export, add_revert, add_purge)
+    added = (add_report, add_audit, add_attest, add_ask, add_export, add_revert, add_purge)
     for add in (add_init, *added, add_settings):
         add(commands)
     _add_run_options(validate_command.add_validate(commands))

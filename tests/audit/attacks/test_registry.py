@@ -13,6 +13,8 @@ from grail.data.samples import Sample
 from grail.model.answers import answers_of
 from grail.model.forward import trainable
 from grail.model.weights import copy_weights, holding
+from grail.reporting.audit.knowledge import DESCRIBING
+from grail.reporting.audit.lights import PLAIN_NAMES
 
 
 @pytest.fixture
@@ -36,6 +38,12 @@ def test_every_attack_can_be_asked_for_and_reads_settings_that_there_are(context
     for attack in attacks.values():
         assert set(attack.settings) <= set(Audit.model_fields)
         assert "unlearned" in attack.models
+
+
+def test_every_attack_has_plain_words_or_decides_nothing(context):
+    named = {name.partition("@")[0] for name, _ in attacks_of(context())} - {PLAIN, SPEAK}
+    assert named == {*PLAIN_NAMES, *DESCRIBING}
+    assert not any("-" in kind for kind in ALL)  # what comes after it names a form of the attack
 
 
 @pytest.mark.parametrize(
