@@ -77,6 +77,6 @@ def test_messages_tables_and_warnings_hold_no_control_characters(tmp_path, capsy
     stream = io.StringIO()
     console = Console(file=stream, width=200)
     Terminal(console).warn(evil)
-    console.print(render(Table(evil, (evil,), ((evil,),))))
+    console.print(render(Table(evil, (evil,), ((evil,),)), console.width))
     assert stream.getvalue().count("\\x1b]0;title\\x07") == 4
     assert "\x1b" not in stream.getvalue()
