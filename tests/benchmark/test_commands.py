@@ -3,14 +3,20 @@
 import re
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import claims
 import publish
 import pytest
+import torch
 
 from grail.comparison.settings import load_comparison
 from grail.config.file import load_config
+from grail.errors import InputError
+from grail.progress import NullListener
+from grail.run.context import RunContext
+from grail.run.inputs import read_inputs
 
 PAGES = (claims.ROOT / "benchmark" / "README.md", *claims.ROOT.glob("docs/results/*.md"))
 SHARED = claims.ROOT.parent / "shared" / "data"
@@ -61,3 +67,14 @@ def test_every_file_of_settings_is_valid(file, monkeypatch):
     for side in (side for domain in domains.values() for side in domain.values()):
         sources = [source for source in side.values() if source not in (None, "embedded")]
         assert not SHARED.is_dir() or all((folder / source).is_file() for source in sources)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no data beside the checkout")
+@pytest.mark.parametrize("name", ["five", "lume_pair", "pair"])
+def test_the_rows_of_every_base_fit(name, tmp_path):
+    base = claims.ROOT / "benchmark" / "experiments" / f"{name}.yaml"
+    for longest, fits in ((), True), (("data.max_tokens=8",), False):
+        config = load_config(base, [f"output={tmp_path}", *longest])
+        context = RunContext(config, read_inputs(config), NullListener(), torch.device("cpu"))
+        with nullcontext() if fits else pytest.raises(InputError, match="no completion token"):
+            assert context.rows
