@@ -70,7 +70,9 @@ def test_every_file_of_settings_is_valid(file, monkeypatch):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no data beside the checkout")
-@pytest.mark.filterwarnings("ignore:data.max_tokens.*cuts:UserWarning")  # as the pages say
+@pytest.mark.filterwarnings(
+    "ignore:data.max_tokens.*cuts:UserWarning"
+)  # what is cut still has an answer
 @pytest.mark.parametrize("name", ["five", "lume_pair", "pair"])
 def test_the_rows_of_every_base_fit(name, tmp_path):
     base = claims.ROOT / "benchmark" / "experiments" / f"{name}.yaml"
