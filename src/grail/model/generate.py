@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grail.data.encode import Encoded
@@ -23,6 +24,13 @@ class Edges(NamedTuple):
     begins: Collection[int] | None = None
 
 
+def all_but(tokens: Collection[int], logits: Float[Tensor, "K V"]) -> Bool[Tensor, " V"]:
+    """Return where the vocabulary of logits has other tokens than these."""
+    others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    others[sorted(tokens)] = False
+    return others
+
+
 @dataclass(frozen=True)
 class _FirstOf:
     """Leaves only the allowed tokens at the position after the prompts (a logits processor)."""
@@ -33,9 +41,7 @@ class _FirstOf:
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         if ids.shape[1] != self.width:
             return scores
-        others = torch.ones(scores.shape[-1], dtype=torch.bool, device=scores.device)
-        others[sorted(self.allowed)] = False
-        return scores.masked_fill(others, -torch.inf)
+        return scores.masked_fill(all_but(self.allowed, scores), -torch.inf)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -18,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grail.data.encode import Encoded
+from grail.data.samples import grouped
 from grail.data.words import words_of
 from grail.model.forward import Policy, positions_of
-from grail.model.generate import Edges, end_tokens, generate
+from grail.model.generate import Edges, all_but, end_tokens, generate
 from grail.progress import Tick, silent
 from grail.unlearning.rewrites import REWRITTEN
 
@@ -101,9 +101,7 @@ def keep_beginnings(
     at = 0
     for row in rows:
         if row.domain in begins:
-            others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            others[sorted(begins[row.domain])] = False
-            logits[at, others] = torch.finfo(logits.dtype).min
+            logits[at, all_but(begins[row.domain], logits)] = torch.finfo(logits.dtype).min
         at += len(row.answer)
 
 
@@ -177,9 +175,8 @@ def _batches(
     rows: Sequence[Encoded], shown: Mapping[str, tuple[int, ...]]
 ) -> Iterator[list[Encoded]]:
     """Yield rows of one domain and of similar lengths together."""
-    ranked = sorted(rows, key=lambda row: (row.domain, len(shown[row.key]) + row.start))
-    for _, of_domain in groupby(ranked, key=lambda row: row.domain):
-        members = list(of_domain)
+    for _, of_domain in sorted(grouped(rows, lambda row: row.domain).items()):
+        members = sorted(of_domain, key=lambda row: len(shown[row.key]) + row.start)
         yield from (members[i : i + _BATCH] for i in range(0, len(members), _BATCH))
 
 
