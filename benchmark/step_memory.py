@@ -75,14 +75,14 @@ def make_model(folder: Path) -> None:
 def planned_bytes(folder: Path, settings: Any, share: float) -> float:
     """Return what the plan counts: weights, training, the proof's copy and mask, activations."""
     from grail.run.forecast.cost import shape_of
-    from grail.run.forecast.memory import LIBRARIES, state_bytes, weight_bytes
+    from grail.run.forecast.holds import state_bytes
+    from grail.run.forecast.memory import LIBRARIES, weight_bytes
     from grail.run.forecast.shapes import shaped, traced
 
     model = shaped(str(folder), settings)
     shape, step = shape_of(model), traced(model, ROWS, LENGTH, ANSWER)
     held, gradients = state_bytes(shape, "adamw", share)
-    kept = step.activations(settings.gradient_checkpointing)
-    most = max(shape.trainable_bytes + kept, gradients)
+    most = max(step.most(shape.trainable_bytes, settings.gradient_checkpointing), gradients)
     proof = shape.trainable_bytes + shape.trainable  # the weights at the start, and the mask
     return LIBRARIES + weight_bytes(model, settings.quantise) + held + most + proof
 

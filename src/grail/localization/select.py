@@ -96,10 +96,13 @@ def top_per_layer(
     """
     marks: dict[str, Tensor] = {}
     for names in layers(scores, layer).values():
-        flat = torch.cat([scores[name].flatten() for name in names])
+        found = [scores[name] for name in names]  # once: a look-up opens a file of scores
+        shapes, flat = [each.shape for each in found], torch.cat([each.flatten() for each in found])
+        del found
         check_finite(flat)
-        parts = top(flat, budget(k, len(flat))).split([scores[name].numel() for name in names])
-        marks |= {n: part.reshape(scores[n].shape) for n, part in zip(names, parts, strict=True)}
+        parts = top(flat, budget(k, len(flat))).split([shape.numel() for shape in shapes])
+        own = zip(names, parts, shapes, strict=True)
+        marks |= {name: part.reshape(shape) for name, part, shape in own}
     return marks
 
 

@@ -1,11 +1,19 @@
 """A model's numbers and the bytes of its files: against the model, and against real files."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+from grail.config.file import load_config
 from grail.config.run import parse_config
 from grail.model.forward import trainable
-from grail.run.forecast.cost import checkpoint_bytes, file_bytes, shape_of
+from grail.progress import NullListener
+from grail.run.forecast.cost import checkpoint_bytes, file_bytes, hashed_bytes, shape_of
+from grail.run.forecast.work import optimizer_steps
+from grail.run.inputs import read_inputs
+from grail.run.pipeline import STAGES, Run
 from grail.training.checkpoint import State, save_checkpoint
 from grail.training.optimizer import OPTIMIZERS, LoopSettings, masters_of
 
@@ -55,3 +63,49 @@ def test_the_numbers_of_a_model(tiny_model, family, lora):
     assert shape.trainable == sum(p.numel() for p in trained.values())
     assert shape.master_bytes == shape.trainable_bytes == 4 * shape.trainable
     assert (shape.trainable < shape.parameters) == lora
+    block = r"^.*?(layers|h)[.][0-9]+[.]"
+    blocks = dict[str, int]()
+    for name, p in trained.items():
+        own = found[0] if (found := re.match(block, name)) else name
+        blocks[own] = blocks.get(own, 0) + p.numel()
+    wanted = {"tensor": max(p.numel() for p in trained.values()), "block": max(blocks.values())}
+    assert shape.layers == wanted | {
+        "model": shape.trainable,
+        "auto": wanted["tensor" if lora else "block"],
+    }
+
+
+def test_stages_hash_as_much_as_counted(tiny_config, monkeypatch):
+    """Sizes of weights, scores and checkpoints that are opened to be hashed, headers left out."""
+    section = {"reset": {}, "checkpoint_steps": 2}
+    config = load_config(tiny_config(unlearning=section), ["model.lora=null"], None)
+    inputs, opened = read_inputs(config), Path.open
+    stage, seen = ["start"], dict[tuple[str, str], int]()
+
+    def opening(path, mode="r", *more, **named):
+        stream = opened(path, mode, *more, **named)
+        checkpoint = path.name in ("weights", "optimizer")
+        name = path.name.removesuffix(".partial")
+        weights = name.endswith(".safetensors") and not name.startswith(("mask", "surv"))
+        if mode == "rb" and (weights or checkpoint):
+            length = int.from_bytes(stream.read(8), "little")
+            stream.seek(0)
+            key = stage[0], "checkpoint" if checkpoint else "files"
+            seen[key] = seen.get(key, 0) + path.stat().st_size - 8 - length
+        return stream
+
+    for name, do in list(STAGES.items()):
+
+        def told(run, name=name, do=do):
+            stage[0] = name
+            do(run)
+
+        monkeypatch.setitem(STAGES, name, told)
+    monkeypatch.setattr(Path, "open", opening)
+    run = Run(config, inputs, NullListener(silent=True))
+    run.through("evaluate")
+    shape, steps = shape_of(run.context.model), optimizer_steps(config, run.context.rows)
+    for name, wanted in hashed_bytes(config, shape).items():
+        assert seen.get((name, "files"), 0) == pytest.approx(wanted, rel=0.01), name
+    for name, size in checkpoint_bytes(config, shape).items():
+        assert seen[name, "checkpoint"] == pytest.approx(size * (steps[name] // 2), rel=0.01)

@@ -1,6 +1,7 @@
 """Timings that are at least possible, of the real work; nothing is changed by them."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_measuring_changes_nothing(config):
     assert set(timing.paces) == set(timing.peaks) == set(STEPS)
     assert all(0 < fastest <= slowest for fastest, slowest in timing.paces.values())
     assert list(timing.peaks.values()) == sorted(timing.peaks.values()), "a process keeps its peak"
-    assert min(timing.peaks.values()) > timing.shape.bytes
+    assert min(timing.peaks.values()) >= timing.loaded > timing.shape.bytes
     assert all(p.grad is None for p in model.parameters())
     values = {n: p.cpu() for n, p in model.named_parameters()}
     assert all(torch.equal(p, values[n]) for n, p in fresh.named_parameters())
@@ -72,3 +73,30 @@ def test_batches_are_spread(monkeypatch):
 def test_time_is_that_of_the_call():
     seconds, result = machine._timed(time.sleep, 0.02)
     assert (0.02 <= seconds < 5, result) == (True, None)
+
+
+def test_a_rate_is_timed_once_for_settings(config):
+    timing, calls = measure(config, read_inputs(config), NullListener(silent=True)), []
+
+    def piece(model, given, timed):
+        calls.append((model, given))
+        yield 10, timed(time.sleep, 0.01)[0]
+
+    first = timing.rate(piece, config, config.localization)
+    assert first == timing.rate(piece, config, config.localization)
+    assert first[0] == pytest.approx(0.001, rel=2)
+    assert calls == [(timing.context.model, config)]
+    timing.rate(piece, config, config.unlearning)
+    assert len(calls) == 2
+    assert 0 < timing.hashing[0] <= timing.hashing[1] < 1e-6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it")
+def test_the_peak_is_this_process_s_own():
+    """getrusage would tell that of the process which started this one."""
+    pages = torch.ones(50 * 2**20)
+    held = machine.peak_memory(torch.device("cpu"))
+    assert held > pages.nbytes
+    lines = Path("/proc/self/status").read_text().splitlines()
+    said = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+    assert held <= int(said["VmHWM"]) * 1024

@@ -1,22 +1,16 @@
 """What each way takes follows from counts that can be made by hand."""
 
-import pytest
-import torch
+from dataclasses import replace
 
-from grail.artifacts import Mask
+import pytest
+
 from grail.config.run import Model, parse_config
-from grail.model.forward import trainable
+from grail.importance.hooks import CHUNK_BYTES
+from grail.run.forecast import memory
 from grail.run.forecast.cost import shape_of
-from grail.run.forecast.memory import LIBRARIES, plan_of_shape, state_bytes
+from grail.run.forecast.holds import set_bytes, trainings
+from grail.run.forecast.memory import LIBRARIES, chunk_bytes, plan_of_shape
 from grail.run.forecast.shapes import shaped
-from grail.training.freezing import Freezing
-from grail.training.optimizer import (
-    ENTRYWISE,
-    OPTIMIZERS,
-    LoopSettings,
-    masters_of,
-    take_gradients,
-)
 
 ROWS = {"train": "embedded"}
 
@@ -53,7 +47,7 @@ def test_checkpointing_and_shards_lower_what_they_should(tiny_rows):
     assert parts.train < whole.train / 2
     assert whole.host == 2 * len(config.domains) * 12 * shape.trainable
     assert whole.peak == LIBRARIES + max(whole.score, whole.train)
-    assert whole.sets == (4 * len(config.domains) + 5) * shape.trainable
+    assert whole.sets == set_bytes(config, shape)
     assert whole.unified >= whole.peak
 
 
@@ -64,32 +58,6 @@ def test_each_way_says_what_to_set(tiny_rows):
     assert changes[0] == ""
     assert "--set model.quantise=nf4 --set model.gradient_checkpointing=true" in changes
     assert "FSDP2 on 2 devices" in changes
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("frozen", [0.0, 0.25, 0.875])
-def test_a_training_s_state_is_what_its_tensors_take(tiny_model, name, frozen, dtype):
-    model = tiny_model(lora=False).to(dtype)
-    parameters = trainable(model)
-    bits = {n: torch.arange(p.numel()).reshape(p.shape) % 8 for n, p in parameters.items()}
-    mask = Mask({n: values < 8 * frozen for n, values in bits.items()})
-    freezing = Freezing(parameters, mask, vectors=name in ENTRYWISE)
-    masters = masters_of(parameters, freezing.vectors)
-    optimizer = OPTIMIZERS[name](list(masters.values()), LoopSettings(1e-3, 1, 0))
-    for parameter in parameters.values():
-        parameter.grad = torch.ones_like(parameter)
-    taken = take_gradients(parameters, masters, freezing.vectors)
-    for key, gradient in freezing.masked(taken, "").items():
-        masters[key].grad = gradient
-    both = {id(g): g.nbytes for g in (*taken.values(), *(m.grad for m in masters.values()))}
-    held = sum(m.nbytes for key, m in masters.items() if m is not parameters[key])
-    optimizer.step()
-    states = [v for of in optimizer.state.values() for v in of.values() if v.dim()]
-    if name != "adafactor":  # means of rows and columns: little
-        held += sum(value.nbytes for value in states)
-    counted = state_bytes(shape_of(model), name, frozen)
-    assert counted == pytest.approx((held, sum(both.values())), rel=0.02)
 
 
 def test_what_a_mask_freezes_lowers_stage_3_alone(tiny_rows):
@@ -113,3 +81,33 @@ def test_what_cannot_run_in_parts_is_left_out_and_said(tiny_rows):
     _, plan = planned(tiny_rows, "1b", devices=2, preset="request")
     assert {way.shards for way in plan.ways} == {1}
     assert "unlearning.guesses: not for a model in parts" in plan.refused
+
+
+def test_a_batch_of_scores_holds_rows_of_one_side(tiny_rows, monkeypatch):
+    """Eight rows on one side, in three draws: not the rows of both sides."""
+    seen = []
+    traced = memory.traced
+    monkeypatch.setattr(memory, "traced", lambda m, n, *a: (seen.append(n), traced(m, n, *a))[1])
+    config, _ = planned(tiny_rows, "1b", importance={"trials": 3, "labels": "random"})
+    rows = [row for row in tiny_rows(8) if row.side == "unlearn"]
+    assert seen[-1] == 3 * max(len(rows), 8 - len(rows)), config.importance
+
+
+def test_gradients_are_added_in_chunks():
+    """Three of each chunk: the gradients, their absolutes and their squares."""
+    shape = shape_of(shaped("1b", Model(lora=None)))
+    largest = 4 * 2048 * 128256
+    assert chunk_bytes(shape, 100) == 3 * largest, "one sample at a time"
+    small = replace(shape, tensors=((10, 10), (7,)))
+    assert chunk_bytes(small, 100) == 3 * 100 * 400
+    assert chunk_bytes(small, 10**9) == 3 * (CHUNK_BYTES // 400) * 400
+
+
+def test_parts_read_the_whole_mask(tiny_rows):
+    """Of the mask and the weights at the start, the machine has what the devices have not."""
+    config, plan = planned(tiny_rows, "1b", devices=4, model={"lora": None})
+    whole, parts = (next(w for w in plan.ways if w.shards == n) for n in (1, 4))
+    held = trainings(config, plan.shape, 0.0)["unlearn"]
+    assert (held.marks, held.start) == (plan.shape.trainable, plan.shape.trainable_bytes)
+    assert whole.start == held.start
+    assert parts.start == held.start // 4 + held.marks - held.marks // 4

@@ -10,7 +10,7 @@ from grail.errors import InputError
 from grail.model.forward import answer_logits, trainable
 from grail.model.load import load_model
 from grail.run.forecast.cost import shape_of
-from grail.run.forecast.shapes import SHAPES, frozen_linear_entries, shaped, traced
+from grail.run.forecast.shapes import SHAPES, Pass, frozen_linear_entries, shaped, traced
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2)])
@@ -48,6 +48,17 @@ def test_what_a_pass_keeps_is_what_autograd_keeps_of_a_real_one(tiny_model_folde
     found = traced(shaped(str(tiny_model_folder), settings), 1, 10, 4)
     assert found.kept == pytest.approx(sum(size for size, _ in kept.values()), rel=0.15)
     assert found.inputs < found.layer < found.kept
+
+
+def test_gradients_come_when_activations_go():
+    """Four layers that keep 10 each, and 5 outside of them: worked out step by step."""
+    found = Pass(kept=45, layer=10, inputs=4, outside=5, flops=0)
+    for gradients in (0, 20, 200):
+        steps = [10 * left + gradients * (4 - left) / 4 for left in range(5)]
+        assert found.most(gradients, checkpointing=False) >= max([45, *steps[:-1]])
+        assert found.most(gradients, checkpointing=False) == max(45, gradients + 10)
+    assert found.most(0, checkpointing=True) == 4 + 10 + 5
+    assert found.most(200, checkpointing=True) == 200 + 10, "a layer's are made anew"
 
 
 def test_work_is_six_operations_for_each_weight_and_token():

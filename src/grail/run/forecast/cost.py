@@ -1,10 +1,11 @@
-"""A model in numbers, and the bytes of the files that follow from them."""
+"""A model in numbers, and what follows from them of its files: bytes written, and bytes hashed."""
 
 import math
 from dataclasses import dataclass
 
 from grail.artifacts import STATISTICS
 from grail.config.run import Config
+from grail.localization.select import layers as groups
 from grail.model.forward import Policy, trainable
 
 FLOAT = 4
@@ -19,6 +20,7 @@ class Shape:
         parameters: All entries, shared ones once.
         bytes: What they take in memory.
         tensors: The shapes of the trainable tensors.
+        layers: ``localization.layer`` -> the trainable entries of the largest such layer.
         trainable: Their entries.
         trainable_bytes: What these take.
     """
@@ -26,6 +28,7 @@ class Shape:
     parameters: int
     bytes: int
     tensors: tuple[tuple[int, ...], ...]
+    layers: dict[str, int]
     trainable: int
     trainable_bytes: int
 
@@ -37,11 +40,17 @@ class Shape:
 
 def shape_of(model: Policy) -> Shape:
     """Return the numbers of a model."""
-    parameters, trained = list(model.parameters()), list(trainable(model).values())
+    parameters, free = list(model.parameters()), trainable(model)
+    trained = list(free.values())
+    sizes = {
+        layer: [sum(free[name].numel() for name in names) for names in groups(free, layer).values()]
+        for layer in ("auto", "block", "tensor", "model")
+    }
     return Shape(
         parameters=sum(p.numel() for p in parameters),
         bytes=sum(p.nbytes for p in parameters),
         tensors=tuple(tuple(p.shape) for p in trained),
+        layers={layer: max(entries, default=0) for layer, entries in sizes.items()},
         trainable=sum(p.numel() for p in trained),
         trainable_bytes=sum(p.nbytes for p in trained),
     )
@@ -70,21 +79,6 @@ def _state_bytes(optimizer: str, shape: Shape) -> int:
     return masters + entry * means + steps
 
 
-def set_bytes(config: Config, shape: Shape) -> int:
-    """Return what the sets take while they are chosen, a byte for each entry.
-
-    Two top sets of each side, the two overlaps, what is kept of them, and the mask. Scores are read
-    tensor by tensor.
-    """
-    return (4 * len(config.domains) + 5) * shape.trainable
-
-
-def proof_bytes(config: Config, shape: Shape) -> int:
-    """Return what Stage 3 keeps for the proof of freezing: the weights at its start, and marks."""
-    by_side = config.localization.freeze == "by_side"
-    return shape.trainable_bytes + shape.trainable * (3 if by_side else 1)
-
-
 def file_bytes(config: Config, shape: Shape) -> dict[str, int]:
     """Return the bytes of each stage's files, without headers, tokenizer and text."""
     marks = sum(-(-math.prod(tensor) // 8) for tensor in shape.tensors)
@@ -94,4 +88,23 @@ def file_bytes(config: Config, shape: Shape) -> dict[str, int]:
         "localize": marks * (3 if config.localization.freeze == "by_side" else 1),
         "reset": marks * (config.unlearning.reset is not None),
         "unlearn": shape.trainable_bytes,
+    }
+
+
+def hashed_bytes(config: Config, shape: Shape) -> dict[str, int]:
+    """Return the bytes that each stage hashes, without masks and files of text, which are small.
+
+    Whoever writes weights hashes them for their stamp and for the manifest, and whoever reads them
+    does once more; the evaluation reads two models and checks both. Scores are sealed, recorded,
+    and checked before the sets are chosen.
+    """
+    files, weights = file_bytes(config, shape), shape.trainable_bytes
+    resets = config.unlearning.reset is not None
+    return {
+        "vanilla": 2 * weights,
+        "score": weights + 2 * files["score"],
+        "localize": files["score"],
+        "reset": files["score"] * resets,
+        "unlearn": 3 * weights,
+        "evaluate": 4 * weights,
     }

@@ -1,6 +1,6 @@
 """What a run will take on this machine, before it starts; writes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from grail.run.forecast.cost import (
     Shape,
     checkpoint_bytes,
     file_bytes,
-    proof_bytes,
-    set_bytes,
+    hashed_bytes,
 )
+from grail.run.forecast.holds import set_bytes, trainings
 from grail.run.forecast.machine import Range, Timing
+from grail.run.forecast.pieces import choosing, stepping, surviving
 from grail.run.forecast.work import Work, optimizer_steps, workload
 from grail.run.inputs import Inputs
 from grail.run.provenance import model_identity
@@ -27,21 +28,21 @@ from grail.run.reset import REWRITES, SURVIVORS
 
 RETAINED = 1.3
 """The process's memory over what its first batches take: freed memory is kept in pieces."""
-SELECTING: Range = (30e-9, 240e-9)
-"""Seconds for each entry and selection of Stage 2, which selects twice on every side."""
-STEPPING: Range = (10e-9, 60e-9)
-"""Seconds of an optimiser's step for each entry: mask, norm, moments, and the log's share."""
-WRITING: Range = (3e-9, 12e-9)
-"""Seconds for each byte of a file, which is written, synced, and hashed two or three times."""
+WRITING: Range = (0.5e-9, 5e-9)
+"""Seconds for each byte of a file, until it is on the disk: a fast one, and a slow one."""
 IMPORTING: Range = (4.0, 10.0)
 """Seconds that a process takes to import torch, transformers and PEFT."""
 
+READING = ("score", "reset", "unlearn", "evaluate")
+"""Stages that read the weights of a model of the run."""
+
 NOTES = (
-    "Measured: the first batches of each kind of work. Times are what follows from the fastest and "
-    "from the slowest batch.",
-    "Counted by rule of thumb: imports, optimizer steps, writing and hashing files. Memory is that "
-    "of a process that has done all stages so far, from what the first batches take to 1.3 times "
-    "that, because freed memory is not returned at once. Files include the checkpoint that a "
+    "Measured: the first batches of each kind of work; choosing sets, an optimizer's step and "
+    "hashing on a part of the model's tensors. Times are what follows from the fastest and from "
+    "the slowest of each.",
+    "Counted by rule of thumb: imports and writing files. Memory is that of a process that has "
+    "done all stages so far: what batches take, and what trainings and sets hold beside them, to "
+    "1.3 times that, because freed memory is kept in pieces. Files include the checkpoint that a "
     "training drops at its end.",
     "At most: a stage may end earlier, and then it takes less (known or unlearned rows are "
     "skipped; a generation ends with its end token).",
@@ -102,39 +103,69 @@ def plan_of(config: Config, inputs: Inputs, timing: Timing) -> Forecast:
     context, shape, finished = timing.context, timing.shape, done(config, inputs)
     score_passes = len(passes(trainable(context.model), config.importance.memory_gib))
     sizes, checkpoints = file_bytes(config, shape), checkpoint_bytes(config, shape)
-    # What timing leaves out: optimiser state and a masked copy of the gradients, together as large
-    # as a checkpoint; the masters of weights in 16 bits; the proof of freezing; the sets.
-    masters = shape.master_bytes * (shape.master_bytes > shape.trainable_bytes)
-    resets = config.unlearning.reset is not None
-    untimed = {name: size + masters for name, size in checkpoints.items()}
-    untimed["unlearn"] += proof_bytes(config, shape)
-    sets = set_bytes(config, shape)
-    untimed |= {"localize": sets, "reset": sets * resets}
     steps = optimizer_steps(config, context.rows)
-    begun = timing.libraries + shape.bytes
+    work = workload(config, context.rows, context.general, score_passes)
+    hashed = hashed_bytes(config, shape)
     start = IMPORTING[0] + timing.loading, IMPORTING[1] + timing.loading
+    memory, rates = memory_of(config, timing, work, finished), _rates(config, timing)
     stages = list[Stage]()
-    for name, work in workload(config, context.rows, context.general, score_passes).items():
-        low, high = (
-            sum(tokens * timing.paces[kind][end] for kind, tokens in work.items()) for end in (0, 1)
-        )
-        if name == "localize" or (name == "reset" and resets):
-            selections = 4 * len(config.domains) * shape.trainable
-            low, high = low + selections * SELECTING[0], high + selections * SELECTING[1]
-        # a checkpoint is written every few steps
+    for name, tokens in work.items():
         updates, size = steps.get(name, 0), sizes.get(name, 0)
-        size += updates // _every(config, name) * checkpoints.get(name, 0)
-        low += updates * shape.trainable * STEPPING[0] + size * WRITING[0]
-        high += updates * shape.trainable * STEPPING[1] + size * WRITING[1]
-        timed = max([begun, *(timing.peaks[kind] for kind in work)])
-        peak = timed + untimed.get(name, 0)
-        files = sizes.get(name, 0) + checkpoints.get(name, 0)
-        memory = peak, RETAINED * peak
-        stages.append(Stage(name, work, (low, high), memory, files, name in finished))
+        # a checkpoint is written every few steps
+        saved = updates // _every(config, name) * checkpoints.get(name, 0)
+        counts = [(count, timing.paces[kind]) for kind, count in tokens.items()]
+        counts += [
+            *((shape.trainable, rate) for rate in rates.get(name, ())),
+            (updates * shape.trainable, timing.rate(stepping, config, config.unlearning.optimizer)),
+            (size + saved, WRITING),
+            (hashed[name] + saved, timing.hashing),
+        ]
+        low, high = (sum(count * pace[end] for count, pace in counts) for end in (0, 1))
+        peak, files = memory[name], size + checkpoints.get(name, 0)
+        space = peak, RETAINED * peak
+        stages.append(Stage(name, tokens, (low, high), space, files, name in finished))
     idle = all(stage.done for stage in stages)
-    stages.insert(0, Stage("start", {}, start, (begun, RETAINED * begun), 0, idle))
+    stages.insert(0, Stage("start", {}, start, (timing.loaded, RETAINED * timing.loaded), 0, idle))
     left_out = ["Left out: evaluation.general_tasks."] * bool(config.evaluation.general_tasks)
     return Forecast(str(context.device), shape, tuple(stages), (*NOTES, *left_out))
+
+
+def _rates(config: Config, timing: Timing) -> dict[str, list[Range]]:
+    """Return the seconds for an entry of the stages that choose entries."""
+    how, sets = config.unlearning.reset, config.localization
+    found = {"localize": [timing.rate(choosing, config, sets)]}
+    if how is not None:
+        found["reset"] = [timing.rate(surviving, config, how)]
+    return found
+
+
+def memory_of(
+    config: Config, timing: Timing, work: Mapping[str, Work], finished: Collection[str]
+) -> dict[str, float]:
+    """Return each stage's peak in bytes, in a process that has done those before it, if unfinished.
+
+    Where device and machine share the memory, weights that are read again lie in a memory map for a
+    moment, beside all that the process has kept; so do the sets and the weights at the start.
+    """
+    shape, shared = timing.shape, timing.context.device.type == "cpu"
+    own: dict[str, float] = {
+        name: max([timing.loaded, *(timing.peaks[kind] for kind, count in of.items() if count)])
+        for name, of in work.items()
+    }
+    choosers = {"localize"} | ({"reset"} if config.unlearning.reset is not None else set())
+    for name in choosers:
+        own[name] = max(own[name], timing.loaded + shared * set_bytes(config, shape))
+    for name, held in trainings(config, shape, frozen=0.0).items():
+        kept = held.kept + shared * held.start
+        step = timing.loaded + held.reference + kept + held.gradients
+        own[name] = max(own[name] + held.earlier + kept, step)
+    found, before = dict[str, float](), float(timing.loaded)
+    for name in work:
+        read = shared * shape.trainable_bytes * (name in READING)
+        found[name] = max(before + read, own[name])
+        if name not in finished:
+            before = max(before, own[name])
+    return found
 
 
 def _every(config: Config, stage: str) -> int:

@@ -4,7 +4,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from grail.model.generate import generate
 from grail.progress import Listener
 from grail.run.context import RunContext
 from grail.run.forecast.cost import Shape, shape_of
+from grail.run.forecast.pieces import Pieces, hashing
 from grail.run.forecast.work import prompt_batches, step_costs, tokens_of
 from grail.run.inputs import Inputs
 from grail.run.trainings import run_scorer, unlearn_training, vanilla_training
@@ -43,16 +45,36 @@ class Timing:
         shape: Its model in numbers.
         paces: Kind of work -> seconds per token: of the fastest timed batch, and the slowest.
         peaks: Kind -> the most memory in bytes that the process had until it was timed.
-        libraries: The same before the model was loaded.
+        loaded: The same once the model was loaded.
         loading: Seconds that loading the model took.
+        rates: Seconds for an entry or a byte of what does not go through the model, by its name and
+            settings; each is timed when it is first asked for.
     """
 
     context: RunContext
     shape: Shape
     paces: dict[str, Range]
     peaks: dict[str, int]
-    libraries: int
+    loaded: int
     loading: float
+    rates: dict[str, Range] = field(default_factory=dict)
+
+    def rate(self, piece: Callable[..., Pieces], config: Config, *sections: Any) -> Range:
+        """Return the seconds for an entry of ``choosing``, ``surviving`` or ``stepping``.
+
+        ``sections`` are those of the configuration that decide how long it takes.
+        """
+        key = f"{piece.__name__} {len(config.domains)} {sections}"
+        if key not in self.rates:
+            self.rates[key] = pace_of(piece(self.context.model, config, _timed))
+        return self.rates[key]
+
+    @property
+    def hashing(self) -> Range:
+        """Seconds for a byte that is hashed."""
+        if "hashing" not in self.rates:
+            self.rates["hashing"] = pace_of(hashing(_timed))
+        return self.rates["hashing"]
 
 
 def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
@@ -62,11 +84,12 @@ def measure(config: Config, inputs: Inputs, listener: Listener) -> Timing:
     libraries, paces, peaks = peak_memory(context.device), dict[str, Range](), dict[str, int]()
     with listener.stage("measure") as tick:
         loading, shape = _timed(lambda: shape_of(context.model))
+        loaded = max(peak_memory(context.device), libraries + shape.bytes)
         for kind, steps in STEPS.items():
             paces[kind], peaks[kind] = pace_of(steps(context)), peak_memory(context.device)
             context.model.zero_grad(set_to_none=True)
         tick(1, 1, "done")
-    return Timing(context, shape, paces, peaks, libraries, loading)
+    return Timing(context, shape, paces, peaks, loaded, loading)
 
 
 def pace_of(steps: Iterator[Step]) -> Range:
@@ -122,12 +145,12 @@ def _write(context: RunContext) -> Iterator[Step]:
 
 
 STEPS: dict[str, Callable[[RunContext], Iterator[Step]]] = {
-    "train": _train,
-    "score": _score,
     "read": _read,
     "write": _write,
+    "train": _train,
+    "score": _score,
 }
-"""Kind -> its timed steps, in a run's order: a process that has done a kind keeps its memory."""
+"""Kind -> its timed steps. A process keeps its peak, so that what takes less memory comes first."""
 
 
 def peak_memory(device: torch.device) -> int:
@@ -139,6 +162,9 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_reserved(device)
     if os.name != "posix":
         return 0
+    if (status := Path("/proc/self/status")).is_file():  # rusage keeps the peak of the parent's
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,26 +1,22 @@
 """Where a model of any shape fits: the bytes that each stage holds on each device."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from grail.artifacts import STATISTICS
 from grail.config.run import Config
-from grail.config.teach import Teach
 from grail.data.encode import Encoded
 from grail.errors import InputError
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
-from grail.run.forecast.cost import FLOAT, Shape, set_bytes, shape_of
+from grail.run.forecast.cost import FLOAT, Shape, shape_of
+from grail.run.forecast.holds import Training, set_bytes, trainings
 from grail.run.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
-from grail.run.forecast.work import step_rows
-from grail.run.inputs import knows_before
 from grail.run.together import refuse_in_parts
-from grail.training.freezing import WORTH
-from grail.training.optimizer import ENTRYWISE
-from grail.unlearning.objectives import EXACT, make_objective
 
 LIBRARIES = 0.5 * 2**30
 """What a process takes before it has a model: Python, torch, transformers."""
@@ -28,11 +24,8 @@ LIBRARIES = 0.5 * 2**30
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
 
-_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
-"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
-
-Trainings = Sequence[tuple[Pass, int, int]]
-"""A pass of each training, what the training holds beside the weights, and its gradients."""
+Trainings = Sequence[tuple[Pass, Training]]
+"""A pass of each training, and what the training holds."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,8 @@ class Way:
         train: The same while training, optimiser included.
         host: Bytes of the files of all scores, which are read while sets are chosen.
         sets: Bytes of these sets, in the memory of the machine.
-        start: Bytes of the weights before Stage 3, there too: the proof of freezing reads them.
+        start: What Stage 3 keeps there, too: the weights at its start, which the proof of freezing
+            reads, and of the mask, which each process reads whole, what its device has not.
     """
 
     quantise: str | None
@@ -111,17 +105,19 @@ def plan_of_shape(
     are divided among them. The mask will freeze a share ``frozen`` of the trainable entries (0-1).
     """
     model = shaped(name, config.model)
-    shape, settings = shape_of(model), config.unlearning
+    shape = shape_of(model)
     train = [row for row in rows if row.part == "train" and row.side in ("unlearn", "retain")]
     longest = max(len(row.ids) for row in train)
     answer = max(len(row.ids) - row.start for row in train)
-    trainings = [
-        (traced(model, math.ceil(count / devices), longest, answer), held, gradients)
-        for count, held, gradients in _trainings(config, shape, frozen)
+    trained = [
+        (traced(model, math.ceil(training.rows / devices), longest, answer), training)
+        for training in trainings(config, shape, frozen).values()
     ]
     draws = config.importance.trials if config.importance.labels == "random" else 1
-    fits = max(1, min(config.importance.batch_tokens // longest, len(train) * draws))
+    side = max(Counter((row.domain, row.side) for row in train).values())  # sides are not mixed
+    fits = max(1, min(config.importance.batch_tokens // longest, side * draws))
     score = traced(model, fits, longest, answer)
+    chunk = chunk_bytes(shape, math.ceil(fits / draws))
     few = [config.model.quantise]
     if few == [None] and config.model.lora is not None:
         few.append("nf4")
@@ -129,11 +125,11 @@ def plan_of_shape(
     refused = _refused_in_parts(config) if devices > 1 else ""
     if devices > 1 and not refused:
         hows.append((None, False, devices))
-    ways = [_way(model, config, (trainings, score), how) for how in hows]
+    ways = [_way(model, config, (trained, score, chunk), how) for how in hows]
     tokens = sum(len(row.ids) for row in train)
     scored = score.flops / (fits * longest) * tokens * draws
-    trained = score.flops / (fits * longest) * tokens * settings.epochs
-    return ShapePlan(shape, tuple(ways), {"score": scored, "unlearn": trained}, refused)
+    unlearned = score.flops / (fits * longest) * tokens * config.unlearning.epochs
+    return ShapePlan(shape, tuple(ways), {"score": scored, "unlearn": unlearned}, refused)
 
 
 def _refused_in_parts(config: Config) -> str:
@@ -147,18 +143,31 @@ def _refused_in_parts(config: Config) -> str:
     return ""
 
 
+def chunk_bytes(shape: Shape, samples: int) -> int:
+    """Return what scoring takes of a batch's samples to add the gradients of the largest tensor.
+
+    That is as many gradients as fit in a chunk, one at least, with their absolutes and squares.
+    """
+    largest = FLOAT * max(map(math.prod, shape.tensors))
+    return 3 * largest * max(1, min(samples, CHUNK_BYTES // largest))
+
+
 def _way(
-    model: Policy, config: Config, traces: tuple[Trainings, Pass], how: tuple[str | None, bool, int]
+    model: Policy,
+    config: Config,
+    traces: tuple[Trainings, Pass, int],
+    how: tuple[str | None, bool, int],
 ) -> Way:
     kind, checkpointing, shards = how
-    trainings, score = traces
+    trained, score, chunk = traces
     shape, parameters = shape_of(model), trainable(model)
     weights = weight_bytes(model, kind)
-    training = []
-    for step, held, gradients in trainings:  # activations are gone when the optimiser steps
-        kept = step.activations(checkpointing)
-        most = max(shape.trainable_bytes // shards + kept, gradients // shards)
-        training.append((weights + held) // shards + most)
+    training, start = [], 0
+    for step, held in trained:  # activations are gone when the optimiser steps
+        most = step.most(shape.trainable_bytes // shards, checkpointing) + held.earlier // shards
+        most = max(most, held.gradients // shards)
+        training.append((weights + held.kept + held.reference) // shards + most)
+        start = max(start, held.start // shards + held.marks - held.marks // shards)
     sums = sum(p.numel() for p in passes(parameters, config.importance.memory_gib)[0].values())
     largest = max(p.numel() for p in parameters.values()) * FLOAT
     gathered = 0
@@ -167,14 +176,14 @@ def _way(
         gathered = shape.bytes - inside + 3 * inside // count
     adding = 5 * largest if shards > 1 else 0  # three whole sums, and two copies on their way
     means = len(STATISTICS) * FLOAT
-    scoring = score.kept + (sums * means) // shards + min(CHUNK_BYTES, 8 * largest)
+    scoring = score.kept + (sums * means) // shards + chunk
     return Way(
         *(kind, checkpointing, shards, weights // shards),
         score=weights // shards + gathered + adding + scoring,
         train=gathered + max(training),
         host=2 * len(config.domains) * means * shape.trainable,
         sets=set_bytes(config, shape),
-        start=shape.trainable_bytes // shards,
+        start=start,
     )
 
 
@@ -186,35 +195,3 @@ def weight_bytes(model: Policy, quantise: str | None) -> int:
     entries = frozen_linear_entries(model)
     wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
     return shape.bytes - int(entries * (wide - bits / 8))
-
-
-def _trainings(config: Config, shape: Shape, frozen: float) -> list[tuple[int, int, int]]:
-    """Return of each training the rows of a pass, and the bytes that it holds (``Trainings``)."""
-    settings, teach = config.unlearning, config.teach or Teach()
-    taught = teach.batch_size, *state_bytes(shape, "adamw", None)
-    first = [taught] * (config.teaches or settings.objective == EXACT)
-    if settings.objective == EXACT:
-        return first
-    rows, by_side = step_rows(settings), config.localization.freeze == "by_side"
-    unlearn, others = rows.get("unlearn", 0), sum(rows.values()) - rows.get("unlearn", 0)
-    together = max(unlearn, others) if by_side or settings.rectify else unlearn + others
-    objective = make_objective(settings)
-    models = any(objective.compares(side) for side in objective.sides)  # the reference
-    models += settings.objective == "distill" and knows_before(config)  # and the teacher
-    held, gradients = state_bytes(shape, settings.optimizer, frozen)
-    held += models * shape.trainable_bytes
-    held += shape.trainable * (3 if by_side else 1)  # a byte for each mark of the mask
-    held += settings.rectify * shape.master_bytes  # the direction
-    return [*first, (math.ceil(together / settings.accumulation), held, gradients)]
-
-
-def state_bytes(shape: Shape, optimizer: str, frozen: float | None) -> tuple[int, int]:
-    """Return what a training holds from step to step, and its gradients in a step, in bytes.
-
-    The mask freezes a share ``frozen`` of every tensor (0-1); None: there is no mask.
-    """
-    vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
-    entries = shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1)
-    copies = vectors or shape.master_bytes > shape.trainable_bytes
-    masked = frozen is not None and not vectors  # a copy with zeros in it
-    return int(entries * (_MOMENTS[optimizer] + copies)), int(entries * (1 + masked))

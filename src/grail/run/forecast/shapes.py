@@ -91,6 +91,14 @@ class Pass:
         """Return the most bytes that a training keeps for its backward pass."""
         return self.inputs + self.layer + self.outside if checkpointing else self.kept
 
+    def most(self, gradients: int, checkpointing: bool) -> int:
+        """Return the most that activations and gradients take together; the latter at the end.
+
+        A layer's gradients come when its activations go: there are all activations before any
+        gradient, and the last layer's with all gradients.
+        """
+        return max(self.activations(checkpointing), gradients + self.layer)
+
 
 def traced(model: Policy, rows: int, length: int, answers: int) -> Pass:
     """Follow one pass over ``rows`` rows of ``length`` tokens, ``answers`` of them in each.
