@@ -15,6 +15,7 @@ from grail.model import packing, quantisation
 from grail.model.forward import answer_logits, trainable
 from grail.model.load import load_model
 from grail.model.quantisation import is_quantised, plain_weight
+from grail.model.vocabulary import in_full, plain_vectors
 
 pytest.importorskip("bitsandbytes")
 KINDS = ("nf4", "int8")
@@ -39,6 +40,8 @@ def widened(model, folder):
     with torch.no_grad():
         for name, layer in linear_layers(twin).items():
             layer.weight.copy_(plain_weight(layers[name]))
+        for part in ("get_input_embeddings", "get_output_embeddings"):
+            getattr(twin, part)().weight.copy_(plain_vectors(getattr(model, part)()))
         for name, parameter in trainable(twin).items():
             parameter.copy_(trainable(model)[name])
     return twin
@@ -55,7 +58,7 @@ def models(tiny_model_folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_linear_weights_are_stored_in_few_bits_and_the_rest_is_not(models, kind, tiny_model_folder):
+def test_linear_weights_and_the_vocabulary_are_stored_in_few_bits(models, kind, tiny_model_folder):
     model, full = models[kind], load_model(Model(name=str(tiny_model_folder), lora=None), None, 0)
     layers, wanted = linear_layers(model), linear_layers(full)
     assert layers
@@ -70,8 +73,9 @@ def test_linear_weights_are_stored_in_few_bits_and_the_rest_is_not(models, kind,
         else:  # half of the widest gap of NF4's 16 values, and what doubly quantised scales lose
             assert (difference <= plain.weight.abs().max() * 0.16).all()
         assert difference.any()
-    assert not is_quantised(model.get_input_embeddings())
-    assert not is_quantised(model.get_output_embeddings())
+    assert in_full(model) == []
+    kinds = {p.dtype for name, p in model.named_parameters() if ".lora_" not in name}
+    assert kinds == {torch.int8, torch.float32} | ({torch.uint8} if kind == "nf4" else set())
 
 
 @pytest.mark.parametrize("kind", KINDS)

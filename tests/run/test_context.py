@@ -233,3 +233,18 @@ def test_before_the_facts_is_the_adapter_that_they_were_taught_on_top_of(make, f
     assert all(torch.equal(before[name], given[name]) for name in given)
     taken = make(model={"name": str(finished_run / "vanilla")})
     assert all((p == 0).all() for name, p in taken.before().items() if "lora_B" in name)
+
+
+def test_a_head_that_few_bits_leave_in_full_is_named(make, monkeypatch):
+    made = make()
+    made.check()
+    monkeypatch.setattr(context, "load_model", lambda *_: made.model)
+    assert made.listener.warnings == []
+    section = made.config.model.model_copy(update={"quantise": "nf4"})
+    few = RunContext(
+        made.config.model_copy(update={"model": section}), made.inputs, Heard(), made.device
+    )
+    few.check()
+    (text,) = few.listener.warnings
+    assert text.startswith("model.quantise: nf4 leaves model.embed_tokens and lm_head in full:")
+    assert few.key("model") != made.key("model")

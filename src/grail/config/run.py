@@ -76,7 +76,7 @@ class Model(Section):
     it (else eager), sdpa on a GPU."""
     quantise: Literal["nf4", "int8"] | None = None
     """Bits of the frozen base under an adapter: nf4 (4, QLoRA) or int8 (8), by bitsandbytes (the
-    extra grail-unlearning[quantise]). null: none."""
+    extra grail-unlearning[quantise]). Embedding and LM head take 8 in both. null: none."""
     gradient_checkpointing: bool = False
     """Train with the inputs of each layer alone in memory; the rest is computed again."""
     lora: Lora | None = Lora()

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from grail.artifacts import STATISTICS, Scores
 from grail.data.encode import Encoded
 from grail.importance.score import Scorer
-from grail.model.forward import Policy
+from grail.model.forward import Policy, precision_of
 from grail.model.quantisation import is_quantised
 from grail.progress import Tick, silent
 
@@ -73,7 +73,7 @@ def self_check(
     model = scorer.model
     wide = sum(p.numel() for p in model.parameters()) <= _LARGEST
     wide = wide and not any(map(is_quantised, model.modules()))  # bitsandbytes has no float64
-    own = next(model.parameters()).dtype
+    own = precision_of(model)
     precision = torch.float64 if wide else own
     with _in_float64(model) if wide else nullcontext():
         batched, looped = (

@@ -31,6 +31,11 @@ def device_of(model: Policy) -> torch.device:
     return next(model.parameters()).device
 
 
+def precision_of(model: Policy) -> torch.dtype:
+    """Return the precision of the base's weights, those that are stored in few bits left out."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
 def positions_of(config: Any) -> int | None:
     """Return the most tokens that a model of these settings has positions for, if it says so."""
     text = config.get_text_config()

@@ -23,6 +23,7 @@ from grail.model.sources import (
     version,
     weight_files,
 )
+from grail.model.vocabulary import store_vocabulary
 
 
 def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
@@ -49,6 +50,8 @@ def load_model(settings: Model, adapter: str | None, seed: int) -> Policy:
     if settings.lora is None:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
+    if settings.quantise is not None:
+        store_vocabulary(model)
     if settings.gradient_checkpointing:
         recompute_activations(model)
     return model

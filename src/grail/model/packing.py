@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from grail.data.batches import collate
 from grail.data.encode import Encoded
 from grail.data.samples import Sample
-from grail.model.forward import answer_logits, device_of, evaluating, logits_at
+from grail.model.forward import answer_logits, device_of, evaluating, logits_at, precision_of
 from grail.model.probe import same_logits
 
 NAME = "grail_packed"
@@ -66,7 +66,7 @@ def pack(model: nn.Module, rows: Sequence[Encoded], branches: int = 1) -> Packed
     ``branches`` neighbouring rows form a block, and share their prompt if all have the same one
     (the trials of a sample).
     """
-    dtype, device = next(model.parameters()).dtype, device_of(model)
+    dtype, device = precision_of(model), device_of(model)
     ids, positions, at, masks = list[int](), list[int](), list[int](), list[Tensor]()
     for first in range(0, len(rows), branches):
         group, block = rows[first : first + branches], len(ids)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from grail.errors import InputError
-from grail.model.forward import Policy, device_of, evaluating, is_adapter, without_adapter
+from grail.model.forward import (
+    Policy,
+    device_of,
+    evaluating,
+    is_adapter,
+    precision_of,
+    without_adapter,
+)
 
 _LENGTH = 8
 _ORDINARY = 500
@@ -38,7 +45,7 @@ def short_row(model: Policy, seed: int = 0) -> Tensor:
 
 def same_logits(model: Policy, a: Tensor, b: Tensor) -> bool:
     """Tell whether logits differ by rounding in the model's precision at most."""
-    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    exact = precision_of(model) in (torch.float32, torch.float64)
     spread = (b - b.mean(-1, keepdim=True)).norm()
     return bool((a - b).norm() <= (1e-3 if exact else 0.05) * spread)
 

@@ -1,6 +1,7 @@
 """A frozen base in 4 or 8 bits under an adapter (QLoRA, arXiv 2305.14314), by bitsandbytes.
 
-Only Linear weights are stored in fewer bits; embeddings, LM head and norms keep ``model.dtype``.
+Linear weights are stored by bitsandbytes; embedding and LM head in 8 bits (``vocabulary``) in both
+cases. Norms keep ``model.dtype``.
 """
 
 import logging
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from grail.errors import InputError
@@ -75,13 +76,13 @@ class _Rounded(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
         """Compute the products."""
         ctx.save_for_backward(rows, scale)
-        return nn.functional.linear(x, _widened(rows, scale, x.dtype))
+        return nn.functional.linear(x, widened(rows, scale, x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Compute the gradient of the input; the weight has none."""
         rows, scale = ctx.saved_tensors
-        return gradients[0] @ _widened(rows, scale, gradients[0].dtype), None, None
+        return gradients[0] @ widened(rows, scale, gradients[0].dtype), None, None
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
@@ -89,8 +90,11 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     return out if layer.bias is None else out + layer.bias
 
 
-def _widened(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (rows * (scale[:, None] / 127)).to(dtype)
+def widened(
+    rows: Int8[Tensor, "O I"], largest: Float[Tensor, " O"], dtype: torch.dtype
+) -> Float[Tensor, "O I"]:
+    """Return a weight of 8-bit rows, whose largest entries stand for 127, in a precision."""
+    return (rows * (largest[:, None].float() / 127)).to(dtype)
 
 
 def is_quantised(layer: nn.Module) -> bool:
@@ -108,7 +112,7 @@ def plain_weight(layer: Any) -> Float[Tensor, "O I"]:
     if not is_quantised(layer):
         return layer.weight.float().clone()
     if _kind(layer) == "Int8Params":
-        return _widened(layer.weight.data, layer.weight.SCB, torch.float32)
+        return widened(layer.weight.data, layer.weight.SCB, torch.float32)
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()

@@ -25,6 +25,7 @@ from grail.model.load import load_model, load_tokenizer
 from grail.model.save import load_weights
 from grail.model.sharded_files import load_parts, load_sharded
 from grail.model.sources import find
+from grail.model.vocabulary import in_full
 from grail.model.weights import Weights, copy_weights, fresh_adapter, put_weights
 from grail.progress import Listener, NullListener
 from grail.run import directory
@@ -35,6 +36,10 @@ from grail.run.provenance import model_identity
 ROUNDED = (
     "model.dtype: {} weights are trained through float32 copies, and the result is rounded: what "
     "moved by less than they can show ends where it began. Set model.dtype: float32 to keep all."
+)
+IN_FULL = (
+    "model.quantise: {} leaves {} in full: an adapter changes it, or the model uses its weight in "
+    "another way than by calling it. Plans count it in 8 bits."
 )
 FORMAT = 2  # raised when files of an older grail must not be taken for current ones
 UNRELATED = (
@@ -148,6 +153,8 @@ class RunContext:
         """Load tokenizer, rows and model, and refuse rows that the model has no room for."""
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         self.check_rows(embeddings.weight.shape[0], positions_of(self.model.config))
+        if (few := self.config.model.quantise) and (whole := in_full(self.model)):
+            self.listener.warn(IN_FULL.format(few, " and ".join(whole)))
         if (run := self.config.localization.reused) is not None:
             check_fit(run, self.start, {n: p.shape for n, p in trainable(self.model).items()})
         if any(p.dtype.itemsize < 4 for p in trainable(self.model).values()):
@@ -188,6 +195,8 @@ class RunContext:
                     section.pop(name, None)
         if "model" in sections:
             more["start"] = self.start
+            if self.config.model.quantise is not None:
+                more["vocabulary"] = "int8"  # an older grail left it in full
         return digest({"format": FORMAT, "grail": __version__, **chosen, **more})
 
     def kept(

@@ -27,7 +27,17 @@ def test_weights_of_few_bits(tiny_rows):
     shape = shape_of(shaped("7b", planned(tiny_rows, "1b")[0].model))
     assert full.weights == shape.bytes
     linear = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
-    assert full.weights - nf4.weights == pytest.approx(linear * (2 - 4.13 / 8), rel=1e-6)
+    tokens = 2 * 32000  # embedding and head, and a scale of 16 bits for each row
+    saved = linear * (2 - 4.13 / 8) + tokens * (4096 - 2)
+    assert full.weights - nf4.weights == pytest.approx(saved, rel=1e-6)
+
+
+def test_a_tied_vocabulary_is_stored_once(tiny_rows):
+    _, plan = planned(tiny_rows, "1b")
+    full, nf4 = (next(w for w in plan.ways if w.quantise == kind) for kind in (None, "nf4"))
+    linear = 16 * (2 * 2048**2 + 2 * 2048 * 512 + 3 * 2048 * 8192)
+    saved = linear * (2 - 4.13 / 8) + 128256 * (2048 - 2)
+    assert full.weights - nf4.weights == pytest.approx(saved, rel=1e-6)
 
 
 def test_checkpointing_and_shards_lower_what_they_should(tiny_rows):

@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from grail.model.forward import Policy, is_adapter, without_adapter
+from grail.model.forward import Policy, is_adapter, precision_of, without_adapter
 from grail.model.quantisation import is_quantised, plain_weight
 from grail.model.weights import holding
 
@@ -54,7 +54,7 @@ def compressed(model: Policy, change: Change | None) -> Iterator[None]:
 @contextmanager
 def _widened(model: Policy, layers: set[nn.Module], change: Change | None) -> Iterator[None]:
     """Compute layers of few bits by plain weights inside the block, adapter and change in them."""
-    kind, own = next(model.parameters()).dtype, dict[Any, Any]()
+    kind, own = precision_of(model), dict[Any, Any]()
     for module in model.modules():
         is_outer = isinstance(module, BaseTunerLayer)
         layer: Any = module.get_base_layer() if is_outer else module

@@ -13,6 +13,7 @@ from grail.errors import InputError
 from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
+from grail.model.vocabulary import vocabulary_weights
 from grail.run.forecast.cost import FLOAT, Shape, shape_of
 from grail.run.forecast.holds import Training, set_bytes, trainings
 from grail.run.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
@@ -188,10 +189,15 @@ def _way(
 
 
 def weight_bytes(model: Policy, quantise: str | None) -> int:
-    """Return the bytes of a model's weights, the frozen Linear ones in few bits if so wished."""
+    """Return the bytes of a model's weights, the frozen ones in few bits if so wished.
+
+    Those are Linear weights; embedding and LM head are in 8 bits, each row with a scale.
+    """
     shape, bits = shape_of(model), _BITS[quantise]
     if bits is None:
         return shape.bytes
     entries = frozen_linear_entries(model)
     wide = (shape.bytes - shape.trainable_bytes) / (shape.parameters - shape.trainable)
-    return shape.bytes - int(entries * (wide - bits / 8))
+    saved = entries * (wide - bits / 8)
+    saved += sum(w.numel() * (wide - 1) - len(w) * wide for w in vocabulary_weights(model))
+    return shape.bytes - int(saved)
