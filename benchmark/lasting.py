@@ -1,11 +1,12 @@
-"""Removal that lasts: methods on the demo's rows, each audited beside the oracle of its seed.
+"""Removal that lasts: methods on one set of rows, each audited beside the oracle of its seed.
 
-Usage: python benchmark/lasting.py [--seeds 0 1 2] [--methods reset-and-heal ...] [--work DIR]
-       python benchmark/lasting.py --collect
+Usage: python benchmark/lasting.py [--rows demo|knowundo|lume] [--seeds 0 1 2]
+                                   [--methods reset-and-heal ...] [--work DIR] [--collect]
 
 A seed's methods share one vanilla model and its scores. What is finished in DIR is not done again,
-and --collect writes results/lasting.json from all that is there. The figures of one audit are the
-worst case over its attackers at each number of steps, for the model and for the oracle.
+and --collect only writes results/lasting.json (lasting_ROWS.json) from all that is there. The
+figures of one audit are the worst case over its attackers at each number of steps, for the model
+and for the oracle.
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ from grail.reporting.audit.knowledge import audit_domains, known
 from grail.reporting.audit.tables import read_audit
 
 ORACLE = "exact"
+ROWS = ("demo", "knowundo", "lume")
+"""The demo's rows, or those of experiments/lasting_ROWS.yaml."""
+_SHORT = ("unlearning.batch_size=4", "unlearning.learning_rate=4e-3")
 METHODS: dict[str, list[str]] = {
     "reset-and-heal": [],
     **{f"reset-{share}": [f"unlearning.reset.share=0.{share}"] for share in (50, 70, 80)},
     "reset-all": ["preset=reset-all"],
+    "reset-all-plain": [
+        *("preset=reset-all", "unlearning.rewrites=0"),
+        *("unlearning.guesses=0", "unlearning.examples=0"),
+    ],
     "reset-random": ["preset=reset-random"],
     "distill": ["preset=distill", "unlearning.general_weight=0.5", "unlearning.retain_ratio=4"],
+    "grail": ["preset=grail", *_SHORT, "unlearning.epochs=12"],
     "grail-plus": ["preset=grail-plus", "unlearning.batch_size=4", "unlearning.epochs=8"],
     ORACLE: ["preset=exact"],
 }
@@ -50,27 +59,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["reset-and-heal", ORACLE])
+    parser.add_argument("--rows", choices=ROWS, default=ROWS[0])
+    parser.add_argument("--audit", nargs="*", choices=METHODS, help="methods to audit; else all")
     parser.add_argument("--set", action="append", default=[], help="audit.KEY=VALUE of the audits")
-    parser.add_argument("--work", type=Path, default=Path("runs/lasting"))
+    parser.add_argument("--work", type=Path, help="default: runs/lasting, runs/lasting_ROWS")
     parser.add_argument("--collect", action="store_true", help="only write the result file")
     options = parser.parse_args()
+    rows = options.rows
+    name = "lasting" if rows == ROWS[0] else f"lasting_{rows}"
+    work = options.work or Path("runs") / name
+    audited = options.methods if options.audit is None else options.audit
     for seed in [] if options.collect else options.seeds:
         for method in sorted(options.methods, key=lambda name: name == ORACLE):
-            _run(options.work, seed, method)
-        for method in options.methods:
+            _run(work, seed, method, rows)
+        for method in audited:
             if method != ORACLE:
-                _audit(options.work, seed, method, options.set)
-    done = [folder for folder in options.work.glob("*/*") if (folder / "audit.json").exists()]
+                _audit(work, seed, method, options.set)
+    done = [folder for folder in work.glob("*/*") if (folder / "results.json").exists()]
+    done = [folder for folder in done if folder.name != ORACLE]
     done.sort(key=lambda folder: (list(METHODS).index(folder.name), int(folder.parent.name)))
     found = [collected(folder) for folder in done]
-    settings = {"command": "python benchmark/lasting.py", "methods": METHODS}
-    print(f"wrote {write('lasting', settings, found, {})}")
+    settings = {"command": f"python benchmark/lasting.py --rows {rows}", "methods": METHODS}
+    print(f"wrote {write(name, settings, found, {})}")
 
 
 _Raw = argparse.RawDescriptionHelpFormatter
 
 
-def _run(work: Path, seed: int, method: str) -> None:
+def _run(work: Path, seed: int, method: str, rows: str) -> None:
     folder = work / str(seed) / method
     others = [f for f in sorted(folder.parent.glob("*")) if (f / "vanilla" / "stage.json").exists()]
     others.sort(key=lambda other: not (other / "rewrites.json").exists())  # kept where they are due
@@ -79,7 +95,9 @@ def _run(work: Path, seed: int, method: str) -> None:
         for name in MADE:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    command = ["demo", "--json", "--output", str(folder)]
+    experiment = Path(__file__).parent / "experiments" / f"lasting_{rows}.yaml"
+    command = ["demo"] if rows == ROWS[0] else ["run", str(experiment)]
+    command += ["--json", "--output", str(folder)]
     for setting in (f"seed={seed}", *METHODS[method]):
         command += ["--set", setting]
     _grail(command)
@@ -111,9 +129,8 @@ def _grail(command: Sequence[str]) -> None:
 
 
 def collected(folder: Path) -> dict[str, Any]:
-    """Return the figures of one run and its audit."""
-    results, audit = folder / "results.json", read_audit(folder)
-    assert audit is not None
+    """Return the figures of one run, and of its audit where it has one."""
+    results, audit = folder / "results.json", read_audit(folder) or {}
     keys = ("outcome", "passed", "sentences", "seconds", "settings")
     return {
         "seed": int(folder.parent.name),
@@ -126,7 +143,7 @@ def collected(folder: Path) -> dict[str, Any]:
         "audit": {key: audit[key] for key in keys if key in audit},
         "known": [
             {"domain": domain, "part": part, **vars(row)}
-            for domain in audit_domains(audit)
+            for domain in (audit_domains(audit) if audit else ())
             for part in ("train", "val")
             for row in known(audit, "unlearned", domain, part, "US")
         ],
