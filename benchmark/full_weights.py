@@ -13,12 +13,14 @@ of the seed that a method closes under attack. Writes results/full_weights.json.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lasting
 import torch
 from intervals import keep, line
 from opened import knows, opened
@@ -98,9 +100,9 @@ def _made(work: Path, method: str, seed: int) -> Path:
     folder = work / method.replace(" ", "-").replace(",", "")
     first = work / next(iter(METHODS)).replace(" ", "-")
     if not folder.exists() and first.exists():
-        folder.mkdir()
-        for name in ("vanilla", "vanilla.train.jsonl"):
-            subprocess.run(["cp", "-r", str(first / name), str(folder)], check=True)
+        shutil.copytree(first, folder)
+        for path in (folder / name for name in lasting.MADE):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "grail", "demo", "--json", "--output", str(folder)]
     for setting in (*COMMON, f"seed={seed}", *METHODS[method]):
         command += ["--set", setting]
