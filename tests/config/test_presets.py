@@ -9,7 +9,7 @@ from grail.config.merge import merge
 from grail.config.presets import PRESETS, with_preset
 from grail.config.run import parse_config
 from grail.config.schema import named_fields
-from grail.config.unlearning import PUBLISHED, Unlearning, Until
+from grail.config.unlearning import PUBLISHED_WEIGHTS, Unlearning, Until
 from grail.errors import InputError
 from grail.localization.localizers import LOCALIZERS, check_method
 from grail.unlearning.objectives import make_objective
@@ -113,12 +113,13 @@ def test_the_release_as_a_whole():
     assert whole.unlearning == grail.unlearning.model_copy(update={"unlearn_weight": 0.4})
 
 
-@pytest.mark.parametrize("objective", PUBLISHED)
+@pytest.mark.parametrize("objective", PUBLISHED_WEIGHTS)
 def test_a_published_objective_has_a_preset(objective):
     name = objective.replace("_", "-")
     found = parsed(name)
     assert found.unlearning == Unlearning(objective=objective)
-    assert (found.unlearning.unlearn_weight, found.unlearning.retain_weight) == PUBLISHED[objective]
+    weights = found.unlearning.unlearn_weight, found.unlearning.retain_weight
+    assert weights == PUBLISHED_WEIGHTS[objective]
     assert found.localization == parsed("no-mask").localization
     assert make_objective(found.unlearning).terms
     masked = parsed(name, localization={"method": "grail"})  # any objective, any mask

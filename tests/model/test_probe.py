@@ -101,3 +101,39 @@ def test_same_logits_allows_rounding_alone(tiny_model):
     logits = logits_of(model, short_row(model))
     assert same_logits(model, logits * (1 + 1e-6), logits)
     assert not same_logits(model, logits + torch.randn_like(logits) * 0.1 * logits.std(), logits)
+
+
+def test_what_was_taught_to_an_adapter_does_not_decide_what_shares_a_batch(tiny_model, monkeypatch):
+    """Rounding that grows with the batch is no mixing of its rows; the first token may differ."""
+    model = tiny_model(lora=True)
+    layers = [m for n, m in model.named_modules() if n.endswith("lora_B.default")]
+    assert layers
+    for layer in layers:
+        plain = layer.forward
+        monkeypatch.setattr(layer, "forward", lambda x, f=plain: f(x) + 0.1 * (len(x) - 1))
+    alone, both = [generated(model, rows) for rows in ([[5, 6, 7]], [[5, 6, 7], [8, 9, 10]])]
+    assert not torch.equal(alone[0], both[0])
+    assert shares(model, 0) == "any"
+
+
+@torch.no_grad()
+def generated(model, rows):
+    return model(input_ids=torch.tensor(rows)).logits[:, -1]
+
+
+def test_a_tie_between_first_tokens_does_not_decide_what_shares_a_batch(tiny_model, monkeypatch):
+    """The greedy first token of a row in a batch is another than alone, by next to nothing."""
+    model = tiny_model(lora=False)
+    head = model.get_output_embeddings()
+    plain, calls = head.forward, []
+
+    def tied(x):
+        logits = plain(x)
+        logits[..., 7] = logits[..., 8] = 9.0
+        logits[..., 7 + (len(x) > 1)] += 1e-5
+        calls.append(len(x))
+        return logits
+
+    monkeypatch.setattr(head, "forward", tied)
+    assert shares(model, 0) == "any"
+    assert set(calls) == {1, 2}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grail.config.run import Unlearning
-from grail.config.unlearning import ASCENTS, PUBLISHED, Until
+from grail.config.unlearning import ASCENTS, PUBLISHED_WEIGHTS, Until
 from grail.errors import InputError
 from grail.model.answers import Answers
 from grail.unlearning import losses
@@ -210,7 +210,7 @@ PAPERS = {
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_published_objective_is_the_published_method(name):
     """Its weights, and nothing of grail's: no token or row is left alone."""
-    assert PUBLISHED.keys() == PAPERS.keys()
+    assert PUBLISHED_WEIGHTS.keys() == PAPERS.keys()
     chosen = Unlearning(objective=name)
     assert [term.weight for term in make_objective(chosen).terms] == PAPERS[name]
     assert (chosen.max_token_nll, chosen.until) == (None, Until(row_accuracy=None))

@@ -10,7 +10,7 @@ from typing import Any
 from grail.config.localization import Localization
 from grail.config.merge import Sections, merge
 from grail.config.teach import switched
-from grail.config.unlearning import PUBLISHED, Reset, Stop, Unlearning
+from grail.config.unlearning import PUBLISHED_WEIGHTS, Reset, Stop, Unlearning
 from grail.errors import InputError, did_you_mean
 
 _OWNED = ("objective", "retain_rows", "beta", "delta", "rectify", "phases", "unlearn_weight")
@@ -107,7 +107,7 @@ PRESETS: dict[str, Sections] = {
     "random-mask": _grail("random"),
     "magnitude-mask": _grail("magnitude"),
     "damage-budget": _grail("damage_budget"),
-    **{name.replace("_", "-"): _method(name) for name in PUBLISHED},
+    **{name.replace("_", "-"): _method(name) for name in PUBLISHED_WEIGHTS},
     "reset-and-heal": _healed(),
     "reset-random": _healed(keep="random"),
     "reset-all": _healed(share=1.0),

@@ -19,7 +19,7 @@ from grail.config.values import (
 ASCENTS = ("ascent", "ascent_descent", "ascent_kl")
 """The objectives that ascend without a bound of their own; only for them are bounds a default."""
 
-PUBLISHED = {
+PUBLISHED_WEIGHTS = {
     "npo": (1.0, 1.0),
     "simnpo": (0.125, 1.0),
     "wga": (1.0, 1.0),
@@ -179,6 +179,6 @@ class Unlearning(Section):
         if not isinstance(name, str) or name in ASCENTS:
             return given
         own: dict[str, Any] = {"max_token_nll": None, "until": None}
-        if name in PUBLISHED:
-            own["unlearn_weight"], own["retain_weight"] = PUBLISHED[name]
+        if name in PUBLISHED_WEIGHTS:
+            own["unlearn_weight"], own["retain_weight"] = PUBLISHED_WEIGHTS[name]
         return own | given

@@ -9,11 +9,11 @@ import torch
 from grail.config.run import Lora, Model
 from grail.errors import InputError
 from grail.model import packing
+from grail.model.checkpointing import recompute_activations
 from grail.model.complete import check_loaded, load_complete, repeated_weights
 from grail.model.forward import Policy
 from grail.model.probe import logits_of, refuse_looking_ahead, same_logits, short_row
 from grail.model.quantisation import loading_options, settle
-from grail.model.recompute import recompute_activations
 from grail.model.sources import (
     PACKAGED,
     Source,

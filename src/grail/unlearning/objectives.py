@@ -91,7 +91,7 @@ class Objective:
 class _Recipe:
     """An objective before weights and settings.
 
-    ``loss`` is the unlearn rows', and ascends where ``sign`` is -1. ``published`` are the settings
+    ``loss`` is the unlearn rows', and ascends where ``sign`` is -1. ``constants`` are the settings
     that it reads (keyword arguments of ``loss``), with the values of its paper; ``bounds`` are the
     settings that may end its ascent.
     """
@@ -101,7 +101,7 @@ class _Recipe:
     sign: float = 1.0
     reference: bool = False
     labels: str = "true"
-    published: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
     bounds: tuple[str, ...] = ()
 
 
@@ -109,7 +109,7 @@ _BOUNDS = ("max_token_nll", "until")
 
 
 def _weighted(loss: Callable[..., Tensor], beta: float) -> _Recipe:
-    return _Recipe(loss, losses.nll, sign=-1.0, published={"beta": beta}, bounds=("until",))
+    return _Recipe(loss, losses.nll, sign=-1.0, constants={"beta": beta}, bounds=("until",))
 
 
 OBJECTIVES = {
@@ -118,12 +118,12 @@ OBJECTIVES = {
     "ascent_kl": _Recipe(losses.nll, losses.kl, sign=-1.0, bounds=_BOUNDS),
     "random_labels": _Recipe(losses.nll, labels="random"),
     "adversarial_labels": _Recipe(losses.adversarial_nll, reference=True),
-    "npo": _Recipe(losses.npo, losses.nll, reference=True, published={"beta": 0.1}),
-    "simnpo": _Recipe(losses.simnpo, losses.nll, published={"beta": 4.5, "delta": 0.0}),
+    "npo": _Recipe(losses.npo, losses.nll, reference=True, constants={"beta": 0.1}),
+    "simnpo": _Recipe(losses.simnpo, losses.nll, constants={"beta": 4.5, "delta": 0.0}),
     "wga": _weighted(losses.weighted_nll, beta=1.0),
     "satimp": _weighted(partial(losses.weighted_nll, unsure=1.0), beta=5.0),
     "inverted_hinge": _Recipe(losses.inverted_hinge, losses.nll),
-    "undial": _Recipe(losses.undial, losses.nll, reference=True, published={"beta": 10.0}),
+    "undial": _Recipe(losses.undial, losses.nll, reference=True, constants={"beta": 10.0}),
     "jensun": _Recipe(losses.target_divergence, losses.divergence, labels="refusal"),
     "refusal": _Recipe(losses.nll, losses.nll, labels="refusal"),
     "unlikelihood": _Recipe(losses.unlikelihood, losses.nll),
@@ -160,7 +160,7 @@ def make_objective(settings: Unlearning) -> Objective:
             "package.module:function."
         )
     _check(settings, recipe)
-    values = {key: getattr(settings, key) or value for key, value in recipe.published.items()}
+    values = {key: getattr(settings, key) or value for key, value in recipe.constants.items()}
     loss = partial(recipe.loss, **values) if values else recipe.loss
     if settings.max_token_nll is not None:
         loss = partial(losses.bounded_nll, most=settings.max_token_nll)
@@ -224,9 +224,9 @@ def _check(settings: Unlearning, recipe: _Recipe) -> None:
     given = {key: getattr(settings, key) for key in ("beta", "delta", "max_token_nll")}
     given["until"] = None if settings.until == Until(row_accuracy=None) else settings.until
     for key, value in given.items():
-        if value is not None and key not in (*recipe.published, *recipe.bounds):
+        if value is not None and key not in (*recipe.constants, *recipe.bounds):
             users = [
-                n for n, other in OBJECTIVES.items() if key in (*other.published, *other.bounds)
+                n for n, other in OBJECTIVES.items() if key in (*other.constants, *other.bounds)
             ]
             raise InputError(
                 f"unlearning.{key}: {name} has no {key}. Set it to null, or choose an objective "

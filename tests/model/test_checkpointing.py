@@ -8,9 +8,9 @@ from grail.data.batches import collate
 from grail.errors import InputError
 from grail.model import packing
 from grail.model.answers import answers_of, together
+from grail.model.checkpointing import recompute_activations
 from grail.model.forward import trainable
 from grail.model.fused_lora import fused, is_fused
-from grail.model.recompute import recompute_activations
 
 
 def trained(model, rows):
