@@ -19,21 +19,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
 from intervals import line
 from machine import rows_of, write
 
 from grail.data.words import words_of
+from grail.files import write_text
 from grail.reporting.audit.knowledge import audit_domains, known
 from grail.reporting.audit.tables import read_audit
 
 ORACLE = "exact"
 ROWS = ("demo", "knowundo", "lume")
 """The demo's rows, or those of experiments/lasting_ROWS.yaml."""
-_SHORT = ("unlearning.batch_size=4", "unlearning.learning_rate=4e-3")
+LONGEST = 300
+"""Characters of the rows of ROWS other than the demo's: long passages take hours to rewrite."""
+_FEW = ("unlearning.batch_size=4", "unlearning.learning_rate=4e-3")
 METHODS: dict[str, list[str]] = {
     "reset-and-heal": [],
     **{f"reset-{share}": [f"unlearning.reset.share=0.{share}"] for share in (50, 70, 80)},
@@ -44,7 +49,7 @@ METHODS: dict[str, list[str]] = {
     ],
     "reset-random": ["preset=reset-random"],
     "distill": ["preset=distill", "unlearning.general_weight=0.5", "unlearning.retain_ratio=4"],
-    "grail": ["preset=grail", *_SHORT, "unlearning.epochs=12"],
+    "grail": ["preset=grail", *_FEW, "unlearning.epochs=12"],
     "grail-plus": ["preset=grail-plus", "unlearning.batch_size=4", "unlearning.epochs=8"],
     ORACLE: ["preset=exact"],
 }
@@ -93,7 +98,7 @@ def main() -> None:
         for method in audited:
             if method != ORACLE:
                 _audit(work, seed, method, options.set)
-    done = [folder for folder in work.glob("*/*") if (folder / "results.json").exists()]
+    done = [folder for folder in work.glob("[0-9]*/*") if (folder / "results.json").exists()]
     done = [folder for folder in done if folder.name != ORACLE]
     done.sort(key=lambda folder: (list(METHODS).index(folder.name), int(folder.parent.name)))
     found = [collected(folder) for folder in done]
@@ -113,12 +118,26 @@ def _run(work: Path, seed: int, method: str, rows: str) -> None:
         for name in MADE:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    experiment = Path(__file__).parent / "experiments" / f"lasting_{rows}.yaml"
-    command = ["demo"] if rows == ROWS[0] else ["run", str(experiment)]
+    command = ["demo"] if rows == ROWS[0] else _of_files(work, rows)
     command += ["--json", "--output", str(folder)]
     for setting in (f"seed={seed}", *METHODS[method]):
         command += ["--set", setting]
     _grail(command)
+
+
+def _of_files(work: Path, rows: str) -> list[str]:
+    """Keep the short rows of an experiment's files in ``work``; return the command to run it."""
+    file = Path(__file__).parent / "experiments" / f"lasting_{rows}.yaml"
+    command = ["run", str(file)]
+    for domain, sides in yaml.safe_load(file.read_text(encoding="utf-8"))["domains"].items():
+        for side, part in product(("unlearn", "retain"), ("train", "val")):
+            lines = (file.parent / sides[side][part]).read_text(encoding="utf-8").splitlines()
+            short = [one for one in lines if sum(map(len, json.loads(one).values())) <= LONGEST]
+            name = f"{domain}.{side}.{part}"
+            goal = work.absolute() / "rows" / f"{name}.jsonl"
+            write_text(goal, "\n".join([*short, ""]))
+            command += ["--set", f"domains.{name}={goal}"]
+    return command
 
 
 def _audit(work: Path, seed: int, method: str, settings: Sequence[str]) -> None:
