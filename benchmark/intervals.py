@@ -71,7 +71,8 @@ def table(
 
     Args:
         title: The table's title.
-        columns: Head -> name of the measure, in percent (cut at 0 and 100) but for NLL and KL.
+        columns: Head -> name of the measure, in percent (cut at 0 and 100) but for NLL and KL, and
+            points (names that end in "beyond").
         measurements: Lines as ``line`` makes them.
         note: What stands below.
     """
@@ -97,7 +98,7 @@ def _cell(values: Sequence[float], name: str) -> str:
     if len(values) == 1:
         return mean
     low, high = ends(values)
-    if percent(name):
+    if percent(name) and not name.endswith("beyond"):
         low, high = max(0.0, low), min(100.0, high)
     return f"{mean} [{low:.{digits}f}, {high:.{digits}f}]"
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import audits
 import domains
+import full_weights
 import intervals
+import lasting
 import oracles
 import overlap
 import parts
@@ -40,6 +42,10 @@ FIGURES = ROOT / "docs" / "figures"
 BLOCK = re.compile(r"(?<=<!-- )(?!end )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 QUESTIONS: dict[str, Any] = {
     "domains": domains,
+    "full_weights": full_weights,
+    "lasting": lasting,
+    "lasting_knowundo": lasting,
+    "lasting_lume": lasting,
     "oracles": oracles,
     "overlap": overlap,
     "parts": parts,
@@ -90,6 +96,7 @@ def tables(name: str) -> str:
     if name in QUESTIONS:
         asked = QUESTIONS[name]
         lines = found["measurements"]
+        lines = asked.lines(lines) if hasattr(asked, "lines") else lines
         return f"#{markdown(intervals.table(asked.TITLE, asked.COLUMNS, lines, asked.NOTE))}"
     own = {"machine": found["machine"], "settings": found["settings"]}
     comparison = found["comparison"] | own | {"cells": found["measurements"]}

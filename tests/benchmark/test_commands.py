@@ -23,7 +23,7 @@ SHARED = claims.ROOT.parent / "shared" / "data"
 TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 SCRIPTS = sorted(set(re.findall(r"python (benchmark/\w+\.py)", TEXT)))
 FILES = sorted(set(re.findall(r"(benchmark/experiments/\w+\.yaml)", TEXT)))
-BASES = {"pair", "lume_pair", "gemma", "five"}
+BASES = {"pair", "lume_pair", "gemma", "five", "lasting_lume", "lasting_knowundo"}
 """Settings of runs, which comparisons share."""
 NO_OPTIONS = ("audits", "claims", "publish", "run")
 """Scripts that take only folders, or nothing."""

@@ -51,6 +51,12 @@ def test_percent_is_cut_at_its_limits_and_nats_are_not():
     _, left, general = table("T", COLUMNS, lines, "").rows[0]
     assert left.endswith("100.0]")
     assert not general.endswith("100.00]")
+    lines = [line("a", n, {"x beyond": value}) for n, value in enumerate((0.0, 1.0))]
+    low, high = ends([0.0, 1.0])
+    assert low < 0
+    assert (
+        table("T", {"Points": "x beyond"}, lines, "").rows[0][1] == f"0.5 [{low:.1f}, {high:.1f}]"
+    )
 
 
 def test_other_seeds_and_methods_are_kept_and_the_same_replaced():

@@ -1,8 +1,10 @@
-"""What the script on removal that lasts counts in a run's answers."""
+"""What the script on removal that lasts counts in a run's answers, and shows of its figures."""
 
 import json
 
 import lasting
+import pytest
+from readings import result
 
 
 def test_answers_that_are_no_sentence_are_counted(tmp_path):
@@ -19,3 +21,22 @@ def test_answers_that_are_no_sentence_are_counted(tmp_path):
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "unlearned.json").write_text(json.dumps({"values": values}))
     assert lasting.answers(tmp_path) == {"asked": 6, "bare": 4, "loops": 2}
+
+
+def test_lines_hold_the_worst_of_each_attack_and_means_over_domains():
+    found = result("lasting")["measurements"]
+    lines = {(one["method"], one["seed"]): one for one in lasting.lines(found)}
+    for one in found:
+        own = lines[one["method"], one["seed"]]["summary"]["unlearned"]["train"]
+        for attack in ("relearn-few", "relearn-other", "relearn-unrelated"):
+            points = [row["beyond"] for row in one["known"] if row["attack"].startswith(attack)]
+            assert own[f"{attack} beyond"] == max(p for p in points if p is not None)
+        for model, method in (("vanilla", "vanilla"), ("oracle", "exact")):
+            values = lines[method, one["seed"]]["summary"]["unlearned"]["train"]
+            kept = [one[model][f"{domain}.retain.val.RS"] for domain in ("privacy", "copyright")]
+            assert values["retain val"] == pytest.approx(sum(kept) / 2)
+            assert not any(name.endswith("beyond") for name in values)
+        left = [
+            one["unlearned"][f"{domain}.unlearn.train.US"] for domain in ("privacy", "copyright")
+        ]
+        assert own["known"] == pytest.approx(100 - sum(left) / 2)
