@@ -19,8 +19,7 @@ from grail.run.forecast.shapes import Pass, block_bytes, frozen_linear_entries, 
 from grail.run.forecast.work import step_rows
 from grail.run.inputs import knows_before
 from grail.run.together import refuse_in_parts
-from grail.training.freezing import WORTH
-from grail.training.optimizer import ENTRYWISE
+from grail.training.optimizer import trains_vector
 from grail.unlearning.objectives import EXACT, make_objective
 
 LIBRARIES = 0.5 * 2**30
@@ -29,8 +28,9 @@ LIBRARIES = 0.5 * 2**30
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
 
-_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
-"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
+_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0, "adamw8bit": 0.51}
+"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column, and 8
+bits are a quarter of one, with scales."""
 
 Trainings = Sequence[tuple[Pass, int, int]]
 """A pass of each training, what the training holds beside the weights, and its gradients."""
@@ -219,7 +219,7 @@ def state_bytes(shape: Shape, optimizer: str, frozen: float | None) -> tuple[int
 
     The mask freezes a share ``frozen`` of every tensor (0-1); None: there is no mask.
     """
-    vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
+    vectors = frozen is not None and trains_vector(optimizer, frozen)
     entries = shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1)
     copies = vectors or shape.master_bytes > shape.trainable_bytes
     masked = frozen is not None and not vectors  # a copy with zeros in it
