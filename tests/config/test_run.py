@@ -105,7 +105,7 @@ BAD = [
     ("importance.trials", 2.5, "integer"),
     ("importance.batch_tokens", "1024", "integer"),
     ("unlearning.epochs", True, "integer"),
-    ("unlearning.optimizer", "adam", "adamw, sgd or adafactor"),
+    ("unlearning.optimizer", "adam", "adamw, sgd, adafactor or adamw8bit"),
     ("unlearning.unlearn_weight", -0.1, "greater than or equal to 0"),
     ("unlearning.retain_weight", -0.1, "greater than or equal to 0"),
     ("unlearning.until", 0.1, "section"),

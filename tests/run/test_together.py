@@ -99,6 +99,7 @@ def test_the_independent_check_passes(model, runs):
         ({"importance": {"gradients": "loop"}}, "importance.gradients: loop"),
         ({"localization": {"method": "magnitude"}}, "localization.method: magnitude"),
         ({"unlearning": {"optimizer": "adafactor"}}, "unlearning.optimizer: adafactor"),
+        ({"unlearning": {"optimizer": "adamw8bit"}}, "unlearning.optimizer: adamw8bit"),
         ({"evaluation": {"retain_target": 90}}, "evaluation.retain_target"),
         ({"unlearning": {"objective": "exact"}}, "unlearning.objective: exact"),
     ],

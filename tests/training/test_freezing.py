@@ -58,7 +58,8 @@ def test_vectors_of_free_entries_are_masked_and_decay_as_whole_tensors_do(by_sid
     unlearn, retain = bits(0.9), bits(0.9)
     frozen = {n: unlearn[n] & retain[n] for n in unlearn}
     mask = Mask(frozen, unlearn, retain) if by_side else Mask(frozen)
-    whole, vectors = Freezing(parameters, mask), Freezing(parameters, mask, vectors=True)
+    whole, vectors = Freezing(parameters, mask), Freezing(parameters, mask, lambda s: s >= 0.5)
+    assert list(Freezing(parameters, mask, lambda share: share > 0).vectors) == ["a", "b"]
     assert list(vectors.vectors) == ["a"]  # little is frozen of b: a copy would not pay
 
     def shown(tensors):

@@ -21,7 +21,7 @@ from grail.files import file_digest, read_json, write_json
 from grail.model.forward import trainable
 from grail.model.weights import copy_weights
 from grail.run.trainings import loop_settings, schedule_of
-from grail.training import checkpoint
+from grail.training import checkpoint, eight_bits
 from grail.training import loop as loop_module
 from grail.training.freezing import Freezing
 from grail.training.gru import NEWEST
@@ -31,7 +31,7 @@ from grail.unlearning.objectives import make_objective
 from grail.unlearning.task import UnlearnTask
 
 STEPS = 8
-OPTIMISERS = ("adamw", "sgd", "adafactor")
+OPTIMISERS = ("adamw", "sgd", "adafactor", "adamw8bit")
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
@@ -114,8 +114,9 @@ def rows(tiny_model, tiny_rows):
 
 
 @pytest.fixture
-def world(tiny_model, rows, tmp_path):
+def world(tiny_model, rows, tmp_path, monkeypatch):
     """Make a world of 2 domains x 2 sides x 4 rows; 2 epochs of 4 steps unless told otherwise."""
+    monkeypatch.setattr(eight_bits, "SMALLEST", 1)
 
     def make(kind="lora", mask="static", name="run", dropout=0.0, inputs="x", **given):
         model = tiny_model(lora=kind == "lora", attention_dropout=dropout)

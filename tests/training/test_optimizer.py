@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from grail.config.run import Unlearning
+from grail.training import eight_bits
 from grail.training.optimizer import (
     ENTRYWISE,
     OPTIMIZERS,
@@ -18,6 +19,7 @@ from grail.training.optimizer import (
     masters_of,
     restarts,
     take_gradients,
+    trains_vector,
     write_back,
 )
 
@@ -86,7 +88,7 @@ def special(dtype):
     return nn.Parameter(torch.tensor(values, dtype=dtype))
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))  # adamw8bit: tensors this small are in 32
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_optimiser_moves_an_entry_whose_gradients_were_always_zero(name, dtype):
     p = special(dtype)
@@ -148,18 +150,30 @@ def test_parameters_of_32_bits_or_more_are_their_own_masters():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimiser_is_entrywise_if_it_moves_a_part_of_a_tensor_as_it_moves_the_whole(name):
+def test_an_optimiser_is_entrywise_if_it_moves_a_part_of_a_tensor_as_it_moves_the_whole(
+    name, monkeypatch
+):
+    monkeypatch.setattr(eight_bits, "SMALLEST", 1)
     generator = torch.Generator().manual_seed(0)
-    start, free = torch.randn(33, 7, generator=generator), torch.zeros(33, 7, dtype=torch.bool)
-    free[1:9, 2:5] = True
+    start, free = torch.randn(33, 70, generator=generator), torch.zeros(33, 70, dtype=torch.bool)
+    free[1:19, 2:25] = True
     whole, part = nn.Parameter(start.clone()), nn.Parameter(start[free])
     optimizers = [OPTIMIZERS[name]([p], settings()) for p in (whole, part)]
     for _ in range(5):
-        gradient = torch.randn(33, 7, generator=generator)
+        gradient = torch.randn(33, 70, generator=generator)
         whole.grad, part.grad = gradient.masked_fill(~free, 0.0), gradient[free]
         for optimizer in optimizers:
             optimizer.step()
     assert torch.equal(whole[free], part) == (name in ENTRYWISE)
+
+
+def test_which_tensors_are_trained_as_vectors():
+    shares, worth = (0.0, 1e-6, 0.499, 0.5, 1.0), (False, False, False, True, True)
+    wanted = {"adamw": worth, "sgd": worth, "adafactor": (False,) * 5, "": (False,) * 5}
+    wanted["adamw8bit"] = (False, True, True, True, True)
+    assert set(wanted) == {*OPTIMIZERS, ""}
+    for name, expected in wanted.items():
+        assert tuple(trains_vector(name, share) for share in shares) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -145,8 +145,9 @@ class Unlearning(Section):
     stop: Stop | None = None
     """End when all is forgotten, within bounds on harm ({}: the defaults of these). null: after the
     epochs."""
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    """The optimizer of Stage 3."""
+    optimizer: Literal["adamw", "sgd", "adafactor", "adamw8bit"] = "adamw"
+    """The optimizer of Stage 3. adamw8bit keeps moments in 8 bits, by bitsandbytes (the extra
+    grail-unlearning[quantise])."""
     momentum: Share = 0.9
     """Momentum of sgd; the others do not read it."""
     learning_rate: Positive = 2e-3

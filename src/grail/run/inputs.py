@@ -19,6 +19,7 @@ from grail.model.quantisation import check_quantisation
 from grail.model.sources import adapter_settings, find
 from grail.run.provenance import other_base
 from grail.training.accelerator import check_trackers
+from grail.training.eight_bits import check_eight_bits
 from grail.unlearning.objectives import EXACT, make_objective
 
 FRESH_ADAPTER = (
@@ -76,6 +77,7 @@ def read_inputs(config: Config) -> Inputs:
     attempt(lambda: check_output(Path(config.output)))
     attempt(lambda: check_method(config.localization))
     attempt(lambda: check_unlearning(config))
+    attempt(lambda: check_eight_bits(config.unlearning.optimizer))
     attempt(lambda: check_trackers(config.unlearning.trackers))
     findings = check_samples(samples)
     problems += [finding.text for finding in findings if finding.level == "error"]

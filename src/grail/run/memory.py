@@ -17,6 +17,7 @@ from grail.model.forward import Policy, is_adapter, positions_of, trainable
 from grail.model.generate import most_new
 from grail.model.probe import refuse_looking_ahead
 from grail.model.weights import Weights, copy_weights, fresh_adapter, holding, put_weights
+from grail.training.eight_bits import check_eight_bits
 from grail.unlearning.guesses import Written, written_guesses
 from grail.unlearning.objectives import EXACT, make_objective
 from grail.unlearning.reset import reset_weights
@@ -102,7 +103,8 @@ def check_trainable(model: Policy) -> None:
 
 
 def check_rows(section: Unlearning, rows: Sequence[Encoded]) -> None:
-    """Refuse to unlearn without the rows that the objective reads."""
+    """Refuse to unlearn without the rows that the objective reads, or without the optimizer."""
+    check_eight_bits(section.optimizer)
     if section.objective == EXACT:
         raise InputError("unlearn: exact trains a new model instead. Use grail.api.run.")
     if not section.unlearn_weight:

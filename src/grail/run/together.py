@@ -20,6 +20,9 @@ from grail.unlearning.objectives import EXACT
 TOGETHER = ("vanilla", "score", "unlearn")
 """Stages that all processes do together; the others are the main process's."""
 
+WHOLE = ("adafactor", "adamw8bit")
+"""Optimisers whose state is of whole tensors: of rows and columns, or of neighbouring entries."""
+
 IN_PARTS = (*TOGETHER, "evaluate")
 """Those of a model in parts: whoever has a part must compute with the others."""
 
@@ -53,8 +56,7 @@ def refuse_in_parts(config: Config) -> None:
         == "distill"
         and unlearning.teacher in ("auto", "before")
         and config.teaches,
-        "unlearning.optimizer: adafactor": unlearning.optimizer == "adafactor",
-        "teach.optimizer: adafactor": getattr(teach, "optimizer", None) == "adafactor",
+        f"unlearning.optimizer: {unlearning.optimizer}": unlearning.optimizer in WHOLE,
         "evaluation.retain_target": config.evaluation.retain_target is not None,
         "evaluation.general_tasks": bool(config.evaluation.general_tasks),
     }

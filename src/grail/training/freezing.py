@@ -5,7 +5,7 @@ optimiser is built with the mask in place; weight decay skips frozen entries; an
 end are compared with those at the start, bit by bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,22 +17,24 @@ from grail.model.sharded import Whole, own_parts, part_of, summed
 Gradients = dict[str, Tensor]
 """Parameter name -> gradient."""
 
-WORTH = 0.5
-"""Frozen share of a tensor from which on its free entries are trained as a vector of their own,
-which costs a copy of them and saves the frozen entries' gradients and moments."""
+Worth = Callable[[float], bool]
+"""Whether the free entries of a tensor, of which this share is frozen, are trained as a vector."""
 
 
 class Freezing:
     """A mask over the parameters of a model, and the values of its frozen entries at the start.
 
-    Without a mask nothing is frozen and there is nothing to prove. With ``vectors``, the parameters
-    in ``self.vectors`` (name -> frozen entries) are trained as vectors of their free entries, and
-    the gradients and weights that the methods take are such vectors. Of a model in parts,
-    everything here is this process's part; the proof counts over all processes.
+    Without a mask nothing is frozen and there is nothing to prove. The parameters in
+    ``self.vectors`` (name -> frozen entries), those that are ``worth`` it, are trained as vectors
+    of their free entries, and the gradients and weights that the methods take are such vectors. Of
+    a model in parts, everything here is this process's part; the proof counts over all processes.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], mask: Mask | None, vectors: bool = False
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        mask: Mask | None,
+        worth: Worth = lambda _: False,
     ) -> None:
         self.whole, self.parameters, self.mask = parameters, own_parts(parameters), mask
         self.frozen: Gradients = {}
@@ -42,10 +44,9 @@ class Freezing:
             self.hidden = dict.fromkeys(("", "unlearn", "retain"), self.frozen)
         if mask is not None and mask.by_side:
             self.hidden = {s: self._on_device(mask.for_side(s)) for s in ("unlearn", "retain")}
-        self.vectors: Gradients = {}
-        if vectors:
-            shares = {name: float(bits.float().mean()) for name, bits in self.frozen.items()}
-            self.vectors = {n: self.frozen[n] for n, share in shares.items() if share >= WORTH}
+        shares = {name: float(bits.float().mean()) for name, bits in self.frozen.items()}
+        self.vectors = {n: self.frozen[n] for n, share in shares.items() if worth(share)}
+        if self.vectors:
             self.hidden = {side: self._of_vectors(bits) for side, bits in self.hidden.items()}
         self.start = {n: self.parameters[n].detach().cpu().clone() for n in self.frozen}
 

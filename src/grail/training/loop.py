@@ -31,7 +31,6 @@ from grail.training.freezing import Freezing, Gradients
 from grail.training.gru import averaged, rectified
 from grail.training.looks import NO_LOOKS, Looks, Seen
 from grail.training.optimizer import (
-    ENTRYWISE,
     OPTIMIZERS,
     LoopSettings,
     cycle_progress,
@@ -40,6 +39,7 @@ from grail.training.optimizer import (
     masters_of,
     restarts,
     take_gradients,
+    trains_vector,
     write_back,
 )
 from grail.training.task import Task
@@ -71,8 +71,8 @@ class Loop:
         self.whole, self.task, self.settings = parameters, task, settings
         self.accelerator = accelerator
         self.sharded = any(part(p) is not p for p in parameters.values())
-        vectors = settings.optimizer in ENTRYWISE and not self.sharded  # parts are not compressed
-        self.freezing = Freezing(parameters, mask, vectors)
+        how = "" if self.sharded else settings.optimizer  # parts are not compressed
+        self.freezing = Freezing(parameters, mask, partial(trains_vector, how))
         self.parameters = self.freezing.parameters  # this process's parts of a model in parts
         self.masters = masters_of(self.parameters, self.freezing.vectors)
         self.tracked = mask is not None  # Stage 3 alone: some trackers drop steps that start anew

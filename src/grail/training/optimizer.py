@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grail.model.sharded import part
+from grail.training.eight_bits import NAME_8BIT, adamw8bit
 
 Frozen = Mapping[str, Tensor]
 """Parameter name -> its frozen entries, of parameters whose free entries alone are trained."""
@@ -39,12 +40,28 @@ OPTIMIZERS = {
     "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.learning_rate, weight_decay=0.0),
     "sgd": lambda p, s: torch.optim.SGD(p, lr=s.learning_rate, momentum=s.momentum),
     "adafactor": lambda p, s: torch.optim.Adafactor(p, lr=s.learning_rate, weight_decay=0.0),
+    NAME_8BIT: lambda p, s: adamw8bit(p, s.learning_rate),
 }
 
 ENTRYWISE = ("adamw", "sgd")
 """The optimisers that move an entry by its own gradients alone, wherever it stands in its tensor.
 
-Adafactor is none: its state is the means of rows and columns."""
+Adafactor is none: its state is the means of rows and columns. Nor is adamw8bit: neighbouring
+entries share a scale."""
+
+WORTH = 0.5
+"""Frozen share of a tensor from which on its free entries are trained as a vector of their own,
+which costs a copy of them and saves the frozen entries' gradients and moments."""
+
+
+def trains_vector(optimizer: str, frozen: float) -> bool:
+    """Tell whether of a tensor with this frozen share (0-1) the free entries alone are trained.
+
+    adamw8bit is never given a frozen entry: it would move it.
+    """
+    if optimizer == NAME_8BIT:
+        return frozen > 0
+    return optimizer in ENTRYWISE and frozen >= WORTH
 
 
 def masters_of(

@@ -46,6 +46,19 @@ def test_checkpoints_are_as_large_as_planned(tiny_model, tmp_path, payload, name
     assert checkpoint_bytes(make_config(teach=None), shape_of(model))["vanilla"] == 0
 
 
+def test_a_checkpoint_of_moments_in_8_bits_is_as_large_as_planned(tmp_path, payload):
+    model = torch.nn.ModuleList([torch.nn.Linear(100, 100), torch.nn.Linear(300, 20, bias=False)])
+    parameters = trainable(model)
+    optimizer = OPTIMIZERS["adamw8bit"](list(parameters.values()), LoopSettings(1e-3, 1, 0))
+    for parameter in parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    save_checkpoint(tmp_path / "c", parameters, optimizer, State(), "x")
+    files = [file for file in (tmp_path / "c").iterdir() if file.suffix != ".json"]
+    config = make_config(teach=True, unlearning={"optimizer": "adamw8bit"})
+    assert checkpoint_bytes(config, shape_of(model))["unlearn"] == payload(*files)
+
+
 def test_a_reset_writes_one_more_mask(tiny_model):
     shape = shape_of(tiny_model())
     plain, reset = (file_bytes(make_config(unlearning=u), shape) for u in ({}, {"reset": {}}))

@@ -7,6 +7,7 @@ from grail.artifacts import STATISTICS
 from grail.config.run import Config
 from grail.localization.select import layers as groups
 from grail.model.forward import Policy, trainable
+from grail.training.eight_bits import NAME_8BIT, SMALLEST
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -73,6 +74,10 @@ def _state_bytes(optimizer: str, shape: Shape) -> int:
         return 2 * masters
     if optimizer == "adamw":
         return 3 * masters + steps
+    if optimizer == NAME_8BIT:  # two bytes of an entry, and two scales of 256
+        counts = [math.prod(tensor) for tensor in shape.tensors]
+        few = [2 * n + 2 * FLOAT * -(-n // 256) if n >= SMALLEST else 2 * FLOAT * n for n in counts]
+        return masters + sum(few) + steps
     entry = masters // max(1, shape.trainable)
     # Adafactor's second moment: row and column means of a matrix, all entries of a vector
     means = sum(math.prod(tensor[:-2]) * sum(tensor[-2:]) for tensor in shape.tensors)

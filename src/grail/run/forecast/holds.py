@@ -11,12 +11,12 @@ from grail.config.teach import Teach
 from grail.run.forecast.cost import FLOAT, Shape
 from grail.run.forecast.work import step_rows
 from grail.run.inputs import knows_before
-from grail.training.freezing import WORTH
-from grail.training.optimizer import ENTRYWISE
+from grail.training.optimizer import trains_vector
 from grail.unlearning.objectives import EXACT, make_objective
 
-_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0}
-"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column."""
+_MOMENTS = {"sgd": 1, "adamw": 2, "adafactor": 0, "adamw8bit": 0.51}
+"""Numbers that an optimiser keeps of each entry; Adafactor keeps one of each row and column, and 8
+bits are a quarter of one, with scales."""
 
 _RANKING = FLOAT + 16
 """Bytes for each entry of a layer while its top entries are chosen: the layer in a row, and what
@@ -115,7 +115,7 @@ def state_bytes(
 
 def _masters(shape: Shape, optimizer: str, frozen: float | None) -> tuple[float, bool]:
     """Return the bytes of what the optimiser moves, and whether these are the free entries."""
-    vectors = optimizer in ENTRYWISE and frozen is not None and frozen >= WORTH
+    vectors = frozen is not None and trains_vector(optimizer, frozen)
     return shape.master_bytes * (1 - (frozen or 0.0) if vectors else 1), vectors
 
 

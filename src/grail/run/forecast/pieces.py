@@ -18,11 +18,11 @@ from grail.model.forward import Policy, trainable
 from grail.run.trainings import loop_settings
 from grail.training.freezing import Freezing
 from grail.training.optimizer import (
-    ENTRYWISE,
     OPTIMIZERS,
     gradient_norm,
     masters_of,
     take_gradients,
+    trains_vector,
     write_back,
 )
 
@@ -74,7 +74,7 @@ def stepping(model: Policy, config: Config, timed: Timed) -> Pieces:
     settings = loop_settings(config.unlearning, 0)
     free = {n: nn.Parameter(p.detach().clone()) for n, p in _first(model, STEPPED).items()}
     mask = Mask({name: torch.zeros(p.shape, dtype=torch.bool) for name, p in free.items()})
-    freezing = Freezing(free, mask, settings.optimizer in ENTRYWISE)
+    freezing = Freezing(free, mask, partial(trains_vector, settings.optimizer))
     masters = masters_of(free, freezing.vectors)
     optimizer = OPTIMIZERS[settings.optimizer](list(masters.values()), settings)
 
