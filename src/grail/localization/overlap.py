@@ -58,5 +58,8 @@ def _union(sets: Sequence[Marks], name: str) -> Bool[Tensor, "..."]:
 
 
 def _in_two(sets: Sequence[Marks], name: str) -> Bool[Tensor, "..."]:
-    counts = torch.stack([marks[name] for marks in sets]).sum(0)
-    return counts >= 2
+    once, twice = (torch.zeros_like(sets[0][name]) for _ in range(2))
+    for marks in sets:  # counts in int64 would leave gaps of eight bytes an entry between the sets
+        twice |= once & marks[name]
+        once |= marks[name]
+    return twice

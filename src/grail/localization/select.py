@@ -97,13 +97,20 @@ def top_per_layer(
     marks: dict[str, Tensor] = {}
     for names in layers(scores, layer).values():
         found = [scores[name] for name in names]  # once: a look-up opens a file of scores
-        shapes, flat = [each.shape for each in found], torch.cat([each.flatten() for each in found])
+        shapes = [each.shape for each in found]
+        # what stays comes first: between what goes it would leave gaps that nothing fits in
+        kept = torch.empty(sum(shape.numel() for shape in shapes), dtype=torch.bool)
+        kept.copy_(_top_share(torch.cat([each.flatten() for each in found]), k))
         del found
-        check_finite(flat)
-        parts = top(flat, budget(k, len(flat))).split([shape.numel() for shape in shapes])
-        own = zip(names, parts, shapes, strict=True)
+        own = zip(names, kept.split([shape.numel() for shape in shapes]), shapes, strict=True)
         marks |= {name: part.reshape(shape) for name, part, shape in own}
     return marks
+
+
+def _top_share(scores: Float[Tensor, " n"], k: float) -> Bool[Tensor, " n"]:
+    """Mark the top ``k`` of the entries of a layer; InputError if one is NaN or infinite."""
+    check_finite(scores)
+    return top(scores, budget(k, len(scores)))
 
 
 def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:

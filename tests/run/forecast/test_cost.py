@@ -121,4 +121,5 @@ def test_stages_hash_as_much_as_counted(tiny_config, monkeypatch):
     for name, wanted in hashed_bytes(config, shape).items():
         assert seen.get((name, "files"), 0) == pytest.approx(wanted, rel=0.01), name
     for name, size in checkpoint_bytes(config, shape).items():
-        assert seen[name, "checkpoint"] == pytest.approx(size * (steps[name] // 2), rel=0.01)
+        most = size * (steps[name] // 2)  # free entries alone, where half of a tensor is frozen
+        assert 0.95 * most <= seen[name, "checkpoint"] <= most
