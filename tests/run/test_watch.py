@@ -71,8 +71,9 @@ def test_a_process_alone_watches_nobody():
         raise KeyboardInterrupt
 
 
-def test_a_strangers_call_is_dropped(monkeypatch):
-    """Others may knock at an open port: the process that is expected is still heard."""
+@pytest.fixture
+def port(monkeypatch):
+    """Return the port of process 0, once it listens: processes are made by ``watch._Watch``."""
     shared, ready = {}, threading.Event()
 
     def broadcast(values):
@@ -84,12 +85,62 @@ def test_a_strangers_call_is_dropped(monkeypatch):
 
     monkeypatch.setattr(watch, "broadcast_object_list", broadcast)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    return lambda: shared["values"][0]
+
+
+def called(port):
+    return socket.create_connection(("127.0.0.1", port()), timeout=60)
+
+
+def heard(first):
+    """Start a second process, which ends; tell whether the first hears it."""
+    watch._Watch(1, 2).end()
+    assert first.news.wait(60)
+    assert (first.gone, first.ended) == (set(), {1})
+    first.end()
+    return True
+
+
+def test_a_strangers_call_is_dropped(port):
+    """Others may knock at an open port: the process that is expected is still heard."""
     first = watch._Watch(0, 2)
-    with socket.create_connection(("127.0.0.1", shared["values"][0])) as stranger:
+    with called(port) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 20)
-    second = watch._Watch(1, 2)
+    assert heard(first)
+
+
+@pytest.mark.parametrize("said", [b"", b"\0\0"])
+def test_a_silent_stranger_delays_nobody(port, said, monkeypatch):
+    """Neither one that says nothing, nor one that stops within a word."""
+    monkeypatch.setattr(watch, "GREETING", 3600)
+    first = watch._Watch(0, 2)
+    strangers = [called(port) for _ in range(5)]
+    for stranger in strangers:
+        stranger.sendall(said)
+        assert stranger.recv(1), "it is asked for the key"
+    assert heard(first), "while they are all still connected"
+    assert set(first.lines.values()) == {1}
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_a_silent_stranger_is_left_after_a_while(port, monkeypatch):
+    monkeypatch.setattr(watch, "GREETING", 1)
+    first = watch._Watch(0, 2)
+    with called(port) as stranger:
+        words = b""
+        while word := stranger.recv(1024):
+            words += word
+    assert b"#CHALLENGE#" in words, "asked, and then hung up on"
+    assert heard(first)
+
+
+def test_a_process_may_be_silent_for_longer_than_a_stranger(port, monkeypatch):
+    monkeypatch.setattr(watch, "GREETING", 1)
+    first, second = watch._Watch(0, 2), watch._Watch(1, 2)
+    assert not first.news.wait(3)
     second.end()
-    assert first.news.wait(20)
+    assert first.news.wait(60)
     assert (first.gone, first.ended) == (set(), {1})
     first.end()
 

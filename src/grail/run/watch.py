@@ -3,13 +3,21 @@
 import os
 import secrets
 import signal
+import socket
+import struct
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    answer_challenge,
+    deliver_challenge,
+    wait,
+)
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -20,6 +28,11 @@ NEWS = 5.0
 """Seconds that a process which failed waits for news of the others."""
 PATIENCE = 60.0
 """Seconds that a process has to fail by itself once another is gone: NCCL would wait for days."""
+
+GREETING = 30
+"""Seconds that a caller has for each of its three words; meanwhile it delays nobody."""
+_POLL = 0.1
+"""Seconds from the last process's call to hearing it, at most."""
 
 _STRANGE = (OSError, EOFError, AuthenticationError, ValueError)
 """How a handshake fails with whoever is no process of the run."""
@@ -78,14 +91,13 @@ class _Watch:
         self.index, self.count, self.over = index, count, threading.Event()
         self.gone, self.ended, self.news = set[int](), set[int](), threading.Event()
         self.lines: dict[Connection, int] = {}
-        listener = key = None
+        server = key = None
         if index == 0:
-            key = secrets.token_bytes(32)
-            listener = Listener(("", 0), backlog=count, authkey=key)
-        port, key = broadcast_object_list([listener and listener.address[1], key])
-        if listener is None:
+            key, server = secrets.token_bytes(32), socket.create_server(("", 0), backlog=count)
+        port, key = broadcast_object_list([server and server.getsockname()[1], key])
+        if server is None:
             self._call((os.environ["MASTER_ADDR"], port), key)
-        threading.Thread(target=self._listen, args=(listener,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(server, key), daemon=True).start()
 
     def _call(self, place: tuple[str, int], key: bytes) -> None:
         """Connect with the first process, and tell it this one's number."""
@@ -112,14 +124,39 @@ class _Watch:
             self._tell(number, "gone")
         self._tell(self.index, "ended")
 
-    def _listen(self, listener: Listener | None) -> None:
+    def _welcome(self, server: socket.socket, key: bytes) -> None:
+        """Wait until all processes have called.
+
+        Others may knock at an open port and say nothing: each caller is met in a thread of its own,
+        so that nobody waits for another.
+        """
+        with server:
+            while len(self.lines) < self.count - 1:
+                if wait([server], _POLL):
+                    with suppress(OSError):
+                        caller, _ = server.accept()
+                        threading.Thread(target=self._meet, args=(caller, key), daemon=True).start()
+
+    def _meet(self, caller: socket.socket, key: bytes) -> None:
+        """Take a caller who proves to know the key, and says its number, for a process."""
+        option = (socket.SOL_SOCKET, socket.SO_RCVTIMEO)
+        with caller:
+            line = Connection(os.dup(caller.fileno()))
+            try:
+                caller.setsockopt(*option, struct.pack("ll", GREETING, 0))
+                deliver_challenge(line, key)
+                answer_challenge(line, key)
+                number = int(line.recv_bytes())
+                caller.setsockopt(*option, struct.pack("ll", 0, 0))  # then news may take days
+            except _STRANGE:
+                line.close()
+            else:
+                self.lines[line] = number
+
+    def _listen(self, server: socket.socket | None, key: bytes) -> None:
         """Hear of the others until all have ended; leave if this process then hangs."""
-        if listener:
-            with listener:
-                while len(self.lines) < self.count - 1:
-                    with suppress(*_STRANGE):  # others may knock at an open port
-                        line = listener.accept()
-                        self.lines[line] = int(line.recv_bytes())
+        if server:
+            self._welcome(server, key)
         left = dict(self.lines)
         while left and not self.gone:
             for line in wait(list(left)):
