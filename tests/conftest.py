@@ -21,6 +21,7 @@ os.environ |= {  # for this process and for all that it starts; read when torch 
 }
 
 import hypothesis
+import jaxtyping
 import pytest
 
 hypothesis.settings.register_profile("grail", deadline=None)  # the first example may import much
@@ -29,6 +30,22 @@ hypothesis.settings.load_profile("grail")
 runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))  # no network
 
 pytest_plugins = ("audited_runs", "comparisons", "trackers")
+
+SHAPES = ("audit/attacks", "data", "evaluation", "importance", "localization", "model", "training")
+SHAPES += ("unlearning", "test_artifacts.py", "test_shapes.py")
+"""Tests of the modules whose signatures have shapes: there jaxtyping checks every call."""
+
+
+@pytest.fixture(autouse=True)
+def _unchecked_shapes(request, monkeypatch):
+    """Let no shapes be checked in tests of other modules, which make whole runs.
+
+    That takes a third of such a run. The runs that tests share, all fixtures above the scope of a
+    function, are checked: they are made before this one. JAXTYPING_DISABLE=0 has all checked.
+    """
+    place = request.path.relative_to(Path(__file__).parent).as_posix()
+    if not place.startswith(SHAPES) and "JAXTYPING_DISABLE" not in os.environ:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

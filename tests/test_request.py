@@ -1,12 +1,7 @@
 """One person's request with the shipped defaults, and a later one that goes on from its result."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,9 +10,6 @@ from grail.cli.main import main
 from grail.config.file import load_config
 
 FAMILIES = ("llama", "qwen2")
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SOURCES = {"src", "pyproject.toml", "README.md", "LICENSE"}
 
 
 def rows_of(file, first, last):
@@ -105,50 +97,3 @@ def test_a_later_request_goes_on_from_the_last_result_and_says_that_the_first_he
     assert second["unlearned", "person", "unlearn", "train", "US"] >= 80
     assert second["unlearned", "person", "retain", "train", "RS"] >= 95
     assert "earlier, only measured" in (company / "second" / "report.md").read_text()
-
-
-INSTALLED = """
-import sys
-import grail
-from grail.cli.main import main
-assert grail.__file__.startswith(sys.argv[1]), grail.__file__
-for line in sys.stdin.read().splitlines():
-    if code := main(line.split()):
-        sys.exit(f"{line}: exit code {code}")
-"""
-
-
-def test_five_commands_of_an_installed_package_go_from_two_files_to_an_attested_model(
-    tmp_path, tiny_model_folder
-):
-    """In a folder of their own, with nothing of the source tree on the path."""
-    pytest.importorskip("hatchling", reason="the package cannot be built without its build backend")
-    place = tmp_path / "installed"
-    install = ["install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    source = shutil.copytree(
-        ROOT,
-        tmp_path / "source",
-        ignore=lambda folder, names: set(names) - SOURCES if folder == str(ROOT) else set(),
-    )
-    pip = [sys.executable, "-m", "pip", *install, "--target", str(place), str(source)]
-    subprocess.run(pip, check=True, capture_output=True, text=True)
-    work = tmp_path / "work"
-    shutil.copytree(tiny_model_folder, work / "my-model")
-    for name in ("lose", "keep"):
-        lines = [f"{name} {i}?,{name} {i * 7}." for i in range(4)]
-        (work / f"{name}.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
-    commands = re.findall(r"^grail ((?:init|validate|run|audit|attest) [^#\n]*)", README, re.M)
-    assert len(commands) == 5
-    done = subprocess.run(
-        [sys.executable, "-c", INSTALLED, str(place)],
-        input="\n".join(commands),
-        cwd=work,
-        text=True,
-        capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(place)},
-    )
-    assert done.returncode == 0, done.stderr
-    attested = json.loads((work / "runs" / "erase" / "attestation.json").read_text())
-    assert attested["request"] == "2026-017"
-    version = next(place.glob("grail_unlearning-*.dist-info")).name.split("-")[1]
-    assert attested["made_with"]["grail"] == version.removesuffix(".dist")

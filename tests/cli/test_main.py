@@ -17,8 +17,6 @@ from grail.importance.self_check import Agreement
 from grail.run.lock import alone
 
 SOURCE = str(Path(__file__).parents[2] / "src")
-EXTRAS = ("beartype", "datasets", "lm_eval", "matplotlib", "pyarrow", "tensorboard", "triton")
-"""Modules of the optional dependencies (pyproject.toml)."""
 HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "rich", "pydantic", "yaml")
 
 
@@ -30,15 +28,6 @@ def python(text, *arguments):
         text=True,
         check=False,
     )
-
-
-def test_the_main_job_needs_no_extra(tiny_config):
-    text = (
-        f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"  # importing one is an error
-        "from grail.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    )
-    child = python(text, "run", str(tiny_config()))
-    assert child.returncode == 0, child.stderr
 
 
 def test_help_needs_no_heavy_import_and_little_time():

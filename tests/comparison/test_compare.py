@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 
 from grail.cli.main import main
@@ -405,14 +405,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(played, comparison, tmp
     shutil.rmtree(tmp_path / "base/.cells")  # or its cells would be found
     played.clear()
     command, log = ["compare", str(file), "--output", str(folder)], tmp_path / "killed.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "grail", *command], stderr=stream)
+    process = forks.start(main, command, log=log)
     latest = time.monotonic() + 120
     while not list(folder.glob("*/*/unlearned")):  # one cell has come this far
         assert time.monotonic() < latest, log.read_text()
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert forks.exit_code(process) == -signal.SIGKILL
     for lock in (tmp_path / "base/.cells").glob("*/.lock"):
         _wait_for(lock)
     assert not (folder / "comparison.json").exists()
@@ -517,7 +516,14 @@ def nothing(evidence):
 def test_an_objective_and_a_localizer_of_ones_own_reach_the_children(
     played, comparison, tmp_path, monkeypatch, capsys
 ):
-    """The cell is a process; the base, which has neither, is played in this one."""
+    """The cell is a process; the base, which has neither, is played in this one.
+
+    Files of the current folder, named like libraries and like grail, do not.
+    """
+    (tmp_path / "here").mkdir()
+    for name in ("grail", "numpy", "runpy", "secrets", "torch", "yaml"):
+        (tmp_path / "here" / f"{name}.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path / "here")
     play = processes.run_all
 
     def base_played(jobs, parallel):

@@ -202,7 +202,7 @@ def test_a_child_becomes_the_command():
 def test_a_file_of_the_current_folder_is_never_imported(tmp_path):
     for name in ("yaml", "secrets", "runpy", "grail"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
-    command = [sys.executable, "-c", BOOT, SOURCE, "validate", "none.yaml"]
+    command = [sys.executable, "-c", BOOT, SOURCE, "settings", "none"]
     with subprocess.Popen(
         command,
         env=ENVIRONMENT,

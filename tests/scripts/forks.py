@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,33 @@ def run(main, *arguments, log):
     return exit_code(start(main, *arguments, log=log))
 
 
+def both(main, *arguments, folder):
+    """Call ``main(*arguments)`` in two processes that know of each other, without a GPU.
+
+    Returns their exit codes, and what each has said.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logs = [folder / f"log.{rank}" for rank in (0, 1)]
+    started = [
+        start(_member, rank, port, main, *arguments, log=log) for rank, log in enumerate(logs)
+    ]
+    codes = [exit_code(process) for process in started]
+    return codes, [log.read_text() for log in logs]
+
+
+def _member(rank, port, main, *arguments):
+    """Be one of the two processes: what torchrun says in variables."""
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "2")
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    return main(*arguments)
+
+
 def torchrun(script, folder):
-    """Run ``script FOLDER`` in two processes that know of each other, without a GPU."""
+    """Run ``script FOLDER`` in two processes of the launcher, which import everything anew."""
     # Not `accelerate launch --cpu`: without MPI it starts one, whatever --num_processes is.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}

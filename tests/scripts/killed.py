@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 
 import forks
@@ -21,24 +20,13 @@ def start_both(words, victim, parts, folder, how="killed"):
     Ahead of Stage 3's fourth step the victim dies without a word, or with a word ("error"). The
     other waits for it as long as it takes with "hanging".
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    logs = [folder / f"log.{index}" for index in (0, 1)]
-    started = [
-        forks.start(_member, index, port, parts, (victim, how), words, log=log)
-        for index, log in enumerate(logs)
-    ]
-    codes = [forks.exit_code(process) for process in started]
-    return codes, [log.read_text() for log in logs]
+    return forks.both(_member, parts, (victim, how), words, folder=folder)
 
 
-def _member(index, port, parts, fate, words):
+def _member(parts, fate, words):
     """Be one of the two processes."""
-    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(index))
-    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "FSDP_VERSION"), "2")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": str(parts).lower()}
+    index = int(os.environ["RANK"])
+    os.environ |= {"FSDP_VERSION": "2", "ACCELERATE_USE_FSDP": str(parts).lower()}
     real, (victim, how) = Loop._step, fate
     watch.PATIENCE = 0.1 if how == "hanging" else watch.PATIENCE
 

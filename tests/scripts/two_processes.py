@@ -1,14 +1,12 @@
 """Small trainings that give the same weights in one process and in two.
 
-``torchrun`` runs this file in two processes; the test calls ``train`` in its own process, too.
+Two processes call ``main``; the test calls ``train`` in its own process, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
 import tiny
 import torch
@@ -119,7 +117,6 @@ def train(name, folder, accelerator, stop=0, prepare=lambda _: None, tick=lambda
 
 
 def main(folder):
-    folder = Path(folder)
     accelerator = make_accelerator()
     for name in RUNS:
         stop = 3 if name in ("by_side", "rectified") else 0
@@ -132,7 +129,3 @@ def main(folder):
         )
         facts = {"frozen": same, "processes": accelerator.num_processes, "proof": proof}
         (folder / f"{name}.{rank}.json").write_text(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -895,7 +895,8 @@ def test_what_is_frozen_may_have_no_finite_gradient(world):
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
-    forks.torchrun(two_processes.__file__, tmp_path)
+    codes, said = forks.both(two_processes.main, tmp_path, folder=tmp_path)
+    assert codes == [0, 0], said
     (tmp_path / "one").mkdir()
     for name in two_processes.RUNS:
         facts = [json.loads((tmp_path / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]

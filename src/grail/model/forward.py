@@ -67,11 +67,7 @@ def logits_at(model: Policy, at: Index, **inputs: Any) -> Float[Tensor, "K V"]:
     hook. Where a model does not call its head as a module, all logits are computed and indexed.
     """
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-
-    def select(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0][at], *inputs[1:])
-
-    hook = head.register_forward_pre_hook(select)
+    hook = head.register_forward_pre_hook(lambda _, given: (given[0][at], *given[1:]))
     try:
         logits = model(**inputs, use_cache=False).logits
     finally:
