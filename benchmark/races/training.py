@@ -1,4 +1,4 @@
-"""Training steps: grail's loop against the Trainer; what a mask and a reference add."""
+"""Held steps: grail's loop against the Trainer; what a mask and a reference add."""
 
 from __future__ import annotations
 
