@@ -1,4 +1,4 @@
-"""Held steps: grail's loop against the Trainer; what a mask and a reference add."""
+"""Training steps: grail's loop against the Trainer; what a mask and a reference add."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def shape_plan(options: argparse.Namespace, listener: Any) -> tuple[dict[str, An
     context = RunContext(config, read_inputs(config), listener, torch.device("cpu"))
     plan = plan_of_shape(config, context.rows, options.shape, options.devices, options.frozen)
     room = options.memory * 2**30
-    columns = ("", "Weights", "Scoring", "Held", "Scores", "Peak", f"{options.memory:g} GiB")
+    columns = ("", "Weights", "Scoring", "Training", "Scores", "Peak", f"{options.memory:g} GiB")
     table = Table(
         f"Memory of each of {many(options.devices, 'device')}, GiB",
         columns,
