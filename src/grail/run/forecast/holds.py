@@ -27,7 +27,7 @@ _CHOSEN = FLOAT + 8
 
 
 @dataclass(frozen=True)
-class Training:
+class Held:
     """What a training holds, in bytes, of a model that one process has whole.
 
     Attributes:
@@ -56,21 +56,21 @@ class Training:
         return self.state + self.marks + self.teacher
 
 
-def trainings(config: Config, shape: Shape, frozen: float) -> dict[str, Training]:
+def trainings(config: Config, shape: Shape, frozen: float) -> dict[str, Held]:
     """Return what the trainings of a run hold, by stage; the mask freezes a share of the entries.
 
     ``frozen`` is that share (0-1). A run that teaches nothing has no "vanilla" here.
     """
     settings, teach = config.unlearning, config.teach or Teach()
     state, gradients = state_bytes(shape, "adamw", None)
-    taught = Training(teach.batch_size, state, 0, 0, 0, 0, gradients, 0)
+    taught = Held(teach.batch_size, state, 0, 0, 0, 0, gradients, 0)
     found = {"vanilla": taught} if config.teaches else {}
     by_side = config.localization.freeze == "by_side"
     marks = shape.trainable * (3 if by_side else 1)
     start = shape.trainable_bytes
     if settings.objective == EXACT:  # taught once more, with a mask
         state, gradients = state_bytes(shape, "adamw", frozen)
-        again = Training(teach.batch_size, state, marks, 0, 0, 0, gradients, start)
+        again = Held(teach.batch_size, state, marks, 0, 0, 0, gradients, start)
         return found | {"unlearn": again}
     rows, split = step_rows(settings), by_side or settings.rectify
     unlearn, others = rows.get("unlearn", 0), sum(rows.values()) - rows.get("unlearn", 0)
@@ -86,7 +86,7 @@ def trainings(config: Config, shape: Shape, frozen: float) -> dict[str, Training
     earlier = int(entries) * split  # of the side that went first
     earlier += shape.trainable_bytes * (settings.accumulation > 1)
     return found | {
-        "unlearn": Training(
+        "unlearn": Held(
             math.ceil(together / settings.accumulation),
             *(state, marks, compared * start, taught_by * start, earlier, gradients, start),
         )

@@ -14,7 +14,7 @@ from grail.importance.hooks import CHUNK_BYTES
 from grail.importance.sums import passes
 from grail.model.forward import Policy, trainable
 from grail.run.forecast.cost import FLOAT, Shape, shape_of
-from grail.run.forecast.holds import Training, set_bytes, trainings
+from grail.run.forecast.holds import Held, set_bytes, trainings
 from grail.run.forecast.shapes import Pass, block_bytes, frozen_linear_entries, shaped, traced
 from grail.run.together import refuse_in_parts
 
@@ -24,7 +24,7 @@ LIBRARIES = 0.5 * 2**30
 _BITS = {None: None, "nf4": 4.13, "int8": 8.02}
 """Bits of an entry with its share of the scales: 8 bits for 64 entries, and 32 for 64 times 256."""
 
-Trainings = Sequence[tuple[Pass, Training]]
+Trainings = Sequence[tuple[Pass, Held]]
 """A pass of each training, and what the training holds."""
 
 
