@@ -234,3 +234,42 @@ def test_a_block_that_is_not_recognised_is_told():
     assert "2 parameters (first: vision.stages.3.fc.weight)" in told
     for layer, names in (("tensor", strange), ("model", strange), ("auto", ["lora_A", "lora_B"])):
         assert unrecognised(layer, names) is None
+
+
+@pytest.mark.parametrize("layer", ["block", "tensor", "model"])
+def test_a_score_is_looked_up_once(layer):
+    """Each look-up opens a file of scores."""
+
+    seen = []
+
+    class Counted(dict):
+        def __getitem__(self, name):
+            seen.append(name)
+            return super().__getitem__(name)
+
+    scores = Counted({name: torch.rand(3, 4) for name in BLOCKS})
+    marks = top_per_layer(scores, 0.25, layer)
+    assert set(seen) == set(BLOCKS)
+    again = {name for name in seen if seen.count(name) > 1}
+    assert again <= {next(iter(BLOCKS))}, "the types of the first are checked in tests"
+    whole = top_per_layer(dict(scores), 0.25, layer)
+    assert all(torch.equal(marks[name], whole[name]) for name in BLOCKS)
+
+
+def test_what_stays_is_allocated_before_what_goes(monkeypatch):
+    """Marks that are made between the temporary tensors of a layer leave gaps in the heap."""
+    order = []
+
+    def watched(name, real):
+        def call(*arguments, **named):
+            order.append(name)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(torch, name, call)
+
+    watched("empty", torch.empty)
+    watched("cat", torch.cat)
+    scores = {f"layers.{n}.weight": torch.rand(8) for n in range(2)}
+    marks = top_per_layer(scores, 0.5, "block")
+    assert order == ["empty", "cat"] * 2
+    assert all(int(m.sum()) == 4 for m in marks.values())

@@ -99,18 +99,16 @@ def top_per_layer(
         found = [scores[name] for name in names]  # once: a look-up opens a file of scores
         shapes = [each.shape for each in found]
         # what stays comes first: between what goes it would leave gaps that nothing fits in
-        kept = torch.empty(sum(shape.numel() for shape in shapes), dtype=torch.bool)
-        kept.copy_(_top_share(torch.cat([each.flatten() for each in found]), k))
-        del found
+        count, where = sum(shape.numel() for shape in shapes), found[0].device
+        kept = torch.empty(count, dtype=torch.bool, device=where)
+        flat = torch.cat([each.flatten() for each in found])
+        del found  # and with it what is mapped of the files
+        check_finite(flat)
+        kept.copy_(top(flat, budget(k, len(flat))))
+        del flat
         own = zip(names, kept.split([shape.numel() for shape in shapes]), shapes, strict=True)
         marks |= {name: part.reshape(shape) for name, part, shape in own}
     return marks
-
-
-def _top_share(scores: Float[Tensor, " n"], k: float) -> Bool[Tensor, " n"]:
-    """Mark the top ``k`` of the entries of a layer; InputError if one is NaN or infinite."""
-    check_finite(scores)
-    return top(scores, budget(k, len(scores)))
 
 
 def top(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
