@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -30,6 +31,15 @@ hypothesis.settings.load_profile("grail")
 runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))  # no network
 
 pytest_plugins = ("audited_runs", "comparisons", "trackers")
+
+gc.disable()  # until all is imported
+
+
+def pytest_collection_finish():
+    """Have garbage looked for in what tests make: to look at all that was imported takes long."""
+    gc.freeze()
+    gc.enable()
+
 
 SHAPES = ("audit/attacks", "data", "evaluation", "importance", "localization", "model", "training")
 SHAPES += ("unlearning", "test_artifacts.py", "test_shapes.py")

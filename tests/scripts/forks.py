@@ -6,6 +6,7 @@ fifty processes. This is the fork server of Python's ``multiprocessing``.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -89,6 +90,7 @@ def torchrun(script, folder):
 
 def _logged(log, environment, main, *arguments):
     """Send what this process writes to a file, and exit with the number that ``main`` returns."""
+    gc.freeze()  # or looking for garbage would touch, and so copy, all that was imported
     os.environ |= environment
     tempfile.tempdir = None
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
