@@ -13,16 +13,15 @@ of the seed that a method closes under attack. Writes results/full_weights.json.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lasting
 import torch
 from intervals import keep, line
+from lasting import copy_run
 from opened import knows, opened
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -100,9 +99,7 @@ def _made(work: Path, method: str, seed: int) -> Path:
     folder = work / method.replace(" ", "-").replace(",", "")
     first = work / next(iter(METHODS)).replace(" ", "-")
     if not folder.exists() and first.exists():
-        shutil.copytree(first, folder)
-        for path in (folder / name for name in lasting.MADE):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        copy_run(first, folder)
     command = [sys.executable, "-m", "grail", "demo", "--json", "--output", str(folder)]
     for setting in (*COMMON, f"seed={seed}", *METHODS[method]):
         command += ["--set", setting]

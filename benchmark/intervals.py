@@ -85,6 +85,8 @@ def table(
     ]
     seeds = sorted({one["seed"] for one in measurements})
     said = f"Mean of {len(seeds)} seeds with a 95 % interval by Student's t."
+    if any(len(lines) == 1 for lines in found.values()):
+        said += " Without an interval: one seed, and no ground for a comparison."
     if len(seeds) == 1:
         said = f"Single runs (seed {seeds[0]}): no interval, and no ground for a comparison."
     return Table(title, ("", *columns), tuple(rows), f"{note} {said}".strip())

@@ -114,15 +114,19 @@ def _run(work: Path, seed: int, method: str, rows: str) -> None:
     others = [f for f in sorted(folder.parent.glob("*")) if (f / "vanilla" / "stage.json").exists()]
     others.sort(key=lambda other: not (other / "rewrites.json").exists())  # kept where they are due
     if others and not folder.exists():
-        shutil.copytree(others[0], folder)
-        for name in MADE:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        copy_run(others[0], folder)
     command = ["demo"] if rows == ROWS[0] else _of_files(work, rows)
     command += ["--json", "--output", str(folder)]
     for setting in (f"seed={seed}", *METHODS[method]):
         command += ["--set", setting]
     _grail(command)
+
+
+def copy_run(source: Path, folder: Path) -> None:
+    """Copy a run's folder without what another method has to make anew."""
+    shutil.copytree(source, folder)
+    for path in (folder / name for name in MADE):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _of_files(work: Path, rows: str) -> list[str]:

@@ -41,6 +41,9 @@ def test_the_table_says_whether_there_is_an_interval():
     shown = table("T", COLUMNS, many, "Percent.")
     assert shown.rows == (("a", f"51.0 [{low:.1f}, {high:.1f}]", "3.00 [3.00, 3.00]"),)
     assert "3 seeds" in shown.note
+    assert "Without an interval" not in shown.note
+    mixed = table("T", COLUMNS, [*many, line("b", 0, {"left": 1.0})], "Percent.")
+    assert "Without an interval: one seed" in mixed.note
     one = table("T", COLUMNS, [line("a", 4, {"left": 50.0})], "Percent.")
     assert one.rows[0][:2] == ("a", "50.0")
     assert "Single runs (seed 4)" in one.note

@@ -40,3 +40,15 @@ def test_lines_hold_the_worst_of_each_attack_and_means_over_domains():
             one["unlearned"][f"{domain}.unlearn.train.US"] for domain in ("privacy", "copyright")
         ]
         assert own["known"] == pytest.approx(100 - sum(left) / 2)
+
+
+def test_a_copied_run_keeps_what_methods_share_alone(tmp_path):
+    for name in ("vanilla/weights", "scores/a", "rewrites.json", "config.yaml", *lasting.MADE):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name in ("audit", "unlearned") else path.write_text(name)
+    lasting.copy_run(tmp_path / "run", tmp_path / "other")
+    left = {f.relative_to(tmp_path / "other").as_posix() for f in (tmp_path / "other").rglob("*")}
+    assert left - {"evaluation"} == {
+        *("vanilla", "vanilla/weights", "scores", "scores/a", "rewrites.json", "config.yaml")
+    }
