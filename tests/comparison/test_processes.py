@@ -212,7 +212,7 @@ def test_a_file_of_the_current_folder_is_never_imported(tmp_path):
         text=True,
     ) as process:
         message = process.stderr.read()
-        assert message.startswith("grail: error: none.yaml does not exist.")
+        assert message.startswith("grail: error: settings: unknown key 'none'.")
         assert process.wait() == 2
 
 
