@@ -68,7 +68,7 @@ COLUMNS = {
     "after relearning, a tenth": "few",
     "other questions": "other",
     "gap closed, a tenth": "closed few",
-    "other questions ": "closed other",
+    "gap closed, other questions": "closed other",
     "Retain, train": "retain train",
     "Retain, val": "retain val",
     "General text, nats": "general NLL",

@@ -17,6 +17,9 @@ from grail.reporting.tables import MISSING, Table
 T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Number of values -> the 0.975 quantile of Student's t with one degree of freedom less."""
 
+SIGNED = {"beyond", "closed"}
+"""Points above another model, and the share of a gap: they may be below 0."""
+
 
 def line(method: str, seed: int, values: Mapping[str, float]) -> dict[str, Any]:
     """Return one measurement in the format that ``readings.py`` reads."""
@@ -72,7 +75,7 @@ def table(
     Args:
         title: The table's title.
         columns: Head -> name of the measure, in percent (cut at 0 and 100) but for NLL and KL, and
-            points (names that end in "beyond").
+            what may be below 0 (names with one of the words ``SIGNED``).
         measurements: Lines as ``line`` makes them.
         note: What stands below.
     """
@@ -100,7 +103,7 @@ def _cell(values: Sequence[float], name: str) -> str:
     if len(values) == 1:
         return mean
     low, high = ends(values)
-    if percent(name) and not name.endswith("beyond"):
+    if percent(name) and not SIGNED & set(name.split()):
         low, high = max(0.0, low), min(100.0, high)
     return f"{mean} [{low:.{digits}f}, {high:.{digits}f}]"
 

@@ -41,6 +41,7 @@ LONGEST = 300
 _FEW = ("unlearning.batch_size=4", "unlearning.learning_rate=4e-3")
 METHODS: dict[str, list[str]] = {
     "reset-and-heal": [],
+    "reset-and-heal-long": ["unlearning.epochs=12"],
     **{f"reset-{share}": [f"unlearning.reset.share=0.{share}"] for share in (50, 70, 80)},
     "reset-all": ["preset=reset-all"],
     "reset-all-plain": [
@@ -48,6 +49,7 @@ METHODS: dict[str, list[str]] = {
         *("unlearning.guesses=0", "unlearning.examples=0"),
     ],
     "reset-random": ["preset=reset-random"],
+    "reset-refusal": ["unlearning.teacher=refusal", "unlearning.guesses=0"],
     "distill": ["preset=distill", "unlearning.general_weight=0.5", "unlearning.retain_ratio=4"],
     "grail": ["preset=grail", *_FEW, "unlearning.epochs=12"],
     "grail-plus": ["preset=grail-plus", "unlearning.batch_size=4", "unlearning.epochs=8"],
@@ -228,9 +230,11 @@ def answers(folder: Path) -> dict[str, int]:
     """Count a run's answers to the removed questions, and those that are no sentence.
 
     ``bare`` ones have no word (a year, a number), ``loops`` say three words in a row twice.
+    A run that keeps no texts (``report.sample_text``) has no such answers.
     """
     values = json.loads((folder / "evaluation" / "unlearned.json").read_text("utf-8"))["values"]
-    texts = [value["generation"] for value in values if value["side"] == "unlearn"]
+    removed = [value for value in values if value["side"] == "unlearn"]
+    texts = [value["generation"] for value in removed if "generation" in value]
     bare = [text for text in texts if not re.search(r"[^\W\d_]{2,}", text)]
     return {"asked": len(texts), "bare": len(bare), "loops": sum(map(_loops, texts))}
 
