@@ -26,6 +26,7 @@ import overlap
 import parts
 import planted
 import pretrained
+import spread
 import trials
 
 from grail.comparison.grids import edges
@@ -51,6 +52,7 @@ QUESTIONS: dict[str, Any] = {
     "parts": parts,
     "planted": planted,
     "pretrained": pretrained,
+    "spread": spread,
     "trials": trials,
 }
 """Results of a script that says itself what its table shows."""
