@@ -30,7 +30,8 @@ def test_lines_hold_the_worst_of_each_attack_and_means_over_domains():
         own = lines[one["method"], one["seed"]]["summary"]["unlearned"]["train"]
         for attack in ("relearn-few", "relearn-other", "relearn-unrelated"):
             points = [row["beyond"] for row in one["known"] if row["attack"].startswith(attack)]
-            assert own[f"{attack} beyond"] == max(p for p in points if p is not None)
+            points = [p for p in points if p is not None]  # none: the run was not attacked
+            assert own.get(f"{attack} beyond") == max(points, default=None)
         for model, method in (("vanilla", "vanilla"), ("oracle", "exact")):
             values = lines[method, one["seed"]]["summary"]["unlearned"]["train"]
             kept = [one[model][f"{domain}.retain.val.RS"] for domain in ("privacy", "copyright")]
