@@ -23,6 +23,13 @@ def test_answers_that_are_no_sentence_are_counted(tmp_path):
     assert lasting.answers(tmp_path) == {"asked": 6, "bare": 4, "loops": 2}
 
 
+def test_a_run_without_texts_has_no_answers(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    file = tmp_path / "evaluation" / "unlearned.json"
+    file.write_text(json.dumps({"values": [{"side": "unlearn", "accuracy": 0.5}]}))
+    assert lasting.answers(tmp_path) == {"asked": 0, "bare": 0, "loops": 0}
+
+
 def test_lines_hold_the_worst_of_each_attack_and_means_over_domains():
     found = result("lasting")["measurements"]
     lines = {(one["method"], one["seed"]): one for one in lasting.lines(found)}
