@@ -71,8 +71,8 @@ def spread(context: RunContext, rows: Sequence[Encoded], before: bool) -> dict[s
         before: Whether its adapter is off.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    off = context.model.disable_adapter() if before else nullcontext()
-    with evaluating(context.model), off:
+    off: Any = context.model.disable_adapter if before else nullcontext
+    with evaluating(context.model), off():
         for group in by_tokens(rows, 1024):
             batch = collate(group, context.tokenizer.pad_token_id, context.device)
             answers = answers_of(context.model, batch)
@@ -81,7 +81,7 @@ def spread(context: RunContext, rows: Sequence[Encoded], before: bool) -> dict[s
             for row, *pair in zip(group, *(value.tolist() for value in values), strict=True):
                 found.setdefault(row.domain, []).append(tuple(pair))
     means = [[statistics.fmean(each) for each in zip(*of, strict=True)] for of in found.values()]
-    return dict(zip(COLUMNS.values(), map(statistics.fmean, zip(*means)), strict=True))
+    return dict(zip(COLUMNS.values(), map(statistics.fmean, zip(*means, strict=True)), strict=True))
 
 
 if __name__ == "__main__":
