@@ -13,6 +13,7 @@ of the seed that a method closes under attack. Writes results/full_weights.json.
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +59,8 @@ METHODS = {
     "exact": ["preset=exact"],
 }
 """Method -> further settings."""
+MOST = 1024.0
+"""The longest multiple of a way that is tried."""
 REPSELECT, QUEUE = "repselect", 48
 """Name of the damped gradient, and the most singular values that are damped."""
 Direction = Mapping[str, Tensor]
@@ -192,11 +195,16 @@ def follow(
     """Put vanilla + share * way into the model and return the share at which KL is the budget.
 
     Found by doubling or halving from 1, then bisection of the logarithm to 3 %.
+
+    Raises:
+        ValueError: If the KL is no number, or does not reach the budget within ``MOST`` ways.
     """
 
     def at(share: float) -> float:
         put_weights(model, {n: w.lerp(w + way[n], share) for n, w in vanilla.items()})
-        return distance()
+        if share > MOST or not math.isfinite(far := distance()):
+            raise ValueError(f"no share of this way up to {MOST:g} is {budget:g} nats away")
+        return far
 
     low = high = 1.0
     while at(low) > budget:
@@ -235,7 +243,10 @@ def repselect(model: Any, rows: Sequence[Encoded], pad: int, seed: int) -> dict[
 
 
 def damped(gradient: Tensor) -> Tensor:
-    """Return a matrix whose ``QUEUE`` largest singular values are all as large as the last."""
+    """Return a matrix whose ``QUEUE`` largest singular values are about as large as the last.
+
+    They are found by subspace iteration, to some percent where the spectrum is flat.
+    """
     generator_state = torch.random.get_rng_state()
     torch.manual_seed(0)
     u, s, v = torch.svd_lowrank(gradient, q=QUEUE, niter=4)

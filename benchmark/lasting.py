@@ -125,10 +125,13 @@ def _run(work: Path, seed: int, method: str, rows: str) -> None:
 
 
 def copy_run(source: Path, folder: Path) -> None:
-    """Copy a run's folder without what another method has to make anew."""
-    shutil.copytree(source, folder)
-    for path in (folder / name for name in MADE):
+    """Copy a run's folder without what another method has to make anew; whole, or not at all."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    for path in (part / name for name in MADE):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    part.rename(folder)
 
 
 def _of_files(work: Path, rows: str) -> list[str]:
@@ -174,6 +177,7 @@ def _grail(command: Sequence[str]) -> None:
 def collected(folder: Path) -> dict[str, Any]:
     """Return the figures of one run, and of its audit where it has one."""
     results, audit = folder / "results.json", read_audit(folder) or {}
+    domains = audit_domains(audit) if audit else ()
     keys = ("outcome", "passed", "sentences", "seconds", "settings")
     return {
         "seed": int(folder.parent.name),
@@ -186,11 +190,19 @@ def collected(folder: Path) -> dict[str, Any]:
         "audit": {key: audit[key] for key in keys if key in audit},
         "known": [
             {"domain": domain, "part": part, **vars(row)}
-            for domain in (audit_domains(audit) if audit else ())
+            for domain in domains
             for part in ("train", "val")
             for row in known(audit, "unlearned", domain, part, "US")
         ],
+        "extractable": [most_extractable(audit, domain) for domain in domains],
     }
+
+
+def most_extractable(audit: Mapping[str, Any], domain: str) -> dict[str, Any]:
+    """Return the relearning whose answers are the furthest above the oracle's by extraction."""
+    rows = known(audit, "unlearned", domain, "train", "ES")
+    of = [row for row in rows if row.attack.startswith("relearn") and row.beyond is not None]
+    return {"domain": domain, **vars(max(of, key=lambda row: row.beyond or 0.0))}
 
 
 def lines(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

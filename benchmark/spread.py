@@ -2,10 +2,10 @@
 
 Usage: python benchmark/spread.py RUN ... [--oracle exact]
 
-RUN is a finished run with examples (``reset-and-heal``), beside which lies its seed's oracle, as
-lasting.py leaves them. On the unlearn train rows: the NLL of the true tokens, and the entropy of
-the model's distributions there. The model from before the facts (its adapter off) is measured on
-the bare questions, and after the examples that the run's teacher reads. Writes
+RUN is a finished run, beside which lies its seed's oracle, as lasting.py leaves them. On the
+unlearn train rows, along the true answers: the NLL of the true tokens, and the entropy of the
+model's distributions. The model from before the facts (its adapter off) is measured on the bare
+questions and, for a run with examples, after those that its teacher reads. Writes
 results/spread.json; the seed of a line is that of the run.
 """
 
@@ -25,11 +25,13 @@ from opened import opened
 from grail.data.batches import by_tokens, collate
 from grail.data.encode import Encoded
 from grail.model.answers import answers_of, mean_per_row
-from grail.model.forward import evaluating
+from grail.model.forward import evaluating, positions_of
 from grail.model.save import load_weights
 from grail.run.context import RunContext
+from grail.run.reset import read_rewrites
 from grail.unlearning.guesses import after_examples, examples_for
 
+RUNS = "runs/lasting/*/{reset-all-plain,reset-all,reset-and-heal}"
 TITLE = "What true answers cost, and how sure the models are"
 COLUMNS = {"True answers, nats a token": "NLL", "Entropy of the own, nats": "entropy NLL"}
 NOTE = "Unlearn train rows, teacher-forced; mean over rows, then over domains."
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--oracle", default="exact", help="name of the folder beside a run")
     options = parser.parse_args()
     found = [one for run in options.runs for one in measured(run, run.parent / options.oracle)]
-    settings = {"command": "python benchmark/spread.py runs/lasting/*/reset-and-heal"}
+    settings = {"command": f"python benchmark/spread.py {RUNS}"}
     print(f"wrote {keep('spread', settings, found)}")
 
 
@@ -55,10 +57,12 @@ def measured(run: Path, oracle: Path) -> Iterator[dict[str, Any]]:
     for name, folder in (models | {"oracle": oracle / "unlearned"}).items():
         load_weights(context.model, folder)
         yield line(name, config.seed, spread(context, lost, before=False))
-    examples = examples_for(rows, config.unlearning.examples, config.seed)
-    shown = [after_examples(row, examples) for row in lost]
-    for name, read in (("before, bare question", lost), ("before, after examples", shown)):
-        yield line(name, config.seed, spread(context, read, before=True))
+    yield line("before, bare question", config.seed, spread(context, lost, before=True))
+    if count := config.unlearning.examples:
+        room = positions_of(context.model.config)
+        shown = examples_for(rows, count, config.seed, room) | read_rewrites(context).examples
+        read = [after_examples(row, shown) for row in lost]
+        yield line("before, after examples", config.seed, spread(context, read, before=True))
 
 
 @torch.no_grad()
