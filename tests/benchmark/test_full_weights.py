@@ -64,6 +64,13 @@ def test_a_direction_is_followed_up_to_the_budget(model, rows, share):
     assert 0.9 * budget < distance() <= budget * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("far", [0.0, float("nan")])
+def test_a_direction_that_does_not_reach_the_budget_is_refused(model, far):
+    vanilla = copy_weights(model)
+    with pytest.raises(ValueError, match=r"up to 1024 is 0\.1 nats away"):
+        follow(model, vanilla, {n: w * 0 for n, w in vanilla.items()}, lambda: far, 0.1)
+
+
 def test_repselect_moves_matrices_of_mlps_alone_and_leaves_the_model_as_it_was(
     model, rows, monkeypatch
 ):

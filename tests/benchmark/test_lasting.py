@@ -60,3 +60,36 @@ def test_a_copied_run_keeps_what_methods_share_alone(tmp_path):
     assert left - {"evaluation"} == {
         *("vanilla", "vanilla/weights", "scores", "scores/a", "rewrites.json", "config.yaml")
     }
+
+
+def test_the_most_extractable_is_the_relearning_furthest_above_the_oracle():
+    def entry(attack, amount, beyond, domain="a"):
+        place = {"domain": domain, "side": "unlearn", "part": "train", "metric": "ES"}
+        row = place | {"value": 30.0, "n": 4, "change": 5.0, "error": 1.0} | beyond
+        return {"model": "unlearned", "attack": attack, "amount": amount, "rows": [row]}
+
+    measured = [
+        entry("plain", "plain", {"beyond": 50.0}),
+        entry("relearn-few", "10", {"beyond": 3.0}),
+        entry("relearn-other", "20", {"beyond": 9.0}),
+        entry("relearn-other@0.1", "20", {}),  # a single rate has no worst case to compare with
+        entry("relearn-few", "20", {"beyond": 70.0}, domain="b"),
+    ]
+    found = lasting.most_extractable({"measured": measured, "oracle": "seen"}, "a")
+    assert (found["attack"], found["amount"], found["beyond"]) == ("relearn-other", "20", 9.0)
+
+
+def test_a_copy_that_broke_off_is_no_run(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")
+
+    def breaks(path, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lasting.Path, "unlink", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        lasting.copy_run(tmp_path / "run", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    monkeypatch.undo()
+    lasting.copy_run(tmp_path / "run", tmp_path / "other")
+    assert not (tmp_path / "other" / "results.json").exists()

@@ -10,6 +10,7 @@ from opened import opened
 from grail.data.batches import collate
 from grail.model.answers import answers_of
 from grail.model.save import load_weights
+from grail.unlearning.guesses import Written, after_examples
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,20 @@ def test_the_model_from_before_has_no_adapter(lines, finished_run):
     lost = [row for row in context.rows if (row.side, row.part) == ("unlearn", "train")]
     fresh = spread.spread(context, lost, before=False)
     assert lines["before, bare question"] == pytest.approx(fresh, rel=1e-5)
+
+
+def test_the_model_from_before_reads_what_the_teacher_read(lines, finished_run, monkeypatch):
+    """Examples of the run, where it wrote some; others for the rest."""
+    context = opened(finished_run)
+    lost = [row for row in context.rows if (row.side, row.part) == ("unlearn", "train")]
+    own = next(row for row in context.rows if (row.side, row.part) == ("retain", "train")).ids
+    unlearning = context.config.unlearning.model_copy(update={"examples": 1})
+    context.config = context.config.model_copy(update={"unlearning": unlearning})
+    monkeypatch.setattr(spread, "opened", lambda run: context)
+    written = {row.key: own for row in lost}
+    monkeypatch.setattr(spread, "read_rewrites", lambda _: Written([], written))
+    found = {one["method"]: one for one in spread.measured(finished_run, finished_run)}
+    read = [after_examples(row, written) for row in lost]
+    expected = spread.spread(context, read, before=True)
+    assert found["before, after examples"]["summary"]["unlearned"]["train"] == expected
+    assert "before, after examples" not in lines  # this run has none
