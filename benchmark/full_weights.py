@@ -65,7 +65,7 @@ REPSELECT, QUEUE = "repselect", 48
 """Name of the damped gradient, and the most singular values that are damped."""
 Direction = Mapping[str, Tensor]
 
-TITLE = "All weights, at equal harm"
+TITLE = "All weights, at equal change of general text"
 COLUMNS = {
     "Known as it is": "known",
     "after relearning, a tenth": "few",

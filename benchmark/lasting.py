@@ -126,7 +126,7 @@ def _run(work: Path, seed: int, method: str, rows: str) -> None:
 
 def copy_run(source: Path, folder: Path) -> None:
     """Copy a run's folder without what another method has to make anew; whole, or not at all."""
-    part = folder.with_name(f".{folder.name}.part")
+    part = folder.parent.with_name(f".{folder.parent.name}.{folder.name}.part")  # in no listing
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
     for path in (part / name for name in MADE):

@@ -33,7 +33,7 @@ from grail.unlearning.guesses import after_examples, examples_for
 
 RUNS = "runs/lasting/*/{reset-all-plain,reset-all,reset-and-heal}"
 TITLE = "What true answers cost, and how sure the models are"
-COLUMNS = {"True answers, nats a token": "NLL", "Entropy of the own, nats": "entropy NLL"}
+COLUMNS = {"True answers, nats a token": "NLL", "Entropy of the model, nats": "entropy NLL"}
 NOTE = "Unlearn train rows, teacher-forced; mean over rows, then over domains."
 
 

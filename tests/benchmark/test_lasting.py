@@ -80,7 +80,8 @@ def test_the_most_extractable_is_the_relearning_furthest_above_the_oracle():
 
 
 def test_a_copy_that_broke_off_is_no_run(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
+    work, tmp_path = tmp_path, tmp_path / "0"
+    (tmp_path / "run").mkdir(parents=True)
     (tmp_path / "run" / "results.json").write_text("{}")
 
     def breaks(path, **_):
@@ -89,7 +90,7 @@ def test_a_copy_that_broke_off_is_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(lasting.Path, "unlink", breaks)
     with pytest.raises(KeyboardInterrupt):
         lasting.copy_run(tmp_path / "run", tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+    assert [folder.name for folder in work.glob("[0-9]*/*")] == ["run"]  # what is collected
     monkeypatch.undo()
     lasting.copy_run(tmp_path / "run", tmp_path / "other")
     assert not (tmp_path / "other" / "results.json").exists()
